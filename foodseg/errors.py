@@ -1,0 +1,7 @@
+"""The one error that the kit raises for input it can't use."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Input that can't be used; the message is one sentence that names the file, the field and the fix."""
