@@ -1,0 +1,31 @@
+"""The question put to the model, as chat messages.
+
+Two wordings: `KITCHEN` is short, for the tiny embedded model; `PAPER` asks the 3B model for what
+Seg-Zero's and VisionReasoner's prompts ask for (comparison, thinking, JSON with boxes and points,
+one example), in our own words. Coordinates are pixels of the model image.
+"""
+
+from __future__ import annotations
+
+KITCHEN = "{question} Think, then answer in JSON."
+
+PAPER = (
+    'Question about this photo: "{question}"\n'
+    "Find every food that answers it. Compare the foods in the picture with each other and with "
+    "the question, and locate each one that fits by a tight bounding box and one point inside it. "
+    "First write your reasoning between <think> and </think>. Then write between <answer> and "
+    "</answer> nothing but a JSON list with one object for each food, in pixels of this image, "
+    "for example:\n"
+    "<think>your reasoning</think>\n"
+    '<answer>[{{"bbox_2d": [10, 100, 200, 210], "point_2d": [30, 110]}}, '
+    '{{"bbox_2d": [225, 296, 706, 786], "point_2d": [302, 410]}}]</answer>'
+)
+
+
+def build_messages(question: str, template: str) -> list[dict]:
+    """One user turn in the chat format of `transformers`: the image, then the worded question.
+
+    `template` holds `{question}` once; literal braces are doubled (`str.format`).
+    """
+    text = template.format(question=question)
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
