@@ -1,0 +1,320 @@
+"""FoodSeg103's folders: photos, class-id masks and category names.
+
+Layout, as published with FoodSeg103 (Wu et al. 2021, "A Large-Scale Benchmark for Food Image
+Segmentation"): `Images/img_dir/<split>/<id>.jpg`, `Images/ann_dir/<split>/<id>.png`,
+`category_id.txt` with one `id<TAB>name` a line.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foodseg.errors import DataError
+
+# The 104 official labels: 0 is background, 103 everything that has no label of its own.
+CATEGORIES: dict[int, str] = {
+    0: "background",
+    1: "candy",
+    2: "egg tart",
+    3: "french fries",
+    4: "chocolate",
+    5: "biscuit",
+    6: "popcorn",
+    7: "pudding",
+    8: "ice cream",
+    9: "cheese butter",
+    10: "cake",
+    11: "wine",
+    12: "milkshake",
+    13: "coffee",
+    14: "juice",
+    15: "milk",
+    16: "tea",
+    17: "almond",
+    18: "red beans",
+    19: "cashew",
+    20: "dried cranberries",
+    21: "soy",
+    22: "walnut",
+    23: "peanut",
+    24: "egg",
+    25: "apple",
+    26: "date",
+    27: "apricot",
+    28: "avocado",
+    29: "banana",
+    30: "strawberry",
+    31: "cherry",
+    32: "blueberry",
+    33: "raspberry",
+    34: "mango",
+    35: "olives",
+    36: "peach",
+    37: "lemon",
+    38: "pear",
+    39: "fig",
+    40: "pineapple",
+    41: "grape",
+    42: "kiwi",
+    43: "melon",
+    44: "orange",
+    45: "watermelon",
+    46: "steak",
+    47: "pork",
+    48: "chicken duck",
+    49: "sausage",
+    50: "fried meat",
+    51: "lamb",
+    52: "sauce",
+    53: "crab",
+    54: "fish",
+    55: "shellfish",
+    56: "shrimp",
+    57: "soup",
+    58: "bread",
+    59: "corn",
+    60: "hamburg",
+    61: "pizza",
+    62: "hanamaki baozi",
+    63: "wonton dumplings",
+    64: "pasta",
+    65: "noodles",
+    66: "rice",
+    67: "pie",
+    68: "tofu",
+    69: "eggplant",
+    70: "potato",
+    71: "garlic",
+    72: "cauliflower",
+    73: "tomato",
+    74: "kelp",
+    75: "seaweed",
+    76: "spring onion",
+    77: "rape",
+    78: "ginger",
+    79: "okra",
+    80: "lettuce",
+    81: "pumpkin",
+    82: "cucumber",
+    83: "white radish",
+    84: "carrot",
+    85: "asparagus",
+    86: "bamboo shoots",
+    87: "broccoli",
+    88: "celery stick",
+    89: "cilantro mint",
+    90: "snow peas",
+    91: "cabbage",
+    92: "bean sprouts",
+    93: "onion",
+    94: "pepper",
+    95: "green beans",
+    96: "French beans",
+    97: "king oyster mushroom",
+    98: "shiitake",
+    99: "enoki mushroom",
+    100: "oyster mushroom",
+    101: "white button mushroom",
+    102: "salad",
+    103: "other ingredients",
+}
+
+SPLITS = ("train", "test")
+# Background, "other ingredients" and the ignore value: no question asks for them (FoodLMM).
+EXCLUDED_LABELS = frozenset({0, 103, 255})
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault found in a dataset: where (`file` relative to the root, `field`), what, and the fix."""
+
+    file: str
+    field: str
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.field}: {self.reason}; {self.fix}."
+
+
+class FaultError(DataError):
+    """A fault of one item; `problem` goes into the build report, the rest of the set is built."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def read_categories(path: Path) -> dict[int, str]:
+    """Class names by id from a `category_id.txt` (a byte-order mark and CRLF are accepted).
+
+    Raises DataError for a file that is missing, not UTF-8, or has a line that isn't `id<TAB>name`.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: the file can't be read ({error}); put FoodSeg103's list there."
+        ) from error
+    categories: dict[int, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        label, _, name = (part.strip() for part in line.partition("\t"))
+        if not (label.isascii() and label.isdigit() and name) or int(label) in categories:
+            raise DataError(
+                f"{path}, line {number}: {line!r} isn't a new id, a tab and a name; correct it."
+            )
+        categories[int(label)] = name
+    return categories
+
+
+def is_safe_id(dish_id: str) -> bool:
+    """True if `dish_id` is a plain file stem: it can't name another folder or a hidden file."""
+    return (
+        dish_id.isprintable()
+        and dish_id == dish_id.strip()
+        and dish_id != ""
+        and not dish_id.startswith(".")
+        and not any(character in dish_id for character in "/\\:")
+    )
+
+
+class FoodSeg103:
+    """Reader of one dataset folder. Files are found by listing, never by joining an id to a path."""
+
+    def __init__(self, root: Path | str):
+        """Raises DataError if `root` holds no `Images/img_dir` and `Images/ann_dir`."""
+        self.root = Path(root)
+        for kind in ("img_dir", "ann_dir"):
+            if not (self.root / "Images" / kind).is_dir():
+                raise DataError(
+                    f"{self.root}: the folder Images/{kind} is missing; "
+                    "give the folder that holds FoodSeg103's Images."
+                )
+        self._listings: dict[tuple[str, str], dict[str, Path]] = {}
+
+    def dish_ids(self, split: str) -> list[str]:
+        """The file stems of the split's images, sorted."""
+        return sorted(self._listing("img_dir", split))
+
+    def resolve_id(self, split: str, dish_id: str) -> str:
+        """The image's own file stem for `dish_id`: equal, or equal as a zero-padded number.
+
+        Raises FaultError for an id that isn't a plain file stem, or that has no image.
+        """
+        if not is_safe_id(dish_id):
+            raise FaultError(
+                Problem(
+                    f"Images/img_dir/{split}",
+                    f"dish_id {dish_id!r}",
+                    "bad dish_id",
+                    "write the image's file name without folder and suffix",
+                )
+            )
+        listing = self._listing("img_dir", split)
+        if dish_id in listing:
+            return dish_id
+        if dish_id.isascii() and dish_id.isdigit():
+            same = [s for s in listing if s.isascii() and s.isdigit() and int(s) == int(dish_id)]
+            if len(same) == 1:
+                return same[0]
+        raise FaultError(_missing("image", f"Images/img_dir/{split}/{dish_id}.jpg", dish_id))
+
+    def image_path(self, split: str, dish_id: str) -> Path:
+        """Path of the photo. Raises FaultError if there is none or it links out of its folder."""
+        stem = self.resolve_id(split, dish_id)
+        return self._inside("img_dir", split, stem)
+
+    def mask_path(self, split: str, dish_id: str) -> Path:
+        """Path of the class-id mask of an image's stem. Raises FaultError as `image_path`."""
+        if dish_id not in self._listing("ann_dir", split):
+            raise FaultError(_missing("mask", f"Images/ann_dir/{split}/{dish_id}.png", dish_id))
+        return self._inside("ann_dir", split, dish_id)
+
+    def read_image(self, split: str, dish_id: str) -> Image.Image:
+        """The photo as a PIL RGB image, pixels as stored (EXIF rotation is not applied)."""
+        path = self.image_path(split, dish_id)
+        return decode_image(path.read_bytes(), self.relative(path))
+
+    def read_mask(self, split: str, dish_id: str) -> np.ndarray:
+        """The class ids, uint8 (H, W). Raises FaultError if missing, unreadable or not one channel."""
+        path = self.mask_path(split, self.resolve_id(split, dish_id))
+        return decode_mask_file(path.read_bytes(), self.relative(path))
+
+    def relative(self, path: Path) -> str:
+        """`path` relative to the dataset's root, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+    def _listing(self, kind: str, split: str) -> dict[str, Path]:
+        key = (kind, split)
+        if key not in self._listings:
+            folder = self.root / "Images" / kind / split
+            suffixes = IMAGE_SUFFIXES if kind == "img_dir" else (".png",)
+            self._listings[key] = _files_by_stem(folder, suffixes)
+        return self._listings[key]
+
+    def _inside(self, kind: str, split: str, stem: str) -> Path:
+        path = self._listing(kind, split)[stem]
+        if not path.is_symlink() or path.resolve().parent == path.parent.resolve():
+            return path
+        raise FaultError(
+            Problem(
+                self.relative(path),
+                f"dish_id {stem!r}",
+                "bad dish_id",
+                "the file is a link that leaves its folder; put the file itself there",
+            )
+        )
+
+
+def decode_image(data: bytes, file: str) -> Image.Image:
+    """An RGB image from a file's bytes; `file` names it in the FaultError for broken data."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        fix = f"the data is broken ({error}); fetch it again"
+        raise FaultError(Problem(file, "pixels", "unreadable image", fix)) from error
+
+
+def decode_mask_file(data: bytes, file: str) -> np.ndarray:
+    """Class ids uint8 (H, W) from a PNG's bytes; of a palette image, the indices, not the colours."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            mode, pixels = image.mode, np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        fix = f"the data is broken ({error}); fetch it again"
+        raise FaultError(Problem(file, "pixels", "unreadable mask", fix)) from error
+    # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
+    single = mode in ("L", "P") or (
+        mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256
+    )
+    if not single:
+        fix = f"it has mode {mode}; save one 8-bit channel of class ids"
+        raise FaultError(Problem(file, "channels", "mask not single-channel", fix))
+    return pixels.astype(np.uint8)
+
+
+def _files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: the folder is missing; a split needs its images and masks there."
+        )
+    with os.scandir(folder) as entries:
+        paths = sorted(Path(folder, entry.name) for entry in entries)
+    return {path.stem: path for path in paths if path.suffix.lower() in suffixes}
+
+
+def _missing(what: str, file: str, dish_id: str) -> Problem:
+    return Problem(
+        file, f"dish_id {dish_id!r}", f"missing {what}", "add the file or drop the entry"
+    )
