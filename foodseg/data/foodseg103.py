@@ -19,112 +19,28 @@ from PIL import Image
 from foodseg.errors import DataError
 
 # The 104 official labels: 0 is background, 103 everything that has no label of its own.
+# fmt: off
 CATEGORIES: dict[int, str] = {
-    0: "background",
-    1: "candy",
-    2: "egg tart",
-    3: "french fries",
-    4: "chocolate",
-    5: "biscuit",
-    6: "popcorn",
-    7: "pudding",
-    8: "ice cream",
-    9: "cheese butter",
-    10: "cake",
-    11: "wine",
-    12: "milkshake",
-    13: "coffee",
-    14: "juice",
-    15: "milk",
-    16: "tea",
-    17: "almond",
-    18: "red beans",
-    19: "cashew",
-    20: "dried cranberries",
-    21: "soy",
-    22: "walnut",
-    23: "peanut",
-    24: "egg",
-    25: "apple",
-    26: "date",
-    27: "apricot",
-    28: "avocado",
-    29: "banana",
-    30: "strawberry",
-    31: "cherry",
-    32: "blueberry",
-    33: "raspberry",
-    34: "mango",
-    35: "olives",
-    36: "peach",
-    37: "lemon",
-    38: "pear",
-    39: "fig",
-    40: "pineapple",
-    41: "grape",
-    42: "kiwi",
-    43: "melon",
-    44: "orange",
-    45: "watermelon",
-    46: "steak",
-    47: "pork",
-    48: "chicken duck",
-    49: "sausage",
-    50: "fried meat",
-    51: "lamb",
-    52: "sauce",
-    53: "crab",
-    54: "fish",
-    55: "shellfish",
-    56: "shrimp",
-    57: "soup",
-    58: "bread",
-    59: "corn",
-    60: "hamburg",
-    61: "pizza",
-    62: "hanamaki baozi",
-    63: "wonton dumplings",
-    64: "pasta",
-    65: "noodles",
-    66: "rice",
-    67: "pie",
-    68: "tofu",
-    69: "eggplant",
-    70: "potato",
-    71: "garlic",
-    72: "cauliflower",
-    73: "tomato",
-    74: "kelp",
-    75: "seaweed",
-    76: "spring onion",
-    77: "rape",
-    78: "ginger",
-    79: "okra",
-    80: "lettuce",
-    81: "pumpkin",
-    82: "cucumber",
-    83: "white radish",
-    84: "carrot",
-    85: "asparagus",
-    86: "bamboo shoots",
-    87: "broccoli",
-    88: "celery stick",
-    89: "cilantro mint",
-    90: "snow peas",
-    91: "cabbage",
-    92: "bean sprouts",
-    93: "onion",
-    94: "pepper",
-    95: "green beans",
-    96: "French beans",
-    97: "king oyster mushroom",
-    98: "shiitake",
-    99: "enoki mushroom",
-    100: "oyster mushroom",
-    101: "white button mushroom",
-    102: "salad",
-    103: "other ingredients",
+    0: "background", 1: "candy", 2: "egg tart", 3: "french fries", 4: "chocolate", 5: "biscuit",
+    6: "popcorn", 7: "pudding", 8: "ice cream", 9: "cheese butter", 10: "cake", 11: "wine",
+    12: "milkshake", 13: "coffee", 14: "juice", 15: "milk", 16: "tea", 17: "almond",
+    18: "red beans", 19: "cashew", 20: "dried cranberries", 21: "soy", 22: "walnut", 23: "peanut",
+    24: "egg", 25: "apple", 26: "date", 27: "apricot", 28: "avocado", 29: "banana",
+    30: "strawberry", 31: "cherry", 32: "blueberry", 33: "raspberry", 34: "mango", 35: "olives",
+    36: "peach", 37: "lemon", 38: "pear", 39: "fig", 40: "pineapple", 41: "grape", 42: "kiwi",
+    43: "melon", 44: "orange", 45: "watermelon", 46: "steak", 47: "pork", 48: "chicken duck",
+    49: "sausage", 50: "fried meat", 51: "lamb", 52: "sauce", 53: "crab", 54: "fish",
+    55: "shellfish", 56: "shrimp", 57: "soup", 58: "bread", 59: "corn", 60: "hamburg", 61: "pizza",
+    62: "hanamaki baozi", 63: "wonton dumplings", 64: "pasta", 65: "noodles", 66: "rice", 67: "pie",
+    68: "tofu", 69: "eggplant", 70: "potato", 71: "garlic", 72: "cauliflower", 73: "tomato",
+    74: "kelp", 75: "seaweed", 76: "spring onion", 77: "rape", 78: "ginger", 79: "okra",
+    80: "lettuce", 81: "pumpkin", 82: "cucumber", 83: "white radish", 84: "carrot", 85: "asparagus",
+    86: "bamboo shoots", 87: "broccoli", 88: "celery stick", 89: "cilantro mint", 90: "snow peas",
+    91: "cabbage", 92: "bean sprouts", 93: "onion", 94: "pepper", 95: "green beans",
+    96: "French beans", 97: "king oyster mushroom", 98: "shiitake", 99: "enoki mushroom",
+    100: "oyster mushroom", 101: "white button mushroom", 102: "salad", 103: "other ingredients",
 }
+# fmt: on
 
 SPLITS = ("train", "test")
 # Background, "other ingredients" and the ignore value: no question asks for them (FoodLMM).
@@ -134,7 +50,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault found in a dataset: where (`file` relative to the root, `field`), what, and the fix."""
+    """One fault of a dataset: where (`file` relative to the root, `field`), what, and the fix."""
 
     file: str
     field: str
@@ -189,7 +105,7 @@ def is_safe_id(dish_id: str) -> bool:
 
 
 class FoodSeg103:
-    """Reader of one dataset folder. Files are found by listing, never by joining an id to a path."""
+    """Reader of one dataset folder; it finds files by listing, never by joining ids to paths."""
 
     def __init__(self, root: Path | str):
         """Raises DataError if `root` holds no `Images/img_dir` and `Images/ann_dir`."""
@@ -201,6 +117,7 @@ class FoodSeg103:
                     "give the folder that holds FoodSeg103's Images."
                 )
         self._listings: dict[tuple[str, str], dict[str, Path]] = {}
+        self._numbers: dict[str, dict[int, list[str]]] = {}
 
     def dish_ids(self, split: str) -> list[str]:
         """The file stems of the split's images, sorted."""
@@ -224,7 +141,7 @@ class FoodSeg103:
         if dish_id in listing:
             return dish_id
         if dish_id.isascii() and dish_id.isdigit():
-            same = [s for s in listing if s.isascii() and s.isdigit() and int(s) == int(dish_id)]
+            same = self._numbered(split).get(int(dish_id), [])
             if len(same) == 1:
                 return same[0]
         raise FaultError(_missing("image", f"Images/img_dir/{split}/{dish_id}.jpg", dish_id))
@@ -246,7 +163,7 @@ class FoodSeg103:
         return decode_image(path.read_bytes(), self.relative(path))
 
     def read_mask(self, split: str, dish_id: str) -> np.ndarray:
-        """The class ids, uint8 (H, W). Raises FaultError if missing, unreadable or not one channel."""
+        """The class ids, uint8 (H, W). Raises FaultError: missing, unreadable, several channels."""
         path = self.mask_path(split, self.resolve_id(split, dish_id))
         return decode_mask_file(path.read_bytes(), self.relative(path))
 
@@ -261,6 +178,14 @@ class FoodSeg103:
             suffixes = IMAGE_SUFFIXES if kind == "img_dir" else (".png",)
             self._listings[key] = _files_by_stem(folder, suffixes)
         return self._listings[key]
+
+    def _numbered(self, split: str) -> dict[int, list[str]]:
+        if split not in self._numbers:
+            numbers = self._numbers[split] = {}
+            for stem in self._listing("img_dir", split):
+                if stem.isascii() and stem.isdigit():
+                    numbers.setdefault(int(stem), []).append(stem)
+        return self._numbers[split]
 
     def _inside(self, kind: str, split: str, stem: str) -> Path:
         path = self._listing(kind, split)[stem]
@@ -287,7 +212,7 @@ def decode_image(data: bytes, file: str) -> Image.Image:
 
 
 def decode_mask_file(data: bytes, file: str) -> np.ndarray:
-    """Class ids uint8 (H, W) from a PNG's bytes; of a palette image, the indices, not the colours."""
+    """Class ids uint8 (H, W) from a PNG's bytes; of a palette image the indices, not colours."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode, pixels = image.mode, np.asarray(image)
@@ -310,8 +235,9 @@ def _files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
             f"{folder}: the folder is missing; a split needs its images and masks there."
         )
     with os.scandir(folder) as entries:
-        paths = sorted(Path(folder, entry.name) for entry in entries)
-    return {path.stem: path for path in paths if path.suffix.lower() in suffixes}
+        names = sorted((entry.name for entry in entries if entry.is_file()), reverse=True)
+    paths = [folder / name for name in names if Path(name).suffix.lower() in suffixes]
+    return {path.stem: path for path in paths}
 
 
 def _missing(what: str, file: str, dish_id: str) -> Problem:

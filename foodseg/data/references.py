@@ -1,0 +1,119 @@
+"""Masks to segmentation references (a box and a point), and references between image sizes.
+
+The rules are those of the data preparation of Seg-Zero and VisionReasoner: the box spans the
+mask's pixels, inclusive; the point is the centre of the largest inscribed circle, that is the
+first arg max (row by row) of the Euclidean distance to the nearest background pixel, where the
+image's border is not background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pycocotools import mask as coco
+from scipy import ndimage
+
+from foodseg.errors import DataError
+
+Size = tuple[int, int]  # (width, height)
+Per = Literal["ingredient", "component"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What tells the segmenter which thing is meant, in integer pixels of one image."""
+
+    box: tuple[int, int, int, int]  # x1, y1, x2, y2, both corners inside
+    point: tuple[int, int]  # x, y
+
+
+def mask_to_reference(mask: np.ndarray) -> Reference:
+    """The box and the point of a boolean mask (H, W), in the mask's own pixels.
+
+    A mask that fills its image has no background to measure from; only there the border counts
+    as background, which puts the point in the middle. Raises DataError for an empty mask.
+    """
+    mask = _as_boolean(mask)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        raise DataError("mask: it has no foreground pixel, so no box or point; leave it out.")
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
+    return Reference(box=box, point=_inscribed_centre(mask, box))
+
+
+def _inscribed_centre(mask: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]:
+    # One pixel around the box is enough: a background pixel further out is never nearer than the
+    # one between, so distances within the crop equal those within the whole image.
+    left, top = max(box[0] - 1, 0), max(box[1] - 1, 0)
+    crop = mask[top : box[3] + 2, left : box[2] + 2]
+    if crop.all():
+        crop, left, top = np.pad(crop, 1), left - 1, top - 1
+    distance = ndimage.distance_transform_edt(crop)
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return int(x) + left, int(y) + top
+
+
+def mask_to_parts(mask: np.ndarray, per: Per, min_area: int) -> list[np.ndarray]:
+    """The parts of a mask that get a reference each, as boolean (H, W) arrays.
+
+    `per="ingredient"`: the whole mask is the one part. `per="component"`: every connected
+    component (pixels that touch by a side or a corner), ordered by its first pixel row by row.
+    Parts of fewer than `min_area` pixels are dropped, so the list may be empty.
+    """
+    mask = _as_boolean(mask)
+    if per == "ingredient":
+        return [mask] if np.count_nonzero(mask) >= max(min_area, 1) else []
+    if per != "component":
+        raise DataError(f"per: {per!r} is unknown; write 'ingredient' or 'component'.")
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=int))
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    return [labels == label for label in range(1, count + 1) if areas[label] >= min_area]
+
+
+def scale_reference(reference: Reference, source: Size, target: Size) -> Reference:
+    """A reference in `source`-sized pixels, in `target`-sized ones; sizes are (width, height).
+
+    Each coordinate becomes int(v * target / source + 0.5), as in the parents' code, then is
+    clipped to the target image (the parents' code can return 840 for an 840-pixel side).
+    There and back moves a coordinate by at most max(r / 2 + 1 / 2, r - 1 / 2) pixels, where
+    r = source / target of that side.
+    """
+    if min(*source, *target) < 1:
+        raise DataError(f"size: {source} or {target} has an empty side; give (width, height).")
+    x1, y1, x2, y2 = reference.box
+    x, y = reference.point
+    horizontal = tuple(_scale(v, source[0], target[0]) for v in (x1, x2, x))
+    vertical = tuple(_scale(v, source[1], target[1]) for v in (y1, y2, y))
+    return Reference(
+        box=(horizontal[0], vertical[0], horizontal[1], vertical[1]),
+        point=(horizontal[2], vertical[2]),
+    )
+
+
+def _scale(value: float, source: int, target: int) -> int:
+    return min(max(int(value * target / source + 0.5), 0), target - 1)
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """COCO run-length encoding of a boolean mask (H, W): {"size": [H, W], "counts": str}."""
+    rle = coco.encode(np.asfortranarray(_as_boolean(mask), dtype=np.uint8))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_mask(rle: dict) -> np.ndarray:
+    """The boolean mask (H, W) of a COCO run-length encoding."""
+    return coco.decode(rle).astype(bool)
+
+
+def mask_area(rle: dict) -> int:
+    """Foreground pixels of a COCO run-length encoding, without decoding it."""
+    return int(coco.area(rle))
+
+
+def _as_boolean(mask: np.ndarray) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise DataError(f"mask: its shape is {mask.shape}; give one channel, (H, W).")
+    return mask.astype(bool)
