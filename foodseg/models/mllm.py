@@ -1,0 +1,206 @@
+"""Qwen2.5-VL as a policy: embed a prompt once, score or continue it many times (paper, section 3).
+
+The vision tower and the token embeddings are frozen, so a prompt's embeddings are computed once,
+without a gradient, and serve the rollout and every update. LoRA sits on all projections of the
+language model and on nothing else. The model is `transformers`' own; no file of it is patched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
+from transformers import (
+    AutoTokenizer,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
+
+from foodseg.rl.prompts import build_messages
+
+# Anchored on the language model: an unanchored "gate_proj" would also hit the vision tower's MLP.
+LORA_TARGETS = (
+    r".*\.language_model\.layers\.\d+\."
+    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+)
+IMAGE_TOKEN = "<|image_pad|>"
+# Sampling one of these would make the next forward look for an image that is not there.
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A question about a photo, embedded: all that its completions share.
+
+    input_ids: (P,) int64, with one image token for each visual token.
+    embeddings: (P, D), the frozen token embeddings with the visual tokens in their places.
+    position_ids: (3, P) int64, M-RoPE positions (temporal, height, width).
+    """
+
+    input_ids: torch.Tensor
+    embeddings: torch.Tensor
+    position_ids: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        return self.input_ids.shape[0]
+
+    @property
+    def next_position(self) -> int:
+        """The position of a completion's first token (the same on all three axes)."""
+        return int(self.position_ids.max()) + 1
+
+
+class Mllm:
+    """A Qwen2.5-VL, its tokenizer and its image processor, with or without a LoRA adapter."""
+
+    def __init__(self, model, tokenizer, image_processor, image_side: int, template: str):
+        self.model = model.eval()
+        self.model.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.image_side = image_side
+        self.template = template
+        self.peft: PeftModel | None = None
+        self.eos_token_id = tokenizer.eos_token_id
+        self.banned_token_ids = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        image_side: int,
+        template: str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+    ) -> Mllm:
+        """Load weights, tokenizer and image processor from a folder or a hub id (safetensors only).
+
+        image_side: side in pixels of the square model image; every coordinate in prompts, answers
+        and rewards is a pixel of it. Raises OSError if the source can't be found and RuntimeError
+        if the checkpoint leaves a weight of the model without a value.
+        """
+        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+        if report["missing_keys"] or report["mismatched_keys"]:
+            raise RuntimeError(
+                f"{source}: the checkpoint lacks {sorted(report['missing_keys'])} and has other "
+                f"shapes for {sorted(map(str, report['mismatched_keys']))}; fetch it again."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        processor = Qwen2VLImageProcessorPil.from_pretrained(source, revision=revision)
+        return cls(model.to(device), tokenizer, processor, image_side, template)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def language_model(self):
+        """The decoder stack, with the adapter's layers in it once `add_lora` was called."""
+        return self.model.model.language_model
+
+    def add_lora(self, rank: int, alpha: int, seed: int) -> None:
+        """Put a fresh, trainable LoRA adapter on every language-model projection."""
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS, lora_dropout=0.0)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.peft = get_peft_model(self.model, config).eval()
+
+    def load_adapter(self, folder: str | Path) -> None:
+        """Load a saved adapter for inference; raises ValueError if it changes nothing."""
+        self.peft = PeftModel.from_pretrained(self.model, folder).eval()
+        norm = sum(p.abs().sum().item() for n, p in self.peft.named_parameters() if "lora_B" in n)
+        if norm == 0.0:
+            raise ValueError(f"{folder}: the adapter's B matrices are all zero, so it does nothing")
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the adapter in PEFT's format."""
+        self.peft.save_pretrained(folder)
+
+    def lora_parameters(self) -> list[torch.nn.Parameter]:
+        """The adapter's trainable tensors, in the model's own order."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @contextlib.contextmanager
+    def reference_policy(self) -> Iterator[None]:
+        """Within this context the model is the base, its adapter switched off."""
+        with self.peft.disable_adapter():
+            yield
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """The photo as the model sees it: a square, aspect not kept (as in Seg-Zero)."""
+        side = self.image_side
+        return image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+
+    @torch.no_grad()
+    def embed_images(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
+        """Visual tokens of each photo: a list of (V, D) tensors in the model's dtype."""
+        inputs = self.image_processor(
+            images=[self.resize(image) for image in images], do_resize=False, return_tensors="pt"
+        ).to(self.device)
+        features = self.model.model.get_image_features(
+            inputs["pixel_values"], inputs["image_grid_thw"]
+        )
+        return list(features.pooler_output)
+
+    @torch.no_grad()
+    def embed_prompts(
+        self, questions: Sequence[str], visual_tokens: Sequence[torch.Tensor]
+    ) -> list[Prompt]:
+        """Word, tokenize and embed each question about its photo."""
+        return [self._embed_prompt(q, v) for q, v in zip(questions, visual_tokens, strict=True)]
+
+    def _embed_prompt(self, question: str, visual_tokens: torch.Tensor) -> Prompt:
+        text = self.tokenizer.apply_chat_template(
+            build_messages(question, self.template), tokenize=False, add_generation_prompt=True
+        )
+        text = text.replace(IMAGE_TOKEN, IMAGE_TOKEN * visual_tokens.shape[0])
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        ids = ids.to(self.device)
+        is_image = ids == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        patches = self.image_side // self.image_processor.patch_size
+        # Without explicit 3-D positions transformers 5 silently falls back to 1-D ones.
+        position_ids, _ = self.model.model.get_rope_index(
+            ids, is_image.int(), image_grid_thw=torch.tensor([[1, patches, patches]])
+        )
+        embeddings = self.embed_tokens(ids[0])
+        embeddings[is_image[0]] = visual_tokens.to(embeddings.dtype)
+        return Prompt(ids[0], embeddings, position_ids[:, 0])
+
+    def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token embeddings: (..., D) for ids (...,)."""
+        return self.model.get_input_embeddings()(ids)
+
+    def hidden_states(self, embeddings, attention_mask, position_ids, cache=None) -> torch.Tensor:
+        """Last hidden states (B, T, D) of the decoder stack.
+
+        embeddings (B, T, D); attention_mask (B, 1, T, K) bool, True where a query may look;
+        position_ids (3, B, T); cache: a `transformers` cache that is read and extended, or None.
+        """
+        return self.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def log_probabilities(self, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        """Log-probabilities (N, vocabulary) after each hidden state (N, D), float32 or float64.
+
+        The vision tokens are banned here, so that sampling and scoring use the same distribution.
+        """
+        logits = self.model.lm_head(hidden)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = logits / temperature
+        banned = torch.tensor(self.banned_token_ids, device=logits.device)
+        return logits.index_fill(-1, banned, float("-inf")).log_softmax(-1)

@@ -1,0 +1,137 @@
+"""The same code at three sizes: smoke (CI), kitchen (any laptop), paper (one GPU).
+
+A preset says how big; a recipe (`foodseg.recipes`) says how. Nothing else in the package asks
+which preset it is in.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from foodseg.rl import prompts
+
+PACKAGE = Path(__file__).resolve().parent
+# The checkout by default; FOODSEG_HOME moves datasets and runs (not figures) elsewhere.
+PROJECT = PACKAGE.parent
+HOME = Path(os.environ.get("FOODSEG_HOME", PROJECT))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes and sources of one scale of the experiment.
+
+    mllm, segmenter: folder, checkpoint or hub id of the weights. image_side: pixels of the square
+    model image. train_plates, test_plates: how many plates to draw (0: the data is on disk).
+    learning_rate .. updates_per_rollout: the training budget that every recipe shares.
+    """
+
+    name: str
+    mllm: str
+    segmenter: str
+    image_side: int
+    prompt_template: str
+    train_plates: int
+    test_plates: int
+    lora_rank: int
+    lora_alpha: int
+    learning_rate: float
+    warmup_steps: int
+    steps: int
+    prompts_per_step: int
+    group_size: int
+    updates_per_rollout: int
+    max_new_tokens: int
+    checkpoint_every: int
+    groups_per_forward: int
+    evaluation_batch: int
+    dtype: str
+    device: str
+    figures: Path
+
+    @property
+    def dataset(self) -> Path:
+        """Folder in FoodSeg103's own layout."""
+        return HOME / "datasets" / self.name / "FoodSeg103"
+
+    def single(self, split: str) -> Path:
+        """FoodReasonSeg-Single's Parquet file of a split."""
+        return HOME / "datasets" / self.name / f"foodreasonseg_single_{split}.parquet"
+
+    def run(self, recipe: str, seed: int) -> Path:
+        """Folder of one training run."""
+        return HOME / "runs" / self.name / f"{recipe}-seed{seed}"
+
+    def predictions(self, row: str) -> Path:
+        """Folder of one row's evaluated predictions."""
+        return HOME / "runs" / self.name / "predictions" / row
+
+
+KITCHEN = Preset(
+    name="kitchen",
+    mllm=str(PACKAGE / "weights" / "kitchen_mllm"),
+    segmenter=str(PACKAGE / "weights" / "kitchen_sam2" / "model.safetensors"),
+    image_side=168,
+    prompt_template=prompts.KITCHEN,
+    train_plates=400,
+    test_plates=120,
+    lora_rank=16,
+    lora_alpha=32,
+    learning_rate=5e-4,
+    warmup_steps=5,
+    steps=100,
+    prompts_per_step=8,
+    group_size=8,
+    updates_per_rollout=2,
+    max_new_tokens=160,
+    checkpoint_every=20,
+    groups_per_forward=8,
+    evaluation_batch=64,
+    dtype="float32",
+    device="cpu",
+    figures=PROJECT / "figures",
+)
+
+SMOKE = replace(
+    KITCHEN,
+    name="smoke",
+    train_plates=16,
+    test_plates=8,
+    steps=3,
+    checkpoint_every=1,
+    figures=HOME / "build" / "smoke" / "figures",
+)
+
+PAPER = Preset(
+    name="paper",
+    mllm="Qwen/Qwen2.5-VL-3B-Instruct",
+    segmenter="sam2.1_hiera_large.pt",
+    image_side=840,
+    prompt_template=prompts.PAPER,
+    train_plates=0,
+    test_plates=0,
+    lora_rank=64,
+    lora_alpha=128,
+    learning_rate=1e-5,
+    warmup_steps=10,
+    steps=300,
+    prompts_per_step=8,
+    group_size=8,
+    updates_per_rollout=2,
+    max_new_tokens=768,
+    checkpoint_every=10,
+    groups_per_forward=1,
+    evaluation_batch=16,
+    dtype="bfloat16",
+    device="cuda",
+    figures=PROJECT / "figures" / "paper",
+)
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name; raises ValueError naming the known ones."""
+    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER)}
+    if name not in presets:
+        raise ValueError(f"PRESET={name!r} is unknown; use one of {', '.join(presets)}.")
+    return presets[name]

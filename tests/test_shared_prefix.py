@@ -1,0 +1,102 @@
+"""A group's shared-prefix row against plain rows, and the sampler against the update."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import load_kitchen, toy_prompts
+from plain_rows import plain_log_probs
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
+
+from foodseg.rl.rollouts import sample_rollouts
+from foodseg.rl.shared_prefix import pad_rows, score_groups
+
+
+def randomise_adapter(mllm):
+    """LoRA's B starts at zero; give it values, so that every gradient is alive."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in mllm.lora_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data.copy_(noise * 0.05)
+
+
+def rms_norm_in_own_dtype(self, hidden):
+    variance = hidden.pow(2).mean(-1, keepdim=True)
+    return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
+
+
+@pytest.fixture()
+def policy64(monkeypatch):
+    # transformers' norm rounds to float32 even in a float64 model; that rounding (1e-8 here) would
+    # hide the equality under test, so both paths get the same norm in float64.
+    monkeypatch.setattr(Qwen2_5_VLRMSNorm, "forward", rms_norm_in_own_dtype)
+    mllm = load_kitchen(torch.float64)
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    mllm.model.double()
+    randomise_adapter(mllm)
+    return mllm
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probs_and_gradients_equal_plain_rows_in_float64(policy64, temperature):
+    rollouts = sample_rollouts(
+        policy64,
+        toy_prompts(policy64),
+        group_size=4,
+        max_new_tokens=24,
+        temperature=temperature,
+        seed=3,
+    )
+    scores = score_groups(policy64, rollouts, temperature)
+    plain = [row for rollout in rollouts for row in plain_log_probs(policy64, rollout, temperature)]
+    assert scores.mask.sum() == sum(map(len, plain))
+    # atol: a log-prob of -1e-14 (a certain token) has no more than 2 digits in float64.
+    torch.testing.assert_close(
+        scores.log_probs, pad_rows(plain, scores.mask), rtol=1e-9, atol=1e-13
+    )
+
+    weights = torch.randn(scores.log_probs.shape, dtype=torch.float64)
+    shared = torch.autograd.grad(
+        (scores.log_probs * weights).sum(), policy64.lora_parameters(), retain_graph=True
+    )
+    reference = torch.autograd.grad(
+        (pad_rows(plain, scores.mask) * weights).sum(), policy64.lora_parameters()
+    )
+    assert len(shared) == 2 * 7 * policy64.model.config.text_config.num_hidden_layers
+    for ours, theirs in zip(shared, reference, strict=True):
+        assert theirs.abs().max() > 0
+        assert (ours - theirs).norm() <= 1e-9 * theirs.norm()
+
+
+def test_sampler_log_probs_equal_the_updates_in_float32(kitchen_mllm):
+    kitchen_mllm.add_lora(rank=4, alpha=8, seed=0)
+    randomise_adapter(kitchen_mllm)
+    rollouts = sample_rollouts(
+        kitchen_mllm, toy_prompts(kitchen_mllm), group_size=8, max_new_tokens=40, seed=5
+    )
+    scores = score_groups(kitchen_mllm, rollouts)
+    sampled = pad_rows([row for r in rollouts for row in r.log_probs], scores.mask)
+    assert (scores.log_probs - sampled).abs().max() < 1e-4
+
+
+def test_a_group_scores_the_same_alone_and_in_a_batch(policy64):
+    rollouts = sample_rollouts(
+        policy64, toy_prompts(policy64), group_size=3, max_new_tokens=16, seed=2
+    )
+    together = score_groups(policy64, rollouts)
+    for index, rollout in enumerate(rollouts):
+        alone = score_groups(policy64, [rollout])
+        rows = slice(3 * index, 3 * index + 3)
+        in_batch = together.log_probs[rows][together.mask[rows]]
+        torch.testing.assert_close(alone.log_probs[alone.mask], in_batch, rtol=1e-9, atol=1e-13)
+
+
+def test_entropy_is_that_of_the_distribution(policy64):
+    rollouts = sample_rollouts(
+        policy64, toy_prompts(policy64, 1), group_size=2, max_new_tokens=5, seed=2
+    )
+    scores = score_groups(policy64, rollouts)
+    vocabulary = policy64.model.config.text_config.vocab_size
+    assert (scores.entropies[scores.mask] > 0).all()
+    limit = torch.tensor(float(vocabulary - len(policy64.banned_token_ids))).log() + 1e-9
+    assert (scores.entropies <= limit).all()
