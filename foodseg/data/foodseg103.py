@@ -132,9 +132,9 @@ class FoodSeg103:
             raise FaultError(
                 Problem(
                     f"Images/img_dir/{split}",
-                    f"dish_id {dish_id!r}",
-                    "bad dish_id",
-                    "write the image's file name without folder and suffix",
+                    "dish_id",
+                    "unsafe dish_id",
+                    f"{dish_id!r} could leave the folder; write the image's plain file stem",
                 )
             )
         listing = self._listing("img_dir", split)
@@ -144,7 +144,7 @@ class FoodSeg103:
             same = self._numbered(split).get(int(dish_id), [])
             if len(same) == 1:
                 return same[0]
-        raise FaultError(_missing("image", f"Images/img_dir/{split}/{dish_id}.jpg", dish_id))
+        raise FaultError(_missing("image", f"Images/img_dir/{split}/{dish_id}.jpg"))
 
     def image_path(self, split: str, dish_id: str) -> Path:
         """Path of the photo. Raises FaultError if there is none or it links out of its folder."""
@@ -154,7 +154,7 @@ class FoodSeg103:
     def mask_path(self, split: str, dish_id: str) -> Path:
         """Path of the class-id mask of an image's stem. Raises FaultError as `image_path`."""
         if dish_id not in self._listing("ann_dir", split):
-            raise FaultError(_missing("mask", f"Images/ann_dir/{split}/{dish_id}.png", dish_id))
+            raise FaultError(_missing("mask", f"Images/ann_dir/{split}/{dish_id}.png"))
         return self._inside("ann_dir", split, dish_id)
 
     def read_image(self, split: str, dish_id: str) -> Image.Image:
@@ -194,9 +194,9 @@ class FoodSeg103:
         raise FaultError(
             Problem(
                 self.relative(path),
-                f"dish_id {stem!r}",
-                "bad dish_id",
-                "the file is a link that leaves its folder; put the file itself there",
+                "link",
+                "unsafe dish_id",
+                f"{stem!r} is a link that leaves its folder; put the file itself there",
             )
         )
 
@@ -240,7 +240,5 @@ def _files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     return {path.stem: path for path in paths}
 
 
-def _missing(what: str, file: str, dish_id: str) -> Problem:
-    return Problem(
-        file, f"dish_id {dish_id!r}", f"missing {what}", "add the file or drop the entry"
-    )
+def _missing(what: str, file: str) -> Problem:
+    return Problem(file, "file", f"missing {what}", "add the file or drop the entry that names it")

@@ -67,9 +67,19 @@ def mask_to_parts(mask: np.ndarray, per: Per, min_area: int) -> list[np.ndarray]
         return [mask] if np.count_nonzero(mask) >= max(min_area, 1) else []
     if per != "component":
         raise DataError(f"per: {per!r} is unknown; write 'ingredient' or 'component'.")
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=int))
+    labels, count = _label(mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     return [labels == label for label in range(1, count + 1) if areas[label] >= min_area]
+
+
+def count_parts(mask: np.ndarray, per: Per) -> int:
+    """How many parts a mask has before small ones are dropped."""
+    mask = _as_boolean(mask)
+    return int(mask.any()) if per == "ingredient" else _label(mask)[1]
+
+
+def _label(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    return ndimage.label(mask, structure=np.ones((3, 3), dtype=int))
 
 
 def scale_reference(reference: Reference, source: Size, target: Size) -> Reference:

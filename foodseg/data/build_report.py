@@ -1,0 +1,106 @@
+"""What a build of FoodReasonSeg-Single kept, what it left out and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from foodseg.data.foodseg103 import Problem
+
+NO_MASK = "needs no mask"
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """The account of one split: `counts["turns"] == kept + sum(left_out.values())`.
+
+    counts: entries of the JSON file, dishes (distinct), turns, references.
+    left_out: turns left out, by reason; a turn with several faults counts under its first.
+    parts_dropped: parts under `min_area` pixels, of ingredients that were asked for.
+    problems: every fault found, by file and field.
+    """
+
+    split: str
+    per: str
+    min_area: int
+    counts: dict[str, int]
+    kept: int
+    left_out: dict[str, int]
+    parts_dropped: int
+    problems: tuple[Problem, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The turns by outcome: columns `outcome` (kept, left out), `reason` and `turns`."""
+        rows = [("kept", "", self.kept)]
+        rows += [("left out", reason, turns) for reason, turns in self.left_out.items()]
+        return pd.DataFrame(rows, columns=["outcome", "reason", "turns"])
+
+    def problems_to_frame(self) -> pd.DataFrame:
+        """The faults: columns `file`, `field`, `reason` and `fix`."""
+        rows = [asdict(problem) for problem in self.problems]
+        return pd.DataFrame(rows, columns=["file", "field", "reason", "fix"])
+
+    def describe(self) -> str:
+        """The whole account as text: one line of totals, one a reason, one a fault."""
+        counts = self.counts
+        lines = [
+            f"{self.split}: {self.kept} of {counts['turns']} turns kept with "
+            f"{counts['references']} references (one for each {self.per}), from "
+            f"{counts['entries']} conversations about {counts['dishes']} dishes."
+        ]
+        lines += [f"  left out: {turns} {reason}" for reason, turns in self.left_out.items()]
+        if self.parts_dropped:
+            lines.append(f"  dropped: {self.parts_dropped} parts under {self.min_area} pixels")
+        return "\n".join(lines + [f"  fault: {problem}" for problem in self.problems])
+
+    def save(self, path: Path | str) -> None:
+        """Writes the report as JSON, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        os.replace(part, path)
+
+
+@dataclass
+class Tally:
+    """The counts of a build under way."""
+
+    entries: int = 0
+    turns: int = 0
+    references: int = 0
+    kept: int = 0
+    parts_dropped: int = 0
+    dishes: set[str] = field(default_factory=set)
+    left_out: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+
+    def leave_out(self, reason: str, turns: int = 1) -> None:
+        """Counts turns that are not built."""
+        self.turns += turns
+        self.left_out[reason] += turns
+
+    def keep(self, references: int) -> None:
+        """Counts a turn that became a sample."""
+        self.turns += 1
+        self.kept += 1
+        self.references += references
+
+    def report(self, split: str, per: str, min_area: int) -> BuildReport:
+        """The finished account, most frequent reason first."""
+        counts = {
+            "entries": self.entries,
+            "dishes": len(self.dishes),
+            "turns": self.turns,
+            "references": self.references,
+        }
+        left_out = dict(self.left_out.most_common())
+        problems = tuple(self.problems)
+        return BuildReport(
+            split, per, min_area, counts, self.kept, left_out, self.parts_dropped, problems
+        )

@@ -1,0 +1,221 @@
+"""FoodReasonSeg conversations to single-turn pairs, with the asked-for FoodSeg103 classes.
+
+The file is a list of `{"dish_id", "conversations": [{"form": "question" | "answer", "value"}]}`;
+in an answer an ingredient that has a mask is written `{name} [SEGn]` (FoodLMM, Yin et al. 2023).
+FoodLMM's loader takes the next item when one can't be resolved; here every fault stays with its
+turn, so that the build can report and count it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem
+from foodseg.errors import DataError
+
+# Names that stand for one half of a compound label. Chicken and duck are FoodLMM's own rule; the
+# others are ours, by the same reasoning (the annotators' label covers both foods).
+ALIASES = {
+    "chicken": "chicken duck",
+    "duck": "chicken duck",
+    "cheese": "cheese butter",
+    "butter": "cheese butter",
+    "hanamaki": "hanamaki baozi",
+    "baozi": "hanamaki baozi",
+    "wonton": "wonton dumplings",
+    "dumpling": "wonton dumplings",
+    "cilantro": "cilantro mint",
+    "mint": "cilantro mint",
+}
+
+_MARKUP = re.compile(
+    r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
+)
+_PLURALS = (("s", ""), ("es", ""), ("ies", "y"))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer; `problems` is empty unless the turn must be left out."""
+
+    index: int  # from 0 within its conversation, turns left out included
+    field: str  # where it stands in the file, such as "[3].conversations[5].value"
+    question: str
+    answer: str  # without markup
+    class_ids: tuple[int, ...]  # one for each ingredient, in order of mention; () needs no mask
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One entry of the file; `problem` is set if the entry as a whole can't be used."""
+
+    dish_id: str
+    field: str
+    turns: tuple[Turn, ...]
+    problem: Problem | None = None
+
+
+def read_conversations(path: Path, categories: Mapping[int, str]) -> list[Conversation]:
+    """All entries of a FoodReasonSeg JSON file, faulty ones included.
+
+    Raises DataError for a file that is missing, not UTF-8 (a byte-order mark is accepted), not
+    JSON, or not a list.
+    """
+    path = Path(path)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: the file can't be read ({error}); put it there.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON ({error}); fetch or write it again.") from error
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: the top level is no list; write a list of conversations.")
+    names = index_names(categories)
+    return [_parse_entry(path.name, f"[{i}]", entry, names) for i, entry in enumerate(entries)]
+
+
+def index_names(categories: Mapping[int, str]) -> dict[str, int]:
+    """Class id by every spelling that is accepted for a name (lower case, singular or plural)."""
+    index: dict[str, int] = {}
+    for class_id, name in categories.items():
+        for form in _forms(name):
+            index.setdefault(form, class_id)
+    for alias, name in ALIASES.items():
+        if name in index:
+            index.setdefault(alias, index[name])
+    return index
+
+
+def name_to_class(name: str, names: Mapping[str, int]) -> int | None:
+    """The class id that an ingredient's written name means, None if it means none.
+
+    Case, hyphens, underscores and slashes don't matter; the last word's plural ending is stripped.
+    """
+    return next((names[form] for form in _forms(name) if form in names), None)
+
+
+def _forms(name: str) -> list[str]:
+    base = " ".join(re.split(r"[\s_/-]+", name.casefold().strip()))
+    stripped = [base[: -len(end)] + new for end, new in _PLURALS if base.endswith(end)]
+    return [base] + [form for form in stripped if len(form) > 2]
+
+
+def _parse_entry(file: str, field: str, entry: object, names: Mapping[str, int]) -> Conversation:
+    items = entry.get("conversations") if isinstance(entry, dict) else None
+    if not isinstance(items, list) or not items:
+        fix = 'write {"dish_id": ..., "conversations": [...]}'
+        problem = Problem(file, field, "wrong shape", fix)
+        # Its turns can't be told apart, so it counts as one.
+        return Conversation("", field, (Turn(0, field, "", "", (), (problem,)),), problem)
+    turns = tuple(_parse_turns(file, f"{field}.conversations", items, names))
+    dish_id = entry.get("dish_id")
+    if isinstance(dish_id, int) and not isinstance(dish_id, bool):
+        dish_id = str(dish_id)
+    if isinstance(dish_id, str):
+        return Conversation(dish_id, field, turns)
+    problem = Problem(file, f"{field}.dish_id", "wrong shape", "write the image's file stem")
+    return Conversation("", field, turns, problem)
+
+
+@dataclass(frozen=True)
+class _Message:
+    form: str  # "question" or "answer"
+    field: str
+    text: str
+    problem: Problem | None
+
+
+def _read_message(file: str, field: str, item: object) -> _Message:
+    form = item.get("form") if isinstance(item, dict) else None
+    text = item.get("value") if isinstance(item, dict) else None
+    if form in ("question", "answer") and _is_text(text):
+        return _Message(form, f"{field}.value", text.strip(), None)
+    fix = 'write {"form": "question" or "answer", "value": text}'
+    # Of unknown form it stands for an answer, so that the question before it isn't paired wrongly.
+    form = "question" if form == "question" else "answer"
+    return _Message(form, field, "", Problem(file, field, "wrong shape", fix))
+
+
+def _is_text(value: object) -> bool:
+    # JSON can hold half a surrogate pair, which no UTF-8 file (Parquet) can store.
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _parse_turns(file: str, field: str, items: list, names: Mapping[str, int]) -> Iterator[Turn]:
+    """Pairs each question with the answer right after it; a message left alone is a fault."""
+    messages = [_read_message(file, f"{field}[{i}]", item) for i, item in enumerate(items)]
+    position = index = 0
+    while position < len(messages):
+        pair = messages[position : position + 2]
+        if [message.form for message in pair] == ["question", "answer"]:
+            yield _pair_up(file, index, *pair, names)
+            position += 2
+        else:
+            yield _left_alone(file, index, pair[0])
+            position += 1
+        index += 1
+
+
+def _left_alone(file: str, index: int, message: _Message) -> Turn:
+    asked = message.form == "question"
+    reason = "question without an answer" if asked else "answer without a question"
+    fix = "let questions and answers take turns"
+    problem = message.problem or Problem(file, message.field, reason, fix)
+    texts = (message.text, "") if asked else ("", message.text)
+    return Turn(index, message.field, *texts, (), (problem,))
+
+
+def _pair_up(
+    file: str, index: int, question: _Message, answer: _Message, names: Mapping[str, int]
+) -> Turn:
+    problems = [m.problem for m in (question, answer) if m.problem is not None]
+    class_ids, faults = _parse_markup(answer.text, names)
+    problems += [Problem(file, answer.field, reason, fix) for reason, fix in faults]
+    text = plain_text(answer.text)
+    return Turn(index, answer.field, question.text, text, tuple(class_ids), tuple(problems))
+
+
+def plain_text(answer: str) -> str:
+    """An answer without its markup: "The {steak} [SEG1]: it" becomes "The steak: it"."""
+    text = _MARKUP.sub(lambda match: match["name"] or "", answer)
+    return " ".join(text.split())
+
+
+def _parse_markup(answer: str, names: Mapping[str, int]) -> tuple[list[int], list[tuple[str, str]]]:
+    """The classes named with a [SEG], each once, and the faults as (reason, fix)."""
+    class_ids: list[int] = []
+    faults: list[tuple[str, str]] = []
+    tokens: set[str] = set()
+    matches = list(_MARKUP.finditer(answer))
+    for match in (m for m in matches if m["seg"]):
+        tokens.add(match["seg"].upper())
+        class_id, fault = _resolve(match["name"], names)
+        if fault:
+            faults.append(fault)
+        elif class_id not in class_ids:
+            class_ids.append(class_id)
+    for match in (m for m in matches if not m["seg"]):
+        # A food or a numbered token that is said again changes no mask.
+        if match["stray"] and match["stray"].upper() not in tokens - {"[SEG]"}:
+            faults.append(("[SEG] without a name", f"write {{name}} before {match['stray']}"))
+        elif match["name"] is not None and name_to_class(match["name"], names) not in class_ids:
+            faults.append(("{name} without [SEG]", f"write [SEG1] after {match[0]}"))
+    return class_ids, faults
+
+
+def _resolve(name: str, names: Mapping[str, int]) -> tuple[int | None, tuple[str, str] | None]:
+    if not name.strip():
+        return None, ("[SEG] without a name", "write the food's name between the braces")
+    class_id = name_to_class(name, names)
+    if class_id is None:
+        return None, ("unknown ingredient", f"{name!r} is no FoodSeg103 name; correct it")
+    if class_id in EXCLUDED_LABELS:
+        return None, ("excluded label", f"{name!r} names no food; take it out of the answer")
+    return class_id, None

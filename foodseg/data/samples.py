@@ -1,0 +1,171 @@
+"""A sample of FoodReasonSeg-Single, and its Parquet file with run-length-encoded masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pycocotools import mask as coco
+
+from foodseg.data.references import Reference, Size, mask_area
+from foodseg.errors import DataError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one photo, with the reference of everything that answers it.
+
+    References and masks are in pixels of the original image (`width` x `height`). `references`,
+    `reference_foods` and `masks` (COCO run-length encodings) run in step.
+    """
+
+    sample_id: str  # "<split>-<dish_id>-<turn index>"
+    dish_id: str
+    split: str
+    image: str  # path relative to the dataset's root, with forward slashes
+    width: int
+    height: int
+    question: str
+    answer: str  # the data's own answer, without markup
+    foods: tuple[str, ...]  # FoodSeg103 names, one for each ingredient asked for
+    references: tuple[Reference, ...]
+    reference_foods: tuple[str, ...]
+    masks: tuple[dict, ...]
+    image_sha256: str = ""  # of the image's file; "" if unknown
+
+    @property
+    def size(self) -> Size:
+        """(width, height) of the original image in pixels."""
+        return self.width, self.height
+
+    def union_mask(self) -> np.ndarray:
+        """The sample's ground-truth mask, boolean (height, width): the union over references."""
+        return coco.decode(coco.merge(list(self.masks))).astype(bool)
+
+
+_TEXT, _LIST = pa.string(), pa.list_
+_SCHEMA = pa.schema(
+    [
+        ("sample_id", _TEXT),
+        ("dish_id", _TEXT),
+        ("split", _TEXT),
+        ("image", _TEXT),
+        ("image_sha256", _TEXT),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("question", _TEXT),
+        ("answer", _TEXT),
+        ("foods", _LIST(_TEXT)),
+        ("reference_foods", _LIST(_TEXT)),
+        ("boxes", _LIST(_LIST(pa.int32()))),
+        ("points", _LIST(_LIST(pa.int32()))),
+        ("masks", _LIST(_TEXT)),  # counts of the COCO encoding; the size is (height, width)
+    ]
+)
+_PLAIN = ("sample_id", "dish_id", "split", "image", "image_sha256", "width", "height")
+_PLAIN += ("question", "answer")
+
+
+def save_samples(samples: Sequence[Sample], path: Path | str) -> None:
+    """Writes the samples to one Parquet file, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    table = pa.Table.from_pylist([_to_row(sample) for sample in samples], schema=_SCHEMA)
+    pq.write_table(table, part, compression="zstd")
+    os.replace(part, path)
+
+
+def load_samples(path: Path | str) -> list[Sample]:
+    """The samples of a Parquet file, equal to those that were saved.
+
+    Raises DataError for a file that is missing, is no Parquet file or has other columns.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: the file is missing; build FoodReasonSeg-Single (notebook 01).")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: no readable Parquet file ({error}); build it again.") from error
+    different = set(table.schema.names) ^ set(_SCHEMA.names)
+    if different:
+        names = ", ".join(sorted(different))
+        raise DataError(f"{path}: the columns {names} differ from this version's; build it again.")
+    return [_from_row(row) for row in table.to_pylist()]
+
+
+def _to_row(sample: Sample) -> dict:
+    row = {name: getattr(sample, name) for name in _PLAIN}
+    row["foods"], row["reference_foods"] = list(sample.foods), list(sample.reference_foods)
+    row["boxes"] = [list(reference.box) for reference in sample.references]
+    row["points"] = [list(reference.point) for reference in sample.references]
+    row["masks"] = [mask["counts"] for mask in sample.masks]
+    return row
+
+
+def _from_row(row: dict) -> Sample:
+    size = [row["height"], row["width"]]
+    pairs = zip(row["boxes"], row["points"], strict=True)
+    return Sample(
+        **{name: row[name] for name in _PLAIN},
+        foods=tuple(row["foods"]),
+        reference_foods=tuple(row["reference_foods"]),
+        references=tuple(Reference(tuple(box), tuple(point)) for box, point in pairs),
+        masks=tuple({"size": list(size), "counts": counts} for counts in row["masks"]),
+    )
+
+
+def describe(samples: Sequence[Sample]) -> pd.DataFrame:
+    """One row for each food, most asked for first.
+
+    Columns: `samples` that ask for it, `references`, `references_per_sample` (mean), `area_min`,
+    `area_median`, `area_max` (pixels of one reference's mask) and `share_median` (of the image).
+    """
+    columns = ["food", "sample", "area", "share"]
+    rows = [
+        (food, sample.sample_id, mask_area(mask), mask_area(mask) / (sample.width * sample.height))
+        for sample in samples
+        for food, mask in zip(sample.reference_foods, sample.masks, strict=True)
+    ]
+    table = (
+        pd.DataFrame(rows, columns=columns)
+        .groupby("food")
+        .agg(
+            samples=("sample", "nunique"),
+            references=("sample", "size"),
+            area_min=("area", "min"),
+            area_median=("area", "median"),
+            area_max=("area", "max"),
+            share_median=("share", "median"),
+        )
+    )
+    table.insert(2, "references_per_sample", table["references"] / table["samples"])
+    return table.sort_values(["samples", "food"], ascending=[False, True])
+
+
+def check_no_shared_images(train: Sequence[Sample], test: Sequence[Sample]) -> None:
+    """Raises DataError naming the files if a dish id, or an image file's bytes, is in both splits.
+
+    Samples without `image_sha256` are compared by dish id alone.
+    """
+    ids = {sample.dish_id: sample.image for sample in train}
+    hashes = {sample.image_sha256: sample.image for sample in train if sample.image_sha256}
+    shared = {}
+    for sample in test:
+        twin = ids.get(sample.dish_id) or hashes.get(sample.image_sha256)
+        if twin:
+            shared[sample.image] = twin
+    if shared:
+        pairs = "; ".join(f"{image} is {twin}" for image, twin in sorted(shared.items())[:5])
+        more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
+        raise DataError(
+            f"dish_id or image shared by train and test: {pairs}{more}; "
+            "take these dishes out of one split."
+        )

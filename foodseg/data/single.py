@@ -1,0 +1,251 @@
+"""FoodReasonSeg-Single: every FoodReasonSeg conversation turned into single-turn pairs.
+
+A turn is kept if its answer marks at least one ingredient and every marked one has a mask. If one
+of several ingredients is faulty the whole turn is left out, because its mask would be wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from foodseg.data.build_report import NO_MASK, BuildReport, Tally
+from foodseg.data.foodreasonseg import Conversation, Turn, read_conversations
+from foodseg.data.foodseg103 import (
+    CATEGORIES,
+    EXCLUDED_LABELS,
+    SPLITS,
+    FaultError,
+    FoodSeg103,
+    Problem,
+    decode_image,
+    decode_mask_file,
+    read_categories,
+)
+from foodseg.data.references import (
+    Per,
+    Reference,
+    count_parts,
+    encode_mask,
+    mask_to_parts,
+    mask_to_reference,
+)
+from foodseg.data.samples import (
+    Sample,
+    check_no_shared_images,
+    describe,
+    load_samples,
+    save_samples,
+)
+from foodseg.errors import DataError
+
+__all__ = [
+    "BuildReport",
+    "MIN_AREA",
+    "Problem",
+    "Sample",
+    "build_single",
+    "check_no_shared_images",
+    "describe",
+    "load_samples",
+    "save_samples",
+]
+
+# 8 x 8 pixels of the original image: what is smaller is noise of the annotation, and less than one
+# visual token of the resized image.
+MIN_AREA = 64
+
+
+def build_single(
+    root: Path | str, split: str, per: Per = "ingredient", min_area: int = MIN_AREA
+) -> tuple[list[Sample], BuildReport]:
+    """Builds one split ("train" or "test") of the dataset folder `root`.
+
+    `per` is what gets one reference: each "ingredient" (default) or each connected "component"
+    of its mask. The paper leaves it open; one [SEG] names one ingredient and the questions count
+    ingredients, not pieces, so the default follows the text. With "ingredient" a sample's mask
+    is exactly the ingredients' pixels; with "component" the parts under `min_area` pixels of the
+    original image are missing from it. An ingredient of which no part is left is "mask too
+    small".
+
+    Faults of single items are in the report and the rest is built. DataError is raised where
+    nothing could be: a missing folder or file, broken JSON, an unknown split.
+    """
+    if split not in SPLITS or per not in ("ingredient", "component"):
+        raise DataError(f"split {split!r}, per {per!r}: choose from {SPLITS} and {Per.__args__}.")
+    reader = FoodSeg103(root)
+    tally = Tally()
+    categories = _categories(reader.root, tally)
+    conversations = read_conversations(reader.root / f"FoodReasonSeg_{split}.json", categories)
+    builder = _Builder(reader, split, per, min_area, categories, tally)
+    samples: list[Sample] = []
+    for conversation in tqdm(conversations, desc=f"build {split}", unit="dish"):
+        samples += builder.build(conversation)
+    return samples, tally.report(split, per, min_area)
+
+
+def _categories(root: Path, tally: Tally) -> dict[int, str]:
+    """The dataset's own names; where they differ from the official ones the report says so."""
+    path = root / "category_id.txt"
+    if not path.is_file():
+        fix = "the official names were used; add FoodSeg103's file"
+        tally.problems.append(Problem(path.name, "file", "missing category list", fix))
+        return dict(CATEGORIES)
+    categories = read_categories(path)
+    for class_id in sorted(categories.keys() | CATEGORIES.keys()):
+        ours, theirs = CATEGORIES.get(class_id), categories.get(class_id)
+        if ours is None or theirs is None or ours.casefold() != theirs.casefold():
+            fix = f"it says {theirs!r}, FoodSeg103 {ours!r}; the file was followed"
+            tally.problems.append(Problem(path.name, f"id {class_id}", "category differs", fix))
+        else:
+            categories[class_id] = ours
+    return categories
+
+
+@dataclass
+class _Plate:
+    dish_id: str
+    image: str
+    image_sha256: str
+    mask_file: str
+    mask: np.ndarray  # uint8 (H, W)
+    # References with their masks, by class id: turns of one plate often ask for the same food.
+    parts: dict[int, tuple[tuple[Reference, dict], ...]] = field(default_factory=dict)
+
+
+@dataclass
+class _Builder:
+    reader: FoodSeg103
+    split: str
+    per: Per
+    min_area: int
+    categories: dict[int, str]
+    tally: Tally
+    seen: dict[str, list[Turn]] = field(default_factory=dict)  # turns of earlier entries, by dish
+
+    def build(self, conversation: Conversation) -> list[Sample]:
+        """The samples of one conversation; everything else goes into the tally."""
+        self.tally.entries += 1
+        try:
+            if conversation.problem:
+                raise FaultError(conversation.problem)
+            plate = self._load_plate(conversation)
+        except FaultError as fault:
+            self._leave_out_all(conversation, fault.problem)
+            return []
+        earlier = self._earlier_turns(plate.dish_id, conversation)
+        built = [self._build_turn(plate, turn, earlier) for turn in conversation.turns]
+        self.seen[plate.dish_id] = [*earlier, *conversation.turns]
+        return [sample for sample in built if sample is not None]
+
+    def _load_plate(self, conversation: Conversation) -> _Plate:
+        reader, split = self.reader, self.split
+        try:
+            dish_id = reader.resolve_id(split, conversation.dish_id)
+        except FaultError as fault:
+            if fault.problem.reason == "unsafe dish_id":
+                raise FaultError(self._at(conversation, fault.problem)) from fault
+            raise
+        self.tally.dishes.add(dish_id)
+        image_path, mask_path = reader.image_path(split, dish_id), reader.mask_path(split, dish_id)
+        image, mask_file = reader.relative(image_path), reader.relative(mask_path)
+        data = image_path.read_bytes()
+        width, height = decode_image(data, image).size
+        mask = decode_mask_file(mask_path.read_bytes(), mask_file)
+        if mask.shape != (height, width):
+            found = f"{mask.shape[1]}x{mask.shape[0]}"
+            fix = f"the mask has {found} pixels, the image {width}x{height}; bring them to one size"
+            raise FaultError(Problem(mask_file, "size", "image and mask sizes differ", fix))
+        self._check_labels(mask_file, mask)
+        return _Plate(dish_id, image, hashlib.sha256(data).hexdigest(), mask_file, mask)
+
+    def _at(self, conversation: Conversation, problem: Problem) -> Problem:
+        return replace(problem, file=self._file, field=f"{conversation.field}.dish_id")
+
+    @property
+    def _file(self) -> str:
+        return f"FoodReasonSeg_{self.split}.json"
+
+    def _check_labels(self, mask_file: str, mask: np.ndarray) -> None:
+        known = EXCLUDED_LABELS | self.categories.keys()
+        for label in np.flatnonzero(np.bincount(mask.ravel())):
+            if int(label) not in known:
+                fix = f"no category has id {label}; its pixels were taken for background"
+                self.tally.problems.append(Problem(mask_file, "pixels", "unknown class id", fix))
+
+    def _leave_out_all(self, conversation: Conversation, problem: Problem) -> None:
+        problems = [problem]
+        for turn in conversation.turns:
+            # A turn that would have been left out anyway isn't lost by the plate's fault.
+            own = turn.problems[0].reason if turn.problems else problem.reason
+            self.tally.leave_out(own if turn.problems or turn.class_ids else NO_MASK)
+            problems += [fault for fault in turn.problems if fault is not problem]
+        self.tally.problems += problems
+
+    def _earlier_turns(self, dish_id: str, conversation: Conversation) -> list[Turn]:
+        if dish_id not in self.seen:
+            return []
+        fix = (
+            f"{dish_id!r} has an earlier entry; new turns were added to its turns, repeats left out"
+        )
+        where = f"{conversation.field}.dish_id"
+        self.tally.problems.append(Problem(self._file, where, "duplicate dish_id", fix))
+        return self.seen[dish_id]
+
+    def _build_turn(self, plate: _Plate, turn: Turn, earlier: list[Turn]) -> Sample | None:
+        texts = {(other.question, other.answer) for other in earlier}
+        problems = list(turn.problems)
+        if not problems and not turn.class_ids:
+            self.tally.leave_out(NO_MASK)
+        elif (turn.question, turn.answer) in texts:
+            self.tally.leave_out("duplicate turn")
+        else:
+            problems += self._missing_parts(plate, turn)
+            if not problems:
+                return self._sample(plate, turn, len(earlier) + turn.index)
+            self.tally.problems += problems
+            self.tally.leave_out(problems[0].reason)
+        return None
+
+    def _missing_parts(self, plate: _Plate, turn: Turn) -> list[Problem]:
+        problems = []
+        for class_id in turn.class_ids:
+            if self._parts(plate, class_id):
+                continue
+            name, area = self.categories[class_id], int((plate.mask == class_id).sum())
+            reason = "mask too small" if area else "empty mask"
+            fix = f"{name!r} has {area} pixels in {plate.mask_file}; correct the mask or the answer"
+            problems.append(Problem(self._file, turn.field, reason, fix))
+        return problems
+
+    def _parts(self, plate: _Plate, class_id: int) -> tuple[tuple[Reference, dict], ...]:
+        if class_id not in plate.parts:
+            mask = plate.mask == class_id
+            parts = mask_to_parts(mask, self.per, self.min_area)
+            self.tally.parts_dropped += count_parts(mask, self.per) - len(parts)
+            plate.parts[class_id] = tuple((mask_to_reference(p), encode_mask(p)) for p in parts)
+        return plate.parts[class_id]
+
+    def _sample(self, plate: _Plate, turn: Turn, number: int) -> Sample:
+        found = [(i, *part) for i in turn.class_ids for part in self._parts(plate, i)]
+        self.tally.keep(len(found))
+        height, width = plate.mask.shape
+        return Sample(
+            sample_id=f"{self.split}-{plate.dish_id}-{number}",
+            dish_id=plate.dish_id,
+            split=self.split,
+            image=plate.image,
+            width=width,
+            height=height,
+            question=turn.question,
+            answer=turn.answer,
+            foods=tuple(self.categories[class_id] for class_id in turn.class_ids),
+            references=tuple(reference for _, reference, _ in found),
+            reference_foods=tuple(self.categories[class_id] for class_id, _, _ in found),
+            masks=tuple(mask for _, _, mask in found),
+            image_sha256=plate.image_sha256,
+        )
