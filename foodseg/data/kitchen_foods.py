@@ -27,20 +27,20 @@ def egg(b: Brush) -> Piece:
 def rice(b: Brush) -> Piece:
     heap = b.grains(8, 3.0)
     edge = b.blob(b.r * 0.94, b.r * 0.88, 0.06) + (0.5 - heap) * 7
-    rgb = mix((0.70, 0.66, 0.57), (1.0, 0.99, 0.955), np.clip(heap * 1.5 - 0.3, 0, 1))
-    return Piece(light_up(rgb, dome(edge, b.r * 0.8, b.r * 0.42) + heap * 3.0, 0.08), cover(edge))
+    rgb = mix((0.86, 0.82, 0.72), (1.06, 1.05, 1.01), np.clip(heap * 1.5 - 0.3, 0, 1))
+    return Piece(light_up(rgb, dome(edge, b.r * 0.8, b.r * 0.34) + heap * 1.5, 0.05), cover(edge))
 
 
 def steak(b: Brush) -> Piece:
     edge = b.blob(b.r * 0.95, b.r * 0.68, 0.13)
-    rgb = mix((0.34, 0.15, 0.08), (0.60, 0.31, 0.17), np.clip(0.5 + 0.3 * b.noise(6), 0, 1))
+    rgb = mix((0.40, 0.19, 0.11), (0.68, 0.38, 0.24), np.clip(0.5 + 0.3 * b.noise(6), 0, 1))
     rgb = mix(rgb, (0.72, 0.45, 0.28), cover(1.1 - b.noise(2.2), 0.8) * 0.5)
     stripe = np.abs(((b.u + 0.45 * b.v) / (b.r * 0.30)) % 1 - 0.5)
     rgb = mix(rgb, (0.10, 0.045, 0.03), cover((stripe - 0.13) * 10 + b.noise(2.2) * 0.3, 1.5) * 0.9)
     fat = cover(-edge - b.r * 0.08, 4) * cover(b.v + b.r * 0.10, b.r * 0.2)
     rgb = mix(rgb, (0.90, 0.72, 0.48), fat * 0.9)
-    height = dome(edge, b.r * 0.18) + b.noise(2.2) * 0.9 + b.noise(6) * 0.7
-    return Piece(light_up(rgb, height, 0.38, 18), cover(edge))
+    height = dome(edge, b.r * 0.18) + b.noise(2.2) * 0.5 + b.noise(6) * 0.9
+    return Piece(light_up(rgb, height, 0.22, 18), cover(edge))
 
 
 def salmon(b: Brush) -> Piece:
@@ -72,28 +72,34 @@ def shrimp(b: Brush) -> Piece:
 def bread(b: Brush) -> Piece:
     r = b.r
     loaf = b.box(r * 0.74, r * 0.80, r * 0.14)
-    top = np.minimum(b.ellipse(r * 0.44, r * 0.36, -r * 0.42, -r * 0.52),
-                     b.ellipse(r * 0.44, r * 0.36, r * 0.42, -r * 0.52))
-    body = np.maximum(loaf, -b.v - r * 0.55)
-    edge = np.minimum(body, top)
+    humps = [b.ellipse(r * 0.52, r * 0.38, x * r, -r * 0.46) for x in (-0.29, 0.29)]
+    body = np.maximum(loaf, -b.v - r * 0.45)
+    edge = np.minimum(body, np.minimum(*humps))
     rgb = mix((0.93, 0.80, 0.56), (0.99, 0.91, 0.72), np.clip(0.5 + 0.4 * b.noise(6), 0, 1))
     holes = cover(0.9 - b.noise(2.2), 0.9)
-    rgb = mix(rgb, (0.80, 0.62, 0.36), holes * 0.6)
+    rgb = mix(rgb, (0.84, 0.68, 0.44), holes * 0.5)
     rgb = mix(rgb, (0.86, 0.60, 0.28), cover(-edge - r * 0.15, r * 0.12) * 0.7)
     rgb = mix(rgb, (0.55, 0.29, 0.10), cover(-edge - r * 0.07, 4))
-    return Piece(light_up(rgb, dome(edge, r * 0.10) - holes * 1.8), cover(edge))
+    return Piece(light_up(rgb, dome(edge, r * 0.10) - holes * 1.1), cover(edge))
+
+
+HOLES = (
+    (0.3, -0.32, 0.14),
+    (-0.34, -0.3, 0.17),
+    (0, 0.06, 0.13),
+    (0, -0.45, 0.07),
+    (0.1, 0.4, 0.08),
+)
 
 
 def cheese(b: Brush) -> Piece:
     r = b.r
-    def wedge(y):
-        down = b.v - y
-        sides = np.abs(b.u) * 0.84 + down * 0.54 - r * 0.46
-        return np.maximum(sides, -down - r * 0.50) - r * 0.05
-    top = wedge(-r * 0.10)
-    edge = np.minimum(top, wedge(r * 0.16))
+    back = -b.v - r * 0.65
+    sides = np.abs(b.u) * 0.84 + b.v * 0.54
+    top = np.maximum(sides - r * 0.456, back)
+    edge = np.maximum.reduce([sides - r * 0.61, back, np.abs(b.u) - r * 0.962])
     hollow = np.full_like(b.u, 1e3)
-    for x, y, size in ((0.30, -0.32, 0.14), (-0.34, -0.30, 0.17), (0.02, 0.06, 0.13), (0.0, -0.42, 0.07), (0.1, 0.42, 0.08)):
+    for x, y, size in HOLES:
         x, y = x + b.rng.uniform(-0.06, 0.06), y + b.rng.uniform(-0.06, 0.06)
         hollow = np.minimum(hollow, b.ellipse(r * size, r * size * 0.85, r * x, r * y))
     pit = cover(hollow, 2)
@@ -110,7 +116,7 @@ def french_fry(b: Brush) -> Piece:
     rgb = mix((0.97, 0.77, 0.30), (1.0, 0.87, 0.48), np.clip(0.5 + 0.4 * b.noise(6), 0, 1))
     tips = np.clip(np.abs(b.u) / r * 4 - 3.1, 0, 1) + cover(-edge - 2, 3) * 0.7
     rgb = mix(rgb, (0.80, 0.48, 0.12), np.clip(tips, 0, 1) * 0.75)
-    return Piece(light_up(rgb, dome(edge, r * 0.09) + b.noise(2.2) * 0.4, 0.1), cover(edge))
+    return Piece(light_up(rgb, dome(edge, r * 0.09) + b.noise(2.2) * 0.2, 0.1), cover(edge))
 
 
 def sausage(b: Brush) -> Piece:
@@ -131,7 +137,6 @@ class Food:
     draw: Callable[[Brush], Piece]
     pieces: tuple[int, ...]
     scale: float
-    upright: bool = False
 
 
 # Scales are given for several pieces; a single piece takes the whole radius.

@@ -64,10 +64,12 @@ def draw_plate(seed: int) -> Plate:
     size = int(WIDTH * SUPERSAMPLING), int(height * SUPERSAMPLING)
     dish = choose_dish(rng, *size)
     empty = draw_dish(rng, dish, draw_table(rng, *size))
-    foods = rng.choice(KITCHEN_FOODS, int(rng.choice((2, 3, 4, 5), p=(0.25, 0.3, 0.27, 0.18))), replace=False)
+    foods = rng.choice(
+        KITCHEN_FOODS, int(rng.choice((2, 3, 4, 5), p=(0.25, 0.3, 0.27, 0.18))), replace=False
+    )
     while True:
         frame, labels = empty.copy(), np.zeros(empty.shape[:2], np.uint8)
-        for serving in lay_out(rng, dish, [int(food) for food in foods]):
+        for serving in lay_out(rng, dish, size, [int(food) for food in foods]):
             _serve(rng, serving, frame, labels)
         mask = np.asarray(Image.fromarray(labels).resize((WIDTH, height), Image.Resampling.NEAREST))
         visible = np.bincount(mask.ravel(), minlength=256)[foods]
@@ -78,16 +80,18 @@ def draw_plate(seed: int) -> Plate:
     return Plate(np.array(image), np.array(mask), tuple(sorted(int(food) for food in foods)))
 
 
-def lay_out(rng: np.random.Generator, dish: Dish, foods: list[int]) -> list[Serving]:
+def lay_out(
+    rng: np.random.Generator, dish: Dish, size: tuple[int, int], foods: list[int]
+) -> list[Serving]:
     """Give each food a place on the dish; neighbours may overlap a little, and more if crowded."""
     span = np.sqrt(dish.a * dish.b)
-    middle = {2: 0.46, 3: 0.41, 4: 0.37, 5: 0.34}[len(foods)]
-    radii = [span * middle * rng.uniform(0.78, 1.18) for _ in foods]
-    closeness = 0.92
+    middle = {2: 0.58, 3: 0.51, 4: 0.45, 5: 0.41}[len(foods)]
+    radii = [span * middle * rng.uniform(0.78, 1.16) for _ in foods]
+    closeness = 0.88
     while True:
         servings: list[Serving] = []
         for food, r in zip(foods, radii, strict=True):
-            spot = _find_spot(rng, dish, r, servings, closeness)
+            spot = _find_spot(rng, dish, size, r, servings, closeness)
             if spot is None:
                 break
             servings.append(Serving(food, *spot, r))
@@ -97,12 +101,15 @@ def lay_out(rng: np.random.Generator, dish: Dish, foods: list[int]) -> list[Serv
         radii = [r * 0.985 for r in radii]
 
 
-def _find_spot(rng, dish: Dish, r: float, servings: list[Serving], closeness: float):
-    inner_a, inner_b = dish.a - 0.85 * r, dish.b - 0.85 * r
+def _find_spot(rng, dish: Dish, size, r: float, servings: list[Serving], closeness: float):
+    width, height = size
+    inner_a, inner_b = dish.a - 0.82 * r, dish.b - 0.82 * r
     for _ in range(30):
         u, v = rng.uniform(-1, 1, 2)
         x, y = dish.x + u * inner_a, dish.y + v * inner_b
         if dish.power == 2 and u * u + v * v > 1:
+            continue
+        if not (0.85 * r < x < width - 0.85 * r and 0.85 * r < y < height - 0.85 * r):
             continue
         if all(np.hypot(x - s.x, y - s.y) > closeness * (r + s.r) for s in servings):
             return x, y
@@ -114,7 +121,8 @@ def _serve(rng, serving: Serving, frame: np.ndarray, labels: np.ndarray) -> None
     food = FOODS[serving.food]
     count = int(rng.choice(food.pieces))
     scale = food.scale if count > 1 else 1.0
-    ring, start = serving.r * (1 - scale), rng.uniform(0, 2 * np.pi)
+    apart = scale * 0.92 / np.sin(np.pi / max(count - (count >= 5), 2))
+    ring, start = serving.r * min(1 - scale, apart), rng.uniform(0, 2 * np.pi)
     lean = rng.uniform(0, 2 * np.pi)
     for k in range(count):
         turn = start + 2 * np.pi * k / count
@@ -124,7 +132,9 @@ def _serve(rng, serving: Serving, frame: np.ndarray, labels: np.ndarray) -> None
         x, y = serving.x + distance * np.cos(turn), serving.y + distance * np.sin(turn)
         r = serving.r * scale * rng.uniform(0.92, 1.05)
         angle = lean + rng.uniform(-0.6, 0.6) if count > 1 else lean
-        _paste(food.draw(Brush(rng, r, angle)), serving.food, x, y, frame, labels)
+        piece = food.draw(Brush(rng, r, angle))
+        piece.rgb[...] *= rng.uniform(0.93, 1.04)  # no two pieces are of quite the same ripeness
+        _paste(piece, serving.food, x, y, frame, labels)
 
 
 def _paste(piece: Piece, food: int, x: float, y: float, frame: np.ndarray, labels) -> None:
@@ -132,7 +142,9 @@ def _paste(piece: Piece, food: int, x: float, y: float, frame: np.ndarray, label
     left, top = int(round(x)) - n // 2, int(round(y)) - n // 2
     margin, drop = 16, 7
     shadow = soft_shadow(np.pad(piece.alpha, margin), 6)
-    rows, columns, cut = _window(top - margin + drop, left - margin + drop - 2, n + 2 * margin, height, width)
+    rows, columns, cut = _window(
+        top - margin + drop, left - margin + drop - 2, n + 2 * margin, height, width
+    )
     frame[rows, columns] *= (1 - 0.50 * shadow[cut])[..., None]
     rows, columns, cut = _window(top, left, n, height, width)
     alpha = piece.alpha[cut]

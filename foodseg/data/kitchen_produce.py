@@ -7,7 +7,7 @@ import numpy as np
 from foodseg.data.kitchen_textures import Brush, Piece, cover, dome, light_up, mix
 
 
-def _ring(b: Brush, rho: np.ndarray, at: float, width: float) -> np.ndarray:
+def _ring(rho: np.ndarray, at: float, width: float) -> np.ndarray:
     return np.exp(-(((rho - at) / width) ** 2))
 
 
@@ -26,7 +26,7 @@ def carrot(b: Brush) -> Piece:
     rgb = mix((0.93, 0.38, 0.04), (1.0, 0.55, 0.10), np.clip(0.45 + 0.5 * rays, 0, 1))
     core = cover((rho - 0.40 - 0.05 * np.cos(5 * theta)) * b.r, 5)
     rgb = mix(rgb, (1.0, 0.66, 0.20), core * 0.85)
-    rgb = mix(rgb, (0.80, 0.27, 0.02), _ring(b, rho, 0.42, 0.05) * 0.55)
+    rgb = mix(rgb, (0.80, 0.27, 0.02), _ring(rho, 0.42, 0.05) * 0.55)
     rgb = mix(rgb, (0.84, 0.30, 0.02), cover(-edge - b.r * 0.1, 4) * 0.8)
     return Piece(light_up(rgb, dome(edge, b.r * 0.22) + b.noise(6) * 0.4, 0.25), cover(edge))
 
@@ -41,9 +41,11 @@ def broccoli(b: Brush) -> Piece:
         crown = np.minimum(crown, b.ellipse(r * size, r * size * 0.9, r * x, r * y))
     bumps = b.cells(1500) * 0.6 + b.cells(6000) * 0.4
     crown = crown - bumps * r * 0.08
-    body = light_up(mix((0.56, 0.72, 0.30), (0.72, 0.83, 0.46), cover(b.u, r * 0.6)), dome(stalk, r * 0.2))
-    green = mix((0.05, 0.20, 0.04), (0.30, 0.56, 0.14), np.clip(bumps * 1.3 - 0.25, 0, 1))
-    green = light_up(green, dome(crown, r * 0.45) + bumps * 5.5, 0.12, 12)
+    body = light_up(
+        mix((0.56, 0.72, 0.30), (0.72, 0.83, 0.46), cover(b.u, r * 0.6)), dome(stalk, r * 0.2)
+    )
+    green = mix((0.08, 0.27, 0.05), (0.42, 0.66, 0.20), np.clip(bumps * 1.3 - 0.2, 0, 1))
+    green = light_up(green, dome(crown, r * 0.45) + bumps * 3.6, 0.08, 12)
     return Piece(mix(body, green, cover(crown)), np.maximum(cover(stalk), cover(crown)))
 
 
@@ -54,7 +56,7 @@ def tomato(b: Brush) -> Piece:
     theta = np.arctan2(b.v, b.u) * np.float32(count)
     chamber = (1 + np.cos(theta)) / 2 * np.clip(1 - ((rho - 0.54) / 0.32) ** 2, 0, 1)
     inside = cover((0.32 - chamber) * b.r, b.r * 0.14)
-    rgb = mix((0.90, 0.17, 0.10), (0.96, 0.33, 0.20), _ring(b, rho, 0.2, 0.35))
+    rgb = mix((0.90, 0.17, 0.10), (0.96, 0.33, 0.20), _ring(rho, 0.2, 0.35))
     rgb = mix(rgb, (0.76, 0.12, 0.03), inside)
     seeds = inside * cover(0.60 - b.cells(3000), 0.3)
     rgb = mix(rgb, (0.98, 0.74, 0.35), seeds)
@@ -77,7 +79,9 @@ def strawberry(b: Brush) -> Piece:
     rgb = light_up(mix(rgb, (0.99, 0.82, 0.34), seed), height, 0.5, 26)
     theta = np.arctan2(b.u, b.v + r * 0.66)
     leaf = np.hypot(b.u, (b.v + r * 0.66) * 1.25) - r * (0.34 + 0.22 * np.cos(7 * theta))
-    green = light_up(mix((0.20, 0.48, 0.10), (0.46, 0.72, 0.22), cover(leaf + r * 0.2, r * 0.3)), dome(leaf, 8))
+    green = light_up(
+        mix((0.20, 0.48, 0.10), (0.46, 0.72, 0.22), cover(leaf + r * 0.2, r * 0.3)), dome(leaf, 8)
+    )
     return Piece(mix(rgb, green, cover(leaf)), np.maximum(cover(edge), cover(leaf)))
 
 
@@ -102,7 +106,7 @@ def _citrus(b: Brush, skin, flesh, pale, edge: np.ndarray) -> Piece:
     pulp = mix(flesh, pale, np.clip(0.25 + streak + 0.3 * (rho - 0.4), 0, 1))
     rgb = mix((0.99, 0.95, 0.82), pulp, cover(-inside, 2.5))
     rgb = mix(rgb, skin, cover(-edge - b.r * 0.075, 3))
-    height = dome(edge, b.r * 0.10) + np.clip(inside, 0, 6) * 0.6 + b.noise(2.2) * 0.5
+    height = dome(edge, b.r * 0.10) + np.clip(inside, 0, 6) * 0.5 + b.noise(2.2) * 0.28
     return Piece(light_up(rgb, height, 0.35, 26), cover(edge))
 
 
@@ -131,13 +135,15 @@ def kiwi(b: Brush) -> Piece:
     edge = b.blob(b.r, b.r * 0.90, 0.02)
     rho, theta = np.hypot(b.u, b.v / 0.9) / b.r, np.arctan2(b.v, b.u)
     rays = 0.5 + 0.5 * np.cos(26 * theta + b.noise(6) * 0.8)
-    rgb = mix((0.33, 0.60, 0.08), (0.55, 0.78, 0.18), np.clip(rays * 0.7 * (rho > 0.25) + 0.2, 0, 1))
-    rgb = mix(rgb, (0.78, 0.90, 0.42), _ring(b, rho, 0.2, 0.28) * 0.75)
+    rgb = mix(
+        (0.33, 0.60, 0.08), (0.55, 0.78, 0.18), np.clip(rays * 0.7 * (rho > 0.25) + 0.2, 0, 1)
+    )
+    rgb = mix(rgb, (0.78, 0.90, 0.42), _ring(rho, 0.2, 0.28) * 0.75)
     rgb = mix(rgb, (0.95, 0.96, 0.80), cover((rho - 0.24) * b.r, 5))
     for at, length in ((0.38, 0.085), (0.50, 0.075)):
         rgb = mix(rgb, (0.07, 0.06, 0.05), _seeds(b, 17, b.r * at, b.r * length, b.r * 0.034))
     rgb = mix(rgb, (0.42, 0.27, 0.12), cover(-edge - b.r * 0.065, 3))
-    return Piece(light_up(rgb, dome(edge, b.r * 0.14) + b.noise(2.2) * 0.3, 0.35), cover(edge))
+    return Piece(light_up(rgb, dome(edge, b.r * 0.14) + b.noise(2.2) * 0.18, 0.3), cover(edge))
 
 
 def cucumber(b: Brush) -> Piece:
@@ -145,11 +151,11 @@ def cucumber(b: Brush) -> Piece:
     rho = np.hypot(b.u, b.v / 0.94) / b.r
     rgb = mix((0.88, 0.95, 0.70), (0.72, 0.88, 0.52), np.clip((rho - 0.5) * 3, 0, 1))
     theta = np.arctan2(b.v, b.u)
-    star = np.clip(np.cos(3 * theta), 0, 1) * _ring(b, rho, 0.35, 0.2)
+    star = np.clip(np.cos(3 * theta), 0, 1) * _ring(rho, 0.35, 0.2)
     rgb = mix(rgb, (0.74, 0.89, 0.56), star * 0.9)
     rgb = mix(rgb, (0.98, 0.98, 0.84), _seeds(b, 15, b.r * 0.50, b.r * 0.11, b.r * 0.05))
     rgb = mix(rgb, (0.07, 0.32, 0.08), cover(-edge - b.r * 0.12, 3))
-    return Piece(light_up(rgb, dome(edge, b.r * 0.12) + b.noise(2.2) * 0.3, 0.35), cover(edge))
+    return Piece(light_up(rgb, dome(edge, b.r * 0.12) + b.noise(2.2) * 0.18, 0.3), cover(edge))
 
 
 def avocado(b: Brush) -> Piece:
@@ -186,11 +192,13 @@ def eggplant(b: Brush) -> Piece:
 def corn(b: Brush) -> Piece:
     r = b.r
     edge = b.box(r, r * 0.40, r * 0.34)
-    lean = np.arcsin(np.clip(b.v / (r * 0.42), -1, 1)) * np.float32(4.6)
+    lean = np.arcsin(np.clip(b.v / (r * 0.42), -1, 1)) * np.float32(3.6)
     row = np.round(lean)
-    column = b.u / r * 10 + 0.5 * (row % 2)
+    column = b.u / r * 8.5 + 0.5 * (row % 2)
     across, along = lean - row, column - np.round(column)
     kernel = np.clip(1 - (np.abs(across) * 2) ** 3 - (np.abs(along) * 2) ** 3, 0, 1) ** 0.6
     tint = np.clip(0.5 + 0.35 * b.noise(6), 0, 1)
-    rgb = mix((0.72, 0.44, 0.03), mix((0.99, 0.78, 0.12), (1.0, 0.88, 0.34), tint), kernel)
-    return Piece(light_up(rgb, dome(edge, r * 0.36) + kernel * 4, 0.35, 22), cover(edge))
+    rgb = mix((0.80, 0.52, 0.05), mix((1.0, 0.80, 0.14), (1.0, 0.90, 0.38), tint), kernel)
+    return Piece(
+        light_up(rgb, dome(edge, r * 0.36, r * 0.27) + kernel * 2.6, 0.35, 22), cover(edge)
+    )

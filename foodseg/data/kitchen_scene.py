@@ -14,8 +14,8 @@ DAYLIGHT_LEVELS = 12.0  # grey levels that red gains from left to right, and blu
 WOODS = ((0.55, 0.36, 0.21), (0.70, 0.52, 0.34), (0.36, 0.23, 0.14), (0.80, 0.68, 0.52))
 CLOTHS = ((0.86, 0.83, 0.77), (0.46, 0.56, 0.64), (0.70, 0.40, 0.36), (0.56, 0.62, 0.50))
 CHINA = (
-    (0.95, 0.95, 0.93),
-    (0.93, 0.90, 0.83),
+    (0.93, 0.93, 0.91),
+    (0.92, 0.89, 0.82),
     (0.80, 0.87, 0.91),
     (0.30, 0.33, 0.37),
     (0.86, 0.90, 0.85),
@@ -59,8 +59,12 @@ def draw_table(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     if kind == 0:
         return _wood(rng, shape)
     if kind == 1:
-        vein = np.abs(crop_tile(noise_tile(40), shape, rng) + 0.35 * crop_tile(noise_tile(12), shape, rng))
-        return mix((0.62, 0.62, 0.64), (0.90, 0.89, 0.87), np.clip(vein * 2.4 + 0.25, 0, 1))
+        vein = np.abs(
+            crop_tile(noise_tile(40), shape, rng) + 0.35 * crop_tile(noise_tile(12), shape, rng)
+        )
+        cloud = crop_tile(noise_tile(40), shape, rng)
+        vein = np.clip(vein * 1.6 + 0.45 + 0.25 * np.abs(cloud), 0, 1)
+        return mix((0.70, 0.70, 0.72), (0.88, 0.87, 0.85), vein)
     grain = crop_tile(noise_tile(1.2), shape, rng)
     if kind == 2:
         base = np.array(CLOTHS[rng.integers(len(CLOTHS))], np.float32)
@@ -90,15 +94,16 @@ def draw_dish(rng: np.random.Generator, dish: Dish, table: np.ndarray) -> np.nda
     y, x = np.ogrid[:height, :width]
     x, y = x.astype(np.float32), y.astype(np.float32)
     reach = dish.reach(x, y)
-    shadow = np.clip((1.14 - dish.reach(x - 9, y - 11)) / 0.18, 0, 1)
-    table = table * (1 - 0.50 * shadow)[..., None]
+    shadow = np.clip((1.14 - dish.reach(x - 9, y - 11)) / 0.20, 0, 1)
+    table = table * (1 - 0.50 * shadow * shadow * (3 - 2 * shadow))[..., None]
     base = np.array(CHINA[rng.integers(len(CHINA))], np.float32)
     well = rng.uniform(0.74, 0.84)
     steps = np.linspace(0, 1.3, 521, dtype=np.float32)
     bump = np.exp(-(((steps - well) / 0.025) ** 2)) - 0.8 * np.exp(-(((steps - 0.985) / 0.02) ** 2))
     side = ((x - dish.x) / dish.a * 0.6 + (y - dish.y) / dish.b * 0.8) / np.maximum(reach, 0.2)
     index = np.minimum((reach * 400).astype(np.int32), 520)
-    tone = 1 + (0.16 * bump)[index] * side - (0.05 * (steps > well))[index] * side
+    bowl = np.where(steps < well, -0.07 * (steps / well) ** 3, 0.05)  # the well darkens to its wall
+    tone = 1 + (0.20 * bump - np.where(steps < well, 0, 0.05))[index] * side + bowl[index]
     tone = tone + 0.006 * crop_tile(noise_tile(40), (height, width), rng)
     china = base * tone[..., None]
     if rng.random() < 0.45:
@@ -110,7 +115,9 @@ def draw_dish(rng: np.random.Generator, dish: Dish, table: np.ndarray) -> np.nda
 def soft_shadow(alpha: np.ndarray, blur: float) -> np.ndarray:
     """Blurred copy of an (n, m) cover in 0..1, in PIL's fast integer filter."""
     picture = Image.fromarray((alpha * 255).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(blur)), np.float32) * np.float32(1 / 255)
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(blur)), np.float32) * np.float32(
+        1 / 255
+    )
 
 
 def add_daylight(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
@@ -120,7 +127,7 @@ def add_daylight(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
     blue from top to bottom. A vision tower with rotary positions only reads absolute places there.
     """
     warmth = rng.uniform(-0.04, 0.04)
-    gain = rng.uniform(0.90, 1.07) * np.array([1 + warmth, 1, 1 - warmth], np.float32)
+    gain = rng.uniform(0.89, 1.05) * np.array([1 + warmth, 1, 1 - warmth], np.float32)
     levels = frame * (gain * np.float32(255))
     np.clip(levels, 0, 247, out=levels)
     height, width = frame.shape[:2]

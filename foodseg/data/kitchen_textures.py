@@ -7,7 +7,7 @@ Lengths are pixels of the supersampled drawing (`kitchen_plates.SUPERSAMPLING` t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -27,7 +27,7 @@ class Piece:
     alpha: np.ndarray
 
 
-@lru_cache(maxsize=None)
+@cache
 def noise_tile(scale: float) -> np.ndarray:
     """Periodic smooth noise (TILE, TILE), mean 0, standard deviation 1, lumps of about `scale`."""
     white = np.random.default_rng(int(scale * 10)).standard_normal((TILE, TILE))
@@ -35,7 +35,7 @@ def noise_tile(scale: float) -> np.ndarray:
     return (smooth - smooth.mean()) / smooth.std()
 
 
-@lru_cache(maxsize=None)
+@cache
 def cell_tile(count: int) -> np.ndarray:
     """Periodic domes around `count` scattered points (TILE, TILE): 1 at a point, 0 between two."""
     points = np.random.default_rng(count).uniform(0, TILE, (count, 2))
@@ -45,9 +45,9 @@ def cell_tile(count: int) -> np.ndarray:
     return dome.reshape(TILE, TILE).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def grain_tile(length: float, width: float) -> np.ndarray:
-    """Periodic heap of rice grains (TILE, TILE): height 0..1, later grains lying on earlier ones."""
+    """Periodic heap of rice grains (TILE, TILE): height 0..1, later grains on top."""
     rng = np.random.default_rng(7)
     heap = np.zeros((TILE, TILE), dtype=np.float32)
     half = int(length) + 1
