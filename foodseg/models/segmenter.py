@@ -1,0 +1,277 @@
+"""SAM2 without its temporal modules: embed an image once, answer many references at once.
+
+The image path is the official one (`sam2.sam2_image_predictor.SAM2ImagePredictor`), built from
+`sam2`'s own modules, except that no feature size is fixed to 1024-pixel images. SAM2's memory
+(Ravi et al. 2024, arXiv:2408.00714, section 4) links the frames of a video; a photo has none, so
+`SAM2Base` gets no memory attention and no memory encoder and their weights are dropped on loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+from foodseg.data.references import Reference, Size
+from foodseg.errors import DataError
+
+# ImageNet statistics on [0, 1] values, as in `sam2.utils.transforms.SAM2Transforms`.
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+# A reference becomes one prompt sequence: box corners, then a positive point.
+_PROMPT_LABELS = (2, 3, 1)
+
+# What a video needs and a photo does not, by name in SAM2.1's official checkpoints.
+_TEMPORAL_WEIGHTS = (
+    "memory_attention.",
+    "memory_encoder.",
+    "mask_downsample.",
+    "obj_ptr_proj.",
+    "obj_ptr_tpos_proj.",
+    "maskmem_tpos_enc",
+    "no_mem_pos_enc",
+    "no_obj_ptr",
+    "no_obj_embed_spatial",
+)
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Everything that sets one SAM2 apart from another; field names follow `sam2`'s own YAML.
+
+    `image_size` is the side of the square model image in pixels. `pred_obj_scores` adds the token
+    and the head that say whether the object is visible; official SAM2.1 checkpoints have both.
+    """
+
+    image_size: int = 1024
+    embed_dim: int = 96
+    num_heads: int = 1
+    stages: tuple[int, ...] = (1, 2, 7, 2)
+    global_att_blocks: tuple[int, ...] = (5, 7, 9)
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    window_spec: tuple[int, ...] = (8, 4, 14, 7)
+    neck_dim: int = 256
+    fpn_top_down_levels: tuple[int, ...] = (2, 3)
+    pred_obj_scores: bool = True
+
+
+# configs/sam2.1/*.yaml of the `sam2` package.
+SAM2_TINY = SegmenterConfig()
+SAM2_SMALL = SegmenterConfig(stages=(1, 2, 11, 2), global_att_blocks=(7, 10, 13))
+SAM2_BASE_PLUS = SegmenterConfig(
+    embed_dim=112,
+    num_heads=2,
+    stages=(2, 3, 16, 3),
+    global_att_blocks=(12, 16, 20),
+    window_pos_embed_bkg_spatial_size=(14, 14),
+)
+SAM2_LARGE = SegmenterConfig(
+    embed_dim=144,
+    num_heads=2,
+    stages=(2, 6, 36, 4),
+    global_att_blocks=(23, 33, 43),
+    window_spec=(8, 4, 16, 8),
+)
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """What the image encoder says of one image.
+
+    `features` is (1, C, s/16, s/16) for a model image of side s; `high_resolution` holds
+    (1, C/8, s/4, s/4) and (1, C/4, s/8, s/8); `size` is (width, height) of the original image.
+    """
+
+    features: Tensor
+    high_resolution: tuple[Tensor, Tensor]
+    size: Size
+
+
+def build_sam2(config: SegmenterConfig) -> SAM2Base:
+    """Build `sam2`'s model with random weights and no temporal module."""
+    trunk = Hiera(
+        embed_dim=config.embed_dim,
+        num_heads=config.num_heads,
+        stages=config.stages,
+        global_att_blocks=config.global_att_blocks,
+        window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
+        window_spec=config.window_spec,
+    )
+    neck = FpnNeck(
+        PositionEmbeddingSine(config.neck_dim, normalize=True, warmup_cache=False),
+        d_model=config.neck_dim,
+        backbone_channel_list=trunk.channel_list,
+        fpn_top_down_levels=list(config.fpn_top_down_levels),
+        fpn_interp_model="nearest",
+    )
+    model = SAM2Base(
+        ImageEncoder(trunk, neck, scalp=1),
+        memory_attention=None,
+        memory_encoder=None,
+        num_maskmem=0,
+        image_size=config.image_size,
+        directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True,
+        multimask_output_in_sam=True,
+        iou_prediction_use_sigmoid=True,
+        pred_obj_scores=config.pred_obj_scores,
+        pred_obj_scores_mlp=config.pred_obj_scores,
+    )
+    # SAM2Base always makes these two; only its video path reads them.
+    del model.maskmem_tpos_enc, model.no_mem_pos_enc
+    return model
+
+
+def encode_pixels(model: SAM2Base, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Encode normalised model images (B, 3, s, s) into features (B, C, s/16, s/16) and the two
+    finer levels (B, C/8, s/4, s/4), (B, C/4, s/8, s/8)."""
+    finest, finer, features = model.forward_image(pixels)["backbone_fpn"]
+    # On a first frame, SAM2 adds this embedding in place of attention to memories.
+    return features + model.no_mem_embed.view(1, -1, 1, 1), (finest, finer)
+
+
+def decode_prompts(
+    model: SAM2Base, features: Tensor, high_resolution: tuple[Tensor, Tensor], corners: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Answer N prompts in one decoder call.
+
+    `corners` is (N, 3, 2): top left and bottom right of the box, then the point, as (x, y) in
+    pixels of the model image. The features belong to one image (first dimension 1) that all
+    prompts share, or are given once for each prompt (N). Returns the logits of the three masks,
+    (N, 3, s/4, s/4), and their predicted IoU, (N, 3), in 0..1.
+    """
+    labels = torch.tensor(_PROMPT_LABELS, dtype=torch.int32, device=corners.device)
+    sparse, dense = model.sam_prompt_encoder(
+        points=(corners, labels.expand(len(corners), -1)), boxes=None, masks=None
+    )
+    logits, ious, _, _ = model.sam_mask_decoder(
+        image_embeddings=features,
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+        repeat_image=len(features) == 1,
+        high_res_features=list(high_resolution),
+    )
+    return logits, ious
+
+
+def to_model_pixels(image: np.ndarray | Image.Image, side: int) -> Tensor:
+    """Resize an RGB image to (3, side, side) without keeping its aspect; values in 0..1."""
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise DataError(
+            f"the segmenter's image has shape {array.shape} and type {array.dtype}; "
+            "give it as RGB, uint8 (height, width, 3)"
+        )
+    pixels = torch.from_numpy(np.array(array)).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0]
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Bring (..., 3, H, W) values in 0..1 to ImageNet's mean 0 and standard deviation 1."""
+    return (pixels - _MEAN.to(pixels)) / _STD.to(pixels)
+
+
+def scale_prompts(references: Sequence[Reference], size: Size, side: int) -> Tensor:
+    """References in pixels of an image of `size` -> (N, 3, 2) in pixels of the model image."""
+    corners = [(*reference.box, *reference.point) for reference in references]
+    corners = torch.tensor(corners, dtype=torch.float32).reshape(-1, 3, 2)
+    return corners * (side / torch.tensor(size, dtype=torch.float32))
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """Read a SAM2 checkpoint: `.safetensors`, or the official `.pt` (weights only)."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"{path}: there is no such SAM2 checkpoint; give a .safetensors or .pt file"
+        )
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return state.get("model", state)  # the official files wrap the weights in {"model": ...}
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load every weight of `model`, dropping exactly SAM2's temporal ones from `weights`."""
+    kept = {n: w.float() for n, w in weights.items() if not n.startswith(_TEMPORAL_WEIGHTS)}
+    expected = model.state_dict()
+    missing, unknown = sorted(expected.keys() - kept.keys()), sorted(kept.keys() - expected.keys())
+    odd = [n for n in kept if n in expected and kept[n].shape != expected[n].shape]
+    for fault, names in (("lacks", missing), ("has unknown", unknown), ("has ill-sized", odd)):
+        if names:
+            raise DataError(
+                f"{source}: the checkpoint {fault} weight {names[0]} ({len(names)} such); "
+                "use the checkpoint of this configuration"
+            )
+    model.load_state_dict(kept)
+
+
+class Segmenter:
+    """SAM2 as the kit uses it: image -> embedding -> one mask for each reference.
+
+    `model` is the `SAM2Base`; it is in evaluation mode and needs no gradient.
+    """
+
+    def __init__(self, config: SegmenterConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.model = build_sam2(config).to(self.device).eval().requires_grad_(False)
+
+    @classmethod
+    def load(
+        cls, path: Path | str, config: SegmenterConfig, device: torch.device | str = "cpu"
+    ) -> Segmenter:
+        """Build the model of `config` with the weights at `path`; DataError if any is missing."""
+        segmenter = cls(config, device)
+        load_weights(segmenter.model, read_weights(path), str(path))
+        return segmenter
+
+    def embed_image(self, image: np.ndarray | Image.Image) -> ImageEmbedding:
+        """Embed one RGB image, uint8 (H, W, 3) or PIL, of any size."""
+        return self.embed_images([image])[0]
+
+    @torch.no_grad()
+    def embed_images(self, images: Sequence[np.ndarray | Image.Image]) -> list[ImageEmbedding]:
+        """Embed several RGB images, whose sizes may differ, in one pass of the image encoder."""
+        if not images:
+            return []
+        pixels = torch.stack([to_model_pixels(i, self.config.image_size) for i in images])
+        features, levels = encode_pixels(self.model, normalise(pixels.to(self.device)))
+        sizes = [np.asarray(image).shape[1::-1] for image in images]
+        return [
+            ImageEmbedding(features[i : i + 1], tuple(f[i : i + 1] for f in levels), size)
+            for i, size in enumerate(sizes)
+        ]
+
+    @torch.no_grad()
+    def predict(self, embedding: ImageEmbedding, references: Sequence[Reference]) -> np.ndarray:
+        """Masks of all references in one decoder call.
+
+        References are in pixels of the original image (inclusive boxes). Of SAM2's three masks
+        the one with the highest predicted IoU is kept, upsampled bilinearly to the original size
+        and cut at logit 0. Returns bool (N, H, W).
+        """
+        width, height = embedding.size
+        if not references:
+            return np.zeros((0, height, width), dtype=bool)
+        corners = scale_prompts(references, embedding.size, self.config.image_size)
+        logits, ious = decode_prompts(
+            self.model, embedding.features, embedding.high_resolution, corners.to(self.device)
+        )
+        best = logits[torch.arange(len(logits)), ious.argmax(dim=1)]
+        full = F.interpolate(best[:, None].float(), (height, width), mode="bilinear")[:, 0]
+        return (full > 0).cpu().numpy()
