@@ -1,0 +1,187 @@
+"""A completion, read once: its thinking and the segmentation references that it answers with.
+
+The form is VisionReasoner's (Seg-Zero repository, `vision_reasoner.py`):
+`<think>...</think> <answer>[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]</answer>`,
+coordinates in model-image pixels. Nothing is repaired: what is not JSON earns nothing. A policy
+under training writes whatever pays, so every step here takes linear time and raises nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+BOX_KEY, BOX_LENGTH = "bbox_2d", 4
+POINT_KEY, POINT_LENGTH = "point_2d", 2
+
+# Python's json stops at the interpreter's recursion limit and at 4300 digits (integers only).
+# Limits of our own give the same score on every interpreter and from every call depth.
+MAX_NESTING = 200
+MAX_NUMBER_LENGTH = 4300
+
+
+@dataclass(frozen=True)
+class PredictedReference:
+    """One predicted object, in model-image pixels, as the model wrote it (neither sorted nor cut).
+
+    `box` is XYXY, inclusive; `point` is (x, y). All numbers are finite.
+    """
+
+    box: tuple[float, float, float, float]
+    point: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a completion says.
+
+    `thinking`: the words before the answer, without tags.
+    `objects`: the references to hand to SAM2; empty unless every item of the answer is usable.
+    `items`: the answer's JSON value as parsed, None when it is not JSON. The reward terms that
+    give partial credit read this one, so that a completion is parsed once.
+    """
+
+    completion: str
+    thinking: str
+    objects: tuple[PredictedReference, ...]
+    items: Any = field(compare=False, repr=False)
+
+    @property
+    def parsed(self) -> bool:
+        """True if SAM2 can segment from it: a JSON list, not empty, every item complete."""
+        return bool(self.objects)
+
+
+def parse_answer(completion: str) -> Answer:
+    """Read a completion; never raises, whatever the text.
+
+    The answer is the first `<answer>...</answer>`. `objects` needs a JSON list of objects that
+    each have `bbox_2d` of four and `point_2d` of two finite numbers (a bool is not a number).
+    """
+    body = _between(completion, "<answer>", "</answer>")
+    items = None if body is None else parse_json(body.strip())
+    return Answer(completion, _thinking(completion), _objects(items), items)
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value of `text`, or None when it has none (or is `null`).
+
+    Stricter than Python's parser: NaN and Infinity are not JSON (RFC 8259), and neither a number
+    too large for a double, one of more than 4300 characters, nor nesting beyond 200 is taken.
+    """
+    if _nesting(text) > MAX_NESTING:
+        return None
+    try:
+        return json.loads(
+            text, parse_constant=_refuse, parse_float=_finite_float, parse_int=_finite_int
+        )
+    except ValueError:
+        return None
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite_float(text: str) -> float:
+    if len(text) > MAX_NUMBER_LENGTH or not math.isfinite(value := float(text)):
+        raise ValueError("a number that no double can hold")
+    return value
+
+
+def _finite_int(text: str) -> int:
+    _finite_float(text)
+    return int(text)
+
+
+def _nesting(text: str) -> int:
+    """How deep brackets nest outside strings; counted only where it could pass the limit."""
+    if text.count("[") + text.count("{") <= MAX_NESTING:
+        return 0
+    depth = deepest = 0
+    # a string may lack its closing quote, or the search would start anew at every quote in it
+    for token in re.findall(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', text, re.DOTALL):
+        depth += (token in "[{") - (token in "]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _between(text: str, opening: str, closing: str) -> str | None:
+    """The text from the first `opening` to the first `closing` after it, None without either."""
+    start = text.find(opening)
+    end = text.find(closing, start + len(opening)) if start >= 0 else -1
+    return text[start + len(opening) : end] if end >= 0 else None
+
+
+def _thinking(completion: str) -> str:
+    """Inside `<think>`, or, where the tags are missing, all that comes before the answer."""
+    inside = _between(completion, "<think>", "</think>")
+    if inside is None:
+        inside = completion.partition("<answer>")[0]
+    return inside.replace("<think>", "").replace("</think>", "").strip()
+
+
+def _objects(items: Any) -> tuple[PredictedReference, ...]:
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return ()
+    boxes = [_numbers(item.get(BOX_KEY), BOX_LENGTH) for item in items]
+    points = [_numbers(item.get(POINT_KEY), POINT_LENGTH) for item in items]
+    if None in boxes or None in points:
+        return ()
+    return tuple(map(PredictedReference, boxes, points))
+
+
+def _numbers(value: Any, length: int) -> tuple[float, ...] | None:
+    # type() rather than isinstance(): a bool is an int
+    if not isinstance(value, list) or len(value) != length:
+        return None
+    return tuple(map(float, value)) if all(type(v) in (int, float) for v in value) else None
+
+
+def named_foods(completion: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The foods that the thinking settles on: those in its last sentence that names any.
+
+    Case is ignored, whole words only, singular or plural, the longest name first ("egg tart" is
+    not also "egg"). Returns names as given in `names`, in the order of the sentence, each once.
+    """
+    name_of, pattern = _name_pattern(tuple(names))
+    for sentence in reversed(re.split(r"[.!?;\n]", _thinking(completion).lower())):
+        found = [" ".join(match.split()) for match in pattern.findall(sentence)]
+        if found:
+            return tuple(dict.fromkeys(name_of[spelling] for spelling in found))
+    return ()
+
+
+@lru_cache(maxsize=16)
+def _name_pattern(names: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
+    name_of = {spelling: name for name in names for spelling in _spellings(name.lower())}
+    name_of.update({name.lower(): name for name in names})  # a name itself beats a derived form
+    longest_first = sorted(name_of, key=len, reverse=True)
+    words = "|".join(r"\s+".join(map(re.escape, spelling.split())) for spelling in longest_first)
+    return name_of, re.compile(rf"\b(?:{words or '(?!)'})\b")
+
+
+def _spellings(name: str) -> set[str]:
+    """The name and its singulars, and the plurals of them all, by the regular English endings."""
+    singulars = {name}
+    if name.endswith("ies"):
+        singulars.add(name[:-3] + "y")
+    if re.search(r"(?:o|s|x|z|ch|sh)es$", name):
+        singulars.add(name[:-2])
+    if re.search(r"[^su]s$", name):
+        singulars.add(name[:-1])
+    return singulars.union(*map(_plurals, singulars))
+
+
+def _plurals(name: str) -> set[str]:
+    plurals = {name + "s"}
+    if re.search(r"(?:o|s|x|z|ch|sh)$", name):
+        plurals.add(name + "es")
+    if re.search(r"[^aeiou]y$", name):
+        plurals.add(name[:-1] + "ies")
+    return plurals

@@ -1,0 +1,77 @@
+"""Dynamic sampling (DAPO, section 3.2): only groups that can teach something enter a batch.
+
+A group whose rewards are all equal has advantage 0 throughout. It is dropped before advantages
+are computed, and more prompts are sampled until the batch is full (as in verl's DAPO recipe).
+DAPO defined this for rewards of 0 and 1; with graded rewards "all correct or all wrong" becomes
+"all equal". verl asks for std > 0, which rounding lets some groups of equal rewards pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+Group = TypeVar("Group")
+
+
+class NoSignalError(RuntimeError):
+    """Too many rounds of sampling brought too few groups with unequal rewards."""
+
+
+def has_signal(rewards: Sequence[float]) -> bool:
+    """True unless the group's rewards are all equal or one is NaN, which is what verl keeps.
+
+    A group of one counts as having signal: there is nothing to compare it with.
+    """
+    return len(rewards) == 1 or bool(np.ptp(np.asarray(rewards)) > 0)
+
+
+class GroupCollector(Generic[Group]):
+    """Fills one training batch from several rounds of sampling.
+
+        collector = GroupCollector(size=16, max_rounds=10)
+        while not collector.full:
+            groups = sample(next(prompts))
+            collector.add(groups, [rewards of each group])
+        batch = collector.take()
+
+    `size`: groups in a batch. `max_rounds`: how often to sample at most; 0 sets no limit.
+    `rounds`, `seen`, `kept`: rounds so far, groups offered, groups with signal.
+    """
+
+    def __init__(self, size: int, max_rounds: int = 10) -> None:
+        self.size, self.max_rounds = size, max_rounds
+        self.rounds = self.seen = 0
+        self._groups: list[Group] = []
+
+    @property
+    def kept(self) -> int:
+        return len(self._groups)
+
+    @property
+    def full(self) -> bool:
+        return self.kept >= self.size
+
+    def add(self, groups: Sequence[Group], rewards: Sequence[Sequence[float]]) -> None:
+        """Take one round: `rewards[i]` are those of the completions of `groups[i]`.
+
+        Raises NoSignalError when this was the last round allowed and the batch is not full.
+        """
+        self.rounds += 1
+        self.seen += len(groups)
+        pairs = zip(groups, rewards, strict=True)
+        self._groups += [group for group, values in pairs if has_signal(values)]
+        if not self.full and 0 < self.max_rounds <= self.rounds:
+            raise NoSignalError(
+                f"dynamic sampling: {self.kept} of {self.size} groups have unequal rewards after "
+                f"{self.rounds} rounds of {self.seen} prompts; give easier or harder prompts, a "
+                "higher temperature, a larger group, or a larger max_rounds."
+            )
+
+    def take(self) -> list[Group]:
+        """The batch, in the order sampled; what was collected beyond `size` is thrown away."""
+        if not self.full:
+            raise RuntimeError(f"dynamic sampling: only {self.kept} of {self.size} groups so far.")
+        return self._groups[: self.size]

@@ -1,0 +1,83 @@
+"""Advantages against TRL's and verl's outputs in float64."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foodseg.rl.advantages import group_advantages
+
+VECTORS = Path(__file__).parent / "vectors"
+CASES = json.loads((VECTORS / "advantages.json").read_text())["cases"]
+PEERS = {
+    "trl_group_f64": {"scale": "group", "epsilon": 1e-4},
+    "trl_batch_f64": {"scale": "batch", "epsilon": 1e-4},
+    "trl_none_f64": {"scale": "none"},
+    "verl_f64": {"scale": "group", "epsilon": 1e-6},
+    "verl_nostd_f64": {"scale": "none"},
+}
+
+
+# TRL forms Bessel's n / (n - 1) from integer tensors, hence in float32 even for float64 rewards:
+# its std is off by up to 3e-8 of itself. We keep the exact factor.
+TOLERANCE = {"trl_group_f64": 1e-7, "trl_batch_f64": 1e-7}
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_float64_advantages_are_the_peers(case, peer):
+    if peer not in case["output"]:
+        pytest.skip("the peer does not take this input")
+    groups = case["input"]["reward_groups"]
+    got = group_advantages(groups, **PEERS[peer])
+    for advantages, want in zip(got, case["output"][peer], strict=True):
+        if len(want) == 1:
+            # verl leaves a lone reward as its own advantage; without a group there is none
+            want = [0.0]
+        assert advantages.tolist() == pytest.approx(want, abs=TOLERANCE.get(peer, 1e-9))
+
+
+@pytest.mark.parametrize("peer", TOLERANCE)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_float32_bessel_factor_is_all_that_trl_differs_by(case, peer):
+    if peer not in case["output"]:
+        pytest.skip("the peer does not take this input")
+    groups = case["input"]["reward_groups"]
+    every = [reward for group in groups for reward in group]
+    deviations = group_advantages(groups, scale="none")
+    for group, deviation, want in zip(groups, deviations, case["output"][peer], strict=True):
+        std = trl_std(every if peer == "trl_batch_f64" else group)
+        assert (deviation / (std + 1e-4)).tolist() == pytest.approx(want, abs=1e-9)
+
+
+def trl_std(rewards: list[float | None]) -> float:
+    valid = [reward for reward in rewards if reward is not None]
+    n = len(valid)
+    return np.sqrt(np.var(valid) * np.float64(np.float32(n) / np.float32(n - 1))) if n > 1 else 0.0
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 8, 16])
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.7, 2.1, 6.7, 1e6 + 0.1, 1e-300])
+def test_equal_rewards_give_exactly_zero(reward, size, scale):
+    equal, mixed = group_advantages([[reward] * size, [0.0, 1.0]], scale=scale)
+    assert equal.tolist() == [0.0] * size
+    assert mixed[1] > 0
+
+
+def test_equal_rewards_beside_a_missing_one_give_exactly_zero():
+    (got,) = group_advantages([[0.1, None, 0.1, 0.1, float("nan")]])
+    assert got.tolist() == [0.0] * 5
+
+
+def test_default_is_besselian_with_epsilon_1e_6():
+    (got,) = group_advantages([[0.0, 7.0]])
+    assert got == pytest.approx(np.array([-3.5, 3.5]) / (np.sqrt(24.5) + 1e-6), abs=1e-15)
+
+
+def test_infinite_reward_is_refused():
+    with pytest.raises(ValueError, match="infinite"):
+        group_advantages([[1.0, float("inf")]])

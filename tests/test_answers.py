@@ -1,0 +1,125 @@
+"""Reading completions: what SAM2 can use, and the foods that the thinking names."""
+
+from __future__ import annotations
+
+import pytest
+
+from foodseg.rl.answers import MAX_NESTING, named_foods, parse_answer, parse_json
+
+ITEM = '{"bbox_2d": [12, 30, 58.5, 77], "point_2d": [35, 50]}'
+
+
+def complete(answer: str) -> str:
+    return f"<think>Vitamin C is in the orange.</think>\n<answer>{answer}</answer>"
+
+
+def test_a_good_completion():
+    answer = parse_answer(complete(f"[{ITEM}, {ITEM}]"))
+    assert answer.parsed
+    assert answer.thinking == "Vitamin C is in the orange."
+    assert [o.box for o in answer.objects] == [(12.0, 30.0, 58.5, 77.0)] * 2
+    assert answer.objects[0].point == (35.0, 50.0)
+    assert answer.items[0]["bbox_2d"] == [12, 30, 58.5, 77]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        ITEM,
+        "[[]]",
+        f"[{ITEM},]",
+        f"[{ITEM}, 5]",
+        f"```json\n[{ITEM}]\n```",
+        ITEM.replace('"', "'"),
+        '[{"bbox_2d": [1, 2, 3, 4]}]',
+        '[{"bbox_2d": [1, 2, 3], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, 4], "point_2d": [1, 2, 3]}]',
+        '[{"bbox_2d": [1, 2, 3, "4"], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, null], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, true], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, NaN], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, 4], "point_2d": [1, 1e999]}]',
+        '[{"bbox_2d": [1, 2, 3, 4], "point_2d": [1, ' + "9" * 10_000 + "]}]",
+        "[" * 100_000,
+    ],
+)
+def test_nothing_that_sam2_could_not_use_counts_as_parsed(body):
+    answer = parse_answer(complete(body))
+    assert not answer.parsed
+    assert answer.objects == ()
+
+
+def test_first_answer_counts_and_has_to_be_closed():
+    assert parse_answer(complete(f"[{ITEM}]") + complete("[]")).parsed
+    assert not parse_answer(complete("[]") + complete(f"[{ITEM}]")).parsed
+    assert not parse_answer(f"<answer>[{ITEM}]").parsed
+
+
+@pytest.mark.parametrize(
+    "completion, thinking",
+    [
+        ("<think> a\nb </think><answer>[]</answer>", "a\nb"),
+        ("The orange.<answer>[]</answer>", "The orange."),
+        ("<think>The orange.", "The orange."),
+        ("</think>The orange.", "The orange."),
+        ("The orange.", "The orange."),
+        ("", ""),
+    ],
+)
+def test_thinking_is_what_precedes_the_answer(completion, thinking):
+    assert parse_answer(completion).thinking == thinking
+
+
+def test_nesting_limit_is_ours_and_not_the_interpreters():
+    nested = "[" * MAX_NESTING + "]" * MAX_NESTING
+    assert parse_json(nested) is not None
+    assert parse_json(f"[{nested}]") is None
+    assert len(parse_json("[" + "[], " * 500 + "[]]")) == 501
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\', '"' * 401 + "[" * 400, "]" * 300 + "[" * 300, "\0", "\ud800"]
+)
+def test_broken_text_is_not_json(text):
+    assert parse_json(text) is None
+
+
+NAMES = (
+    "egg", "egg tart", "orange", "strawberry", "tomato", "olives", "French beans", "red beans",
+    "rice", "corn", "cherry", "pie", "peach", "asparagus", "green beans", "French fries",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "thinking, foods",
+    [
+        ("Vitamin C is in the orange.", ("orange",)),
+        ("Not the rice. Vitamin C is in the ORANGES and strawberries.", ("orange", "strawberry")),
+        ("The egg tart. It is sweet.", ("egg tart",)),
+        ("An egg, an egg\ttart and eggs", ("egg", "egg tart")),
+        ("Popcorn, eggplant and cornflakes", ()),
+        ("An olive with tomatoes, peaches, pies, and a french bean", None),
+        ("One French fry; asparagus, cherries", ("asparagus", "cherry")),
+        ("One French fry", ("French fries",)),
+        ("Nothing here", ()),
+        ("", ()),
+    ],
+)
+def test_named_foods(thinking, foods):
+    if foods is None:
+        foods = ("olives", "tomato", "peach", "pie", "French beans")
+    assert named_foods(f"<think>{thinking}</think><answer>[]</answer>", NAMES) == foods
+
+
+def test_foods_named_in_the_answer_do_not_count():
+    assert named_foods('<think>Hm.</think><answer>["rice"]</answer>', NAMES) == ()
+
+
+@pytest.mark.parametrize("text", ["", "\0", "\ud800", "ſtrawberry", "İ", "orange " * 20_000, "\\"])
+def test_named_foods_takes_any_text(text):
+    named_foods(text, NAMES)
+    assert named_foods(text, ()) == ()

@@ -1,0 +1,103 @@
+"""gIoU and cIoU against LISA's and VisionReasoner's evaluators."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foodseg.evaluation.metrics import ciou, giou, intersection_union, measure, sample_ious
+
+VECTORS = Path(__file__).parent / "vectors"
+CASES = json.loads((VECTORS / "lisa_metrics.json").read_text())["cases"]
+MASK_CASES = [case for case in CASES if case["input"]["kind"] == "masks"]
+PAIR_CASES = [case for case in CASES if case["input"]["kind"] == "pairs"]
+
+
+def masks_of(case: dict) -> list[tuple[np.ndarray, np.ndarray]]:
+    masks = [mask for image in case["input"]["images"] for mask in image]
+    return [tuple(np.array([list(row) for row in m[key]]) for key in ("pred", "gt")) for m in masks]
+
+
+def lisa(pairs: list[tuple[int, int]]) -> tuple[float, float, float]:
+    """LISA's convention: both empty is 1, small constants below the lines (methods.md, 4)."""
+    i, u = np.array(pairs, dtype=float).T
+    ious = i / (u + 1e-5) + (u == 0)
+    return ious.mean(), ious.sum() / (len(ious) + 1e-5), i.sum() / (u.sum() + 1e-10)
+
+
+@pytest.mark.parametrize("case", MASK_CASES, ids=lambda case: case["name"])
+def test_counts_and_metrics_are_those_of_visionreasoner(case):
+    want = case["output"]["visionreasoner"]  # 255 counts as foreground there
+    pairs = [intersection_union(p == "1", g != "0") for p, g in masks_of(case)]
+    assert [list(pair) for pair in pairs] == want["per_item"]
+    got = measure(*zip(*pairs, strict=True), resamples=10)
+    assert got.giou == pytest.approx(want["giou"], abs=1e-12)
+    assert got.ciou == pytest.approx(want["ciou"], abs=1e-12)
+
+
+@pytest.mark.parametrize("case", MASK_CASES, ids=lambda case: case["name"])
+def test_from_the_same_counts_lisas_convention_gives_lisas_numbers(case):
+    """And ours differs from it in empty samples only, but for LISA's small constants."""
+    want = case["output"]["lisa"]
+    pairs = [intersection_union((p == "1") & (g != "x"), g == "1") for p, g in masks_of(case)]
+    counts = [mask for image in want["per_mask"] for mask in image]
+    assert pairs == [(mask["intersection"], mask["union"]) for mask in counts]
+    mean, reduced, cumulative = lisa(pairs)
+    assert mean == pytest.approx(want["giou_before_all_reduce"], abs=1e-6)
+    assert reduced == pytest.approx(want["giou"], abs=1e-6)
+    assert cumulative == pytest.approx(want["ciou"], abs=1e-6)
+    i, u = zip(*pairs, strict=True)
+    assert giou(i, u) + np.mean(np.equal(u, 0)) == pytest.approx(mean, abs=1e-5)
+    assert ciou(i, u) == pytest.approx(cumulative, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", PAIR_CASES, ids=lambda case: case["name"])
+def test_metrics_of_pairs(case):
+    want = case["output"]["visionreasoner"]
+    i, u = zip(*case["input"]["items"], strict=True)
+    assert giou(i, u) == pytest.approx(want["giou"], abs=1e-12)
+    assert ciou(i, u) == pytest.approx(want["ciou"], abs=1e-12)
+
+
+def test_unparseable_completion_counts_the_whole_ground_truth():
+    truth = np.zeros((4, 5), dtype=bool)
+    truth[1:3, 1:4] = True
+    assert intersection_union(np.zeros_like(truth), truth) == (0, 6)
+    assert ciou([6, 0], [6, 6]) == giou([6, 0], [6, 6]) == 0.5
+
+
+def test_empty_against_empty_scores_0():
+    assert sample_ious([0, 5], [0, 10]).tolist() == [0, 0.5]
+    assert (giou([0], [0]), ciou([0], [0])) == (0, 0)
+
+
+def test_interval_holds_the_known_standard_error():
+    """Of n independent 0/1 samples with p = 0.5, the mean's standard error is 0.5 / sqrt(n)."""
+    hits = np.arange(400) % 2
+    got = measure(hits, np.ones(400, dtype=int))
+    half = 1.96 * 0.5 / 20
+    for interval in (got.giou_interval, got.ciou_interval):
+        assert interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.006)
+
+
+def test_interval_of_ciou_resamples_the_ratio_of_sums():
+    i, u = np.array([1, 900, 3]), np.array([10, 1000, 4])
+    got = measure(i, u, resamples=4000)
+    draws = np.random.default_rng(7).integers(3, size=(4000, 3))
+    want = np.percentile(i[draws].sum(1) / u[draws].sum(1), [2.5, 97.5])
+    assert got.ciou_interval == pytest.approx(tuple(want), abs=0.02)
+
+
+def test_interval_depends_on_the_seed_alone():
+    i, u = np.arange(50), np.full(50, 60)
+    assert measure(i, u, seed=3) == measure(i, u, seed=3) != measure(i, u, seed=4)
+
+
+def test_masks_of_different_shape_and_no_samples_are_refused():
+    with pytest.raises(ValueError, match="shape"):
+        intersection_union(np.zeros((2, 3), bool), np.zeros((3, 2), bool))
+    with pytest.raises(ValueError, match="at least one"):
+        measure([], [])

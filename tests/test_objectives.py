@@ -1,0 +1,146 @@
+"""The policy losses against TRL's, and the property that lets a batch be split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from foodseg.rl.objectives import Objective, loss_normaliser, policy_loss
+
+VECTORS = Path(__file__).parent / "vectors"
+CASES = json.loads((VECTORS / "policy_losses.json").read_text())["cases"]
+NORMALISATION = {"grpo": "sequence", "bnpo": "token", "dapo": "token", "dr_grpo": "constant"}
+
+
+def tensor(values: list | None) -> torch.Tensor | None:
+    return None if values is None else torch.tensor(values, dtype=torch.float64)
+
+
+def trl_normaliser(given: dict) -> float:
+    """TRL averages over accumulated micro-batches; "dapo" counts the generation batch's tokens."""
+    mask, accumulation = tensor(given["completion_mask"]), given["gradient_accumulation_steps"]
+    if given["loss_type"] == "dapo":
+        return given["num_items_in_batch"] * accumulation / given["steps_per_generation"]
+    normalisation = NORMALISATION[given["loss_type"]]
+    return loss_normaliser(normalisation, mask, given["max_completion_length"]) * accumulation
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_loss_gradient_and_figures_are_those_of_trl(case):
+    given, want = case["input"], case["output"]
+    log_probs = tensor(given["per_token_logps"]).requires_grad_()
+    objective = Objective(
+        clip_low=given["epsilon_low"],
+        clip_high=given["epsilon_high"],
+        kl_weight=given["beta"],
+        normalisation=NORMALISATION[given["loss_type"]],
+        kl_times_ratio=given["use_bias_correction_kl"],
+    )
+    got = policy_loss(
+        log_probs,
+        tensor(given["old_per_token_logps"]),
+        tensor(given["advantages"]),
+        tensor(given["completion_mask"]),
+        **vars(objective),
+        reference_log_probs=tensor(given["ref_per_token_logps"]),
+        normaliser=trl_normaliser(given),
+    )
+    got.loss.backward()
+    assert got.loss.item() == pytest.approx(want["loss"], abs=1e-10)
+    gradient = tensor(want["grad_per_token_logps"])
+    torch.testing.assert_close(log_probs.grad, gradient, rtol=0, atol=1e-10)
+    assert got.clip_low_fraction == pytest.approx(want["clip_low_mean"], abs=1e-6)  # float32
+    assert got.clip_high_fraction == pytest.approx(want["clip_high_mean"], abs=1e-6)
+    if "mean_kl" in want:
+        assert got.kl == pytest.approx(want["mean_kl"], abs=1e-10)
+
+
+def batch(rows: int = 6, length: int = 5) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    lengths = torch.tensor([5, 1, 3, 2, 4, 0])[:rows]
+    log_probs = -normal(rows, length).abs()
+    return {
+        "log_probs": log_probs,
+        "old_log_probs": log_probs + 0.3 * normal(rows, length),
+        "reference_log_probs": log_probs + 0.3 * normal(rows, length),
+        "advantages": normal(rows),
+        "mask": torch.arange(length) < lengths[:, None],
+    }
+
+
+def loss_of(inputs: dict, **keywords) -> torch.Tensor:
+    settings = dict(clip_low=0.2, clip_high=0.28, kl_weight=0.01, normalisation="token")
+    return policy_loss(**inputs, **(settings | keywords)).loss
+
+
+@pytest.mark.parametrize("normalisation", ["sequence", "token", "constant"])
+@pytest.mark.parametrize("parts", [[6], [1, 5], [2, 3, 1], [1] * 6])
+def test_micro_batches_add_up_to_the_whole_batch(normalisation, parts):
+    inputs = batch()
+    whole = loss_normaliser(normalisation, inputs["mask"], max_length=8)
+    keywords = {"normalisation": normalisation, "normaliser": whole}
+    inputs["log_probs"].requires_grad_()
+    total = loss_of(inputs, **keywords)
+    (gradient,) = torch.autograd.grad(total, inputs["log_probs"])
+    pieces = zip(*(values.split(parts) for values in inputs.values()), strict=True)
+    losses = [loss_of(dict(zip(inputs, piece, strict=True)), **keywords) for piece in pieces]
+    (split_gradient,) = torch.autograd.grad(sum(losses), inputs["log_probs"])
+    torch.testing.assert_close(sum(losses), total, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(split_gradient, gradient, rtol=1e-14, atol=1e-14)
+
+
+def test_normalisations_differ_as_they_should():
+    """Two rows of 1 and 3 tokens, advantages 1 and -1, ratio 1: the longer row weighs more."""
+    inputs = {
+        "log_probs": torch.zeros(2, 3, dtype=torch.float64),
+        "old_log_probs": None,
+        "advantages": torch.tensor([1.0, -1.0], dtype=torch.float64),
+        "mask": torch.tensor([[1, 0, 0], [1, 1, 1]]),
+    }
+    settings = {"kl_weight": 0.0}
+    assert loss_of(inputs, normalisation="sequence", **settings).item() == 0
+    assert loss_of(inputs, normalisation="token", **settings).item() == 2 / 4
+    assert loss_of(inputs, normalisation="constant", normaliser=2 * 10, **settings).item() == 0.1
+
+
+def test_one_update_per_rollout_has_ratio_1_and_never_clips():
+    inputs = batch() | {"old_log_probs": None}
+    tight = loss_of(inputs, clip_low=0.0, clip_high=0.0)
+    assert tight.item() == loss_of(inputs, clip_low=9.0, clip_high=9.0).item()
+
+
+def test_lower_bound_of_2_never_clips():
+    """The paper prints eps_low = 2.0: 1 - 2.0 lies below any ratio."""
+    inputs = batch()
+    inputs["log_probs"] = inputs["old_log_probs"] - 50
+    got = policy_loss(**inputs, clip_low=2.0, clip_high=2.8, kl_weight=0.0, normalisation="token")
+    assert got.clip_low_fraction == 0
+    assert got.ratio == pytest.approx(0, abs=1e-20)
+
+
+@pytest.mark.parametrize("padding", [float("nan"), float("inf"), -float("inf"), 1e9])
+def test_padding_changes_neither_loss_nor_gradient(padding):
+    clean, dirty = batch(), batch()
+    for name in ("log_probs", "old_log_probs", "reference_log_probs"):
+        dirty[name] = dirty[name].masked_fill(~dirty["mask"], padding)
+    gradients = []
+    for inputs in (clean, dirty):
+        inputs["log_probs"].requires_grad_()
+        gradients.append(torch.autograd.grad(loss_of(inputs), inputs["log_probs"])[0])
+    assert loss_of(clean).item() == loss_of(dirty).item()
+    assert torch.equal(*gradients)
+
+
+def test_missing_pieces_are_named():
+    inputs = batch()
+    with pytest.raises(ValueError, match="max_length"):
+        loss_of(inputs, normalisation="constant")
+    with pytest.raises(ValueError, match="reference_log_probs"):
+        loss_of(inputs | {"reference_log_probs": None})

@@ -1,0 +1,196 @@
+"""The reward against VisionReasoner's own outputs, and against text made to break it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from foodseg.data.references import Reference
+from foodseg.rl.rewards import RewardThresholds, Score, overlong_penalty, score_completion
+
+VECTORS = Path(__file__).parent / "vectors"
+PEER_CASES = json.loads((VECTORS / "vision_reasoner_rewards.json").read_text())["cases"]
+OVERLONG_CASES = json.loads((VECTORS / "overlong.json").read_text())["cases"]
+TRUTH = (Reference(box=(100, 100, 199, 199), point=(150, 150)),)
+PAPER = RewardThresholds()
+GOOD = '{"bbox_2d": [100, 100, 199, 199], "point_2d": [150, 150]}'
+
+
+def complete(answer: str, thinking: str = "It is there.") -> str:
+    return f"<think>{thinking}</think>\n<answer>{answer}</answer>"
+
+
+def score(completion: str) -> Score:
+    return score_completion(completion, TRUTH, PAPER)
+
+
+def expected(case: dict, accuracy: float) -> dict[str, float]:
+    """The parent's terms, changed where we differ from it on purpose."""
+    terms = {k: case["output"][k] for k in ("thinking", "segmentation_format", "non_repeat")}
+    terms["accuracy"] = accuracy
+    completion = case["input"]["completion"]
+    if completion.endswith("</answer>\n"):
+        terms["thinking"] = 1.0  # a line break after </answer> must not cost the format reward
+    if "NaN" in completion or "Infinity" in completion:
+        # not JSON (RFC 8259); the parent pays for the form of a box that nothing can be cut with
+        terms["segmentation_format"] = terms["accuracy"] = 0.0
+    return terms
+
+
+@pytest.mark.parametrize("point_l2, suffix", [(30.0, ""), (50.0, "_pt50")])
+@pytest.mark.parametrize("case", PEER_CASES, ids=lambda case: case["name"])
+def test_terms_are_those_of_vision_reasoner(case, point_l2, suffix):
+    references = [
+        Reference(tuple(item["bbox_2d"]), tuple(item["point_2d"]))
+        for item in case["input"]["ground_truth"]
+    ]
+    thresholds = RewardThresholds(point_l2=point_l2)
+    got = score_completion(case["input"]["completion"], references, thresholds)
+    terms = {
+        "thinking": got.thinking_format,
+        "segmentation_format": got.segmentation_format,
+        "non_repeat": got.non_repeat,
+        "accuracy": got.accuracy,
+    }
+    want = expected(case, case["output"]["accuracy" + suffix])
+    assert terms == pytest.approx(want, abs=1e-12)
+    assert got.total == pytest.approx(sum(want.values()), abs=1e-12)
+    assert got.accuracy == pytest.approx(got.iou + got.box_l1 + got.point_l2, abs=1e-12)
+
+
+def test_differences_from_the_parent_are_few_enough_to_name():
+    trailing = [c for c in PEER_CASES if c["input"]["completion"].endswith("</answer>\n")]
+    not_json = [c for c in PEER_CASES if "NaN" in str(c["input"]) or "Infinity" in str(c["input"])]
+    assert all(case["output"]["thinking"] == 0 for case in trailing)
+    assert [c["name"] for c in not_json] == [
+        "edge/nan_literal_in_bbox",
+        "edge/infinity_literal_in_bbox",
+        "edge/nan_point",
+    ]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400])
+@pytest.mark.parametrize("place", ["bbox_2d", "point_2d", "other"])
+def test_no_reward_for_numbers_that_are_not_finite(number, place):
+    item = {"bbox_2d": [100, 100, 199, 199], "point_2d": [150, 150], "other": [1]}
+    item[place][0] = "@"
+    got = score(complete(json.dumps([item]).replace('"@"', number)))
+    assert (got.segmentation_format, got.accuracy) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[" * 100_000,
+        "[" * 5_000 + "]" * 5_000,
+        f'[{GOOD[:-1]}, "x": {"[" * 5_000}{"]" * 5_000}}}]',
+        '{"a":' * 5_000 + "1" + "}" * 5_000,
+        f"[{GOOD.replace('150]', '1' * 10_000 + ']')}]",
+        f"[{GOOD.replace('150]', '150.' + '0' * 10_000 + ']')}]",
+        f"[{GOOD.replace('150]', '1' * 10_000 + '.5]')}]",
+    ],
+    ids=["open", "lists", "lists_in_object", "objects", "integer", "decimals", "float"],
+)
+def test_deep_json_and_long_numbers_score_zero(answer):
+    got = score(complete(answer))
+    assert (got.segmentation_format, got.accuracy) == (0, 0)
+    assert (got.thinking_format, got.non_repeat) == (1, 1)
+
+
+def test_huge_integers_do_not_overflow():
+    """In the parent 64-bit areas wrap around: 2**32 pixels squared is 0, and the IoU infinite."""
+    box = [0, 0, 2**32 - 1, 2**32 - 1]
+    got = score(complete(json.dumps([{"bbox_2d": box, "point_2d": [150, 150]}])))
+    assert (got.iou, got.box_l1, got.point_l2) == (0, 0, 1)
+
+
+def test_full_marks_need_everything_and_brackets_in_strings_do_not_nest():
+    assert score(complete(f"[{GOOD}]")).total == 7
+    label = '"' + "[" * 1000 + '"'
+    assert score(complete(f'[{GOOD[:-1]}, "label": {label}}}]')).total == 7
+    assert score(complete(f"[{GOOD}]") + "\r\n\n").total == 7
+    assert score(complete(f"[{GOOD}]") + " \n.").total == 6
+
+
+def test_equal_scores_are_equal_bit_for_bit():
+    """130 x (2/130) is not 2 when summed one by one, as the parent does."""
+    many = score(complete("[" + ", ".join([GOOD] * 130) + "]"))
+    assert many.segmentation_format == 2.0
+
+
+def test_thresholds_scale_with_the_model_image():
+    assert PAPER.scaled(840) == PAPER
+    assert PAPER.scaled(168) == RewardThresholds(iou=0.5, box_l1=2.0, point_l2=10.0)
+
+
+PIECES = [
+    *"[]{}\",:.\\ \n\0", "<think>", "</think>", "<answer>", "</answer>", "bbox_2d", "point_2d",
+    '"bbox_2d": [1, 2, 3, 4]', '"point_2d": [150, 150]', GOOD, f"[{GOOD}]", "NaN", "-Infinity",
+    "1e400", "1" * 5000, "null", "true", "'", "orange.", "食物", "\ud800", "\u2028", "\u00a0", "K",
+]  # fmt: skip
+
+
+def test_random_text_gives_a_finite_score_and_no_exception():
+    generator = random.Random(0)
+    for _ in range(3000):
+        text = "".join(generator.choices(PIECES, k=generator.randrange(1, 30)))
+        for completion in (text, complete(text)):
+            got = score(completion)
+            assert math.isfinite(got.total)
+            assert 0 <= got.total <= 7
+
+
+def test_random_json_gives_a_finite_score_and_no_exception():
+    generator = random.Random(1)
+    numbers = [0, 1, -5, 150, 199.5, 1e300, -1e308, 10**300, 2**63, True, None, "150", [1], {}, ""]
+
+    def item():
+        lengths = generator.choice([(4, 2), (4, 2), (3, 2), (5, 1), (0, 0)])
+        box, point = (generator.choices(numbers, k=length) for length in lengths)
+        full = {"bbox_2d": box, "point_2d": point, "label": "x"}
+        return generator.choice([full, full, full, dict([*full.items()][:1]), 5, None, "bbox_2d"])
+
+    for _ in range(3000):
+        got = score(complete(json.dumps([item() for _ in range(generator.randrange(4))])))
+        assert math.isfinite(got.total)
+        assert 0 <= got.total <= 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>" * 15_000,
+        "<think>" + "</think>" * 12_000,
+        "<think>" + "</think> " * 10_000 + "<answer>",
+        "<think></think>" + " " * 100_000 + "x</answer>",
+        "<answer>" * 12_000 + "</answer>",
+        "<think></think><answer>" + " " * 100_000 + "x</answer>",
+        complete('"' + '\\"' * 50_000 + "[" * 300),
+        complete('"' * 50_000 + "[" * 300),
+        complete("[" + "{" * 100_000),
+        complete("[" + ", ".join([GOOD] * 3000) + "]"),
+        ".a" * 50_000,
+    ],
+    ids=range(11),
+)
+def test_time_is_bounded_on_100_000_characters(text):
+    start = time.perf_counter()
+    score(text)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("case", OVERLONG_CASES, ids=lambda case: case["name"])
+def test_overlong_penalty(case):
+    """TRL's values; verl's agree up to max_length with factor 1, then are not cut at -1."""
+    given, want = case["input"], case["output"]
+    limit, cache = given["max_completion_len"], given["soft_punish_cache"]
+    got = [overlong_penalty(length, limit, cache) for length in given["lengths"]]
+    assert got == pytest.approx(want["trl"], abs=1e-15)
+    for length, value, verl in zip(given["lengths"], got, want.get("verl", ()), strict=False):
+        if length <= limit:
+            assert given["penalty_factor"] * value == pytest.approx(verl, abs=1e-15)
