@@ -1,0 +1,332 @@
+"""Reading FoodSeg103's folders and FoodReasonSeg's conversations, with their known quirks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foodseg.data.foodreasonseg import index_names, name_to_class, plain_text, read_conversations
+from foodseg.data.foodseg103 import CATEGORIES, FaultError, FoodSeg103, is_safe_id, read_categories
+from foodseg.errors import DataError
+
+NAMES = index_names(CATEGORIES)
+
+
+def read(tmp_path, entries, **options):
+    path = tmp_path / "FoodReasonSeg_train.json"
+    text = entries if isinstance(entries, str) else json.dumps(entries)
+    path.write_text(text, encoding=options.get("encoding", "utf-8"))
+    return read_conversations(path, CATEGORIES)
+
+
+def ask(*messages):
+    """An entry from (form letter, text) pairs: "q" a question, "a" an answer."""
+    forms = {"q": "question", "a": "answer"}
+    items = [{"form": forms[letter], "value": text} for letter, text in messages]
+    return {"dish_id": "00000001", "conversations": items}
+
+
+def answer(tmp_path, text):
+    (conversation,) = read(tmp_path, [ask(("q", "Which?"), ("a", text))])
+    (turn,) = conversation.turns
+    return turn
+
+
+def test_official_names():
+    assert list(CATEGORIES) == list(range(104))
+    assert (CATEGORIES[0], CATEGORIES[48], CATEGORIES[96], CATEGORIES[103]) == (
+        "background",
+        "chicken duck",
+        "French beans",
+        "other ingredients",
+    )
+    assert len(set(CATEGORIES.values())) == 104
+
+
+def test_every_official_name_means_its_own_class():
+    for class_id, name in CATEGORIES.items():
+        for written in (name, name.lower(), name.upper(), f" {name} ", name.replace(" ", "-")):
+            assert name_to_class(written, NAMES) == class_id
+        assert name_to_class(f"{name}s", NAMES) == class_id
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("carrots", "carrot"),
+        ("Tomatoes", "tomato"),
+        ("strawberries", "strawberry"),
+        ("blueberries", "blueberry"),
+        ("cherries", "cherry"),
+        ("peaches", "peach"),
+        ("white radishes", "white radish"),
+        ("pies", "pie"),
+        ("olive", "olives"),
+        ("french fry", "french fries"),
+        ("french beans", "French beans"),
+        ("green bean", "green beans"),
+        ("white button mushrooms", "white button mushroom"),
+        ("White_Button_Mushroom", "white button mushroom"),
+        ("mangoes", "mango"),
+        ("mangos", "mango"),
+        ("duck", "chicken duck"),
+        ("Chickens", "chicken duck"),
+        ("chicken/duck", "chicken duck"),
+        ("cheese", "cheese butter"),
+        ("mint", "cilantro mint"),
+        ("dumplings", "wonton dumplings"),
+        ("asparagus", "asparagus"),
+    ],
+)
+def test_written_names(written, meant):
+    assert CATEGORIES[name_to_class(written, NAMES)] == meant
+
+
+@pytest.mark.parametrize("written", ["unicorn", "", "s", "es", "mushroom", "beans", "carrot cake"])
+def test_names_that_mean_no_class(written):
+    assert name_to_class(written, NAMES) is None
+
+
+def test_no_two_classes_share_a_spelling():
+    for class_id, name in CATEGORIES.items():
+        one_by_one = index_names({class_id: name})
+        assert {NAMES[form] for form in one_by_one} == {class_id}
+
+
+def test_conversations_become_pairs(tmp_path):
+    entry = ask(
+        ("q", "Protein?"),
+        ("a", "The {steak} [SEG1], and {duck} [SEG2]."),
+        ("q", "Thanks! How to serve it?"),
+        ("a", "Warm."),
+    )
+    (conversation,) = read(tmp_path, [entry])
+    first, second = conversation.turns
+    assert (first.index, first.question) == (0, "Protein?")
+    assert first.answer == "The steak, and duck."
+    assert first.class_ids == (46, 48)
+    assert first.field == "[0].conversations[1].value"
+    assert (second.index, second.class_ids, second.problems) == (1, (), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "class_ids", "plain"),
+    [
+        ("{carrots}[SEG]", (84,), "carrots"),
+        ("{Carrot}  [seg1] it is", (84,), "Carrot it is"),
+        ("{chicken} [SEG1] or {duck} [SEG2]", (48,), "chicken or duck"),
+        ("{rice} [SEG1]; yes, {rice} [SEG1]", (66,), "rice; yes, rice"),
+        ("{rice} [SEG1]; yes, {rice}", (66,), "rice; yes, rice"),
+        ("{rice} [SEG1]; [SEG1] has starch", (66,), "rice; has starch"),
+        ("{corn} [SEG2] and {rice} [SEG1]", (59, 66), "corn and rice"),
+    ],
+)
+def test_markup_that_is_understood(tmp_path, text, class_ids, plain):
+    turn = answer(tmp_path, text)
+    assert (turn.class_ids, turn.problems, turn.answer) == (class_ids, (), plain)
+    assert plain_text(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "named"),
+    [
+        ("The {unicorn} [SEG1].", "unknown ingredient", "unicorn"),
+        ("The {rice} [SEG1] and the {unicorn} [SEG2].", "unknown ingredient", "unicorn"),
+        ("The [SEG1] is rich.", "[SEG] without a name", "[SEG1]"),
+        ("{rice} [SEG] and [SEG]", "[SEG] without a name", "[SEG]"),
+        ("{} [SEG1]", "[SEG] without a name", "braces"),
+        ("The {rice} is rich.", "{name} without [SEG]", "{rice}"),
+        ("{corn} [SEG1] and {rice}", "{name} without [SEG]", "{rice}"),
+        ("{background} [SEG1]", "excluded label", "background"),
+        ("{Other ingredients} [SEG1]", "excluded label", "Other ingredients"),
+    ],
+)
+def test_markup_faults(tmp_path, text, reason, named):
+    (problem,) = answer(tmp_path, text).problems
+    assert problem.reason == reason
+    assert problem.file == "FoodReasonSeg_train.json"
+    assert problem.field == "[0].conversations[1].value"
+    assert named in problem.fix
+
+
+def test_messages_that_find_no_partner(tmp_path):
+    entry = ask(("a", "hello"), ("q", "one?"), ("q", "two?"), ("a", "{rice} [SEG1]"), ("q", "end?"))
+    (conversation,) = read(tmp_path, [entry])
+    reasons = [[problem.reason for problem in turn.problems] for turn in conversation.turns]
+    assert reasons == [
+        ["answer without a question"],
+        ["question without an answer"],
+        [],
+        ["question without an answer"],
+    ]
+    assert [turn.index for turn in conversation.turns] == [0, 1, 2, 3]
+    assert conversation.turns[2].question == "two?"
+    assert conversation.turns[3].problems[0].field == "[0].conversations[4].value"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "text",
+        None,
+        {"form": "answer"},
+        {"form": "answer", "value": 3},
+        {"form": "answer", "value": " "},
+        {"form": "answer", "value": "\ud800"},
+        {"form": "reply", "value": "{rice} [SEG1]"},
+        {"value": "{rice} [SEG1]"},
+    ],
+)
+def test_a_malformed_message_spoils_its_turn_only(tmp_path, item):
+    entry = ask(("q", "one?"), ("a", "x"), ("q", "two?"), ("a", "{rice} [SEG1]"))
+    entry["conversations"][1] = item
+    (conversation,) = read(tmp_path, [entry])
+    bad, good = conversation.turns
+    (problem,) = bad.problems
+    assert (problem.reason, problem.field) == ("wrong shape", "[0].conversations[1]")
+    assert good.class_ids == (66,) and not good.problems
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        (3, "[1]"),
+        ({}, "[1]"),
+        ({"dish_id": "1"}, "[1]"),
+        ({"dish_id": "1", "conversations": {}}, "[1]"),
+        ({"dish_id": "1", "conversations": []}, "[1]"),
+        ({"conversations": [{"form": "question", "value": "?"}]}, "[1].dish_id"),
+        ({"dish_id": True, "conversations": ask(("q", "?"))["conversations"]}, "[1].dish_id"),
+        ({"dish_id": None, "conversations": ask(("q", "?"))["conversations"]}, "[1].dish_id"),
+    ],
+)
+def test_entries_of_wrong_shape(tmp_path, entry, field):
+    good, bad = read(tmp_path, [ask(("q", "?"), ("a", "no")), entry])
+    assert good.problem is None
+    assert (bad.problem.reason, bad.problem.field) == ("wrong shape", field)
+    assert len(bad.turns) == 1  # it is counted
+
+
+def test_a_number_is_accepted_as_dish_id(tmp_path):
+    assert read(tmp_path, [{**ask(("q", "?"), ("a", "no")), "dish_id": 7}])[0].dish_id == "7"
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path):
+    assert len(read(tmp_path, [ask(("q", "?"), ("a", "no"))], encoding="utf-8-sig")) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[", "{'a': 1}", "[" * 100_000, "[1" + "0" * 5000 + "]"])
+def test_broken_json_names_the_file(tmp_path, text):
+    with pytest.raises(DataError, match="FoodReasonSeg_train.json: broken JSON"):
+        read(tmp_path, text)
+
+
+def test_other_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(DataError, match="top level is no list"):
+        read(tmp_path, {"data": []})
+    with pytest.raises(DataError, match="can't be read"):
+        read_conversations(tmp_path / "none.json", CATEGORIES)
+    (tmp_path / "latin.json").write_bytes('["é"]'.encode("latin-1"))
+    with pytest.raises(DataError, match="broken JSON"):
+        read_conversations(tmp_path / "latin.json", CATEGORIES)
+
+
+def test_category_list_with_windows_line_ends_and_mark(tmp_path):
+    path = tmp_path / "category_id.txt"
+    path.write_bytes("\ufeff0\tbackground\r\n1\tcandy\r\n\r\n2\tegg tart".encode())
+    assert read_categories(path) == {0: "background", 1: "candy", 2: "egg tart"}
+
+
+@pytest.mark.parametrize("text", ["candy", "1 candy", "x\tcandy", "1\t", "1\ta\n1\tb", "-1\ta"])
+def test_category_list_faults_name_the_line(tmp_path, text):
+    path = tmp_path / "category_id.txt"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"category_id.txt, line \d"):
+        read_categories(path)
+
+
+def make_folders(root, image="0007.jpg", size=(6, 4)):
+    for kind in ("img_dir", "ann_dir"):
+        (root / "Images" / kind / "train").mkdir(parents=True)
+    Image.new("RGB", size, "orange").save(root / "Images/img_dir/train" / image)
+    return FoodSeg103(root)
+
+
+def test_images_are_found_by_stem_and_by_padded_number(tmp_path):
+    reader = make_folders(tmp_path)
+    assert reader.dish_ids("train") == ["0007"]
+    assert reader.resolve_id("train", "0007") == reader.resolve_id("train", "7") == "0007"
+    assert reader.image_path("train", "00007").name == "0007.jpg"
+    assert reader.read_image("train", "7").size == (6, 4)
+    with pytest.raises(FaultError, match="missing image"):
+        reader.image_path("train", "8")
+    with pytest.raises(FaultError, match="missing mask"):
+        reader.read_mask("train", "7")
+    with pytest.raises(DataError, match="img_dir/test"):
+        reader.dish_ids("test")
+    with pytest.raises(DataError, match="Images/img_dir is missing"):
+        FoodSeg103(tmp_path / "elsewhere")
+
+
+UNSAFE = [
+    "../x",
+    "/etc/passwd",
+    "..\\x",
+    "a/b",
+    "C:x",
+    "..",
+    ".",
+    "",
+    ".hidden",
+    "a\0b",
+    " 7",
+    "7\n",
+]
+
+
+@pytest.mark.parametrize("dish_id", UNSAFE)
+def test_unsafe_ids(tmp_path, dish_id):
+    assert not is_safe_id(dish_id) and is_safe_id("00000007") and is_safe_id("my plate-2.b")
+    with pytest.raises(FaultError, match="unsafe dish_id"):
+        make_folders(tmp_path).image_path("train", dish_id)
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path):
+    reader = make_folders(tmp_path)
+    folder = tmp_path / "Images/img_dir/train"
+    Image.new("RGB", (6, 4)).save(tmp_path / "secret.jpg")
+    (folder / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (folder / "within.jpg").symlink_to(folder / "0007.jpg")
+    (folder / "broken.jpg").symlink_to(folder / "nothing.jpg")
+    assert reader.image_path("train", "within").name == "within.jpg"
+    with pytest.raises(FaultError, match="unsafe dish_id"):
+        reader.image_path("train", "out")
+    with pytest.raises(FaultError, match="missing image"):
+        reader.image_path("train", "broken")
+
+
+def test_masks_are_read_as_class_ids(tmp_path):
+    reader = make_folders(tmp_path)
+    path = tmp_path / "Images/ann_dir/train/0007.png"
+    ids = np.array([[0, 1, 84], [103, 255, 96]], dtype=np.uint8)
+    grey, palette = Image.fromarray(ids), Image.fromarray(ids)
+    palette.putpalette([(7 * value) % 256 for value in range(768)])
+    assert palette.mode == "P"
+    for image in (grey, palette, Image.fromarray(ids.astype(np.uint16))):
+        image.save(path)
+        mask = reader.read_mask("train", "0007")
+        assert mask.dtype == np.uint8 and (mask == ids).all()
+    colours, large = (
+        Image.fromarray(ids).convert("RGB"),
+        Image.fromarray(ids.astype("uint16") + 256),
+    )
+    for image in (colours, large, Image.fromarray(ids > 1), grey.convert("LA")):
+        image.save(path)
+        with pytest.raises(FaultError, match="mask not single-channel"):
+            reader.read_mask("train", "0007")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(FaultError, match="unreadable mask"):
+        reader.read_mask("train", "0007")

@@ -1,0 +1,377 @@
+"""Building FoodReasonSeg-Single from small folders: what is kept, what is left out and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.data.references import Reference, decode_mask
+from foodseg.data.single import (
+    MIN_AREA,
+    build_single,
+    check_no_shared_images,
+    describe,
+    load_samples,
+    save_samples,
+)
+from foodseg.errors import DataError
+
+CARROT, RICE, STEAK, CHICKEN, OTHER = 84, 66, 46, 48, 103
+HEIGHT, WIDTH = 48, 64
+
+
+def plate_mask() -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:24, 4:24] = RICE  # 400 pixels
+    mask[4:14, 40:60] = CARROT  # 200
+    mask[20:30, 50:60] = CARROT  # 100
+    mask[40:43, 40:43] = CARROT  # 9, a speck
+    mask[32:44, 2:22] = CHICKEN  # 240
+    mask[46, 60:64] = STEAK  # 4, too small
+    mask[0, 0] = OTHER
+    mask[0, 1] = 255
+    return mask
+
+
+class Folder:
+    """A dataset in the official layout, written file by file."""
+
+    def __init__(self, root):
+        self.root, self.entries = root, {"train": [], "test": []}
+        for split in self.entries:
+            for kind in ("img_dir", "ann_dir"):
+                (root / "Images" / kind / split).mkdir(parents=True)
+        lines = [f"{class_id}\t{name}" for class_id, name in CATEGORIES.items()]
+        (root / "category_id.txt").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+
+    def image(self, dish_id, split="train"):
+        return self.root / "Images/img_dir" / split / f"{dish_id}.jpg"
+
+    def mask(self, dish_id, split="train"):
+        return self.root / "Images/ann_dir" / split / f"{dish_id}.png"
+
+    def plate(self, dish_id, split="train", mask=None, colour=None):
+        mask = plate_mask() if mask is None else mask
+        colour = colour or (len(dish_id) * 9, sum(map(ord, dish_id)) % 256, 90)
+        Image.new("RGB", mask.shape[::-1], colour).save(self.image(dish_id, split))
+        Image.fromarray(mask).save(self.mask(dish_id, split))
+
+    def talk(self, dish_id, *answers, split="train"):
+        items = []
+        for number, text in enumerate(answers):
+            items.append({"form": "question", "value": f"Question {number} of {dish_id}?"})
+            items.append({"form": "answer", "value": text})
+        self.entries[split].append({"dish_id": dish_id, "conversations": items})
+
+    def build(self, split="train", **options):
+        path = self.root / f"FoodReasonSeg_{split}.json"
+        path.write_text(json.dumps(self.entries[split]), encoding="utf-8")
+        samples, report = build_single(self.root, split, **options)
+        turns = report.counts["turns"]
+        assert turns == report.kept + sum(report.left_out.values())  # nothing lost, whatever comes
+        assert report.kept == len(samples)
+        assert report.counts["references"] == sum(len(sample.references) for sample in samples)
+        return samples, report
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def test_a_clean_conversation(folder):
+    folder.plate("0001")
+    folder.talk("0001", "{rice} [SEG1].", "Enjoy!", "The {carrots} [SEG1] and {duck} [SEG2].")
+    (first, second), report = folder.build()
+    assert report.left_out == {"needs no mask": 1} and report.problems == ()
+    assert (first.sample_id, second.sample_id) == ("train-0001-0", "train-0001-2")
+    assert first.image == "Images/img_dir/train/0001.jpg"
+    assert first.size == (WIDTH, HEIGHT) == Image.open(folder.root / first.image).size
+    assert first.references == (Reference((4, 4, 23, 23), (13, 13)),)
+    assert second.question == "Question 2 of 0001?"
+    assert second.answer == "The carrots and duck."
+    assert second.foods == second.reference_foods == ("carrot", "chicken duck")
+    assert second.references[0].box == (40, 4, 59, 42)  # the specks belong to the ingredient
+    assert (second.union_mask() == np.isin(plate_mask(), [CARROT, CHICKEN])).all()
+    assert (decode_mask(second.masks[1]) == (plate_mask() == CHICKEN)).all()
+
+
+def test_one_reference_for_each_component(folder):
+    folder.plate("0001")
+    folder.talk("0001", "The {carrots} [SEG1] and {rice} [SEG2].")
+    (sample,), report = folder.build(per="component")
+    assert sample.foods == ("carrot", "rice")
+    assert sample.reference_foods == ("carrot", "carrot", "rice")
+    assert [r.box for r in sample.references[:2]] == [(40, 4, 59, 13), (50, 20, 59, 29)]
+    assert (report.parts_dropped, report.per, report.min_area) == (1, "component", MIN_AREA)
+    expected = np.isin(plate_mask(), [CARROT, RICE])
+    expected[40:43, 40:43] = False
+    assert (sample.union_mask() == expected).all()
+    (sample,), report = folder.build(per="component", min_area=9)
+    assert len(sample.references) == 4 and report.parts_dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("The {tomato} [SEG1].", "empty mask"),
+        ("The {steak} [SEG1].", "mask too small"),
+        ("The {unicorn} [SEG1].", "unknown ingredient"),
+        ("The [SEG1].", "[SEG] without a name"),
+        ("The {rice}.", "{name} without [SEG]"),
+        ("The {background} [SEG1].", "excluded label"),
+        ("The {other ingredients} [SEG1].", "excluded label"),
+    ],
+)
+def test_one_bad_ingredient_leaves_its_turn_out(folder, answer, reason):
+    folder.plate("0001")
+    folder.talk("0001", "{rice} [SEG1].", f"{{carrot}} [SEG9]. {answer}", "{rice} [SEG1]")
+    samples, report = folder.build()
+    assert [sample.sample_id for sample in samples] == ["train-0001-0", "train-0001-2"]
+    assert report.left_out == {reason: 1}
+    (problem,) = report.problems
+    assert (problem.file, problem.field, problem.reason) == (
+        "FoodReasonSeg_train.json",
+        "[0].conversations[3].value",
+        reason,
+    )
+
+
+def spoil_image(folder):
+    folder.image("bad").write_bytes(folder.image("bad").read_bytes()[:300])
+
+
+def spoil_mask(folder):
+    folder.mask("bad").write_bytes(b"not a picture")
+
+
+def spoil_size(folder):
+    Image.fromarray(plate_mask()[:, 1:]).save(folder.mask("bad"))
+
+
+def spoil_channels(folder):
+    Image.fromarray(plate_mask()).convert("RGB").save(folder.mask("bad"))
+
+
+def link_image(folder):
+    folder.image("bad").rename(folder.root / "away.jpg")
+    folder.image("bad").symlink_to(folder.root / "away.jpg")
+
+
+IMAGE, MASK = "Images/img_dir/train/bad.jpg", "Images/ann_dir/train/bad.png"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "file", "field"),
+    [
+        (lambda folder: folder.image("bad").unlink(), "missing image", IMAGE, "file"),
+        (lambda folder: folder.mask("bad").unlink(), "missing mask", MASK, "file"),
+        (spoil_image, "unreadable image", IMAGE, "pixels"),
+        (spoil_mask, "unreadable mask", MASK, "pixels"),
+        (spoil_size, "image and mask sizes differ", MASK, "size"),
+        (spoil_channels, "mask not single-channel", MASK, "channels"),
+        (link_image, "unsafe dish_id", IMAGE, "link"),
+    ],
+)
+def test_a_bad_plate_is_reported_and_the_rest_built(folder, spoil, reason, file, field):
+    folder.plate("bad")
+    folder.plate("good")
+    folder.talk("bad", "{rice} [SEG1]", "Enjoy!", "{rice}", "{carrot} [SEG1]")
+    folder.talk("good", "{rice} [SEG1]")
+    spoil(folder)
+    samples, report = folder.build()
+    assert [sample.dish_id for sample in samples] == ["good"]
+    assert report.left_out == {reason: 2, "needs no mask": 1, "{name} without [SEG]": 1}
+    problem = report.problems[0]
+    assert (problem.reason, problem.file, problem.field) == (reason, file, field)
+    assert len(report.problems) == 2  # the plate's once, and the answer's own
+
+
+@pytest.mark.parametrize("dish_id", ["../bad", "/bad", "..\\bad", "Images/bad", "", "..", "b\0d"])
+def test_an_id_that_leaves_the_folder(folder, dish_id):
+    folder.plate("good")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder.root / "Images/img_dir/bad.jpg")
+    folder.talk("good", "{rice} [SEG1]")
+    folder.talk(dish_id, "{rice} [SEG1]")
+    samples, report = folder.build()
+    assert len(samples) == 1 and report.left_out == {"unsafe dish_id": 1}
+    (problem,) = report.problems
+    assert (problem.file, problem.field) == ("FoodReasonSeg_train.json", "[1].dish_id")
+
+
+def test_entries_of_wrong_shape_are_counted(folder):
+    folder.plate("0001")
+    folder.talk("0001", "{rice} [SEG1]")
+    folder.entries["train"] += [5, {"dish_id": "0001"}]
+    folder.talk("0001", "{rice} [SEG1]")
+    del folder.entries["train"][-1]["dish_id"]
+    samples, report = folder.build()
+    assert len(samples) == 1 and report.left_out == {"wrong shape": 3}
+    assert [problem.field for problem in report.problems] == ["[1]", "[2]", "[3].dish_id"]
+    assert report.counts["entries"] == 4 and report.counts["dishes"] == 1
+
+
+def test_unpaired_messages_are_counted(folder):
+    folder.plate("0001")
+    folder.talk("0001", "{rice} [SEG1]", "{carrot} [SEG1]", "{rice} [SEG1]")
+    messages = folder.entries["train"][0]["conversations"]
+    del messages[3], messages[0]
+    samples, report = folder.build()
+    assert [sample.sample_id for sample in samples] == ["train-0001-2"]
+    assert report.left_out == {"answer without a question": 1, "question without an answer": 1}
+
+
+def test_duplicate_dishes_go_on_counting(folder):
+    folder.plate("0001")
+    folder.talk("0001", "{rice} [SEG1]", "{carrot} [SEG1]")
+    folder.talk("1", "{rice} [SEG1]")  # the same dish, its id unpadded
+    folder.talk("0001", "{rice} [SEG1]", "{chicken} [SEG1]")
+    samples, report = folder.build()
+    assert [s.sample_id for s in samples] == [f"train-0001-{n}" for n in (0, 1, 2, 4)]
+    assert report.left_out == {"duplicate turn": 1}
+    reasons = Counter((p.reason, p.field) for p in report.problems)
+    assert reasons == {
+        ("duplicate dish_id", "[1].dish_id"): 1,
+        ("duplicate dish_id", "[2].dish_id"): 1,
+    }
+
+
+def test_palette_masks_are_read_by_index(folder):
+    folder.plate("0001")
+    palette = Image.fromarray(plate_mask())
+    palette.putpalette([(value * 37) % 256 for value in range(768)])
+    palette.save(folder.mask("0001"))
+    folder.talk("0001", "{rice} [SEG1]")
+    (sample,), report = folder.build()
+    assert report.problems == () and sample.union_mask().sum() == 400
+
+
+def test_a_mask_with_an_unknown_class_is_reported_and_kept(folder):
+    mask = plate_mask()
+    mask[-1, :3] = 200
+    folder.plate("0001", mask=mask)
+    folder.talk("0001", "{rice} [SEG1]")
+    samples, report = folder.build()
+    (problem,) = report.problems
+    assert len(samples) == 1 and problem.reason == "unknown class id" and "200" in problem.fix
+
+
+def test_category_lists_that_differ_are_followed_and_reported(folder):
+    folder.plate("0001")
+    folder.talk("0001", "{gold} [SEG1]")
+    path = folder.root / "category_id.txt"
+    text = path.read_text(encoding="utf-8-sig").replace("66\trice", "66\tgold")
+    path.write_text(text.replace("French beans", "french beans"))
+    (sample,), report = folder.build()
+    assert sample.foods == ("gold",)
+    (problem,) = report.problems
+    assert (problem.file, problem.field) == ("category_id.txt", "id 66")
+    path.unlink()
+    samples, report = folder.build()
+    assert samples == [] and report.problems[0].reason == "missing category list"
+
+
+def test_builds_that_make_no_sense_raise(folder):
+    with pytest.raises(DataError, match=r"FoodReasonSeg_train.json.*can't be read"):
+        build_single(folder.root, "train")
+    (folder.root / "FoodReasonSeg_train.json").write_text("[")
+    with pytest.raises(DataError, match=r"FoodReasonSeg_train.json: broken JSON"):
+        build_single(folder.root, "train")
+    with pytest.raises(DataError, match="Images/img_dir is missing"):
+        build_single(folder.root / "Images", "train")
+    for options in ({"split": "val"}, {"split": "train", "per": "piece"}):
+        with pytest.raises(DataError, match="choose from"):
+            build_single(folder.root, **options)
+
+
+def many_samples(folder):
+    for number in range(3):
+        folder.plate(f"000{number}", colour=(number * 50, 0, 0))
+        folder.talk(f"000{number}", "{rice} [SEG1] é", "{carrots} [SEG1], {duck} [SEG2]")
+    return folder.build(per="component")
+
+
+def test_parquet_round_trip_is_exact(folder, tmp_path):
+    samples, _ = many_samples(folder)
+    path = tmp_path / "out" / "train.parquet"
+    save_samples(samples, path)
+    loaded = load_samples(path)
+    assert loaded == samples and loaded[0].masks == samples[0].masks
+    assert (loaded[1].union_mask() == samples[1].union_mask()).all()
+    first = path.read_bytes()
+    save_samples(loaded, path)
+    assert path.read_bytes() == first and [p.name for p in path.parent.iterdir()] == [path.name]
+    save_samples([], path)
+    assert load_samples(path) == []
+
+
+def test_parquet_files_that_cannot_be_used(folder, tmp_path):
+    path = tmp_path / "train.parquet"
+    with pytest.raises(DataError, match="is missing; build"):
+        load_samples(path)
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="no readable Parquet"):
+        load_samples(path)
+    save_samples(many_samples(folder)[0], path)
+    pq.write_table(pq.read_table(path).drop_columns(["boxes"]), path)
+    with pytest.raises(DataError, match="columns boxes differ"):
+        load_samples(path)
+
+
+def test_report_as_frame_text_and_file(folder, tmp_path):
+    folder.plate("0001")
+    folder.talk("0001", "{rice} [SEG1]", "Hi", "Hm", "{unicorn} [SEG1]")
+    folder.talk("0009", "{rice} [SEG1]")
+    _, report = folder.build()
+    frame = report.to_frame()
+    assert frame["turns"].sum() == 5
+    assert frame.set_index("reason")["turns"].to_dict() == {
+        "": 1,
+        "needs no mask": 2,
+        "unknown ingredient": 1,
+        "missing image": 1,
+    }
+    assert list(report.problems_to_frame()["reason"]) == ["unknown ingredient", "missing image"]
+    text = report.describe()
+    assert "1 of 5 turns kept with 1 references" in text
+    assert "2 needs no mask" in text and "0009.jpg" in text and "unicorn" in text
+    report.save(tmp_path / "out" / "report.json")
+    saved = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert saved["left_out"] == report.left_out and saved["kept"] == 1
+    assert saved["problems"][1]["file"] == "Images/img_dir/train/0009.jpg"
+
+
+def test_describe_samples(folder):
+    samples, _ = many_samples(folder)
+    frame = describe(samples)
+    assert list(frame.index) == ["carrot", "chicken duck", "rice"]
+    carrot = frame.loc["carrot"]
+    assert (carrot["samples"], carrot["references"], carrot["references_per_sample"]) == (3, 6, 2)
+    assert (carrot["area_min"], carrot["area_median"], carrot["area_max"]) == (100, 150, 200)
+    assert frame.loc["rice", "share_median"] == pytest.approx(400 / (WIDTH * HEIGHT))
+    assert describe([]).empty
+
+
+def test_train_and_test_share_no_image(folder):
+    folder.plate("0001", "train")
+    folder.plate("0002", "test")
+    folder.talk("0001", "{rice} [SEG1]")
+    folder.talk("0002", "{rice} [SEG1]", split="test")
+    train, _ = folder.build("train")
+    test, _ = folder.build("test")
+    check_no_shared_images(train, test)
+    with pytest.raises(DataError, match=r"test/0002.jpg is Images/img_dir/train/0001.jpg"):
+        check_no_shared_images([replace(train[0], dish_id="0002")], test)
+    folder.image("0002", "test").write_bytes(folder.image("0001").read_bytes())
+    test, _ = folder.build("test")
+    with pytest.raises(DataError, match=r"test/0002.jpg is Images/img_dir/train/0001.jpg"):
+        check_no_shared_images(train, test)
+    unknown = [replace(sample, image_sha256="") for sample in train]
+    check_no_shared_images(unknown, [replace(sample, image_sha256="") for sample in test])
