@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from foodseg.models.kitchen_segmenter import KITCHEN_SAM2
+from foodseg.models.segmenter import SAM2_LARGE, SegmenterConfig
 from foodseg.rl import prompts
 
 PACKAGE = Path(__file__).resolve().parent
@@ -30,6 +32,7 @@ class Preset:
     name: str
     mllm: str
     segmenter: str
+    segmenter_config: SegmenterConfig
     image_side: int
     prompt_template: str
     train_plates: int
@@ -72,6 +75,7 @@ KITCHEN = Preset(
     name="kitchen",
     mllm=str(PACKAGE / "weights" / "kitchen_mllm"),
     segmenter=str(PACKAGE / "weights" / "kitchen_sam2" / "model.safetensors"),
+    segmenter_config=KITCHEN_SAM2,
     image_side=168,
     prompt_template=prompts.KITCHEN,
     train_plates=400,
@@ -107,6 +111,7 @@ PAPER = Preset(
     name="paper",
     mllm="Qwen/Qwen2.5-VL-3B-Instruct",
     segmenter="sam2.1_hiera_large.pt",
+    segmenter_config=SAM2_LARGE,
     image_side=840,
     prompt_template=prompts.PAPER,
     train_plates=0,

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from foodseg.data.kitchen import write_kitchen
+from foodseg.data.samples import save_samples
+from foodseg.data.single import build_single
 from foodseg.models.mllm import Mllm
 from foodseg.presets import SMOKE
 
@@ -37,3 +45,20 @@ def toy_prompts(mllm: Mllm, count: int = 3):
     ]
     questions = [f"Which food is rich in iron{' and fibre' * i}?" for i in range(count)]
     return mllm.embed_prompts(questions, mllm.embed_images(images))
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn() -> tempfile.TemporaryDirectory:
+    """The smoke dataset, drawn and built once for the session."""
+    folder = tempfile.TemporaryDirectory()
+    root = Path(folder.name) / "datasets" / SMOKE.name
+    write_kitchen(root / "FoodSeg103", SMOKE.train_plates, SMOKE.test_plates, seed=0)
+    for split in ("train", "test"):
+        samples, _ = build_single(root / "FoodSeg103", split)
+        save_samples(samples, root / SMOKE.single(split).name)
+    return folder
+
+
+def kitchen_folder(home: Path) -> None:
+    """Put the smoke dataset under `home`, as notebook 01 does."""
+    shutil.copytree(Path(_drawn().name) / "datasets", home / "datasets")

@@ -1,0 +1,171 @@
+"""Generate, then segment, then measure: one row of the results table.
+
+Greedy completions; references scaled from the model image to the original; SAM2 with box and
+point, best of its masks; the union over references. What can't be parsed scores I = 0, U = |GT|,
+and no sample is ever left out.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.data.references import Reference, encode_mask, scale_reference
+from foodseg.data.samples import Sample
+from foodseg.evaluation.metrics import intersection_union, measure
+from foodseg.models.mllm import Mllm
+from foodseg.models.segmenter import Segmenter
+from foodseg.presets import Preset
+from foodseg.provenance import provenance, read_lines, write_json, write_lines
+from foodseg.rl.answers import Answer, named_foods, parse_answer
+from foodseg.rl.groups import roll_out
+
+FOOD_NAMES = tuple(name for number, name in CATEGORIES.items() if number)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One question answered. References and mask are in original-image pixels.
+
+    foods_named: FoodSeg103 names in the completion's conclusion; foods_right: whether they are
+    exactly the foods asked for. mask: COCO RLE of the union; intersection, union: pixel counts.
+    """
+
+    sample_id: str
+    completion: str
+    parsed: bool
+    foods_named: tuple[str, ...]
+    foods_right: bool
+    references: tuple[Reference, ...]
+    mask: dict
+    intersection: int
+    union: int
+
+
+def load_segmenter(preset: Preset) -> Segmenter:
+    """The preset's SAM2."""
+    return Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
+
+
+def evaluate(
+    preset: Preset, row: str, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
+) -> dict:
+    """Answer every sample and write predictions.jsonl and result.json of this row."""
+    start = time.perf_counter()
+    texts: list[str] = []
+    for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
+        batch = samples[i : i + preset.evaluation_batch]
+        rollouts = roll_out(mllm, preset, batch, group_size=1, temperature=0.0)
+        texts += [rollout.texts[0] for rollout in rollouts]
+    answers = [parse_answer(text) for text in texts]
+    references = [
+        to_original(answer, sample, preset.image_side)
+        for answer, sample in zip(answers, samples, strict=True)
+    ]
+    predictions = segment(preset, row, samples, answers, references, segmenter)
+    return _save(preset, row, predictions, time.perf_counter() - start)
+
+
+def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segmenter) -> dict:
+    """The upper bound: the ground truth's own references, then SAM2."""
+    start = time.perf_counter()
+    answers = [parse_answer(sample.answer) for sample in samples]
+    references = [sample.references for sample in samples]
+    predictions = segment(preset, "bound", samples, answers, references, segmenter)
+    return _save(preset, "bound", predictions, time.perf_counter() - start)
+
+
+def to_original(answer: Answer, sample: Sample, image_side: int) -> tuple[Reference, ...]:
+    """The answer's references in original-image pixels, clipped to the image."""
+    last = image_side - 1
+    clipped = [
+        Reference(
+            tuple(min(max(v, 0), last) for v in item.box),
+            tuple(min(max(v, 0), last) for v in item.point),
+        )
+        for item in answer.objects
+    ]
+    side = (image_side, image_side)
+    return tuple(scale_reference(reference, side, sample.size) for reference in clipped)
+
+
+def segment(
+    preset: Preset,
+    row: str,
+    samples: Sequence[Sample],
+    answers: Sequence[Answer],
+    references: Sequence[tuple[Reference, ...]],
+    segmenter: Segmenter,
+) -> list[Prediction]:
+    """Masks for each sample's references, each photo embedded once, compared with the truth."""
+    predictions: dict[str, Prediction] = {}
+    by_image: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        by_image.setdefault(sample.image, []).append(index)
+    for image, indices in tqdm(by_image.items(), f"{row}: masks"):
+        embedding = segmenter.embed_image(Image.open(preset.dataset / image).convert("RGB"))
+        for i in indices:
+            masks = segmenter.predict(embedding, references[i])
+            predictions[samples[i].sample_id] = _predict(
+                samples[i], answers[i], references[i], masks.any(axis=0)
+            )
+    return [predictions[sample.sample_id] for sample in samples]
+
+
+def _predict(
+    sample: Sample, answer: Answer, references: tuple[Reference, ...], mask: np.ndarray
+) -> Prediction:
+    intersection, union = intersection_union(mask, sample.union_mask())
+    foods = named_foods(answer.completion, FOOD_NAMES)
+    return Prediction(
+        sample_id=sample.sample_id,
+        completion=answer.completion,
+        parsed=bool(references),
+        foods_named=foods,
+        foods_right=set(foods) == set(sample.foods),
+        references=references,
+        mask=encode_mask(mask),
+        intersection=intersection,
+        union=union,
+    )
+
+
+def summarise(predictions: Sequence[Prediction]) -> dict:
+    """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods."""
+    metrics = measure([p.intersection for p in predictions], [p.union for p in predictions])
+    return asdict(metrics) | {
+        "parse_rate": float(np.mean([p.parsed for p in predictions])),
+        "foods_right": float(np.mean([p.foods_right for p in predictions])),
+    }
+
+
+def _save(preset: Preset, row: str, predictions: list[Prediction], seconds: float) -> dict:
+    folder = preset.predictions(row)
+    result = {"preset": preset.name, "row": row, **summarise(predictions)}
+    result |= {"seconds": round(seconds, 1), **provenance()}
+    write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
+    write_json(folder / "result.json", result)
+    return result
+
+
+def load_predictions(folder: Path) -> list[Prediction]:
+    """The predictions that `evaluate` wrote to the folder."""
+    return [_from_json(row) for row in read_lines(folder / "predictions.jsonl")]
+
+
+def load_result(folder: Path) -> dict:
+    """The result that `evaluate` wrote to the folder."""
+    return json.loads((folder / "result.json").read_text())
+
+
+def _from_json(row: dict) -> Prediction:
+    references = tuple(Reference(tuple(r["box"]), tuple(r["point"])) for r in row["references"])
+    return Prediction(**row | {"foods_named": tuple(row["foods_named"]), "references": references})

@@ -1,0 +1,140 @@
+"""From questions to scored groups: what one training step learns from.
+
+The stream of questions and every random number derive from the seed and from two counters, so a
+run can be continued from the counters alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from foodseg.data.references import scale_reference
+from foodseg.data.samples import Sample
+from foodseg.models.mllm import Mllm
+from foodseg.presets import Preset
+from foodseg.recipes import Recipe
+from foodseg.rl.answers import parse_answer
+from foodseg.rl.dynamic_sampling import GroupCollector
+from foodseg.rl.rewards import RewardThresholds, Score, score_answer
+from foodseg.rl.rollouts import Rollout, sample_rollouts
+
+TEMPERATURE = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A question, its G completions and their scores."""
+
+    sample: Sample
+    rollout: Rollout
+    scores: tuple[Score, ...]
+    parsed: tuple[bool, ...]
+
+    @property
+    def rewards(self) -> list[float]:
+        return [score.total for score in self.scores]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`."""
+
+    groups: list[Group]
+    seen: list[Group]
+    rounds: int
+    seconds: dict[str, float]
+
+
+@dataclass
+class GroupSampler:
+    """Draws batches of scored groups from the policy; `cursor` and `rounds` are all its state.
+
+    cursor: questions drawn so far; rounds: rounds of sampling so far.
+    """
+
+    mllm: Mllm
+    preset: Preset
+    recipe: Recipe
+    samples: Sequence[Sample]
+    seed: int
+    cursor: int = 0
+    rounds: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def next_batch(self) -> Batch:
+        """Sample one step's groups; with dynamic sampling, until enough of them can teach.
+
+        Raises NoSignalError when `recipe.max_rounds` rounds did not bring enough.
+        """
+        self.seconds = {"rollout": 0.0, "scoring": 0.0}
+        if not self.recipe.dynamic_sampling:
+            groups = self._round()
+            return Batch(groups, groups, 1, self.seconds)
+        collector = GroupCollector(self.preset.prompts_per_step, self.recipe.max_rounds)
+        seen: list[Group] = []
+        while not collector.full:
+            groups = self._round()
+            seen += groups
+            collector.add(groups, [group.rewards for group in groups])
+        return Batch(collector.take(), seen, collector.rounds, self.seconds)
+
+    def _round(self) -> list[Group]:
+        start = time.perf_counter()
+        samples = [self._sample(self.cursor + i) for i in range(self.preset.prompts_per_step)]
+        rollouts = roll_out(
+            self.mllm, self.preset, samples, self.preset.group_size, TEMPERATURE, self._round_seed()
+        )
+        self.cursor += len(samples)
+        self.rounds += 1
+        sampled = time.perf_counter()
+        groups = [
+            score_group(s, r, self.preset.image_side)
+            for s, r in zip(samples, rollouts, strict=True)
+        ]
+        self.seconds["rollout"] += sampled - start
+        self.seconds["scoring"] += time.perf_counter() - sampled
+        return groups
+
+    def _sample(self, index: int) -> Sample:
+        epoch, position = divmod(index, len(self.samples))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))
+        return self.samples[order[position]]
+
+    def _round_seed(self) -> int:
+        return int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0])
+
+
+def roll_out(
+    mllm: Mllm,
+    preset: Preset,
+    samples: Sequence[Sample],
+    group_size: int,
+    temperature: float,
+    seed: int = 0,
+) -> list[Rollout]:
+    """Read each sample's photo, embed photo and question once, sample `group_size` completions."""
+    images = [Image.open(preset.dataset / sample.image) for sample in samples]
+    prompts = mllm.embed_prompts([s.question for s in samples], mllm.embed_images(images))
+    return sample_rollouts(
+        mllm,
+        prompts,
+        group_size=group_size,
+        max_new_tokens=preset.max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+
+
+def score_group(sample: Sample, rollout: Rollout, image_side: int) -> Group:
+    """Score each completion against the sample's references, in model-image pixels."""
+    side = (image_side, image_side)
+    references = [scale_reference(r, sample.size, side) for r in sample.references]
+    thresholds = RewardThresholds().scaled(image_side)
+    answers = [parse_answer(text) for text in rollout.texts]
+    scores = tuple(score_answer(answer, references, thresholds) for answer in answers)
+    return Group(sample, rollout, scores, tuple(answer.parsed for answer in answers))

@@ -1,0 +1,91 @@
+"""Evaluation: nothing is dropped, pixels are the original image's, files round-trip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import kitchen_folder
+
+from foodseg import presets
+from foodseg.data.references import Reference, decode_mask
+from foodseg.data.samples import load_samples
+from foodseg.evaluation.evaluate import (
+    evaluate,
+    evaluate_bound,
+    load_predictions,
+    load_result,
+    segment,
+    summarise,
+    to_original,
+)
+from foodseg.models.segmenter import Segmenter
+from foodseg.presets import SMOKE
+from foodseg.rl.answers import parse_answer
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter(SMOKE.segmenter_config)  # random weights: only the plumbing is under test
+
+
+@pytest.fixture()
+def samples(tmp_path, monkeypatch):
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return load_samples(SMOKE.single("test"))
+
+
+def answer_text(box, point):
+    return (
+        "<think>It is the rice.</think>\n"
+        f'<answer>[{{"bbox_2d": {list(box)}, "point_2d": {list(point)}}}]</answer>'
+    )
+
+
+def test_answers_are_scaled_to_the_original_image_and_clipped(samples):
+    sample = samples[0]
+    assert sample.width == 336
+    answer = parse_answer(answer_text((-5, 10, 84, 1e308), (42.4, 20)))
+    [reference] = to_original(answer, sample, 168)
+    last_row = int(167 * sample.height / 168 + 0.5)
+    assert reference.box == (0, int(10 * sample.height / 168 + 0.5), 168, last_row)
+    assert reference.point == (85, int(20 * sample.height / 168 + 0.5))
+
+
+def test_what_cannot_be_parsed_scores_zero_over_the_ground_truth(samples, segmenter):
+    texts = ["I see no food.", answer_text((1, 1, 60, 60), (30, 30))]
+    answers = [parse_answer(text) for text in texts]
+    references = [to_original(a, s, 168) for a, s in zip(answers, samples[:2], strict=True)]
+    lost, found = segment(SMOKE, "test", samples[:2], answers, references, segmenter)
+    assert not lost.parsed and lost.intersection == 0
+    assert lost.union == samples[0].union_mask().sum()
+    assert found.parsed and found.foods_named == ("rice",)
+    mask = decode_mask(found.mask)
+    truth = samples[1].union_mask()
+    assert mask.shape == truth.shape == (samples[1].height, samples[1].width)
+    assert found.intersection == (mask & truth).sum() and found.union == (mask | truth).sum()
+    assert summarise([lost, found])["parse_rate"] == 0.5
+
+
+def test_masks_are_united_over_references(samples, segmenter):
+    sample = samples[0]
+    two = (Reference((0, 0, 100, 100), (50, 50)), Reference((200, 100, 300, 200), (250, 150)))
+    answer = parse_answer("")
+    parts = [
+        decode_mask(segment(SMOKE, "test", [sample], [answer], [(r,)], segmenter)[0].mask)
+        for r in two
+    ]
+    [both] = segment(SMOKE, "test", [sample], [answer], [two], segmenter)
+    assert np.array_equal(decode_mask(both.mask), parts[0] | parts[1])
+
+
+def test_every_sample_is_answered_in_order_and_files_round_trip(samples, segmenter, kitchen_mllm):
+    preset = SMOKE
+    result = evaluate(preset, "base", samples, kitchen_mllm, segmenter)
+    predictions = load_predictions(preset.predictions("base"))
+    assert [p.sample_id for p in predictions] == [s.sample_id for s in samples]
+    assert result["samples"] == len(samples) and load_result(preset.predictions("base")) == result
+    assert result["giou"] == pytest.approx(np.mean([p.intersection / p.union for p in predictions]))
+    assert result["giou_interval"][0] <= result["giou"] <= result["giou_interval"][1]
+    bound = evaluate_bound(preset, samples, segmenter)
+    assert bound["samples"] == len(samples) and bound["parse_rate"] == 1.0

@@ -1,0 +1,132 @@
+"""Training: reproducible to the bit, also through kill -9, and its log says what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from conftest import kitchen_folder
+
+from foodseg import presets
+from foodseg.data.samples import load_samples
+from foodseg.recipes import DAPO, GRPO
+from foodseg.rl.trainer import read_log, train
+
+PRESET = replace(
+    presets.SMOKE,
+    steps=5,
+    checkpoint_every=2,
+    prompts_per_step=2,
+    group_size=4,
+    max_new_tokens=80,
+    learning_rate=1e-3,
+)
+# The same run in a process of its own, so that it can be killed.
+SCRIPT = f"""
+from dataclasses import replace
+from foodseg import presets
+from foodseg.data.samples import load_samples
+from foodseg.recipes import DAPO
+from foodseg.rl.trainer import train
+preset = replace(presets.SMOKE, steps={PRESET.steps}, checkpoint_every={PRESET.checkpoint_every},
+    prompts_per_step={PRESET.prompts_per_step}, group_size={PRESET.group_size},
+    max_new_tokens={PRESET.max_new_tokens}, learning_rate={PRESET.learning_rate})
+train(preset, DAPO, 1, load_samples(preset.single("train")))
+"""
+
+
+def adapter(home, recipe, seed):
+    run = home / "runs" / "smoke" / f"{recipe.name}-seed{seed}"
+    return (run / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture()
+def home(tmp_path, monkeypatch):
+    """A FOODSEG_HOME with the smoke dataset in it, for this process too."""
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return tmp_path
+
+
+def run_until(home, steps):
+    """Start the script and kill -9 it once its log has so many rows (None: let it end)."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | {"FOODSEG_HOME": str(home)},
+        stderr=subprocess.PIPE,
+    )
+    log = home / "runs" / "smoke" / "dapo-seed1" / "log.jsonl"
+    while steps is not None and process.poll() is None:
+        if log.exists() and log.read_bytes().count(b"\n") >= steps:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    error = process.communicate()[1].decode()
+    assert process.returncode == (0 if steps is None else -signal.SIGKILL), error
+
+
+def test_a_run_killed_twice_ends_with_the_same_bits(home):
+    train(PRESET, DAPO, 1, load_samples(PRESET.single("train")))
+    uninterrupted = adapter(home, DAPO, 1)
+    run = home / "runs" / "smoke" / "dapo-seed1"
+    rewards = [row["reward_total"] for row in read_log(run / "log.jsonl")]
+    run.rename(home / "uninterrupted")
+
+    run_until(home, 1)  # before the first checkpoint
+    run_until(home, 3)  # between two checkpoints
+    run_until(home, None)
+    assert adapter(home, DAPO, 1) == uninterrupted
+    rows = read_log(run / "log.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["reward_total"] for row in rows] == rewards
+
+
+def test_same_seed_same_adapter_other_seed_another(home):
+    samples = load_samples(PRESET.single("train"))
+    short = replace(PRESET, steps=2)
+    train(short, GRPO, 0, samples)
+    first = adapter(home, GRPO, 0)
+    (home / "runs" / "smoke" / "grpo-seed0").rename(home / "first")
+    train(short, GRPO, 0, samples)
+    train(short, GRPO, 1, samples)
+    assert adapter(home, GRPO, 0) == first
+    assert adapter(home, GRPO, 1) != first
+
+
+def test_the_log_and_the_result_say_what_happened(home):
+    samples = load_samples(PRESET.single("train"))
+    result = train(replace(PRESET, steps=2), GRPO, 0, samples)
+    rows = read_log(PRESET.run("grpo", 0) / "log.jsonl")
+    for row in rows:
+        terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat")
+        total = sum(row[f"reward_{term}"] for term in terms)
+        assert row["reward_total"] == pytest.approx(total)
+        parts = sum(row[f"reward_{term}"] for term in ("iou", "box_l1", "point_l2"))
+        assert row["reward_accuracy"] == pytest.approx(parts)
+        assert 0 <= row["parse_rate"] <= 1 and 0 <= row["zero_variance"] <= 1
+        assert row["kl"] >= 0 and row["entropy"] > 0 and row["length"] > 1
+        assert min(row[f"seconds_{phase}"] for phase in ("rollout", "update")) > 0
+    # The second of two updates sees a policy that has moved off the one that sampled.
+    assert rows[1]["ratio"] != 1.0 and rows[1]["gradient_norm"] > 0
+    assert result["seed"] == 0 and result["steps"] == 2 and result["recipe"]["name"] == "grpo"
+    assert {"commit", "versions", "device", "seconds", "adapter", "data", "base"} <= result.keys()
+
+
+def test_a_finished_run_is_kept_and_one_with_other_settings_moved_aside(home):
+    samples = load_samples(PRESET.single("train"))
+    short = replace(PRESET, steps=1)
+    result = train(short, GRPO, 0, samples)
+    run = PRESET.run("grpo", 0)
+    stamp = (run / "result.json").stat().st_mtime_ns
+    assert train(short, GRPO, 0, samples) == result
+    assert (run / "result.json").stat().st_mtime_ns == stamp
+    train(replace(short, learning_rate=1e-4), GRPO, 0, samples)
+    [aside] = run.parent.glob("grpo-seed0.before-*")
+    assert json.loads((aside / "result.json").read_text()) == result
+    assert json.loads((run / "config.json").read_text())["preset"]["learning_rate"] == 1e-4
