@@ -91,6 +91,7 @@ def test_broken_text_is_not_json(text):
 NAMES = (
     "egg", "egg tart", "orange", "strawberry", "tomato", "olives", "French beans", "red beans",
     "rice", "corn", "cherry", "pie", "peach", "asparagus", "green beans", "French fries",
+    "chicken duck", "wonton dumplings",
 )  # fmt: skip
 
 
@@ -105,6 +106,9 @@ NAMES = (
         ("An olive with tomatoes, peaches, pies, and a french bean", None),
         ("One French fry; asparagus, cherries", ("asparagus", "cherry")),
         ("One French fry", ("French fries",)),
+        ("Chicken, ducks, a chicken duck: all one. Dumplings too", ("wonton dumplings",)),
+        ("Chicken, ducks, a chicken duck: all one", ("chicken duck",)),
+        ("Mint is no food of this list", ()),
         ("Nothing here", ()),
         ("", ()),
     ],

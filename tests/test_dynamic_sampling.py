@@ -64,6 +64,7 @@ def test_equal_rewards_have_no_signal_and_one_ulp_has(reward, size):
 
 def test_a_missing_reward_has_no_signal():
     assert not has_signal([1.0, float("nan"), 2.0])
+    assert not has_signal([1.0, None, 2.0])
 
 
 def test_failure_says_what_was_found():

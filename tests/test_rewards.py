@@ -63,7 +63,7 @@ def test_terms_are_those_of_vision_reasoner(case, point_l2, suffix):
     assert got.accuracy == pytest.approx(got.iou + got.box_l1 + got.point_l2, abs=1e-12)
 
 
-def test_differences_from_the_parent_are_few_enough_to_name():
+def test_the_parent_scores_what_we_differ_in_otherwise():
     trailing = [c for c in PEER_CASES if c["input"]["completion"].endswith("</answer>\n")]
     not_json = [c for c in PEER_CASES if "NaN" in str(c["input"]) or "Infinity" in str(c["input"])]
     assert all(case["output"]["thinking"] == 0 for case in trailing)
@@ -179,9 +179,9 @@ def test_random_json_gives_a_finite_score_and_no_exception():
     ids=range(11),
 )
 def test_time_is_bounded_on_100_000_characters(text):
-    start = time.perf_counter()
+    start = time.process_time()
     score(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("case", OVERLONG_CASES, ids=lambda case: case["name"])

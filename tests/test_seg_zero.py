@@ -56,7 +56,7 @@ def test_random_text_gives_a_finite_score_in_bounded_time():
     for _ in range(2000):
         text = "".join(generator.choices(pieces, k=generator.randrange(1, 20)))
         assert math.isfinite(score_seg_zero(text, *TRUTH).total)
-    start = time.perf_counter()
+    start = time.process_time()
     for text in ("{" * 100_000, "{}" * 50_000, "{" + "[" * 100_000 + "}"):
         assert score_seg_zero(text, *TRUTH).total == 0
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

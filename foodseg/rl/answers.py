@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from foodseg.data.foodreasonseg import ALIASES
+
 BOX_KEY, BOX_LENGTH = "bbox_2d", 4
 POINT_KEY, POINT_LENGTH = "point_2d", 2
 
@@ -147,7 +149,8 @@ def named_foods(completion: str, names: Iterable[str]) -> tuple[str, ...]:
     """The foods that the thinking settles on: those in its last sentence that names any.
 
     Case is ignored, whole words only, singular or plural, the longest name first ("egg tart" is
-    not also "egg"). Returns names as given in `names`, in the order of the sentence, each once.
+    not also "egg"); half of a compound label stands for it ("duck" for "chicken duck"). Returns
+    names as given in `names`, in the order of the sentence, each once.
     """
     name_of, pattern = _name_pattern(tuple(names))
     for sentence in reversed(re.split(r"[.!?;\n]", _thinking(completion).lower())):
@@ -159,8 +162,12 @@ def named_foods(completion: str, names: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)
 def _name_pattern(names: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
-    name_of = {spelling: name for name in names for spelling in _spellings(name.lower())}
-    name_of.update({name.lower(): name for name in names})  # a name itself beats a derived form
+    name_of: dict[str, str] = {}
+    aliases = {alias: name for alias, name in ALIASES.items() if name in names}
+    # last wins: a food's own name beats a plural or singular, and that beats an alias
+    for spelling, name in [*aliases.items(), *((name, name) for name in names)]:
+        name_of |= dict.fromkeys(_spellings(spelling.lower()), name)
+    name_of |= {name.lower(): name for name in names}
     longest_first = sorted(name_of, key=len, reverse=True)
     words = "|".join(r"\s+".join(map(re.escape, spelling.split())) for spelling in longest_first)
     return name_of, re.compile(rf"\b(?:{words or '(?!)'})\b")

@@ -20,12 +20,12 @@ class NoSignalError(RuntimeError):
     """Too many rounds of sampling brought too few groups with unequal rewards."""
 
 
-def has_signal(rewards: Sequence[float]) -> bool:
-    """True unless the group's rewards are all equal or one is NaN, which is what verl keeps.
+def has_signal(rewards: Sequence[float | None]) -> bool:
+    """True unless the group's rewards are all equal, or one is missing (None, NaN), as in verl.
 
     A group of one counts as having signal: there is nothing to compare it with.
     """
-    return len(rewards) == 1 or bool(np.ptp(np.asarray(rewards)) > 0)
+    return len(rewards) == 1 or bool(np.ptp(np.asarray(rewards, dtype=float)) > 0)
 
 
 class GroupCollector(Generic[Group]):

@@ -229,8 +229,8 @@ def _coordinates(items: Any, key: str, length: int) -> np.ndarray | None:
     if not all(isinstance(item, dict) and key in item for item in items):
         return None
     rows = [item[key] for item in items[:MAX_OBJECTS]]
-    if not all(
-        _is_list(row, length) and all(isinstance(v, int | float) for v in row) for row in rows
-    ):
+    if not all(_is_list(row, length) for row in rows):
+        return None
+    if not all(isinstance(value, int | float) for row in rows for value in row):
         return None
     return np.array(rows, dtype=float)

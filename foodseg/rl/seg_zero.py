@@ -58,7 +58,7 @@ def score_seg_zero(
         segmentation_format=float(_is_complete(data)),
         iou=float(has_box and _iou(predicted, box) > 0.5),
         point_l1=float(points is not None and _points_close(data, predicted, points)),
-        box_l1=float(has_box and sum(abs(a - b) for a, b in zip(predicted, box)) / 4 < 10),
+        box_l1=float(has_box and sum(abs(predicted[i] - box[i]) for i in range(4)) / 4 < 10),
     )
 
 
