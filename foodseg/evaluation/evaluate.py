@@ -153,7 +153,7 @@ def _save(preset: Preset, row: str, predictions: list[Prediction], seconds: floa
     result |= {"seconds": round(seconds, 1), **provenance()}
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
     write_json(folder / "result.json", result)
-    return result
+    return load_result(folder)
 
 
 def load_predictions(folder: Path) -> list[Prediction]:
