@@ -15,8 +15,9 @@ from conftest import kitchen_folder
 
 from foodseg import presets
 from foodseg.data.samples import load_samples
+from foodseg.provenance import read_lines
 from foodseg.recipes import DAPO, GRPO
-from foodseg.rl.trainer import read_log, train
+from foodseg.rl.trainer import train
 
 PRESET = replace(
     presets.SMOKE,
@@ -75,14 +76,14 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home):
     train(PRESET, DAPO, 1, load_samples(PRESET.single("train")))
     uninterrupted = adapter(home, DAPO, 1)
     run = home / "runs" / "smoke" / "dapo-seed1"
-    rewards = [row["reward_total"] for row in read_log(run / "log.jsonl")]
+    rewards = [row["reward_total"] for row in read_lines(run / "log.jsonl")]
     run.rename(home / "uninterrupted")
 
     run_until(home, 1)  # before the first checkpoint
     run_until(home, 3)  # between two checkpoints
     run_until(home, None)
     assert adapter(home, DAPO, 1) == uninterrupted
-    rows = read_log(run / "log.jsonl")
+    rows = read_lines(run / "log.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["reward_total"] for row in rows] == rewards
 
@@ -102,7 +103,7 @@ def test_same_seed_same_adapter_other_seed_another(home):
 def test_the_log_and_the_result_say_what_happened(home):
     samples = load_samples(PRESET.single("train"))
     result = train(replace(PRESET, steps=2), GRPO, 0, samples)
-    rows = read_log(PRESET.run("grpo", 0) / "log.jsonl")
+    rows = read_lines(PRESET.run("grpo", 0) / "log.jsonl")
     for row in rows:
         terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat")
         total = sum(row[f"reward_{term}"] for term in terms)

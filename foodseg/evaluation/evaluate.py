@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.references import Reference, encode_mask, scale_reference
@@ -24,6 +23,7 @@ from foodseg.evaluation.metrics import intersection_union, measure
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
+from foodseg.progress import tqdm
 from foodseg.provenance import provenance, read_lines, write_json, write_lines
 from foodseg.rl.answers import Answer, named_foods, parse_answer
 from foodseg.rl.groups import roll_out

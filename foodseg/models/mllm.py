@@ -8,11 +8,13 @@ language model and on nothing else. The model is `transformers`' own; no file of
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import (
@@ -22,6 +24,9 @@ from transformers import (
 )
 
 from foodseg.rl.prompts import build_messages
+
+# A bar for a hundred small tensors says nothing; ours (foodseg.progress) show what takes time.
+transformers.utils.logging.disable_progress_bar()
 
 # Anchored on the language model: an unanchored "gate_proj" would also hit the vision tower's MLP.
 LORA_TARGETS = (
@@ -111,7 +116,9 @@ class Mllm:
     def add_lora(self, rank: int, alpha: int, seed: int) -> None:
         """Put a fresh, trainable LoRA adapter on every language-model projection."""
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS, lora_dropout=0.0)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            # PEFT 0.21 reads an attribute that transformers 5 has renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             torch.manual_seed(seed)
             self.peft = get_peft_model(self.model, config).eval()
 

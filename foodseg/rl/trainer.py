@@ -18,15 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
+from foodseg.progress import tqdm
 from foodseg.provenance import (
     file_hash,
     provenance,
-    read_lines,
     write_atomically,
     write_json,
     write_lines,
@@ -40,6 +39,8 @@ PRESET_FIELDS = (
     "name image_side prompt_template lora_rank lora_alpha learning_rate warmup_steps steps "
     "prompts_per_step group_size updates_per_rollout max_new_tokens groups_per_forward dtype"
 ).split()
+
+PHASES = ("rollout", "scoring", "update")
 
 
 def load_policy(preset: Preset) -> Mllm:
@@ -153,7 +154,7 @@ def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm) -> dict:
     mllm.save_adapter(partial)
     shutil.rmtree(folder / "adapter", ignore_errors=True)
     os.replace(partial, folder / "adapter")
-    seconds = sum(row[f"seconds_{phase}"] for row in rows for phase in SECONDS)
+    seconds = sum(row[f"seconds_{phase}"] for row in rows for phase in PHASES)
     result = config | {
         "steps": len(rows),
         "seconds": round(seconds, 1),
@@ -162,11 +163,3 @@ def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm) -> dict:
     }
     write_json(folder / "result.json", result)
     return result
-
-
-SECONDS = ("rollout", "scoring", "update")
-
-
-def read_log(path: Path) -> list[dict]:
-    """Rows of a run's log.jsonl."""
-    return read_lines(path)
