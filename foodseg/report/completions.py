@@ -1,0 +1,63 @@
+"""What a completion says, told to a reader: why it can't be segmented from, and tables of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from foodseg.data.references import Reference
+from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH, parse_answer
+from foodseg.rl.rewards import RewardThresholds, score_completion
+
+
+def why_unparsed(completion: str) -> str:
+    """Why `parse_answer` finds no references in a completion, "" if it finds some."""
+    answer = parse_answer(completion)
+    if answer.parsed:
+        return ""
+    if "<answer>" not in completion:
+        return "no <answer>"
+    if "</answer>" not in completion.partition("<answer>")[2]:
+        return "<answer> is never closed"
+    if answer.items is None:
+        return "not JSON"
+    if not isinstance(answer.items, list):
+        return "JSON, but no list"
+    if not answer.items:
+        return "an empty list"
+    return next((fault for item in answer.items if (fault := _item_fault(item))), "")
+
+
+def _item_fault(item) -> str:
+    if not isinstance(item, dict):
+        return "an item is no object"
+    for key, length in ((BOX_KEY, BOX_LENGTH), (POINT_KEY, POINT_LENGTH)):
+        if key not in item:
+            return f"an item has no {key}"
+        value = item[key]
+        if not isinstance(value, list) or len(value) != length:
+            return f"{key} is no list of {length}"
+        if not all(type(v) in (int, float) for v in value):
+            return f"{key} holds something that is no number"
+    return ""
+
+
+def count_faults(completions: Sequence[str]) -> pd.DataFrame:
+    """How many completions parse, and how many fail for which reason, most frequent first."""
+    counts = Counter(why_unparsed(text) or "parsed" for text in completions)
+    frame = pd.DataFrame(counts.most_common(), columns=["outcome", "completions"])
+    frame["share"] = (frame["completions"] / len(completions)).map("{:.0%}".format)
+    return frame.set_index("outcome")
+
+
+def score_table(
+    completions: Sequence[str], references: Sequence[Reference], thresholds: RewardThresholds
+) -> pd.DataFrame:
+    """Every reward term of each completion; the index is the completion."""
+    scores = [score_completion(text, references, thresholds) for text in completions]
+    columns = "thinking_format segmentation_format iou box_l1 point_l2 non_repeat total".split()
+    rows = [[getattr(score, column) for column in columns] for score in scores]
+    frame = pd.DataFrame(rows, columns=columns, index=pd.Index(completions, name="completion"))
+    return frame.round(3)

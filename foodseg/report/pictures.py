@@ -1,0 +1,163 @@
+"""Pictures of plates, masks and references, for the notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from scipy import ndimage
+
+from foodseg.data.references import Reference, mask_to_reference
+from foodseg.report.style import CYCLE, GREEN, VERMILION, new_figure, styled, without_axes
+
+Photo = Image.Image | np.ndarray
+Panel = tuple[Photo, Sequence[Reference], str]  # photo, its references, title
+
+
+@styled
+def contact_sheet(images: Sequence[Image.Image], columns: int = 6, width: float = 9.0) -> Figure:
+    """Photos side by side."""
+    rows = -(-len(images) // columns)
+    figure, axes = new_figure(rows, columns, width, width / columns * rows * 0.93)
+    for ax, image in zip(axes, images, strict=False):
+        ax.imshow(image)
+    without_axes(axes)
+    return figure
+
+
+def overlay(
+    image: Image.Image | np.ndarray, mask: np.ndarray, colour: str, opacity: float = 0.55
+) -> np.ndarray:
+    """The photo, uint8 (H, W, 3), with a boolean mask (H, W) tinted, outlined, and the rest dim."""
+    photo = np.asarray(image, dtype=float)
+    grey = photo.mean(axis=2, keepdims=True)
+    dim = 0.55 * photo + 0.3 * grey + 0.15 * 255
+    tinted = (1 - opacity) * photo + opacity * 255 * np.array(to_rgb(colour))
+    result = np.where(mask[..., None], tinted, dim)
+    edge = mask & ~ndimage.binary_erosion(mask, iterations=2)
+    result[edge] = 255 * np.array(to_rgb(colour))
+    return result.clip(0, 255).astype(np.uint8)
+
+
+@styled
+def class_mask_picture(
+    image: Image.Image, mask: np.ndarray, names: Mapping[int, str], width: float = 8.0
+) -> Figure:
+    """A photo beside its class-id mask (H, W), every class in a colour and with its name and id."""
+    figure, axes = new_figure(1, 2, width, width / 2 * image.height / image.width + 0.3)
+    colours = np.full((256, 3), 0.93)
+    classes = [int(label) for label in np.unique(mask) if label]
+    for label, colour in zip(classes, CYCLE * 15, strict=False):
+        colours[label] = to_rgb(colour)
+    axes[0].imshow(image)
+    axes[1].imshow(colours[mask])
+    for label in classes:
+        x, y = mask_to_reference(mask == label).point
+        text = f"{names[label]}\n{label}"
+        box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.85}
+        axes[1].text(x, y, text, ha="center", va="center", fontsize=8, bbox=box)
+    axes[0].set_title("the photo")
+    axes[1].set_title("its mask: one class id for each pixel")
+    without_axes(axes)
+    return figure
+
+
+def draw_references(ax, references: Sequence[Reference], colours: Sequence[str] = CYCLE) -> None:
+    """Boxes (inclusive pixels) and points over what `ax` shows."""
+    for reference, colour in zip(references, tuple(colours) * len(references), strict=False):
+        x1, y1, x2, y2 = reference.box
+        size = (x2 - x1 + 1, y2 - y1 + 1)
+        # An image's pixel (x, y) is drawn from x - 0.5 to x + 0.5.
+        corner = (x1 - 0.5, y1 - 0.5)
+        ax.add_patch(Rectangle(corner, *size, fill=False, ec="white", lw=3.2))
+        ax.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=1.8))
+        ax.plot(*reference.point, "o", ms=7, mfc=colour, mec="white", mew=1.4)
+
+
+@styled
+def references_picture(panels: Sequence[Panel], width: float = 9.0) -> Figure:
+    """Photos with their boxes and points."""
+    sizes = [np.shape(image)[:2] for image, _, _ in panels]
+    shape = max(height / width for height, width in sizes)
+    figure, axes = new_figure(1, len(panels), width, width / len(panels) * shape + 0.45)
+    for ax, (image, references, title) in zip(axes, panels, strict=True):
+        ax.imshow(image)
+        draw_references(ax, references)
+        ax.set_title(title)
+    without_axes(axes)
+    return figure
+
+
+@styled
+def toy_mask_picture(mask: np.ndarray, reference: Reference) -> Figure:
+    """A small boolean mask with every pixel's distance to the background, its box and its point."""
+    height, width = mask.shape
+    figure, (ax,) = new_figure(1, 1, 0.55 * width + 0.6, 0.55 * height + 0.6)
+    ax.imshow(np.where(mask, 0.75, 1.0), cmap="gray", vmin=0, vmax=1)
+    distance = ndimage.distance_transform_edt(mask)
+    for (y, x), value in np.ndenumerate(distance):
+        if value:
+            ax.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=9)
+    x1, y1, x2, y2 = reference.box
+    size = (x2 - x1 + 1, y2 - y1 + 1)
+    ax.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), *size, fill=False, ec=VERMILION, lw=2.5))
+    ax.plot(*reference.point, "o", ms=25, mfc="none", mec=GREEN, mew=2.5)
+    ax.set_xticks(range(width))
+    ax.set_yticks(range(height))
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.set_xlim(-0.6, width - 0.4)
+    ax.set_ylim(height - 0.4, -0.6)
+    return figure
+
+
+@styled
+def pixel_spaces_picture(
+    original: Image.Image,
+    reference: Reference,
+    model_image: Image.Image,
+    converted: Reference,
+    tokens_per_side: int,
+) -> Figure:
+    """One reference in both pixel spaces: the original photo, and the square that the MLLM sees.
+
+    The grid over the square shows its visual tokens.
+    """
+    figure, axes = new_figure(1, 2, 9.0, 4.2, width_ratios=(original.width, original.height))
+    for ax, image, ref in zip(axes, (original, model_image), (reference, converted), strict=True):
+        ax.imshow(image)
+        draw_references(ax, [ref], [VERMILION])
+        where = f"box {list(ref.box)}, point {list(ref.point)}"
+        ax.set_title(f"{image.width} x {image.height} pixels\n{where}")
+        for side in ("left", "bottom"):
+            ax.spines[side].set_visible(False)
+    lines = np.arange(tokens_per_side + 1) * model_image.width / tokens_per_side - 0.5
+    axes[1].hlines(lines, -0.5, model_image.width - 0.5, color="white", lw=0.7, alpha=0.8)
+    axes[1].vlines(lines, -0.5, model_image.height - 0.5, color="white", lw=0.7, alpha=0.8)
+    return figure
+
+
+@styled
+def masks_picture(
+    rows: Sequence[tuple[Image.Image, Sequence[Reference], np.ndarray, np.ndarray, str]],
+) -> Figure:
+    """Columns of photo with references, predicted mask, true mask; the text stands above.
+
+    Each entry: photo, references, predicted and true boolean mask (H, W), title.
+    """
+    figure, axes = new_figure(3, len(rows), 9.0, 9.0 / len(rows) * 2.85)
+    for i, (image, references, predicted, truth, title) in enumerate(rows):
+        column = axes[i :: len(rows)]
+        column[0].imshow(image)
+        draw_references(column[0], references)
+        column[0].set_title(title)
+        column[1].imshow(overlay(image, predicted, VERMILION))
+        column[2].imshow(overlay(image, truth, GREEN))
+        column[1].set_title("SAM2's mask" if i == 0 else "")
+        column[2].set_title("the true mask" if i == 0 else "")
+    without_axes(axes)
+    return figure

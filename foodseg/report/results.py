@@ -1,0 +1,181 @@
+"""The results table: what this run measured, with the paper's numbers in a column of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from foodseg.errors import DataError
+from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result, summarise
+from foodseg.evaluation.metrics import measure, sample_ious
+from foodseg.presets import Preset
+from foodseg.recipes import DAPO, GRPO, Recipe
+from foodseg.report.inputs import require
+from foodseg.report.paper import PAPER
+
+NOTEBOOKS = {
+    "base": "02_model_and_zero_shot",
+    "bound": "02_model_and_zero_shot",
+    "grpo": "04_train_grpo",
+    "dapo": "05_train_dapo",
+}
+BOUND_TITLE = "True boxes and points + SAM2 (bound)"
+
+
+def measured_table(results: Sequence[dict]) -> pd.DataFrame:
+    """Results as `evaluate` returns them, one row each, ready to read."""
+    rows = {
+        result["row"]: {
+            "questions": result["samples"],
+            "gIoU": _with_interval(result["giou"], result["giou_interval"]),
+            "cIoU": _with_interval(result["ciou"], result["ciou_interval"]),
+            "parsed": f"{result['parse_rate']:.0%}",
+            "food right": f"{result['foods_right']:.0%}",
+        }
+        for result in results
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("row")
+
+
+def seed_rows(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
+    """The names of a recipe's rows of predictions, one for each seed."""
+    return [f"{recipe.name}-seed{seed}" for seed in seeds]
+
+
+def read_predictions(preset: Preset, row: str) -> list[Prediction]:
+    """A row's predictions; DataError names the notebook that makes them if they are missing."""
+    folder = preset.predictions(row)
+    require(folder / "result.json", NOTEBOOKS[row.partition("-seed")[0]])
+    return load_predictions(folder)
+
+
+def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
+    """One row a method, raw numbers; the index is the method, NaN where there is none.
+
+    paper_*: as the paper reports them. giou, ciou, parse_rate, foods_right: the mean over seeds of
+    what this kit measured; *_sd: the standard deviation over seeds (Bessel's); *_low, *_high: a
+    95% bootstrap interval over questions, a question's seeds kept together.
+    """
+    rows_of = {
+        "base": ["base"],
+        "grpo": seed_rows(GRPO, seeds),
+        "dapo": seed_rows(DAPO, seeds),
+        "bound": ["bound"],
+    }
+    predictions = {
+        name: [read_predictions(preset, row) for row in rows] for name, rows in rows_of.items()
+    }
+    _check_same_questions(predictions)
+    measured = {name: summarise_seeds(runs) for name, runs in predictions.items()}
+    frame = {
+        line.method: {"paper_giou": line.giou, "paper_ciou": line.ciou}
+        | (measured[line.row] if line.row else {})
+        for line in PAPER
+    }
+    frame[BOUND_TITLE] = measured["bound"]
+    return pd.DataFrame.from_dict(frame, orient="index").rename_axis("method")
+
+
+def summarise_seeds(runs: Sequence[Sequence[Prediction]]) -> dict:
+    """Mean, spread and interval over the runs (seeds) of one method, each of all questions."""
+    summaries = pd.DataFrame([summarise(run) for run in runs])
+    intersections = np.array([[p.intersection for p in run] for run in runs])
+    unions = np.array([[p.union for p in run] for run in runs])
+    ious = np.array([sample_ious(i, u) for i, u in zip(intersections, unions, strict=True)])
+    # A question's seeds are not independent: they are drawn together, as one question.
+    intervals = {
+        "giou": measure(ious.mean(axis=0), np.ones(ious.shape[1])).giou_interval,
+        "ciou": measure(intersections.sum(axis=0), unions.sum(axis=0)).ciou_interval,
+    }
+    result = {"seeds": len(runs), "questions": ious.shape[1]}
+    for name, (low, high) in intervals.items():
+        result |= {
+            name: summaries[name].mean(),
+            f"{name}_sd": summaries[name].std() if len(runs) > 1 else np.nan,
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
+    return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
+
+
+def _check_same_questions(predictions: dict[str, list[list[Prediction]]]) -> None:
+    asked = {
+        (name, seed): [p.sample_id for p in run]
+        for name, runs in predictions.items()
+        for seed, run in enumerate(runs)
+    }
+    first = asked["base", 0]
+    for (name, seed), questions in asked.items():
+        if questions != first:
+            raise DataError(
+                f"predictions of {name} (run {seed}): they answer other questions than the base's; "
+                f"run notebook {NOTEBOOKS[name]} again."
+            )
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """`results_frame` as text: "0.46 ± 0.01 [0.42, 0.50]", and "–" where nothing was measured."""
+    columns = {
+        "paper: gIoU": frame["paper_giou"].map(_number),
+        "paper: cIoU": frame["paper_ciou"].map(_number),
+    }
+    for name, title in (("giou", "gIoU"), ("ciou", "cIoU")):
+        columns[f"measured: {title}"] = [_mean(row, name) for _, row in frame.iterrows()]
+        columns[f"{title}, 95%"] = [_interval(row, name) for _, row in frame.iterrows()]
+    columns["parsed"] = frame["parse_rate"].map(_percent)
+    columns["food right"] = frame["foods_right"].map(_percent)
+    columns["seeds"] = frame["seeds"].map(lambda n: "–" if np.isnan(n) else f"{n:.0f}")
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
+    """One row for each set of predictions: what made it, on what, and how long it took."""
+    rows = ["base", *seed_rows(GRPO, seeds), *seed_rows(DAPO, seeds), "bound"]
+    return pd.DataFrame.from_dict(
+        {row: _provenance(preset, row) for row in rows}, orient="index"
+    ).rename_axis("row")
+
+
+def _provenance(preset: Preset, row: str) -> dict:
+    evaluation = load_result(preset.predictions(row))
+    run = preset.predictions(row).parents[1] / row / "result.json"
+    training = json.loads(run.read_text()) if run.exists() else {}
+    return {
+        "steps": training.get("steps", 0),
+        "questions learnt from": training.get("samples", 0),
+        "seconds to train": training.get("seconds", 0),
+        "seconds to evaluate": evaluation["seconds"],
+        "adapter": training.get("adapter", "none"),
+        "commit": evaluation["commit"],
+        "device": evaluation["device"],
+        "torch": evaluation["versions"]["torch"],
+        "transformers": evaluation["versions"]["transformers"],
+    }
+
+
+def _with_interval(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.2f}"
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.0%}"
+
+
+def _mean(row: pd.Series, name: str) -> str:
+    if np.isnan(row[name]):
+        return "–"
+    spread = "" if np.isnan(row[f"{name}_sd"]) else f" ± {row[f'{name}_sd']:.3f}"
+    return f"{row[name]:.3f}{spread}"
+
+
+def _interval(row: pd.Series, name: str) -> str:
+    if np.isnan(row[name]):
+        return "–"
+    return f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}"

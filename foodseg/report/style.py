@@ -1,0 +1,95 @@
+"""One look for every picture: colours that colour-blind readers can tell apart, quiet axes.
+
+Pictures are `matplotlib.figure.Figure` objects made without pyplot, so nothing is global: a
+notebook shows one with `show(figure)` and writes one with `save(figure, path, ...)`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from IPython.display import DisplayHandle, Image, display
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, YELLOW, BLACK, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#222222", "#8A8A8A"
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+METHOD_COLOURS = {"base": GREY, "grpo": BLUE, "dapo": VERMILION, "bound": GREEN}
+TRUTH = GREEN
+
+SCREEN_DPI = 110
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#777777",
+    "axes.labelcolor": BLACK,
+    "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "grid.color": "#E6E6E6",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "mathtext.fontset": "dejavusans",
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "foodseg",
+}
+
+# Decorates every function that makes a figure, because titles read their style when they are set.
+styled = matplotlib.rc_context(STYLE)
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, width: float = 9.0, height: float = 3.0, **grid
+) -> tuple[Figure, Sequence]:
+    """A figure of `width` x `height` inches and its axes, flat, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **grid)
+    return figure, list(axes.flat)
+
+
+def without_axes(axes: Sequence) -> None:
+    """Hide ticks and frame, for photos."""
+    for ax in axes:
+        ax.set_axis_off()
+
+
+@styled
+def to_png(figure: Figure, dpi: int = SCREEN_DPI) -> bytes:
+    """The picture as PNG bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def show(figure: Figure) -> None:
+    """Show a picture below the cell."""
+    display(Image(to_png(figure)))
+
+
+def show_updatable(figure: Figure, handle: DisplayHandle | None = None) -> DisplayHandle:
+    """Show a picture, in the place of the one that `handle` shows if there is one."""
+    image = Image(to_png(figure))
+    if handle is None:
+        return display(image, display_id=True)
+    handle.update(image)
+    return handle
+
+
+@styled
+def save(figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: int = 150) -> None:
+    """Write the picture beside `path` in each format; the same picture gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Dates would make every run's files differ.
+    metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+    for suffix in formats:
+        figure.savefig(path.with_suffix(f".{suffix}"), dpi=dpi, metadata=metadata.get(suffix))
