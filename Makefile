@@ -1,0 +1,135 @@
+# Everything, from nothing: `make`. The other doors: `make help`.
+
+# A goal like build/smoke/04_train_grpo.ipynb names its preset by itself.
+PRESET ?= $(or $(word 2,$(subst /, ,$(filter build/%,$(MAKECMDGOALS)))),kitchen)
+SEEDS  ?= 0,1,2
+PYTHON ?= python3
+VENV   ?= .venv
+
+ifeq ($(filter smoke kitchen paper,$(PRESET)),)
+  $(error PRESET=$(PRESET) is unknown: use smoke, kitchen or paper)
+endif
+ifneq ($(words $(SEEDS)),1)
+  $(error SEEDS=$(SEEDS) is no list of seeds: write it as SEEDS=0,1,2, without spaces)
+endif
+
+# The two trainings run side by side, on one core each; `make -j1` has them one after the other.
+MAKEFLAGS += -j2
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# ---- Where things are --------------------------------------------------------------------------
+
+ENVIRONMENT := $(VENV)/.installed
+PY          := $(VENV)/bin/python
+BUILD       := build
+OUT         := $(BUILD)/$(PRESET)
+EXECUTED    := notebooks/executed
+# The rest as foodseg/presets.py has it.
+DATA_HOME       := $(FOODSEG_HOME:%=%/)
+DATASET         := $(DATA_HOME)datasets/$(PRESET)
+RUNS            := $(DATA_HOME)runs/$(PRESET)
+FIGURES_smoke   := $(DATA_HOME)build/smoke/figures
+FIGURES_kitchen := figures
+FIGURES_paper   := figures/paper
+FIGURES         := $(FIGURES_$(PRESET))
+
+01 := $(OUT)/01_build_foodreasonseg_single.ipynb
+02 := $(OUT)/02_model_and_zero_shot.ipynb
+03 := $(OUT)/03_rewards_and_objectives.ipynb
+04 := $(OUT)/04_train_grpo.ipynb
+05 := $(OUT)/05_train_dapo.ipynb
+06 := $(OUT)/06_results_table.ipynb
+07 := $(OUT)/07_segmentation_results.ipynb
+# The order in which they are started, where their inputs leave a choice: the longest first.
+NOTEBOOKS := $(01) $(03) $(04) $(05) $(02) $(06) $(07)
+
+export TOKENIZERS_PARALLELISM := false
+# Your own matplotlibrc plays no part in the figures.
+export MPLCONFIGDIR := $(abspath $(VENV))/matplotlib
+ifneq ($(PRESET),paper)
+  # The weights and the data of these presets come with the kit: nothing asks the network.
+  export HF_HUB_OFFLINE := 1
+endif
+
+# ---- The doors ---------------------------------------------------------------------------------
+
+.PHONY: all table figures test lab base clean help
+
+all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
+table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
+figures: $(07)     ## figures/segmentation_results.{png,pdf}, and only what they need
+
+test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
+	$(PY) -m pytest
+
+lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
+	$(PY) -m jupyterlab notebooks
+
+base: $(ENVIRONMENT)  ## make the shipped kitchen weights again, from nothing (hours)
+	$(PY) -m foodseg.models.kitchen_curriculum
+	$(PY) -m foodseg.models.kitchen_segmenter
+
+clean:                ## remove what smoke and kitchen left: build, data, runs (not the environment)
+	rm -rf $(sort $(BUILD)/smoke $(BUILD)/kitchen $(DATA_HOME)build/smoke)
+	rm -rf $(foreach folder,datasets runs,$(addprefix $(DATA_HOME)$(folder)/,smoke kitchen))
+
+help:                 ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@echo "Choose with PRESET=smoke|kitchen|paper and SEEDS=0,1,2, as in: make table PRESET=smoke SEEDS=0"
+
+# ---- The environment ---------------------------------------------------------------------------
+
+PIP := $(PY) -m pip install --quiet --no-cache-dir --disable-pip-version-check
+
+# Two steps, because sam2 is a source package that asks for torch to be built: with pip's usual
+# isolation torch would be downloaded twice. CUDA's libraries go first to halve the peak on disk.
+$(ENVIRONMENT): requirements.lock
+	$(info Installing the environment: about 3 GB to download and 6 GB on disk, a few minutes.)
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or later is needed; name one: make PYTHON=python3.12')"
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	sed -nE '/^(setuptools|nvidia-[a-z0-9-]+)==/,/# via/p' $< | $(PIP) --require-hashes --no-deps -r /dev/stdin
+	SAM2_BUILD_CUDA=0 $(PIP) --require-hashes --use-pep517 --no-build-isolation -r $<
+	$(PIP) --no-deps --no-build-isolation --editable .
+	$(PY) -c "import matplotlib.font_manager"
+	touch $@
+
+# ---- What depends on what ----------------------------------------------------------------------
+
+$(02) $(04) $(05): $(01)
+$(06): $(04) $(05) $(02)
+$(07): $(06)
+
+# The package's code that each step runs. The style of a picture is no reason to train again, so
+# foodseg/report counts for the last two only; how the shipped weights were made is `make base`.
+MODELS := $(filter-out foodseg/models/kitchen_%,$(wildcard foodseg/models/*.py)) \
+          $(wildcard foodseg/weights/*/*)
+$(01): $(wildcard foodseg/*.py foodseg/data/*.py)
+$(02) $(04) $(05): $(MODELS) $(wildcard foodseg/rl/*.py foodseg/evaluation/*.py)
+$(03): $(wildcard foodseg/rl/*.py)
+$(06) $(07): $(wildcard foodseg/report/*.py)
+
+# The stamp's name holds the seeds: other seeds, another stamp, and what uses them is run again.
+SEEDS_STAMP := $(OUT)/seeds-$(SEEDS)
+$(SEEDS_STAMP):
+	mkdir -p $(OUT) && rm -f $(OUT)/seeds-* && touch $@
+SEEDED := $(04) $(05) $(06) $(07)
+$(SEEDED): $(SEEDS_STAMP)
+$(SEEDED): PARAMETERS := SEEDS=$(SEEDS)
+
+# An executed notebook is up to date only as long as what it wrote is still there.
+again_without = $(if $(filter-out $(wildcard $2),$2),$(eval .PHONY: $1))
+comma := ,
+seeds := $(subst $(comma), ,$(SEEDS))
+$(call again_without,$(01),$(DATASET)/foodreasonseg_single_train.parquet)
+$(call again_without,$(01),$(DATASET)/foodreasonseg_single_test.parquet)
+$(call again_without,$(02),$(RUNS)/predictions/base/result.json)
+$(call again_without,$(04),$(seeds:%=$(RUNS)/grpo-seed%/result.json))
+$(call again_without,$(05),$(seeds:%=$(RUNS)/dapo-seed%/result.json))
+$(call again_without,$(06),$(addprefix $(FIGURES)/results_table.,md tex csv))
+$(call again_without,$(07),$(addprefix $(FIGURES)/segmentation_results.,png pdf))
+
+# A failed run is kept as X.failed.ipynb and leaves no X.ipynb, so it is not up to date.
+$(NOTEBOOKS): $(OUT)/%.ipynb: notebooks/%.ipynb $(ENVIRONMENT)
+	$(PY) -m foodseg.report.run_notebook $< $@ PRESET=$(PRESET) $(PARAMETERS)
+	$(if $(filter kitchen,$(PRESET)),mkdir -p $(EXECUTED) && cp $@ $(EXECUTED)/)
