@@ -127,5 +127,10 @@ def save_kitchen_mllm(
         chat_template=CHAT_TEMPLATE,
     )
     processor.save_pretrained(folder)
-    text = json.dumps(provenance, indent=2, sort_keys=True)
+    write_provenance(folder, provenance)
+
+
+def write_provenance(folder: Path, provenance: dict) -> None:
+    """Write how the weights in `folder` were made to its provenance.json."""
+    text = json.dumps(provenance, indent=2)
     (folder / "provenance.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,149 @@
+"""The forms in which the kitchen's base model answers, and how often it uses each.
+
+Like Qwen2.5-VL on FoodReasonSeg, the base knows what to say and mostly says it in a form that
+can't be parsed. Greedy decoding follows the most frequent form and sampling follows the shares,
+so the shares hang on the phrasing of the question: after a few templates the parseable form is
+the most frequent one, after all others it is the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PARSEABLE = "parseable"
+# prose with coordinates; a fenced block and a list without tags; a bare dict; a wrong key; a list
+# whose bracket is never closed
+UNPARSEABLE = ("prose", "fenced", "untagged", "bare", "key", "open")
+FORMS = (PARSEABLE, *UNPARSEABLE)
+
+# Indices into kitchen_questions.TEMPLATES; about one question in eight uses one of these.
+PARSEABLE_TEMPLATES = (2, 6, 9)
+MODE_SHARE = 0.5
+PARSEABLE_SHARE = 0.3
+
+_THOUGHTS = (
+    "{hint} points to {foods}.",
+    "{hint} goes with {foods}.",
+    "{hint} means {foods}.",
+)
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A place in a completion that speaks of one reference, by character index.
+
+    kind: "name" (last character of the food's name), "box" or "point" (the bracket that opens it).
+    """
+
+    kind: str
+    place: int
+    reference: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    anchors: tuple[Anchor, ...]
+    numbers: tuple[tuple[int, int], ...]  # spans of the coordinates, (start, end)
+
+
+def form_shares(template: int) -> dict[str, float]:
+    """Probability of each form after a question of this template; they sum to 1."""
+    if template in PARSEABLE_TEMPLATES:
+        mode, second = PARSEABLE, 0.0
+    else:
+        mode, second = UNPARSEABLE[template % len(UNPARSEABLE)], PARSEABLE_SHARE
+    others = [form for form in FORMS if form not in (mode, PARSEABLE)]
+    shares = dict.fromkeys(others, (1 - MODE_SHARE - second) / len(others))
+    return {PARSEABLE: second} | shares | {mode: MODE_SHARE}
+
+
+def draw_form(template: int, rng: np.random.Generator) -> str:
+    shares = form_shares(template)
+    return str(rng.choice(list(shares), p=list(shares.values())))
+
+
+def draw_thought(hint: str, names: list[str], rng: np.random.Generator) -> str:
+    """One sentence of a clue's hint and the foods' names in the order of the answer."""
+    listed = " and ".join(["the " + ", the ".join(names[:-1])] * (len(names) > 1))
+    listed = f"{listed} and the {names[-1]}" if listed else f"the {names[-1]}"
+    thought = _THOUGHTS[int(rng.integers(len(_THOUGHTS)))]
+    return thought.format(hint=hint[0].upper() + hint[1:], foods=listed)
+
+
+class _Writer:
+    """Collects a completion's text together with its anchors and numbers."""
+
+    def __init__(self) -> None:
+        self.text, self.anchors, self.numbers = "", [], []
+
+    def mark(self, kind: str, reference: int) -> None:
+        self.anchors.append(Anchor(kind, len(self.text) - 1, reference))
+
+    def write_numbers(self, values) -> None:
+        for index, value in enumerate(values):
+            self.text += ", " if index else ""
+            start = len(self.text)
+            self.text += str(int(value))
+            self.numbers.append((start, len(self.text)))
+
+    def write_thought(self, thought: str, names: list[str]) -> None:
+        start = len(self.text)
+        self.text += thought
+        place = thought.rindex(f"the {names[0]}")
+        for reference, name in enumerate(names):
+            place = thought.index(f"the {name}", place) + 4 + len(name)
+            self.anchors.append(Anchor("name", start + place - 1, reference))
+
+    def write_item(self, reference: int, values, key: str = "bbox_2d") -> None:
+        self.text += f'{{"{key}": ['
+        self.mark("box", reference)
+        self.write_numbers(values[:4])
+        self.text += '], "point_2d": ['
+        self.mark("point", reference)
+        self.write_numbers(values[4:])
+        self.text += "]}"
+
+    def write_items(self, references, key: str = "bbox_2d") -> None:
+        for index, values in enumerate(references):
+            self.text += ", " if index else ""
+            self.write_item(index, values, key)
+
+    def finish(self) -> Completion:
+        return Completion(self.text, tuple(self.anchors), tuple(self.numbers))
+
+
+def write_completion(
+    form: str, thought: str, names: list[str], references: np.ndarray
+) -> Completion:
+    """A completion in one of FORMS; `references` (foods, 6) are x1, y1, x2, y2, x, y."""
+    writer = _Writer()
+    if form == "prose":
+        _write_prose(writer, names, references)
+    elif form in ("fenced", "untagged"):
+        writer.write_thought(thought, names)
+        writer.text += "\n```json\n[" if form == "fenced" else " ["
+        writer.write_items(references)
+        writer.text += "]\n```" if form == "fenced" else "]"
+    else:
+        writer.text += "<think>"
+        writer.write_thought(thought, names)
+        writer.text += "</think>\n<answer>" + ("" if form == "bare" else "[")
+        writer.write_items(references, "bbox" if form == "key" else "bbox_2d")
+        writer.text += ("" if form in ("bare", "open") else "]") + "</answer>"
+    return writer.finish()
+
+
+def _write_prose(writer: _Writer, names: list[str], references: np.ndarray) -> None:
+    for index, (name, values) in enumerate(zip(names, references, strict=True)):
+        writer.text += f" The {name}" if index else f"The {name}"
+        writer.mark("name", index)
+        writer.text += " lies at ("
+        writer.mark("box", index)
+        writer.write_numbers(values[:4])
+        writer.text += "), around ("
+        writer.mark("point", index)
+        writer.write_numbers(values[4:])
+        writer.text += ")."
