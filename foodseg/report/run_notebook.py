@@ -28,25 +28,35 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 SECONDS_TO_START_A_KERNEL = 300
+SECONDS_BETWEEN_REPORTS = 20
 
 
 class _HeadingEngine(NBClientEngine):
-    """Papermill's engine, printing each heading as the run reaches it instead of a bar.
+    """Papermill's engine, printing headings and now and then the notebook's own progress bar.
 
-    Two notebooks may run side by side, and two bars on one line can't be read.
+    Two notebooks may run side by side, and two bars redrawn on one line can't be read.
     """
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, title, **options):
-        start = nb_man.cell_start
+        start, autosave = nb_man.cell_start, nb_man.autosave_cell
+        running, printed = {}, time.monotonic()
 
         def announce(cell, cell_index=None, **kwargs):
-            heading = _heading(cell)
-            if heading:
+            running["cell"] = cell
+            if heading := _heading(cell):
                 print(f"{title}: {heading}", flush=True)
             start(cell, cell_index, **kwargs)
 
-        nb_man.cell_start = announce
+        def report():  # called after every message of the kernel
+            nonlocal printed
+            autosave()
+            if time.monotonic() - printed > SECONDS_BETWEEN_REPORTS:
+                printed = time.monotonic()
+                if bar := _last_bar(running["cell"]):
+                    print(f"{title}: {bar}", flush=True)
+
+        nb_man.cell_start, nb_man.autosave_cell = announce, report
         return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
 
@@ -59,6 +69,12 @@ def _heading(cell) -> str:
         return ""
     lines = (line for line in cell.source.splitlines() if line.startswith("#"))
     return next(lines, "").lstrip("# ").strip()
+
+
+def _last_bar(cell) -> str:
+    """The latest state of the last progress bar among a cell's outputs; empty if it has none."""
+    texts = (output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", []))
+    return next((text for text in reversed(list(texts)) if "%|" in text), "").strip()
 
 
 def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None:

@@ -1,0 +1,288 @@
+"""The Makefile's rules with stand-ins for the notebooks, and the lock file as it stands.
+
+A stand-in for the environment's Python takes the runner's place: it notes what it was asked to
+run, and leaves the files that the notebook would leave. No kernel starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+NAMES = (
+    "01_build_foodreasonseg_single",
+    "02_model_and_zero_shot",
+    "03_rewards_and_objectives",
+    "04_train_grpo",
+    "05_train_dapo",
+    "06_results_table",
+    "07_segmentation_results",
+)
+RUNNER = """#!{python}
+import sys, time
+from pathlib import Path
+
+project = Path({project!r})
+with (project / "log").open("a") as log:
+    if sys.argv[2] != "foodseg.report.run_notebook":
+        log.write(" ".join(sys.argv[1:]) + chr(10))
+        sys.exit()
+    source, target = Path(sys.argv[3]), Path(sys.argv[4])
+    log.write(source.stem[:2] + chr(10))
+values = dict(text.split("=") for text in sys.argv[5:])
+preset, seeds = values["PRESET"], values.get("SEEDS", "").split(",")
+if (project / "side_by_side").exists() and source.stem[:2] in ("04", "05"):
+    (project / source.stem[:2]).touch()
+    deadline = time.time() + 20
+    while not ((project / "04").exists() and (project / "05").exists()):
+        time.sleep(0.01)
+        if time.time() > deadline:
+            sys.exit("the other training did not start")
+target.parent.mkdir(parents=True, exist_ok=True)
+if (project / "fail").exists() and (project / "fail").read_text() == source.stem[:2]:
+    target.unlink(missing_ok=True)
+    target.with_suffix(".failed.ipynb").touch()
+    sys.exit(1)
+runs = "runs/" + preset
+figures = {{"kitchen": "figures", "smoke": "build/smoke/figures"}}[preset]
+products = {{
+    "01": [f"datasets/{{preset}}/foodreasonseg_single_{{s}}.parquet" for s in ("train", "test")],
+    "02": [f"{{runs}}/predictions/base/result.json"],
+    "04": [f"{{runs}}/predictions/grpo-seed{{seed}}/result.json" for seed in seeds],
+    "05": [f"{{runs}}/predictions/dapo-seed{{seed}}/result.json" for seed in seeds],
+    "06": [f"{{figures}}/results_table.{{kind}}" for kind in ("md", "tex", "csv")],
+    "07": [f"{{figures}}/segmentation_results.{{kind}}" for kind in ("png", "pdf")],
+}}
+for path in products.get(source.stem[:2], []):
+    (project / path).parent.mkdir(parents=True, exist_ok=True)
+    (project / path).touch()
+target.touch()
+"""
+
+
+class Project:
+    """A checkout with the real Makefile, empty notebooks and the stand-in."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        for path in ("rl/a.py", "models/mllm.py", "report/a.py", "weights/kitchen_mllm/a"):
+            self.write(f"foodseg/{path}")
+        for name in NAMES:
+            self.write(f"notebooks/{name}.ipynb")
+        self.write("requirements.lock", "setuptools==1 \\\n    --hash=sha256:0\n    # via torch\n")
+        shutil.copy(PROJECT / "Makefile", root)
+        code = RUNNER.format(python=sys.executable, project=str(root))
+        for program in ("python", "pip"):
+            self.write(f".venv/bin/{program}", code)
+            (root / ".venv/bin" / program).chmod(stat.S_IRWXU)
+        self.write(".venv/.installed")
+
+    def write(self, path: str, text: str = "") -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess:
+        # A make that runs these tests must not pass its own flags and variables on.
+        ours = ("MAKE", "MFLAGS", "PRESET", "SEEDS", "VENV", "FOODSEG_HOME")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        command = ["make", *arguments]
+        return subprocess.run(
+            command, cwd=self.root, env=environment, text=True, capture_output=True, timeout=60
+        )
+
+    def ran(self, *arguments: str) -> list[str]:
+        """Numbers of the notebooks that this make ran, in order; it must succeed."""
+        before = len(self.log())
+        done = self.make(*arguments)
+        assert done.returncode == 0, done.stderr
+        return self.log()[before:]
+
+    def log(self) -> list[str]:
+        path = self.root / "log"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path)
+
+
+def test_make_runs_each_notebook_once_and_after_its_inputs(project):
+    order = project.ran()
+    assert sorted(order) == ["01", "02", "03", "04", "05", "06", "07"]
+    for before, after in ("12", "14", "15", "26", "46", "56", "67"):
+        assert order.index(f"0{before}") < order.index(f"0{after}")
+    copies = sorted(path.stem for path in (project.root / "notebooks/executed").iterdir())
+    assert copies == sorted(NAMES)
+
+
+def test_a_second_make_has_nothing_to_do(project):
+    project.ran()
+    started = time.monotonic()
+    again = project.make()
+    assert time.monotonic() - started < 1
+    assert "Nothing to be done" in again.stdout and len(project.log()) == 7
+
+
+def test_the_two_trainings_run_side_by_side(project):
+    project.write("side_by_side")
+    assert sorted(project.ran()) == sorted(name[:2] for name in NAMES)
+
+
+def test_a_fresh_clone_runs_all_although_results_are_committed(project):
+    for path in ("figures/results_table.md", "notebooks/executed/01_x.ipynb"):
+        project.write(path)
+        future = time.time() + 1000
+        os.utime(project.root / path, (future, future))
+    assert len(project.ran()) == 7
+
+
+def test_a_failure_stops_what_depends_on_it_and_is_tried_again(project):
+    project.write("fail", "05")
+    failed = project.make()
+    assert failed.returncode != 0
+    assert not {"06", "07"} & set(project.log())
+    assert (project.root / "build/kitchen/05_train_dapo.failed.ipynb").exists()
+    assert not (project.root / "build/kitchen/05_train_dapo.ipynb").exists()
+    assert not (project.root / "notebooks/executed/05_train_dapo.ipynb").exists()
+    (project.root / "fail").unlink()
+    rest = project.ran()
+    assert rest[-2:] == ["06", "07"] and "05" in rest and not {"01", "04"} & set(rest)
+
+
+def test_table_and_figures_run_only_what_they_need(project):
+    assert sorted(project.ran("table")) == ["01", "02", "04", "05", "06"]
+    assert project.ran("figures") == ["07"]
+    assert project.ran() == ["03"]
+
+
+def test_other_seeds_run_again_what_uses_them(project):
+    project.ran()
+    assert sorted(project.ran("SEEDS=0")) == ["04", "05", "06", "07"]
+    assert project.ran("SEEDS=0") == []
+    assert sorted(project.ran()) == ["04", "05", "06", "07"]
+
+
+def test_presets_are_kept_apart(project):
+    project.ran("PRESET=smoke", "table")
+    assert not (project.root / "notebooks/executed").exists()
+    assert not (project.root / "figures").exists()
+    assert len(project.ran()) == 7
+    assert project.ran("PRESET=smoke", "table") == []
+
+
+def test_a_goal_in_the_build_folder_names_its_preset(project):
+    assert project.ran(f"build/smoke/{NAMES[3]}.ipynb") == ["01", "04"]
+    assert (project.root / f"build/smoke/{NAMES[3]}.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "again"),
+    [
+        ("notebooks/07_segmentation_results.ipynb", ["07"]),
+        ("foodseg/report/a.py", ["06", "07"]),
+        ("foodseg/rl/a.py", ["02", "03", "04", "05", "06", "07"]),
+        ("foodseg/weights/kitchen_mllm/a", ["02", "04", "05", "06", "07"]),
+        ("README.md", []),
+    ],
+)
+def test_a_change_runs_again_what_depends_on_it(project, path, again):
+    project.ran()
+    project.write(path, "changed")
+    assert sorted(project.ran()) == again
+
+
+@pytest.mark.parametrize(
+    ("path", "again"),
+    [
+        ("figures/results_table.csv", ["06", "07"]),
+        ("figures/segmentation_results.pdf", ["07"]),
+        ("runs/kitchen/predictions/grpo-seed1/result.json", ["04", "06", "07"]),
+    ],
+)
+def test_a_deleted_product_is_made_again(project, path, again):
+    project.ran()
+    (project.root / path).unlink()
+    assert project.ran() == again
+    assert project.ran() == []
+
+
+def test_clean_leaves_the_environment_and_the_paper_preset(project):
+    project.ran()
+    for path in ("runs/paper/x", "datasets/paper/x", "build/paper/x"):
+        project.write(path)
+    project.ran("clean")
+    left = {path.relative_to(project.root).as_posix() for path in project.root.glob("*/*")}
+    assert {"runs/paper", "datasets/paper", "build/paper", ".venv/.installed"} <= left
+    assert not {"runs/kitchen", "datasets/kitchen", "build/kitchen"} & left
+
+
+def test_a_dry_run_reads_as_a_list_of_steps(project):
+    (project.root / ".venv/.installed").unlink()
+    lines = project.make("-n").stdout.splitlines()
+    steps = [line for line in lines if "run_notebook" in line]
+    assert len(steps) == 7 and len(lines) <= 26
+    assert max(map(len, lines)) < 220
+    assert project.log() == []
+
+
+def test_the_environment_is_installed_once_and_again_when_the_lock_changes(project):
+    installed = ["-m pip install"] * 3 + ["-c import matplotlib.font_manager"]
+    (project.root / ".venv/.installed").unlink()
+    steps = [line.split(" --")[0] for line in project.ran(".venv/.installed")]
+    assert steps == installed
+    assert project.ran(".venv/.installed") == []
+    project.write("requirements.lock", "")
+    assert len(project.ran(".venv/.installed")) == len(installed)
+
+
+def test_an_old_python_is_refused_in_one_sentence(project):
+    shutil.rmtree(project.root / ".venv")
+    old = f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10, 1); $2"\n'
+    project.write("old", old)
+    (project.root / "old").chmod(stat.S_IRWXU)
+    refused = project.make("PYTHON=./old")
+    assert refused.returncode != 0 and "Python 3.11 or later is needed" in refused.stderr
+    assert "Traceback" not in refused.stderr and not (project.root / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"), [("PRESET=lunch", "smoke, kitchen or paper"), ("SEEDS=0 1", "0,1,2")]
+)
+def test_a_bad_choice_is_refused_in_one_sentence(project, argument, sentence):
+    refused = project.make(argument)
+    assert refused.returncode != 0 and sentence in refused.stderr and project.log() == []
+
+
+def test_help_names_every_door(project):
+    text = project.make("help").stdout
+    doors = ("all", "table", "figures", "test", "lab", "base", "clean", "help")
+    assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
+
+
+def test_ci_runs_the_readmes_test_command():
+    script = (PROJECT / ".ci/run").read_text()
+    assert os.access(PROJECT / ".ci/run", os.X_OK)
+    assert script.splitlines()[-1] == "exec make test"
+
+
+def test_the_lock_holds_every_dependency_with_hashes_and_nothing_else():
+    text = (PROJECT / "requirements.lock").read_text()
+    kept = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    requirements = kept.replace("\\\n", " ").splitlines()
+    for line in requirements:
+        assert re.match(r"[a-z0-9-]+==[^ ;]+( ;[^\\]+?)? +(--hash=sha256:[0-9a-f]{64} *)+$", line)
+    assert not re.search(r"https?:|file:|index|find-links", kept)
+    locked = {line.split("==")[0] for line in requirements}
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.split(r"[<>=]", name)[0] for name in declared} <= locked

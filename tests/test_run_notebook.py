@@ -1,0 +1,90 @@
+"""The runner leaves a whole result or none, and runs the kernel that it should."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from foodseg.report.run_notebook import main, run_notebook
+
+
+def write(path: Path, *sources: str) -> Path:
+    """A notebook with a heading, a parameters cell and these code cells."""
+    heading = nbformat.v4.new_markdown_cell("# Rollout\nSome words.")
+    parameters = nbformat.v4.new_code_cell('PRESET = "kitchen"  # which\nSEEDS = "0,1"')
+    parameters.metadata["tags"] = ["parameters"]
+    code = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=[heading, parameters, *code]), path)
+    return path
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_parameters_folder_and_interpreter_are_the_ones_asked_for(tmp_path, capsys):
+    source = write(
+        tmp_path / "toy.ipynb",
+        "import json, os, sys",
+        "print(json.dumps([PRESET, SEEDS, sys.executable, os.getcwd()]))",
+    )
+    assert main([str(source), str(tmp_path / "out" / "toy.ipynb"), "PRESET=smoke", "SEEDS=0"]) == 0
+    assert left(tmp_path / "out") == ["toy.ipynb"]
+    executed = nbformat.read(tmp_path / "out" / "toy.ipynb", as_version=4)
+    said = json.loads(executed.cells[-1].outputs[0].text)
+    assert said == ["smoke", "0", sys.executable, str(tmp_path)]
+    assert "toy: Rollout" in capsys.readouterr().out
+
+
+def test_the_notebooks_own_progress_bar_is_told_now_and_then(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("foodseg.report.run_notebook.SECONDS_BETWEEN_REPORTS", 0)
+    bar = "from IPython.display import display\ndisplay({'text/plain': 'GRPO: 40%|##'}, raw=True)"
+    assert main([str(write(tmp_path / "toy.ipynb", bar)), str(tmp_path / "out.ipynb")]) == 0
+    assert "toy: GRPO: 40%|##" in capsys.readouterr().out
+
+
+def test_a_failed_run_is_kept_apart_and_replaces_an_older_result(tmp_path, capsys):
+    source = write(tmp_path / "toy.ipynb", "print('so far')", "1 / 0", "print('never')")
+    target = tmp_path / "out" / "toy.ipynb"
+    target.parent.mkdir()
+    target.write_text("an older result")
+    assert main([str(source), str(target)]) == 1
+    assert left(target.parent) == ["toy.failed.ipynb"]
+    text = target.with_suffix(".failed.ipynb").read_text()
+    assert "so far" in text and "ZeroDivisionError" in text
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: division by zero" in said and "toy.failed.ipynb" in said
+    write(source, "print('mended')")
+    assert main([str(source), str(target)]) == 0
+    assert left(target.parent) == ["toy.ipynb"]
+
+
+def test_a_run_that_is_killed_leaves_no_result(tmp_path):
+    source = write(
+        tmp_path / "toy.ipynb",
+        "import time",
+        "open('ready', 'w').close()\ntime.sleep(60)",
+    )
+    target = tmp_path / "out" / "toy.ipynb"
+    command = [sys.executable, "-m", "foodseg.report.run_notebook", str(source), str(target)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            if (tmp_path / "ready").exists():
+                break
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.1)
+        process.terminate()
+        assert process.wait(30) != 0
+    assert left(target.parent) == ["toy.failed.ipynb"]
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path):
+    source = write(tmp_path / "toy.ipynb")
+    with pytest.raises(ValueError, match="has no parameter SEED; .* sets PRESET, SEEDS"):
+        run_notebook(source, tmp_path / "out" / "toy.ipynb", {"SEED": "0"})
+    assert not (tmp_path / "out").exists()
