@@ -17,7 +17,8 @@ class NotebookBar(terminal_tqdm):
 
     def __init__(self, *args, **kwargs):
         # tqdm ends a bar with a line break on its file, which would be an empty output here.
-        super().__init__(*args, **{"file": io.StringIO(), "mininterval": 0.5} | kwargs)
+        quiet = {"file": io.StringIO(), "ascii": False, "mininterval": 0.5}
+        super().__init__(*args, **quiet | kwargs)
 
     @staticmethod
     def status_printer(file):

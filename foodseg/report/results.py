@@ -179,3 +179,37 @@ def _interval(row: pd.Series, name: str) -> str:
     if np.isnan(row[name]):
         return "–"
     return f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}"
+
+
+def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+    """giou and ciou of every single training: metric -> method -> one value a seed."""
+    return {
+        metric: {
+            recipe.title: [
+                load_result(preset.predictions(row))[metric] for row in seed_rows(recipe, seeds)
+            ]
+            for recipe in (GRPO, DAPO)
+        }
+        for metric in ("giou", "ciou")
+    }
+
+
+def caption(preset: Preset) -> str:
+    """What a reader must know before comparing numbers."""
+    if preset.train_plates:
+        return (
+            f"Preset {preset.name}: drawn plates, a model of a few million parameters. "
+            "Measured numbers are not comparable with the paper's."
+        )
+    return f"Preset {preset.name}: FoodReasonSeg-Single, {preset.mllm}."
+
+
+NOTES = """\
+* **paper** columns: as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. **measured**:
+  this run.
+* GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over
+  questions, a question's seeds kept together.
+* LISA and FoodLMM were not measured here. FoodLMM's own score reads its masks at the ground-truth
+  answer's `[SEG]` positions, which is another protocol than generate-then-segment.
+* An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
+  the last step's."""

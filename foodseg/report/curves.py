@@ -1,0 +1,139 @@
+"""Training curves, drawn from log.jsonl and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import DisplayHandle
+from matplotlib.figure import Figure
+
+from foodseg.provenance import read_lines
+from foodseg.report.style import CYCLE, METHOD_COLOURS, new_figure, show_updatable, styled
+
+PHASES = ("rollout", "scoring", "update")
+# Panel title -> the log's columns in it, with their labels.
+LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
+    "reward": {
+        "reward_total": "total (of 7)",
+        "reward_thinking_format": "thinking format (of 1)",
+        "reward_segmentation_format": "segmentation format (of 2)",
+        "reward_accuracy": "accuracy (of 3)",
+    },
+    "share of": {
+        "parse_rate": "completions that parse",
+        "zero_variance": "groups without signal",
+        "ended": "completions that end",
+    },
+    "clipped tokens": {
+        "clip_low_fraction": "below",
+        "clip_high_fraction": "above",
+    },
+    "policy": {"entropy": "entropy (nats)", "kl": "KL to the base (k3)"},
+}
+
+
+class LiveCurves:
+    """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`.
+
+    Called with the path of log.jsonl after each step. `finish(path)` draws the last state, also of
+    a run that was finished before.
+    """
+
+    def __init__(self, title: str = "", every: int = 10) -> None:
+        self.title, self.every, self.calls = title, every, 0
+        self.handle: DisplayHandle | None = None
+
+    def __call__(self, log: Path) -> None:
+        if self.calls % self.every == 0:
+            self.finish(log)
+        self.calls += 1
+
+    def finish(self, log: Path) -> None:
+        """Draw the log as it is now."""
+        figure = run_curves(pd.DataFrame(read_lines(log)), self.title)
+        self.handle = show_updatable(figure, self.handle)
+
+
+def read_logs(folders: Sequence[Path]) -> list[pd.DataFrame]:
+    """The logs of several runs."""
+    return [pd.DataFrame(read_lines(folder / "log.jsonl")) for folder in folders]
+
+
+@styled
+def run_curves(log: pd.DataFrame, title: str = "") -> Figure:
+    """One run: its rewards, shares, clipping and policy over the steps."""
+    figure, axes = new_figure(1, len(LIVE_PANELS), 11.0, 2.5)
+    for ax, (panel, columns) in zip(axes, LIVE_PANELS.items(), strict=True):
+        for (column, label), colour in zip(columns.items(), CYCLE, strict=False):
+            _curve(ax, log["step"], log[column], colour, label)
+        ax.set_title(panel)
+        ax.set_xlabel("step")
+        ax.set_ylim(bottom=0)
+        ax.grid(True)
+        ax.legend(loc="best", fontsize=7, handlelength=1.2)
+    figure.suptitle(title, fontsize=10, ha="left", x=0.01)
+    return figure
+
+
+def smooth(values: pd.Series, window: int = 9) -> pd.Series:
+    """Centred moving average, shorter at both ends."""
+    return values.rolling(window, center=True, min_periods=1).mean()
+
+
+def _curve(ax, steps: pd.Series, values: pd.Series, colour: str, label: str | None) -> None:
+    if len(values) > 20:
+        ax.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
+        values = smooth(values)
+    marker = "o" if len(values) == 1 else None
+    ax.plot(steps, values, color=colour, lw=1.6, label=label, marker=marker, ms=3)
+
+
+@styled
+def compare_curves(
+    methods: Mapping[str, tuple[str, Sequence[pd.DataFrame]]],
+    panels: Mapping[str, str],
+    width: float = 9.0,
+) -> Figure:
+    """Several methods over the steps: the mean over seeds, and the band from lowest to highest.
+
+    methods: row name -> (title, the logs of its seeds); panels: the log's column -> panel title.
+    """
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(rows, columns, width, 2.4 * rows)
+    for ax, (column, title) in zip(axes, panels.items(), strict=False):
+        for name, (label, logs) in methods.items():
+            seeds = pd.concat([smooth(log.set_index("step")[column]) for log in logs], axis=1)
+            colour = METHOD_COLOURS.get(name, CYCLE[0])
+            ax.plot(seeds.index, seeds.mean(axis=1), color=colour, lw=1.8, label=label)
+            ax.fill_between(
+                seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.18, lw=0
+            )
+        ax.set_title(title)
+        ax.set_xlabel("step")
+        ax.grid(True)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    axes[0].legend(loc="best")
+    return figure
+
+
+def phase_seconds(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Seconds of each run by phase of a step; index: run."""
+    rows = {
+        run: {phase: log[f"seconds_{phase}"].sum() for phase in PHASES} | {"steps": len(log)}
+        for run, log in logs.items()
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame["total"] = frame[list(PHASES)].sum(axis=1)
+    frame["per step"] = frame["total"] / frame["steps"]
+    return frame[[*PHASES, "total", "steps", "per step"]].round(2).rename_axis("run")
+
+
+def example_completions(log: pd.DataFrame, count: int = 4) -> pd.DataFrame:
+    """The logged question and completion of steps spread over the run, first and last included."""
+    chosen = np.unique(np.linspace(0, len(log) - 1, count).round().astype(int))
+    return log.iloc[chosen][["step", "question", "completion", "reward_total"]]
