@@ -128,6 +128,7 @@ def build_sam2(config: SegmenterConfig) -> SAM2Base:
         iou_prediction_use_sigmoid=True,
         pred_obj_scores=config.pred_obj_scores,
         pred_obj_scores_mlp=config.pred_obj_scores,
+        use_multimask_token_for_obj_ptr=True,
     )
     # SAM2Base always makes these two; only its video path reads them.
     del model.maskmem_tpos_enc, model.no_mem_pos_enc
@@ -144,19 +145,20 @@ def encode_pixels(model: SAM2Base, pixels: Tensor) -> tuple[Tensor, tuple[Tensor
 
 def decode_prompts(
     model: SAM2Base, features: Tensor, high_resolution: tuple[Tensor, Tensor], corners: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Answer N prompts in one decoder call.
 
     `corners` is (N, 3, 2): top left and bottom right of the box, then the point, as (x, y) in
     pixels of the model image. The features belong to one image (first dimension 1) that all
     prompts share, or are given once for each prompt (N). Returns the logits of the three masks,
-    (N, 3, s/4, s/4), and their predicted IoU, (N, 3), in 0..1.
+    (N, 3, s/4, s/4), their predicted IoU, (N, 3), in 0..1, and the tokens that made them,
+    (N, 3, C).
     """
     labels = torch.tensor(_PROMPT_LABELS, dtype=torch.int32, device=corners.device)
     sparse, dense = model.sam_prompt_encoder(
         points=(corners, labels.expand(len(corners), -1)), boxes=None, masks=None
     )
-    logits, ious, _, _ = model.sam_mask_decoder(
+    logits, ious, tokens, _ = model.sam_mask_decoder(
         image_embeddings=features,
         image_pe=model.sam_prompt_encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse,
@@ -165,7 +167,7 @@ def decode_prompts(
         repeat_image=len(features) == 1,
         high_res_features=list(high_resolution),
     )
-    return logits, ious
+    return logits, ious, tokens
 
 
 def to_model_pixels(image: np.ndarray | Image.Image, side: int) -> Tensor:
@@ -269,7 +271,7 @@ class Segmenter:
         if not references:
             return np.zeros((0, height, width), dtype=bool)
         corners = scale_prompts(references, embedding.size, self.config.image_size)
-        logits, ious = decode_prompts(
+        logits, ious, _ = decode_prompts(
             self.model, embedding.features, embedding.high_resolution, corners.to(self.device)
         )
         best = logits[torch.arange(len(logits)), ious.argmax(dim=1)]

@@ -1,0 +1,329 @@
+"""The kitchen SAM2: its configuration, its shipped weights, and how they were trained.
+
+`python -m foodseg.models.kitchen_segmenter` rebuilds the weights from nothing, on one CPU core.
+
+Trained from random weights on prompts alone, a SAM2 of this size stays at IoU 0.2 to 0.4, because
+its mask decoder does not find the place that a prompt points at. Three things cure that:
+1. dense targets first: the image encoder learns which food every cell shows;
+2. a decoder that starts out looking where it is told (`settle`): the encoder's features have grown
+   to several times the size of the positional encoding and drown it, so they are scaled down, and
+   the projections of the cross-attentions are set to compare positions;
+3. an auxiliary loss by which each mask token must name the food it was asked for.
+References are exact at first and later as wrong as a language model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from foodseg.data.kitchen_plates import DRAWING_VERSION, draw_plate
+from foodseg.data.references import Reference
+from foodseg.models.kitchen_segmenter_plates import (
+    CLASSES,
+    PlateTensors,
+    cached_training_plates,
+    class_shares,
+    flip,
+    jitter,
+    plate_references,
+)
+from foodseg.models.segmenter import (
+    Segmenter,
+    SegmenterConfig,
+    build_sam2,
+    decode_prompts,
+    encode_pixels,
+    normalise,
+    scale_prompts,
+)
+
+KITCHEN_SAM2 = SegmenterConfig(
+    image_size=192,
+    embed_dim=24,
+    stages=(1, 2, 3, 1),
+    global_att_blocks=(4,),
+    window_spec=(8, 4, 12, 6),
+    neck_dim=96,
+    fpn_top_down_levels=(0, 1, 2, 3),  # shallow stages are weak here: give them the deep ones
+    pred_obj_scores=False,
+)
+KITCHEN_SAM2_FOLDER = Path(__file__).resolve().parents[1] / "weights" / "kitchen_sam2"
+
+# The kitchen's own plates have other seeds, so no training or test picture is seen here.
+TRAINING_SEEDS = 10_000_000
+VALIDATION_SEEDS = 20_000_000
+CHECKPOINT_EVERY = 200  # steps
+
+
+def load_kitchen_segmenter(device: torch.device | str = "cpu") -> Segmenter:
+    """The shipped kitchen SAM2, in float32."""
+    return Segmenter.load(KITCHEN_SAM2_FOLDER / "model.safetensors", KITCHEN_SAM2, device)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the shipped weights are trained; everything random derives from `seed`."""
+
+    seed: int = 0
+    plates: int = 3000
+    batch: int = 16  # plates, about 55 prompts
+    dense_steps: int = 300
+    prompt_steps: int = 1800
+    encoder_rate: float = 1e-3
+    decoder_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: int = 30
+    exact_until: float = 0.3  # share of the prompt steps after which references get worse
+    worst_from: float = 0.5  # and from which on they are as wrong as they will be
+
+
+class TrainingHeads(nn.Module):
+    """Linear readers of the dense and auxiliary targets; thrown away after training."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.cells = nn.Sequential(
+            nn.Conv2d(dim + dim // 8 + dim // 4, 64, 1), nn.GELU(), nn.Conv2d(64, CLASSES, 1)
+        )
+        self.tokens = nn.Linear(dim, CLASSES)
+
+    def read_cells(self, features: Tensor, high_resolution: tuple[Tensor, Tensor]) -> Tensor:
+        """Class logits (B, CLASSES, s/4, s/4) from exactly what the mask decoder is given."""
+        finest, finer = high_resolution
+        size = finest.shape[-2:]
+        levels = [F.interpolate(f, size, mode="bilinear") for f in (finer, features)]
+        return self.cells(torch.cat([finest, *levels], dim=1))
+
+
+def settle(model: SAM2Base, heads: TrainingHeads, images: Tensor, gain: float = 2.5) -> None:
+    """Prepare the mask decoder, between the dense stage and the prompts (see the module's text).
+
+    The features shrink to standard deviation 0.5, which the dense head makes up for. Each
+    attention head compares the sine and cosine of a few frequencies of the positional encoding,
+    so that its logit is largest where query and key are at the same place.
+    """
+    with torch.no_grad():
+        spread = encode_pixels(model, normalise(images.float() / 255))[0].std()
+        prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+        linear = [*model.image_encoder.neck.convs.parameters(), model.no_mem_embed]
+        for parameter in (*linear, decoder.conv_s0.bias, decoder.conv_s1.bias):
+            parameter.mul_(0.5 / spread)
+        heads.cells[0].weight.div_(0.5 / spread)
+        for embedding in (*prompts.point_embeddings, prompts.not_a_point_embed):
+            embedding.weight.mul_(0.1)
+        prompts.no_mask_embed.weight.zero_()
+        decoder.mask_tokens.weight.mul_(0.3)
+        decoder.iou_token.weight.mul_(0.3)
+        frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix.norm(dim=0).argsort()
+        coarse, fine = frequencies.chunk(2)
+        for layer in decoder.transformer.layers:
+            _compare_positions(layer.cross_attn_token_to_image, fine, len(frequencies), gain)
+            _compare_positions(layer.cross_attn_image_to_token, coarse, len(frequencies), gain)
+        _compare_positions(
+            decoder.transformer.final_attn_token_to_image, fine, len(frequencies), gain
+        )
+
+
+def _compare_positions(attention: nn.Module, chosen: Tensor, total: int, gain: float) -> None:
+    # SAM's positional encoding is (sines, cosines); its head dimension is even here, so the two
+    # rows that belong to one frequency stay in one head.
+    chosen = chosen[torch.randperm(len(chosen))]
+    rows = 2 * torch.arange(len(chosen))
+    selection = torch.zeros_like(attention.q_proj.weight)
+    selection[rows, chosen] = gain
+    selection[rows + 1, chosen + total] = gain
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight.mul_(0.1).add_(selection)
+        projection.bias.zero_()
+
+
+def prompt_loss(logits: Tensor, ious: Tensor, target: Tensor) -> Tensor:
+    """Loss of N prompts: logits (N, 3, h, w), predicted IoU (N, 3), target shares (N, 1, h, w).
+
+    BCE + Dice, half for the best of the three masks and half for all of them, and the regression
+    of the IoU that each mask reaches.
+    """
+    target = target.expand_as(logits)
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-2, -1))
+    chance = logits.sigmoid()
+    overlap = (chance * target).sum((-2, -1))
+    dice = 1 - (2 * overlap + 1) / (chance.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    losses = 5 * bce + dice
+    with torch.no_grad():
+        mask, truth = logits > 0, target > 0.5
+        union = (mask | truth).sum((-2, -1)).clamp(min=1)
+        reached = (mask & truth).sum((-2, -1)) / union
+    return (0.5 * losses.amin(1) + 0.5 * losses.mean(1)).mean() + F.mse_loss(ious, reached)
+
+
+def training_loss(
+    model: SAM2Base, heads: TrainingHeads, plates: PlateTensors, plan: Plan, step: int
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of one step and its parts; its randomness derives from seed and step alone."""
+    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+    chosen = torch.randperm(len(plates.images), generator=generator)[: plan.batch]
+    batch = flip(plates.select(chosen), generator)
+    features, levels = encode_pixels(model, normalise(batch.images.float() / 255))
+    shares = class_shares(batch.classes)
+    dense = F.cross_entropy(heads.read_cells(features, levels), shares)
+    if step < plan.dense_steps:
+        return dense, {"dense": dense.item()}
+    progress = (step - plan.dense_steps) / plan.prompt_steps
+    strength = (progress - plan.exact_until) / (plan.worst_from - plan.exact_until)
+    side = KITCHEN_SAM2.image_size
+    corners = jitter(batch.corners, min(max(strength, 0.0), 1.0), side, generator)
+    logits, ious, tokens = decode_prompts(
+        model, features[batch.plate], tuple(f[batch.plate] for f in levels), corners
+    )
+    prompts = prompt_loss(logits, ious, shares[batch.plate, batch.food][:, None])
+    named = heads.tokens(tokens).flatten(0, 1)
+    naming = F.cross_entropy(named, batch.food.repeat_interleave(tokens.shape[1]))
+    parts = {"prompts": prompts.item(), "naming": naming.item(), "dense": dense.item()}
+    return prompts + (1 - progress) * (dense + naming), parts
+
+
+def learning_rate_factor(plan: Plan, step: int) -> float:
+    """Warm-up at the start of either stage; a cosine to 0 over the prompts."""
+    if step < plan.dense_steps:
+        return min(1.0, (step + 1) / plan.warmup)
+    step -= plan.dense_steps
+    cosine = 0.5 + 0.5 * math.cos(math.pi * step / plan.prompt_steps)
+    return min(1.0, (step + 1) / plan.warmup) * cosine
+
+
+def make_optimiser(model: SAM2Base, heads: TrainingHeads, plan: Plan) -> torch.optim.AdamW:
+    encoder = list(model.image_encoder.parameters())
+    known = {id(parameter) for parameter in encoder}
+    rest = [p for module in (model, heads) for p in module.parameters() if id(p) not in known]
+    groups = [
+        {"params": encoder, "rate": plan.encoder_rate},
+        {"params": rest, "rate": plan.decoder_rate},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=plan.weight_decay)
+
+
+def train_kitchen_segmenter(work: Path, plan: Plan, workers: int = 1) -> SAM2Base:
+    """Train from nothing; `work` keeps plates and a checkpoint, so a second call continues."""
+    work.mkdir(parents=True, exist_ok=True)
+    side = KITCHEN_SAM2.image_size
+    plates = cached_training_plates(work, TRAINING_SEEDS, plan.plates, side, workers)
+    torch.manual_seed(plan.seed)
+    model, heads = build_sam2(KITCHEN_SAM2).train(), TrainingHeads(KITCHEN_SAM2.neck_dim)
+    optimiser, first = make_optimiser(model, heads, plan), 0
+    checkpoint = work / "checkpoint.pt"
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        heads.load_state_dict(state["heads"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    last = plan.dense_steps + plan.prompt_steps
+    bar = tqdm(range(first, last), initial=first, total=last, desc="train SAM2", mininterval=10)
+    for step in bar:
+        if step == plan.dense_steps:
+            torch.manual_seed(plan.seed)
+            settle(model, heads, plates.images[:64])
+            optimiser = make_optimiser(model, heads, plan)
+        loss, parts = training_loss(model, heads, plates, plan, step)
+        _update(optimiser, loss, learning_rate_factor(plan, step))
+        bar.set_postfix({name: f"{value:.3f}" for name, value in parts.items()}, refresh=False)
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == last:
+            trained = {"model": model, "heads": heads, "optimiser": optimiser}
+            state = {name: part.state_dict() for name, part in trained.items()}
+            torch.save(state | {"step": step + 1}, checkpoint.with_suffix(".part"))
+            os.replace(checkpoint.with_suffix(".part"), checkpoint)
+    return model.eval()
+
+
+def _update(optimiser: torch.optim.AdamW, loss: Tensor, factor: float) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    for group in optimiser.param_groups:
+        group["lr"] = factor * group["rate"]
+        torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+    optimiser.step()
+
+
+def validate(segmenter: Segmenter, first_seed: int, count: int, strength: float = 0.0) -> float:
+    """Mean IoU over all foods of drawn plates, at the plates' own size, by the way users go.
+
+    `strength` makes the references wrong (see `jitter`); 0 leaves them exact.
+    """
+    generator = torch.Generator().manual_seed(first_seed)
+    ious = []
+    for seed in range(first_seed, first_seed + count):
+        plate = draw_plate(seed)
+        embedding = segmenter.embed_image(plate.image)
+        references = plate_references(plate)
+        if strength:
+            references = _wrong_references(references, embedding.size, strength, generator)
+        for mask, food in zip(segmenter.predict(embedding, references), plate.foods, strict=True):
+            truth = plate.mask == food
+            ious.append((mask & truth).sum() / (mask | truth).sum())
+    return float(np.mean(ious))
+
+
+def _wrong_references(
+    references: list[Reference], size: tuple[int, int], strength: float, generator: torch.Generator
+) -> list[Reference]:
+    side = KITCHEN_SAM2.image_size
+    corners = jitter(scale_prompts(references, size, side), strength, side, generator)
+    back = (corners * torch.tensor(size) / side).long().flatten(1).tolist()
+    return [Reference(box=tuple(row[:4]), point=tuple(row[4:])) for row in back]
+
+
+def save_kitchen_segmenter(model: SAM2Base, folder: Path, provenance: dict[str, object]) -> None:
+    """Write the weights in float16 with what made them and how good they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: w.half().contiguous() for name, w in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    segmenter = Segmenter.load(folder / "model.safetensors", KITCHEN_SAM2)
+    provenance["validation"] = {
+        "plates": f"{VALIDATION_SEEDS}..{VALIDATION_SEEDS + 99}",
+        "mean_iou_exact_references": round(validate(segmenter, VALIDATION_SEEDS, 100), 4),
+        "mean_iou_wrong_references": round(validate(segmenter, VALIDATION_SEEDS, 100, 1.0), 4),
+    }
+    (folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/kitchen_sam2"))
+    parser.add_argument("--output", type=Path, default=KITCHEN_SAM2_FOLDER)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw plates")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    plan, started = Plan(), time.time()
+    model = train_kitchen_segmenter(arguments.work, plan, arguments.workers)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    provenance = {
+        "made_by": "python -m foodseg.models.kitchen_segmenter",
+        "plan": asdict(plan),
+        "training_plates": f"{TRAINING_SEEDS}..{TRAINING_SEEDS + plan.plates - 1}",
+        "drawing_version": DRAWING_VERSION,
+        "seconds": round(time.time() - started),
+        "device": f"cpu, 1 thread, {platform.machine()}",
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "commit": commit.stdout.strip(),
+    }
+    save_kitchen_segmenter(model, arguments.output, provenance)
+
+
+if __name__ == "__main__":
+    main()

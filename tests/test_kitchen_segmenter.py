@@ -1,0 +1,107 @@
+"""The kitchen SAM2: its shipped weights do their work, and its training can be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from foodseg.models import kitchen_segmenter as kitchen
+from foodseg.models.kitchen_segmenter import KITCHEN_SAM2, Plan, TrainingHeads
+from foodseg.models.kitchen_segmenter_plates import (
+    CLASSES,
+    PlateTensors,
+    class_shares,
+    draw_training_plates,
+    flip,
+    jitter,
+)
+from foodseg.models.segmenter import build_sam2, encode_pixels, normalise
+
+UNSEEN_SEEDS = 21_000_000  # neither trained nor chosen on
+
+
+@pytest.fixture(scope="module")
+def plates() -> PlateTensors:
+    return draw_training_plates(UNSEEN_SEEDS + 1000, 4, KITCHEN_SAM2.image_size, 1)
+
+
+def test_the_shipped_weights_segment_plates_they_never_saw() -> None:
+    segmenter = kitchen.load_kitchen_segmenter()
+    assert kitchen.validate(segmenter, UNSEEN_SEEDS, 8) > 0.85
+    assert kitchen.validate(segmenter, UNSEEN_SEEDS, 8, strength=1.0) > 0.82
+
+
+def test_the_shipped_weights_are_small() -> None:
+    size = (kitchen.KITCHEN_SAM2_FOLDER / "model.safetensors").stat().st_size
+    parameters = sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters())
+    assert 1e6 < parameters < 2e6
+    assert size < 4.1e6
+
+
+def test_flipped_references_belong_to_flipped_foods(plates: PlateTensors) -> None:
+    seen = set()
+    for seed in range(12):
+        flipped = flip(plates, torch.Generator().manual_seed(seed))
+        seen.add(tuple(flipped.corners[0].flatten().tolist()))
+        for plate, food, (start, end, point) in zip(
+            flipped.plate, flipped.food, flipped.corners, strict=True
+        ):
+            ys, xs = (flipped.classes[plate] == food).nonzero().unbind(1)
+            box = torch.stack([xs.min(), ys.min(), xs.max(), ys.max()])
+            # The box was taken at the plate's own size: up to two pixels apart.
+            assert (torch.cat([start, end]) - box).abs().max() <= 2
+            x, y = point.round().long().tolist()
+            assert flipped.classes[plate, y, x] == food
+    assert len(seen) > 4
+
+
+def test_jitter_keeps_boxes_in_order_and_in_the_image(plates: PlateTensors) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = plates.corners.repeat(50, 1, 1)
+    assert torch.equal(jitter(corners, 0.0, 192, generator), corners)
+    moved = jitter(corners, 1.0, 192, generator)
+    assert (moved[:, 0] <= moved[:, 1]).all()
+    assert moved.min() >= 0 and moved.max() <= 191
+    assert 2 < (moved - corners).abs().mean() < 8
+
+
+def test_class_shares_count_pixels(plates: PlateTensors) -> None:
+    shares = class_shares(plates.classes)
+    assert shares.shape == (4, CLASSES, 48, 48)
+    one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
+    assert torch.allclose(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))
+
+
+def test_settling_scales_features_and_changes_no_dense_prediction(plates: PlateTensors) -> None:
+    torch.manual_seed(0)
+    model, heads = build_sam2(KITCHEN_SAM2), TrainingHeads(KITCHEN_SAM2.neck_dim)
+    pixels = normalise(plates.images.float() / 255)
+    with torch.no_grad():
+        before = heads.read_cells(*encode_pixels(model, pixels))
+        kitchen.settle(model, heads, plates.images)
+        features, levels = encode_pixels(model, pixels)
+        assert torch.allclose(heads.read_cells(features, levels), before, atol=1e-4)
+    assert features.std().item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch) -> None:
+    plan = replace(Plan(), plates=3, batch=2, dense_steps=2, prompt_steps=2)
+    whole = kitchen.train_kitchen_segmenter(tmp_path / "whole", plan).state_dict()
+
+    loss, calls = kitchen.training_loss, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(kitchen, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(kitchen, "training_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kitchen.train_kitchen_segmenter(tmp_path / "parts", plan)
+    parts = kitchen.train_kitchen_segmenter(tmp_path / "parts", plan).state_dict()
+    assert len(calls) == 5
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
