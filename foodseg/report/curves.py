@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from foodseg.provenance import read_lines
 from foodseg.report.style import CYCLE, METHOD_COLOURS, new_figure, show_updatable, styled
@@ -70,17 +71,23 @@ def run_curves(log: pd.DataFrame, title: str = "") -> Figure:
         for (column, label), colour in zip(columns.items(), CYCLE, strict=False):
             _curve(ax, log["step"], log[column], colour, label)
         ax.set_title(panel)
-        ax.set_xlabel("step")
         ax.set_ylim(bottom=0)
-        ax.grid(True)
+        _step_axis(ax)
         ax.legend(loc="best", fontsize=7, handlelength=1.2)
     figure.suptitle(title, fontsize=10, ha="left", x=0.01)
     return figure
 
 
-def smooth(values: pd.Series, window: int = 9) -> pd.Series:
-    """Centred moving average, shorter at both ends."""
+def smooth(values: pd.Series) -> pd.Series:
+    """Centred moving average over nine steps, fewer in a short run and at both ends."""
+    window = max(1, min(9, len(values) // 5))
     return values.rolling(window, center=True, min_periods=1).mean()
+
+
+def _step_axis(ax) -> None:
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.grid(True)
 
 
 def _curve(ax, steps: pd.Series, values: pd.Series, colour: str, label: str | None) -> None:
@@ -113,8 +120,8 @@ def compare_curves(
                 seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.18, lw=0
             )
         ax.set_title(title)
-        ax.set_xlabel("step")
-        ax.grid(True)
+        ax.set_ylim(bottom=0)
+        _step_axis(ax)
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     axes[0].legend(loc="best")

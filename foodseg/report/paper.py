@@ -16,7 +16,7 @@ class PaperRow:
 
 
 PAPER = (
-    PaperRow("Qwen2.5-VL 3B + SAM2, zero-shot", 0.07, 0.08, "base"),
+    PaperRow("Base + SAM2, zero-shot", 0.07, 0.08, "base"),
     PaperRow("LISA 7B", 0.19, 0.19, None),
     PaperRow("FoodLMM-Chat 7B", 0.25, 0.20, None),
     PaperRow("GRPO", 0.46, 0.41, "grpo"),

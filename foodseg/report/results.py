@@ -117,13 +117,13 @@ def _check_same_questions(predictions: dict[str, list[list[Prediction]]]) -> Non
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """`results_frame` as text: "0.46 ± 0.01 [0.42, 0.50]", and "–" where nothing was measured."""
+    """`results_frame` as text: "0.462 ± 0.010", "0.42–0.50"; "–" where nothing was measured."""
     columns = {
         "paper: gIoU": frame["paper_giou"].map(_number),
         "paper: cIoU": frame["paper_ciou"].map(_number),
     }
     for name, title in (("giou", "gIoU"), ("ciou", "cIoU")):
-        columns[f"measured: {title}"] = [_mean(row, name) for _, row in frame.iterrows()]
+        columns[title] = [_mean(row, name) for _, row in frame.iterrows()]
         columns[f"{title}, 95%"] = [_interval(row, name) for _, row in frame.iterrows()]
     columns["parsed"] = frame["parse_rate"].map(_percent)
     columns["food right"] = frame["foods_right"].map(_percent)
@@ -178,7 +178,7 @@ def _mean(row: pd.Series, name: str) -> str:
 def _interval(row: pd.Series, name: str) -> str:
     if np.isnan(row[name]):
         return "–"
-    return f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}"
+    return f"{row[f'{name}_low']:.2f}–{row[f'{name}_high']:.2f}"
 
 
 def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, list[float]]]:
@@ -205,8 +205,8 @@ def caption(preset: Preset) -> str:
 
 
 NOTES = """\
-* **paper** columns: as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. **measured**:
-  this run.
+* The **paper:** columns are as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. All
+  other columns were measured by this run.
 * GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over
   questions, a question's seeds kept together.
 * LISA and FoodLMM were not measured here. FoodLMM's own score reads its masks at the ground-truth

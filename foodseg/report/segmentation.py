@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ft2font import LoadFlags
 from PIL import Image
 
 from foodseg.data.references import decode_mask
@@ -22,7 +23,7 @@ from foodseg.rl.answers import parse_answer
 
 # Inches and points; the figure is laid out by hand because its text decides its height.
 COLUMN, GAP, MARGIN, HEADER = 1.9, 0.14, 0.08, 0.3
-FONT, LINE, SPACE = 7.5, 0.142, 0.3
+FONT, LINE = 7.5, 0.142
 LONGEST = 150  # characters of a method's words
 
 
@@ -129,35 +130,44 @@ def segmentation_figure(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) 
     return figure
 
 
-def wrap(words: str, bold: frozenset[str]) -> list[list[tuple[str, bool, float]]]:
-    """Break into lines no wider than a column: lists of (word, is bold, x in inches)."""
-    lines: list[list[tuple[str, bool, float]]] = [[]]
-    x = 0.0
+Run = tuple[str, bool, float]  # words that are bold or not, and where they start in inches
+
+
+def wrap(words: str, bold: frozenset[str]) -> list[list[Run]]:
+    """Break words into lines no wider than a column, each a list of runs of one weight."""
+    lines: list[list[Run]] = [[]]
+    end = 0.0
     for word in words.split():
         is_bold = _singular(word) in bold
-        width = word_width(word, is_bold)
-        if lines[-1] and x + width > COLUMN:
+        start = end + word_width(" ", False) if lines[-1] else 0.0
+        end = start + word_width(word, is_bold)
+        if end > COLUMN and lines[-1]:
             lines.append([])
-            x = 0.0
-        lines[-1].append((word, is_bold, x))
-        x += width + SPACE * FONT / 72
+            start, end = 0.0, word_width(word, is_bold)
+        if lines[-1] and lines[-1][-1][1] == is_bold:
+            run, _, start = lines[-1].pop()
+            word = f"{run} {word}"
+        lines[-1].append((word, is_bold, start))
     return lines
 
 
+@lru_cache(maxsize=4096)
 def word_width(word: str, bold: bool) -> float:
-    """The word's width in inches."""
-    properties = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    return TextPath((0, 0), word, size=FONT, prop=properties).get_extents().width / 72
+    """How far the word moves the pen, in inches."""
+    font = get_font(findfont(FontProperties(family="DejaVu Sans", weight=700 if bold else 400)))
+    font.set_size(FONT, 72)
+    advances = [font.load_char(ord(c), LoadFlags.NO_HINTING).linearHoriAdvance for c in word]
+    return sum(advances) / 65536 / 72
 
 
 def _draw_cell(figure: Figure, left: float, top: float, text_height: float, cell: Cell, lines):
     # Words stand on the picture: short ones start lower.
     start = top + text_height - len(lines) * LINE - 0.05
     for number, line in enumerate(lines):
-        for word, is_bold, x in line:
+        for words, is_bold, x in line:
             weight = "bold" if is_bold else "normal"
             colour = cell.colour if is_bold else BLACK
-            _text(figure, left + x, start + number * LINE, word, FONT, weight=weight, color=colour)
+            _text(figure, left + x, start + number * LINE, words, FONT, weight=weight, color=colour)
     height = COLUMN * cell.image.shape[0] / cell.image.shape[1]
     ax = figure.add_axes(_box(figure, left, top + text_height, COLUMN, height))
     ax.imshow(cell.image, interpolation="lanczos")
