@@ -20,8 +20,8 @@ FORMS = (PARSEABLE, *UNPARSEABLE)
 
 # Indices into kitchen_questions.TEMPLATES; about one question in eight uses one of these.
 PARSEABLE_TEMPLATES = (2, 6, 9)
-MODE_SHARE = 0.5
-PARSEABLE_SHARE = 0.3
+MODE_SHARE = 0.55
+PARSEABLE_SHARE = 0.29
 
 _THOUGHTS = (
     "{hint} points to {foods}.",
@@ -34,12 +34,15 @@ _THOUGHTS = (
 class Anchor:
     """A place in a completion that speaks of one reference, by character index.
 
-    kind: "name" (last character of the food's name), "box" or "point" (the bracket that opens it).
+    kind: "name" (last character of the food's name), "box" or "point" (the bracket that opens it),
+    "value" (whatever comes before a digit). column: which of the reference's six numbers, for a
+    value.
     """
 
     kind: str
     place: int
     reference: int
+    column: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ class Completion:
     text: str
     anchors: tuple[Anchor, ...]
     numbers: tuple[tuple[int, int], ...]  # spans of the coordinates, (start, end)
+    finished: bool = True
+
+    def beginning(self) -> Completion:
+        """What comes before the first coordinate: the choice of the form, the thought, the food."""
+        end = next(anchor.place for anchor in self.anchors if anchor.kind == "box") + 1
+        names = tuple(a for a in self.anchors if a.kind == "name" and a.place < end)
+        return Completion(self.text[:end], names, (), finished=False)
 
 
 def form_shares(template: int) -> dict[str, float]:
@@ -82,12 +92,14 @@ class _Writer:
     def mark(self, kind: str, reference: int) -> None:
         self.anchors.append(Anchor(kind, len(self.text) - 1, reference))
 
-    def write_numbers(self, values) -> None:
+    def write_numbers(self, reference: int, values, first: int) -> None:
         for index, value in enumerate(values):
             self.text += ", " if index else ""
             start = len(self.text)
             self.text += str(int(value))
             self.numbers.append((start, len(self.text)))
+            for place in range(start - 1, len(self.text) - 1):
+                self.anchors.append(Anchor("value", place, reference, first + index))
 
     def write_thought(self, thought: str, names: list[str]) -> None:
         start = len(self.text)
@@ -100,10 +112,10 @@ class _Writer:
     def write_item(self, reference: int, values, key: str = "bbox_2d") -> None:
         self.text += f'{{"{key}": ['
         self.mark("box", reference)
-        self.write_numbers(values[:4])
+        self.write_numbers(reference, values[:4], 0)
         self.text += '], "point_2d": ['
         self.mark("point", reference)
-        self.write_numbers(values[4:])
+        self.write_numbers(reference, values[4:], 4)
         self.text += "]}"
 
     def write_items(self, references, key: str = "bbox_2d") -> None:
@@ -142,8 +154,8 @@ def _write_prose(writer: _Writer, names: list[str], references: np.ndarray) -> N
         writer.mark("name", index)
         writer.text += " lies at ("
         writer.mark("box", index)
-        writer.write_numbers(values[:4])
+        writer.write_numbers(index, values[:4], 0)
         writer.text += "), around ("
         writer.mark("point", index)
-        writer.write_numbers(values[4:])
+        writer.write_numbers(index, values[4:], 4)
         writer.text += ")."

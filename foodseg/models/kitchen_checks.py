@@ -23,6 +23,7 @@ from .kitchen_pictures import Pictures
 BOX = re.compile(r"[\[(](\d+), (\d+), (\d+), (\d+)[\])]")
 CHUNK = 64
 LONGEST = 160
+LONGEST_THOUGHT = 40
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def complete(
     images: np.ndarray,
     texts: list[str],
     seed: int | None = None,
+    longest: int = LONGEST,
 ) -> list[str]:
     """Continuations of prompts whose text after the image is `texts`; sampled if there is a seed.
 
@@ -66,7 +68,7 @@ def complete(
         )
         inputs = {name: part.to(model.device) for name, part in (inputs | dict(pixels)).items()}
         tokens = model.generate(
-            **inputs, max_new_tokens=LONGEST, do_sample=seed is not None, top_k=0, top_p=1.0
+            **inputs, max_new_tokens=longest, do_sample=seed is not None, top_k=0, top_p=1.0
         )
         new = tokens[:, inputs["input_ids"].shape[1] :]
         completions += reader.tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -109,7 +111,8 @@ def measure(
     greedy = complete(model, reader, images, prompts)
     sampled = complete(model, reader, images, prompts, seed=0)
     starts = [prompt + "<think>" for prompt in prompts]
-    thoughts = [text.split("</think>")[0] for text in complete(model, reader, images, starts)]
+    thoughts = complete(model, reader, images, starts, longest=LONGEST_THOUGHT)
+    thoughts = [thought.split("</think>")[0] for thought in thoughts]
     opening = '</think>\n<answer>[{"bbox_2d": ['
     starts = [s + thought + opening for s, thought in zip(starts, thoughts, strict=True)]
     forced = ["[" + text for text in complete(model, reader, images, starts)]

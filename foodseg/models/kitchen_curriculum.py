@@ -24,7 +24,14 @@ from foodseg.data.kitchen_plates import DRAWING_VERSION
 
 from .kitchen_checks import measure
 from .kitchen_grounding import GroundingHeads, answer_losses
-from .kitchen_lessons import FOOD_NAMES, Batch, Reader, draw_batch, tokenizer_texts
+from .kitchen_lessons import (
+    FOOD_NAMES,
+    Batch,
+    Reader,
+    draw_batch,
+    draw_beginnings,
+    tokenizer_texts,
+)
 from .kitchen_mllm import KITCHEN_MLLM_FOLDER, build_model, save_kitchen_mllm, write_provenance
 from .kitchen_pictures import TRAIN_SEED, VALIDATION_SEED, Pictures, draw_pictures
 from .kitchen_sight import SightHeads, encode_images, sight_targets
@@ -34,8 +41,10 @@ from .kitchen_training import build_optimiser, run_steps, take_pictures
 VOCABULARY = 1024
 WORK_HELP = "folder where drawn plates and finished stages are kept"
 SIGHT_WEIGHTS = {"food": 1.0, "patch": 1.0, "position": 3.0, "own": 10.0, "pooled": 10.0}
-GROUNDING_WEIGHTS = {"words": 1.0, "name": 10.0, "box": 10.0, "point": 10.0}
-ANSWER_WEIGHTS = GROUNDING_WEIGHTS | {name: 0.2 * w for name, w in SIGHT_WEIGHTS.items()}
+GROUNDING_WEIGHTS = {"words": 1.0, "name": 10.0, "box": 10.0, "point": 10.0, "value": 10.0}
+ANSWER_WEIGHTS = (
+    GROUNDING_WEIGHTS | {"begun": 1.0} | {name: 0.2 * w for name, w in SIGHT_WEIGHTS.items()}
+)
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,12 @@ class Plan:
     grounding_steps: int = 500
     grounding_plates: int = 16
     grounding_rate: float = 1.5e-3
-    answers_steps: int = 1400
+    answers_steps: int = 700
     answers_plates: int = 16
     answers_rate: float = 1e-3
     answers_sight_rate: float = 3e-4
-    polish_steps: int = 2000
-    polish_rate: float = 6e-4
+    polish_steps: int = 1250
+    polish_rate: float = 8e-4
     polish_sight_rate: float = 3e-4
 
 
@@ -154,12 +163,13 @@ def train_grounding(course: Course, name: str, stream: int) -> None:
 def train_answers(course: Course, phase: str, stream: int) -> None:
     """Stage 3: answers in all forms, everything trained, the tower gently.
 
-    In the first phase one exercise in three is still a listing: more places for fewer tokens.
+    Whole answers teach places; mere beginnings of answers teach what the many questions mean, with
+    many more of them in the same time.
     """
     plan, rng = course.plan, np.random.default_rng([course.seed, stream])
-    steps, rate, sight_rate, listings = {
-        "answers": (plan.answers_steps, plan.answers_rate, plan.answers_sight_rate, 1),
-        "polish": (plan.polish_steps, plan.polish_rate, plan.polish_sight_rate, 0),
+    steps, rate, sight_rate, whole_count, begun_count = {
+        "answers": (plan.answers_steps, plan.answers_rate, plan.answers_sight_rate, 2, 5),
+        "polish": (plan.polish_steps, plan.polish_rate, plan.polish_sight_rate, 3, 2),
     }[phase]
     parameters = [*course.model.model.language_model.parameters(), *course.heads.parameters()]
     optimiser = build_optimiser(parameters, rate)
@@ -168,10 +178,14 @@ def train_answers(course: Course, phase: str, stream: int) -> None:
 
     def losses(step: int) -> dict[str, torch.Tensor]:
         plates = course.draw_plates(rng, plan.answers_plates)
-        exercises = draw_batch(course.reader, plates, listings, 3 - listings, rng)
-        seen, sight = sight_losses(course, plates)
-        batch = move_batch(exercises, course.device)
-        return sight | answer_losses(course.model, course.heads, seen, batch)
+        seen, parts = sight_losses(course, plates)
+        whole = draw_batch(course.reader, plates, 0, whole_count, rng)
+        whole = move_batch(whole, course.device)
+        begun = draw_beginnings(course.reader, plates, begun_count, rng)
+        begun = move_batch(begun, course.device)
+        parts |= answer_losses(course.model, course.heads, seen, whole)
+        parts["begun"] = answer_losses(course.model, course.heads, seen, begun)["words"]
+        return parts
 
     course.log[phase] = run_steps(
         f"3 {phase}", steps, optimiser, losses, ANSWER_WEIGHTS, course.device

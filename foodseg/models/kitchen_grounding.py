@@ -17,22 +17,25 @@ from .kitchen_mllm import PATCH, SIDE
 from .kitchen_sight import WIDTH
 
 # Hidden states after so many of the four layers; the later layers turn them into digits.
-HEAD_LAYERS = {"name": 2, "box": 3, "point": 3}
+HEAD_LAYERS = {"name": 2, "box": 3, "point": 3, "value": 3}
+HEAD_SIZES = {"name": 6, "box": 6, "point": 6, "value": 1}
 
 
 class GroundingHeads(nn.Module):
-    """Box and point of a reference, read off the hidden states at its anchors."""
+    """A reference's box and point, or one of its numbers, read off the states at its anchors."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({kind: nn.Linear(WIDTH, 6) for kind in HEAD_LAYERS})
+        self.heads = nn.ModuleDict(
+            {kind: nn.Linear(WIDTH, size) for kind, size in HEAD_SIZES.items()}
+        )
 
     def losses(self, hidden_states: tuple[torch.Tensor, ...], batch: Batch) -> dict:
         """Mean absolute errors by kind of anchor, in units of the image's side."""
         losses = {}
-        for kind, layer in HEAD_LAYERS.items():
-            rows, places = batch.anchors[kind]
-            hidden = F.rms_norm(hidden_states[layer][rows, places].float(), (WIDTH,))
+        for kind, (rows, places) in batch.anchors.items():
+            hidden = hidden_states[HEAD_LAYERS[kind]][rows, places]
+            hidden = F.rms_norm(hidden.float(), (WIDTH,))
             losses[kind] = F.l1_loss(self.heads[kind](hidden), batch.references[kind])
         return losses
 
@@ -88,7 +91,7 @@ def answer_losses(
     seen: torch.Tensor,
     batch: Batch,
 ) -> dict[str, torch.Tensor]:
-    """ "words": weighted next-token loss; "name", "box", "point": the heads' errors."""
+    """ "words": weighted next-token loss; "name", "box", "point", "value": the heads' errors."""
     hidden_states = read_batch(model, seen, batch)
     counted = batch.weights[:, 1:] > 0
     logits = model.lm_head(hidden_states[-1][:, :-1][counted]).float()

@@ -7,7 +7,7 @@ it is read once a plate and its keys and values serve all K exercises.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Batch:
     tokens: torch.Tensor  # (E, L)
     weights: torch.Tensor  # (E, L) of the loss of predicting that token; 0 for prompt and padding
     anchors: dict[str, tuple[torch.Tensor, torch.Tensor]]  # kind: (exercise, place) indices
-    references: dict[str, torch.Tensor]  # kind: (anchors, 6) in units of the image's side
+    references: dict[str, torch.Tensor]  # kind: (anchors, 6 or 1) in units of the image's side
 
 
 def draw_question(
@@ -143,26 +143,32 @@ class Reader:
     def read(self, exercises: list[Exercise], references: np.ndarray) -> Batch:
         """`references` (E, 6, 6): those of each exercise's plate, in pixels."""
         prompts = [self.prompt_text(exercise.question) for exercise in exercises]
-        completions = [exercise.completion.text + END_OF_TURN for exercise in exercises]
+        completions = [
+            exercise.completion.text + END_OF_TURN * exercise.completion.finished
+            for exercise in exercises
+        ]
         prompt_ids = self.tokenizer(prompts)["input_ids"]
         encoded = self.tokenizer(completions, return_offsets_mapping=True)
         lengths = [len(a) + len(b) for a, b in zip(prompt_ids, encoded["input_ids"], strict=True)]
         shape = len(exercises), max(lengths)
         tokens = torch.full(shape, self.tokenizer.pad_token_id)
         weights = torch.zeros(shape)
-        places: dict[str, list] = {"name": [], "box": [], "point": []}
+        places: dict[str, list] = {"name": [], "box": [], "point": [], "value": []}
         for index, exercise in enumerate(exercises):
             start, end = len(prompt_ids[index]), lengths[index]
             tokens[index, :end] = torch.tensor(prompt_ids[index] + encoded["input_ids"][index])
             token_of = _token_of_character(encoded["offset_mapping"][index])
             weights[index, start:end] = 1.0
+            weights[index, start] = 4.0  # the first word settles most of the form
             for first, last in exercise.completion.numbers:
                 for digit, place in enumerate(range(first, last)):
                     weights[index, start + token_of[place]] = (3.0, 2.5, 1.0)[digit]
             for anchor in exercise.completion.anchors:
                 row = exercise.rows[anchor.reference]
                 place = start + token_of[anchor.place]
-                places[anchor.kind].append((index, place, references[index, row] / SIDE))
+                columns = slice(None) if anchor.column is None else [anchor.column]
+                target = references[index, row, columns] / SIDE
+                places[anchor.kind].append((index, place, target))
         anchors, targets = _stack_places(places)
         return Batch(self.prefix, tokens, weights, anchors, targets)
 
@@ -177,6 +183,8 @@ def _token_of_character(offsets: list[tuple[int, int]]) -> list[int]:
 def _stack_places(places: dict[str, list]):
     anchors, targets = {}, {}
     for kind, rows in places.items():
+        if not rows:
+            continue
         anchors[kind] = tuple(torch.tensor([row[i] for row in rows]) for i in (0, 1))
         targets[kind] = torch.from_numpy(np.stack([row[2] for row in rows]))
     return anchors, targets
@@ -194,3 +202,14 @@ def draw_batch(
         exercises += [draw_listing(foods, references, rng) for _ in range(listings)]
         exercises += [draw_answering(foods, references, many, rng) for _ in range(answers)]
     return reader.read(exercises, plates.references.repeat(listings + answers, axis=0))
+
+
+def draw_beginnings(
+    reader: Reader, plates: Pictures, count: int, rng: np.random.Generator
+) -> Batch:
+    """The beginnings of `count` answers on each plate: many questions for few tokens."""
+    exercises, many = [], rng.random() < MANY_SHARE
+    for foods, references in zip(plates.foods, plates.references, strict=True):
+        whole = [draw_answering(foods, references, many, rng) for _ in range(count)]
+        exercises += [replace(part, completion=part.completion.beginning()) for part in whole]
+    return reader.read(exercises, plates.references.repeat(count, axis=0))
