@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ def choose_questions(
     """Indices of the questions at these quantiles of the gain in IoU from `base` to `trained`.
 
     Questions are ranked by gain, then by id, so the choice follows from the predictions alone. A
-    photo is shown once: where it comes again, the next question in rank takes its place.
+    photo is shown once: where it comes again, the nearest question in rank takes its place.
     """
     gains = [_iou(t) - _iou(b) for b, t in zip(base, trained, strict=True)]
     order = sorted(range(len(samples)), key=lambda i: (gains[i], samples[i].sample_id))
@@ -95,8 +96,9 @@ def choose_questions(
     for quantile in quantiles:
         start = round(quantile * (len(order) - 1))
         shown = {samples[i].image for i in chosen}
-        fresh = [i for i in order[start:] + order[:start] if samples[i].image not in shown]
-        chosen += fresh[:1]
+        nearest = sorted(range(len(order)), key=lambda rank: (abs(rank - start), rank))
+        fresh = (order[rank] for rank in nearest if samples[order[rank]].image not in shown)
+        chosen += itertools.islice(fresh, 1)
     return chosen
 
 

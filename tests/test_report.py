@@ -1,0 +1,285 @@
+"""Tables and pictures say what the predictions say, and name what is missing."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from foodseg.data.references import Reference, encode_mask
+from foodseg.data.samples import Sample
+from foodseg.errors import DataError
+from foodseg.evaluation.evaluate import Prediction, summarise
+from foodseg.presets import SMOKE
+from foodseg.provenance import write_json, write_lines
+from foodseg.report import completions, curves, failures, results, segmentation, style, tables
+from foodseg.report.inputs import parse_seeds, require
+from foodseg.report.paper import PAPER
+from foodseg.rl.answers import parse_answer
+
+MASK = np.zeros((4, 6), dtype=bool)
+MASK[1:3, 1:4] = True
+REFERENCE = Reference(box=(1, 1, 3, 2), point=(2, 1))
+ITEM = '{"bbox_2d": [1, 1, 3, 2], "point_2d": [2, 1]}'
+
+
+def sample(number: int, foods=("steak",)) -> Sample:
+    return Sample(
+        sample_id=f"test-{number}-0",
+        dish_id=str(number),
+        split="test",
+        image=f"{number}.jpg",
+        width=6,
+        height=4,
+        question="Which food is rich in iron?",
+        answer="The steak.",
+        foods=tuple(foods),
+        references=(REFERENCE,),
+        reference_foods=tuple(foods),
+        masks=(encode_mask(MASK),),
+    )
+
+
+def prediction(number: int, intersection: int, union: int = 10, **changes) -> Prediction:
+    one = Prediction(
+        sample_id=f"test-{number}-0",
+        completion=f"<think>That is the steak.</think><answer>[{ITEM}]</answer>",
+        parsed=True,
+        foods_named=("steak",),
+        foods_right=True,
+        references=(REFERENCE,),
+        mask=encode_mask(MASK),
+        intersection=intersection,
+        union=union,
+    )
+    return replace(one, **changes)
+
+
+@pytest.fixture()
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr("foodseg.presets.HOME", tmp_path)
+    monkeypatch.setattr("foodseg.report.inputs.HOME", tmp_path)
+    return tmp_path
+
+
+def write_row(row: str, run: list[Prediction]) -> None:
+    folder = SMOKE.predictions(row)
+    lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
+    write_lines(folder / "predictions.jsonl", lines)
+    versions = {"torch": "2", "transformers": "5"}
+    result = {"row": row, "seconds": 1.0, "commit": "abc", "device": "CPU", "versions": versions}
+    write_json(folder / "result.json", result | summarise(run))
+
+
+def write_all_rows() -> None:
+    write_row("base", [prediction(0, 0), prediction(1, 0)])
+    write_row("bound", [prediction(0, 9), prediction(1, 9)])
+    write_row("grpo-seed0", [prediction(0, 10), prediction(1, 0)])
+    write_row("grpo-seed1", [prediction(0, 10), prediction(1, 10)])
+    write_row("dapo-seed0", [prediction(0, 5), prediction(1, 5)])
+    write_row("dapo-seed1", [prediction(0, 5), prediction(1, 5)])
+
+
+# ---- inputs
+
+
+def test_missing_input_names_the_notebook_and_the_command(home):
+    with pytest.raises(DataError) as error:
+        require(SMOKE.single("test"), "01_build_foodreasonseg_single")
+    message = str(error.value)
+    assert "datasets/smoke/foodreasonseg_single_test.parquet is missing" in message
+    assert "make build/smoke/01_build_foodreasonseg_single.ipynb" in message
+    assert str(home) not in message
+
+
+def test_missing_predictions_name_their_own_notebook(home):
+    with pytest.raises(DataError, match="run notebook 05_train_dapo first"):
+        results.read_predictions(SMOKE, "dapo-seed2")
+
+
+def test_seeds_are_read_from_text():
+    assert parse_seeds("0,1,2") == [0, 1, 2]
+    assert parse_seeds("7") == [7]
+    for wrong in ("", "0 1", "0,0", "a", "-1"):
+        with pytest.raises(DataError, match="SEEDS"):
+            parse_seeds(wrong)
+
+
+# ---- the results table
+
+
+def test_results_by_hand(home):
+    write_all_rows()
+    frame = results.results_frame(SMOKE, [0, 1])
+    grpo = frame.loc["GRPO"]
+    assert grpo.giou == pytest.approx(0.75)  # 0.5 and 1
+    assert grpo.giou_sd == pytest.approx(np.sqrt(0.125))
+    assert (grpo.paper_giou, grpo.paper_ciou) == (0.46, 0.41)
+    # A question's seeds are drawn together: question 0 has mean IoU 1, question 1 has 0.5.
+    assert (grpo.giou_low, grpo.giou_high) == (0.5, 1.0)
+    assert frame.loc["DAPO"].giou_sd == 0
+    assert np.isnan(frame.loc["Base + SAM2, zero-shot"].giou_sd)
+
+
+def test_what_was_not_measured_stays_empty(home):
+    write_all_rows()
+    table = results.readable(results.results_frame(SMOKE, [0, 1]))
+    for method in ("LISA 7B", "FoodLMM-Chat 7B"):
+        assert set(table.loc[method].drop(["paper: gIoU", "paper: cIoU"])) == {"–"}
+    bound = table.loc[results.BOUND_TITLE]
+    assert bound["paper: gIoU"] == bound["paper: cIoU"] == "–"
+    assert bound["gIoU"] == "0.900"
+    assert table.loc["GRPO"]["gIoU"] == "0.750 ± 0.354"
+    assert [line.method for line in PAPER] == list(table.index[:-1])
+
+
+def test_rows_about_other_questions_are_refused(home):
+    write_all_rows()
+    write_row("dapo-seed1", [prediction(0, 5), prediction(2, 5)])
+    with pytest.raises(DataError, match="run notebook 05_train_dapo again"):
+        results.results_frame(SMOKE, [0, 1])
+
+
+def test_provenance_has_a_row_for_each_set_of_predictions(home):
+    write_all_rows()
+    write_json(SMOKE.run("grpo", 0) / "result.json", {"steps": 3, "adapter": "feed"})
+    frame = results.provenance_frame(SMOKE, [0, 1])
+    assert list(frame.index) == [
+        "base", "grpo-seed0", "grpo-seed1", "dapo-seed0", "dapo-seed1", "bound"
+    ]  # fmt: skip
+    assert frame.loc["grpo-seed0", "adapter"] == "feed" and frame.loc["base", "adapter"] == "none"
+
+
+# ---- files
+
+
+def test_markdown_and_latex_are_escaped():
+    frame = pd.DataFrame({"a|b": ["1 ± 2"], "c_%": ["x & y"]}, index=pd.Index(["r#1"], name="m"))
+    assert tables.to_markdown(frame) == (
+        "| m | a\\|b | c_% |\n| --- | ---: | ---: |\n| r#1 | 1 ± 2 | x & y |\n"
+    )
+    latex = tables.to_latex(frame, "50% of {all}", "tab:x")
+    assert r"r\#1 & 1 $\pm$ 2 & x \& y \\" in latex
+    assert r"\caption{50\% of \{all\}}" in latex
+    assert r"c\_\%" in latex
+    assert tables.escape_latex("a\\b~c^d") == (
+        r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"
+    )
+
+
+def test_same_picture_same_bytes(tmp_path):
+    log = pd.DataFrame({"step": [1, 2, 3], "reward_total": [1.0, 2.0, 3.0]})
+    for name in ("one", "two"):
+        figure = curves.compare_curves({"grpo": ("GRPO", [log])}, {"reward_total": "reward"})
+        style.save(figure, tmp_path / name, pdf=True)
+    for suffix in ("png", "pdf"):
+        one, two = (tmp_path / f"{name}.{suffix}" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_rare_colour_survives_the_palette():
+    rng = np.random.default_rng(0)
+    photo = rng.integers(60, 200, (200, 200, 3)).astype(np.uint8)
+    photo[:5], photo[100, :20] = 255, (0, 114, 178)  # white above; a thin line of style.BLUE
+    picture = np.asarray(style.quantize(Image.fromarray(photo)).convert("RGB"))
+    assert (picture[:5] == 255).all()
+    assert (np.abs(picture[100, 5:15].astype(int) - (0, 114, 178)).mean(axis=0) < 12).all()
+
+
+# ---- completions
+
+
+@pytest.mark.parametrize(
+    ("completion", "why"),
+    [
+        (f"<answer>[{ITEM}]</answer>", ""),
+        ("That is the steak.", "no <answer>"),
+        (f"<answer>[{ITEM}]", "<answer> is never closed"),
+        ("<answer>[1, 2</answer>", "not JSON"),
+        (f"<answer>{ITEM}</answer>", "JSON, but no list"),
+        ("<answer>[]</answer>", "an empty list"),
+        ("<answer>[3]</answer>", "an item is no object"),
+        ('<answer>[{"bbox_2d": [1, 2, 3, 4]}]</answer>', "an item has no point_2d"),
+        (f"<answer>[{ITEM.replace('[2, 1]', '[2]')}]</answer>", "point_2d is no list of 2"),
+        (
+            f"<answer>[{ITEM.replace('[2, 1]', '[true, 1]')}]</answer>",
+            "point_2d holds something that is no number",
+        ),
+    ],
+)
+def test_why_a_completion_does_not_parse(completion, why):
+    assert completions.why_unparsed(completion) == why
+    assert parse_answer(completion).parsed == (why == "")
+
+
+def test_faults_are_counted():
+    frame = completions.count_faults(["x", "y", f"<answer>[{ITEM}]</answer>"])
+    assert frame["completions"].to_dict() == {"no <answer>": 2, "parsed": 1}
+
+
+def test_every_prediction_has_one_outcome():
+    steak = sample(0)
+    both = sample(0, ("steak", "egg"))
+    cases = {
+        failures.FOUND: (steak, prediction(0, 5)),
+        failures.ELSEWHERE: (steak, prediction(0, 4)),
+        failures.SOME_FOODS: (both, prediction(0, 9, foods_right=False)),
+        failures.OTHER_FOOD: (
+            steak,
+            prediction(0, 9, foods_named=("egg",), foods_right=False),
+        ),
+        failures.NO_FOOD: (steak, prediction(0, 9, foods_named=(), foods_right=False)),
+        failures.UNPARSED: (steak, prediction(0, 0, parsed=False)),
+    }
+    assert {kind: failures.outcome(*case) for kind, case in cases.items()} == {k: k for k in cases}
+    assert set(cases) == set(failures.OUTCOMES)
+
+
+# ---- the qualitative figure
+
+
+def test_words_wrap_within_the_column_and_foods_are_bold():
+    words = "It must be the tomatoes and the french fries; think of a fast food carton."
+    lines = segmentation.wrap(words, segmentation.food_words(["tomato", "french fries"]))
+    assert " ".join(run for line in lines for run, _, _ in line) == words
+    bold = " ".join(run for line in lines for run, is_bold, _ in line if is_bold)
+    assert bold == "tomatoes french fries;"
+    assert len(lines) > 1
+    for line in lines:
+        for run, is_bold, start in line:
+            end = start + sum(segmentation.word_width(c, is_bold) for c in run)
+            assert end <= segmentation.COLUMN + 1e-9
+
+
+def test_the_named_half_of_a_compound_label_is_bold():
+    assert segmentation.food_words(["cheese butter"]) >= {"cheese"}
+    (line,) = segmentation.wrap("The cheese.", segmentation.food_words(["cheese butter"]))
+    assert [(run, bold) for run, bold, _ in line] == [("The", False), ("cheese.", True)]
+
+
+def test_questions_are_chosen_by_rank_and_no_photo_twice():
+    samples = [replace(sample(i), image=f"{i // 2}.jpg") for i in range(6)]
+    base = [prediction(i, 0) for i in range(6)]
+    trained = [prediction(i, gain) for i, gain in enumerate((5, 4, 3, 2, 1, 0))]
+    chosen = segmentation.choose_questions(samples, base, trained, (1.0, 0.8, 0.0))
+    # Ranked by gain: 5 4 3 2 1 0. 1.0 is question 0; 0.8 is 1, of the same photo, so 2; 0.0 is 5.
+    assert chosen == [0, 2, 5]
+    assert len({samples[i].image for i in chosen}) == 3
+
+
+def test_the_figure_is_drawn_with_dollar_signs_in_the_words():
+    photo = Image.new("RGB", (6, 4), "white")
+    costly = prediction(0, 5, completion="It costs $5, or $6_x. The steak.", parsed=False)
+    cells = [
+        segmentation.question_cell(sample(0), photo),
+        segmentation.answer_cell(costly, photo, style.BLUE),
+        segmentation.truth_cell(sample(0), photo),
+    ]
+    assert cells[1].note == "IoU 0.50, no answer that parses"
+    figure = segmentation.segmentation_figure(["photo", "method", "truth"], [cells])
+    with Image.open(io.BytesIO(style.to_png(figure))) as image:
+        assert image.width > 300
