@@ -83,6 +83,25 @@ def test_a_run_that_is_killed_leaves_no_result(tmp_path):
     assert left(target.parent) == ["toy.failed.ipynb"]
 
 
+def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):
+    def start(name: str) -> subprocess.Popen:
+        # Each waits for the other's kernel, so neither could run alone.
+        other = {"one": "two", "two": "one"}[name]
+        wait = f"while not os.path.exists('{other}'): time.sleep(0.05)"
+        source = write(
+            tmp_path / f"{name}.ipynb", f"import os, time\nopen('{name}', 'w')", wait, f"'{name}'"
+        )
+        target = tmp_path / "out" / source.name
+        command = [sys.executable, "-m", "foodseg.report.run_notebook", str(source), str(target)]
+        return subprocess.Popen(command)
+
+    assert [run.wait(100) for run in [start("one"), start("two")]] == [0, 0]
+    for name in ("one", "two"):
+        last = nbformat.read(tmp_path / "out" / f"{name}.ipynb", as_version=4).cells[-1]
+        assert last.outputs[0].data["text/plain"] == f"'{name}'"
+    assert left(tmp_path) == ["one", "one.ipynb", "out", "two", "two.ipynb"]
+
+
 def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path):
     source = write(tmp_path / "toy.ipynb")
     with pytest.raises(ValueError, match="has no parameter SEED; .* sets PRESET, SEEDS"):

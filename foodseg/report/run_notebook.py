@@ -91,15 +91,14 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None
     target.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     try:
-        with _private_jupyter():
+        with _private_jupyter() as connection:
             papermill.execute_notebook(
                 source,
                 running,
                 parameters=parameters,
                 kernel_name="python3",
                 language="python",
-                # Sockets in a private folder: other users of the machine can't listen.
-                config=Config(KernelManager={"transport": "ipc"}),
+                config=Config(KernelManager={"transport": "ipc", "connection_file": connection}),
                 cwd=source.parent,
                 progress_bar=False,
                 start_timeout=SECONDS_TO_START_A_KERNEL,
@@ -114,11 +113,12 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None
 
 
 @contextmanager
-def _private_jupyter() -> Iterator[None]:
+def _private_jupyter() -> Iterator[str]:
     """The python3 kernel beside this interpreter, and nothing read from or left in the home.
 
-    A start-up file of the user's IPython could change a result; two runs at once would share its
-    history file.
+    A start-up file of the user's IPython could change a result. Yields the connection file's path,
+    whose folder takes the kernel's sockets too: closed to other users, and each run has its own
+    (by default they lie in the notebook's folder, where two runs at once would share them).
     """
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {
@@ -128,7 +128,7 @@ def _private_jupyter() -> Iterator[None]:
             # The kernel's debugger would complain about frozen modules at every start.
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
-        yield
+        yield os.path.join(folder, "kernel.json")
 
 
 def _check_parameters(source: Path, parameters: dict[str, str]) -> None:
