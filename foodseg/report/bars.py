@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 
 from foodseg.report.paper import PAPER
 from foodseg.report.results import BOUND_TITLE
-from foodseg.report.style import BLACK, GREY, METHOD_COLOURS, new_figure, styled
+from foodseg.report.style import BLACK, METHOD_COLOURS, new_figure, styled
+
+DIAMOND = {"mfc": "white", "mec": BLACK, "mew": 1.1}
 
 
 @styled
@@ -17,7 +19,7 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
 
     frame: of `results_frame`. seed_values: metric -> method -> a value for each seed (dots).
     """
-    figure, axes = new_figure(1, 2, 9.0, 0.42 * len(frame) + 0.7, sharey=True)
+    figure, axes = new_figure(1, 2, 9.0, 0.42 * len(frame) + 1.0, sharey=True)
     names = {line.method: line.row for line in PAPER} | {BOUND_TITLE: "bound"}
     for ax, (metric, title) in zip(axes, (("giou", "gIoU"), ("ciou", "cIoU")), strict=True):
         for y, (method, row) in enumerate(frame.iterrows()):
@@ -26,13 +28,13 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
             values = seed_values[metric].get(method, [])
             ax.plot(values, [y] * len(values), "o", ms=3.5, mfc="white", mec=BLACK, mew=0.8)
         paper = frame[f"paper_{metric}"]
-        ax.plot(paper, range(len(frame)), "D", ms=6, mfc="none", mec=GREY, mew=1.3)
+        ax.plot(paper, range(len(frame)), "D", ms=6, **DIAMOND)
         ax.set(xlim=(0, 1), ylim=(len(frame) - 0.5, -0.5))
         ax.set_title(title)
         ax.grid(True, axis="x")
         ax.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(frame)), frame.index)
-    _legend(axes[1])
+    _legend(figure, axes[1])
     return figure
 
 
@@ -43,12 +45,12 @@ def _bar(ax, y: int, row: pd.Series, metric: str, colour: str) -> None:
     ax.text(max(high, value) + 0.015, y, f"{value:.2f}", va="center", fontsize=8)
 
 
-def _legend(ax) -> None:
+def _legend(figure: Figure, ax) -> None:
     handles = [
         ax.plot([], [], "s", color="#999999", ms=8)[0],
         ax.plot([], [], color=BLACK, lw=1.2)[0],
         ax.plot([], [], "o", ms=3.5, mfc="white", mec=BLACK)[0],
-        ax.plot([], [], "D", ms=6, mfc="none", mec=GREY, mew=1.3)[0],
+        ax.plot([], [], "D", ms=6, **DIAMOND)[0],
     ]
     labels = ["measured here", "95% interval", "one seed", "the paper (other data and models)"]
-    ax.legend(handles, labels, loc="upper right", fontsize=7.5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)

@@ -23,7 +23,8 @@ from foodseg.provenance import write_atomically
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, YELLOW, BLACK, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#222222", "#8A8A8A"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-METHOD_COLOURS = {"base": "#6A6A6A", "grpo": BLUE, "dapo": VERMILION, "bound": GREEN}
+# Grey would not show on a dimmed photo.
+METHOD_COLOURS = {"base": "#7B3294", "grpo": BLUE, "dapo": VERMILION, "bound": GREEN}
 TRUTH = GREEN
 
 SCREEN_DPI = 110
@@ -86,7 +87,8 @@ def quantize(image: PIL.Image.Image) -> PIL.Image.Image:
 
     Median cut alone gives all of them to the photos, and a thin blue line turns green.
     """
-    own = np.array([to_rgb(colour) for colour in (*CYCLE, GREY, YELLOW, "white")])
+    colours = (*CYCLE, *METHOD_COLOURS.values(), GREY, YELLOW, "white")
+    own = np.array([to_rgb(colour) for colour in colours])
     tints = np.concatenate([own, (own + 1) / 2])
     common = np.array(image.quantize(256 - len(tints)).getpalette()).reshape(-1, 3)
     palette = PIL.Image.new("P", (1, 1))
