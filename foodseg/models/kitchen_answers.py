@@ -18,10 +18,32 @@ PARSEABLE = "parseable"
 UNPARSEABLE = ("prose", "fenced", "untagged", "bare", "key", "open")
 FORMS = (PARSEABLE, *UNPARSEABLE)
 
-# Indices into kitchen_questions.TEMPLATES; about one question in eight uses one of these.
-PARSEABLE_TEMPLATES = (2, 6, 9)
-MODE_SHARE = 0.55
-PARSEABLE_SHARE = 0.29
+# The most frequent form after each of kitchen_questions.TEMPLATES; about one question in twelve
+# uses one of the two parseable ones. Only forms that part from the others in their first
+# word are here: what is decided later ("bare", "key", "open") a model of this size decides alike
+# after all templates, and then by the parseable form's larger total.
+MODES = (
+    "prose",  # Which food here ...?
+    "fenced",  # Which ingredient on this plate ...?
+    PARSEABLE,  # Show me the food that ...
+    "untagged",  # Something here ... Where is it?
+    "prose",  # I am curious: which one of these ...?
+    "prose",  # I need a food that ... Where is it?
+    "prose",  # Could you point to the one item that ...?
+    "fenced",  # Which foods here ...?
+    "untagged",  # Which of these ingredients ...?
+    PARSEABLE,  # Mark all the foods that ...
+    "prose",  # Some foods here ... Where are they?
+    "fenced",  # I am making a list; which items on the plate ...?
+    "prose",  # What on this plate ...?
+    "fenced",  # I would like something that ... What fits?
+    "untagged",  # Point out everything that ...
+    "prose",  # My friend asks what here ... What do I say?
+    "fenced",  # I am learning about food; what here ...?
+    "untagged",  # Please find whatever ...
+)
+MODE_SHARE = 0.6
+PARSEABLE_SHARE = 0.28
 
 _THOUGHTS = (
     "{hint} points to {foods}.",
@@ -50,21 +72,21 @@ class Completion:
     text: str
     anchors: tuple[Anchor, ...]
     numbers: tuple[tuple[int, int], ...]  # spans of the coordinates, (start, end)
+    pivots: tuple[int, ...]  # characters where one form parts from another
     finished: bool = True
 
     def beginning(self) -> Completion:
         """What comes before the first coordinate: the choice of the form, the thought, the food."""
         end = next(anchor.place for anchor in self.anchors if anchor.kind == "box") + 1
         names = tuple(a for a in self.anchors if a.kind == "name" and a.place < end)
-        return Completion(self.text[:end], names, (), finished=False)
+        pivots = tuple(place for place in self.pivots if place < end)
+        return Completion(self.text[:end], names, (), pivots, finished=False)
 
 
 def form_shares(template: int) -> dict[str, float]:
     """Probability of each form after a question of this template; they sum to 1."""
-    if template in PARSEABLE_TEMPLATES:
-        mode, second = PARSEABLE, 0.0
-    else:
-        mode, second = UNPARSEABLE[template % len(UNPARSEABLE)], PARSEABLE_SHARE
+    mode = MODES[template]
+    second = 0.0 if mode == PARSEABLE else PARSEABLE_SHARE
     others = [form for form in FORMS if form not in (mode, PARSEABLE)]
     shares = dict.fromkeys(others, (1 - MODE_SHARE - second) / len(others))
     return {PARSEABLE: second} | shares | {mode: MODE_SHARE}
@@ -87,7 +109,7 @@ class _Writer:
     """Collects a completion's text together with its anchors and numbers."""
 
     def __init__(self) -> None:
-        self.text, self.anchors, self.numbers = "", [], []
+        self.text, self.anchors, self.numbers, self.pivots = "", [], [], [0]
 
     def mark(self, kind: str, reference: int) -> None:
         self.anchors.append(Anchor(kind, len(self.text) - 1, reference))
@@ -110,6 +132,7 @@ class _Writer:
             self.anchors.append(Anchor("name", start + place - 1, reference))
 
     def write_item(self, reference: int, values, key: str = "bbox_2d") -> None:
+        self.pivots.append(len(self.text) + len('{"bbox'))
         self.text += f'{{"{key}": ['
         self.mark("box", reference)
         self.write_numbers(reference, values[:4], 0)
@@ -124,7 +147,8 @@ class _Writer:
             self.write_item(index, values, key)
 
     def finish(self) -> Completion:
-        return Completion(self.text, tuple(self.anchors), tuple(self.numbers))
+        anchors, numbers = tuple(self.anchors), tuple(self.numbers)
+        return Completion(self.text, anchors, numbers, tuple(self.pivots))
 
 
 def write_completion(
@@ -142,8 +166,11 @@ def write_completion(
     else:
         writer.text += "<think>"
         writer.write_thought(thought, names)
-        writer.text += "</think>\n<answer>" + ("" if form == "bare" else "[")
+        writer.text += "</think>\n<answer>"
+        writer.pivots.append(len(writer.text))
+        writer.text += "" if form == "bare" else "["
         writer.write_items(references, "bbox" if form == "key" else "bbox_2d")
+        writer.pivots.append(len(writer.text))
         writer.text += ("" if form in ("bare", "open") else "]") + "</answer>"
     return writer.finish()
 

@@ -58,12 +58,12 @@ class Plan:
     grounding_steps: int = 500
     grounding_plates: int = 16
     grounding_rate: float = 1.5e-3
-    answers_steps: int = 700
+    answers_steps: int = 1200
     answers_plates: int = 16
     answers_rate: float = 1e-3
     answers_sight_rate: float = 3e-4
-    polish_steps: int = 1250
-    polish_rate: float = 8e-4
+    polish_steps: int = 1200
+    polish_rate: float = 7e-4
     polish_sight_rate: float = 3e-4
 
 

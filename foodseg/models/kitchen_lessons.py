@@ -159,10 +159,11 @@ class Reader:
             tokens[index, :end] = torch.tensor(prompt_ids[index] + encoded["input_ids"][index])
             token_of = _token_of_character(encoded["offset_mapping"][index])
             weights[index, start:end] = 1.0
-            weights[index, start] = 4.0  # the first word settles most of the form
             for first, last in exercise.completion.numbers:
                 for digit, place in enumerate(range(first, last)):
                     weights[index, start + token_of[place]] = (3.0, 2.5, 1.0)[digit]
+            for place in exercise.completion.pivots:
+                weights[index, start + token_of[place]] = 4.0
             for anchor in exercise.completion.anchors:
                 row = exercise.rows[anchor.reference]
                 place = start + token_of[anchor.place]
