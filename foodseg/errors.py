@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Input that can't be used; the message is one sentence that names the file, the field and the fix."""
+    """Input that can't be used: one sentence names the file, the field and the fix."""

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.kitchen_plates import draw_plate
 from foodseg.data.kitchen_questions import Split, converse
 from foodseg.errors import DataError
+from foodseg.progress import tqdm
 
 FIRST_PLATE_SEEDS: dict[Split, int] = {"train": 1_000_000, "test": 5_000_000}
 BASE_PLATE_SEEDS = 10_000_000

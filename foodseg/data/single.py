@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from foodseg.data.build_report import NO_MASK, BuildReport, Tally
 from foodseg.data.foodreasonseg import Conversation, Turn, read_conversations
@@ -42,6 +41,7 @@ from foodseg.data.samples import (
     save_samples,
 )
 from foodseg.errors import DataError
+from foodseg.progress import tqdm
 
 __all__ = [
     "BuildReport",

@@ -24,7 +24,7 @@ from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
 from foodseg.progress import tqdm
-from foodseg.provenance import provenance, read_lines, write_json, write_lines
+from foodseg.provenance import file_hash, provenance, read_lines, write_json, write_lines
 from foodseg.rl.answers import Answer, named_foods, parse_answer
 from foodseg.rl.groups import roll_out
 
@@ -71,7 +71,8 @@ def evaluate(
         for answer, sample in zip(answers, samples, strict=True)
     ]
     predictions = segment(preset, row, samples, answers, references, segmenter)
-    return _save(preset, row, predictions, time.perf_counter() - start)
+    adapter = file_hash(mllm.adapter_file) if mllm.adapter_file else None
+    return _save(preset, row, predictions, time.perf_counter() - start, adapter)
 
 
 def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segmenter) -> dict:
@@ -124,7 +125,7 @@ def _predict(
     sample: Sample, answer: Answer, references: tuple[Reference, ...], mask: np.ndarray
 ) -> Prediction:
     intersection, union = intersection_union(mask, sample.union_mask())
-    foods = named_foods(answer.completion, FOOD_NAMES)
+    foods = named_in_conclusion(answer, sample)
     return Prediction(
         sample_id=sample.sample_id,
         completion=answer.completion,
@@ -138,6 +139,16 @@ def _predict(
     )
 
 
+def named_in_conclusion(answer: Answer, sample: Sample) -> tuple[str, ...]:
+    """The foods that the answer settles on.
+
+    A word that is only taken up from the question ("a fruit salad needs the orange") is no choice
+    of food.
+    """
+    asked = set(named_foods(sample.question, FOOD_NAMES)) - set(sample.foods)
+    return tuple(f for f in named_foods(answer.completion, FOOD_NAMES) if f not in asked)
+
+
 def summarise(predictions: Sequence[Prediction]) -> dict:
     """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods."""
     metrics = measure([p.intersection for p in predictions], [p.union for p in predictions])
@@ -147,9 +158,16 @@ def summarise(predictions: Sequence[Prediction]) -> dict:
     }
 
 
-def _save(preset: Preset, row: str, predictions: list[Prediction], seconds: float) -> dict:
+def _save(
+    preset: Preset,
+    row: str,
+    predictions: list[Prediction],
+    seconds: float,
+    adapter: str | None = None,
+) -> dict:
     folder = preset.predictions(row)
-    result = {"preset": preset.name, "row": row, **summarise(predictions)}
+    result = {"preset": preset.name, "row": row, "adapter": adapter}
+    result |= summarise(predictions)
     result |= {"seconds": round(seconds, 1), **provenance()}
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
     write_json(folder / "result.json", result)

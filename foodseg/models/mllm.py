@@ -38,6 +38,14 @@ IMAGE_TOKEN = "<|image_pad|>"
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
 
 
+@contextlib.contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """PEFT 0.21 reads an attribute that transformers 5 has renamed; its warning helps nobody."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """A question about a photo, embedded: all that its completions share.
@@ -72,6 +80,7 @@ class Mllm:
         self.image_side = image_side
         self.template = template
         self.peft: PeftModel | None = None
+        self.adapter_file: Path | None = None  # of a loaded adapter
         self.eos_token_id = tokenizer.eos_token_id
         self.banned_token_ids = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
 
@@ -116,15 +125,15 @@ class Mllm:
     def add_lora(self, rank: int, alpha: int, seed: int) -> None:
         """Put a fresh, trainable LoRA adapter on every language-model projection."""
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS, lora_dropout=0.0)
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            # PEFT 0.21 reads an attribute that transformers 5 has renamed.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        with torch.random.fork_rng(), _quiet_peft():
             torch.manual_seed(seed)
             self.peft = get_peft_model(self.model, config).eval()
 
     def load_adapter(self, folder: str | Path) -> None:
         """Load a saved adapter for inference; raises ValueError if it changes nothing."""
-        self.peft = PeftModel.from_pretrained(self.model, folder).eval()
+        with _quiet_peft():
+            self.peft = PeftModel.from_pretrained(self.model, folder).eval()
+        self.adapter_file = Path(folder) / "adapter_model.safetensors"
         norm = sum(p.abs().sum().item() for n, p in self.peft.named_parameters() if "lora_B" in n)
         if norm == 0.0:
             raise ValueError(f"{folder}: the adapter's B matrices are all zero, so it does nothing")
