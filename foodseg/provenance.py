@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,7 +52,15 @@ def _device() -> str:
 
 def file_hash(path: Path) -> str:
     """First 16 hexadecimal digits of the file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return files_hash([path])
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 over the files' contents, in order of path."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -21,10 +21,11 @@ import torch
 
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
-from foodseg.presets import Preset
+from foodseg.presets import PACKAGE, Preset
 from foodseg.progress import tqdm
 from foodseg.provenance import (
     file_hash,
+    files_hash,
     provenance,
     write_atomically,
     write_json,
@@ -104,6 +105,7 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
         "samples": len(samples),
         "data": file_hash(preset.single("train")),
         "base": file_hash(weights) if weights.exists() else preset.mllm,
+        "code": files_hash([*PACKAGE.glob("rl/*.py"), PACKAGE / "models" / "mllm.py"]),
     }
 
 
