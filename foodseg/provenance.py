@@ -13,22 +13,21 @@ from pathlib import Path
 
 import torch
 
-from foodseg.presets import PROJECT
-
+PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "peft", "sam2", "numpy", "scipy")
 
 
 def provenance() -> dict:
     """Commit, versions and device of this process."""
     return {
-        "commit": _commit(),
+        "commit": find_commit(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "device": _device(),
     }
 
 
-def _commit() -> str:
+def find_commit() -> str:
     """The checkout's commit, with "+" if files differ from it; "unknown" outside a checkout."""
     git = ["git", "-C", str(PROJECT)]
     try:

@@ -1,10 +1,10 @@
 """The embedded dataset: drawn plates with conversations, written as FoodSeg103 and FoodReasonSeg.
 
-A plate follows from its seed alone, and three ranges of seeds never meet:
+A plate follows from its seed alone, and these ranges of seeds never meet:
 
     training plates   1,000,000 + 100,000 * seed + i
     test plates       5,000,000 + 100,000 * seed + i
-    plates on which the shipped weights were trained   10,000,000 and up
+    plates that trained the shipped weights   10,000,000 and up (validation: 20,000,000 and up)
 
 so that a test plate is in nobody's training, whatever the dataset's own seed (0 to 39).
 """
@@ -29,6 +29,7 @@ from foodseg.progress import tqdm
 
 FIRST_PLATE_SEEDS: dict[Split, int] = {"train": 1_000_000, "test": 5_000_000}
 BASE_PLATE_SEEDS = 10_000_000
+BASE_VALIDATION_SEEDS = 20_000_000
 SEED_STRIDE = 100_000
 SEEDS = (FIRST_PLATE_SEEDS["test"] - FIRST_PLATE_SEEDS["train"]) // SEED_STRIDE
 JPEG_QUALITY = 95

@@ -1,6 +1,6 @@
 """What the kitchen's base model can do, measured on plates and questions of its own validation.
 
-Fresh plates (seeds from VALIDATION_SEED on) and training questions: test plates and test
+Fresh plates (seeds from BASE_VALIDATION_SEEDS on) and training questions: test plates and test
 questions stay unseen until the kit's own evaluation.
 """
 

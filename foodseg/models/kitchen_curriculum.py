@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +19,9 @@ import transformers
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from foodseg.data.kitchen import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.data.kitchen_plates import DRAWING_VERSION
+from foodseg.provenance import find_commit
 
 from .kitchen_checks import measure
 from .kitchen_grounding import GroundingHeads, answer_losses
@@ -33,7 +34,7 @@ from .kitchen_lessons import (
     tokenizer_texts,
 )
 from .kitchen_mllm import KITCHEN_MLLM_FOLDER, build_model, save_kitchen_mllm, write_provenance
-from .kitchen_pictures import TRAIN_SEED, VALIDATION_SEED, Pictures, draw_pictures
+from .kitchen_pictures import Pictures, draw_pictures
 from .kitchen_sight import SightHeads, encode_images, sight_targets
 from .kitchen_tokenizer import train_tokenizer
 from .kitchen_training import build_optimiser, run_steps, take_pictures
@@ -73,7 +74,7 @@ class Course:
     def __init__(self, plan: Plan, seed: int, work: Path, device: torch.device, workers: int):
         self.plan, self.seed, self.work, self.device = plan, seed, work, device
         self.workers = workers
-        self.pictures = draw_pictures(TRAIN_SEED, plan.plates, workers, work)
+        self.pictures = draw_pictures(BASE_PLATE_SEEDS, plan.plates, workers, work)
         self.reader = Reader(train_tokenizer(tokenizer_texts(), VOCABULARY))
         self.model = build_model(self.reader.tokenizer, seed).to(device)
         # plain products: the fused kernel's backward is slower on a CPU at this size
@@ -201,21 +202,12 @@ STAGES = {
 }
 
 
-def find_commit() -> str:
-    """The repository's commit, or "unknown" outside a git checkout."""
-    folder = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
-
-
 def finish(course: Course, folder: Path, questions: int) -> dict:
     """Save the model, load it again, measure it on validation plates; returns the provenance."""
     provenance = {
         "seed": course.seed,
         "plan": asdict(course.plan),
-        "plates": {"first_seed": TRAIN_SEED, "count": course.plan.plates},
+        "plates": {"first_seed": BASE_PLATE_SEEDS, "count": course.plan.plates},
         "drawing_version": DRAWING_VERSION,
         "stages": course.log,
         "device": str(course.device),
@@ -225,9 +217,9 @@ def finish(course: Course, folder: Path, questions: int) -> dict:
     tokenizer = course.reader.tokenizer
     save_kitchen_mllm(course.model, tokenizer, folder, provenance)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    pictures = draw_pictures(VALIDATION_SEED, questions, course.workers, course.work)
+    pictures = draw_pictures(BASE_VALIDATION_SEEDS, questions, course.workers, course.work)
     measured = measure(model.to(course.device), course.reader, pictures, questions)
-    provenance["measured"] = {"plates_first_seed": VALIDATION_SEED, **measured}
+    provenance["measured"] = {"plates_first_seed": BASE_VALIDATION_SEEDS, **measured}
     write_provenance(folder, provenance)
     return provenance
 

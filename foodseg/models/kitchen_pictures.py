@@ -21,8 +21,6 @@ from foodseg.data.references import mask_to_reference, scale_reference
 
 from .kitchen_mllm import PATCH, SIDE
 
-TRAIN_SEED = 10_000_000
-VALIDATION_SEED = 20_000_000
 MOST_FOODS = 6
 JPEG_QUALITY = 92  # the kitchen reads its images back from JPEG files, of a finer 95
 GRID = SIDE // PATCH

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from tqdm import tqdm
 
+from foodseg.data.kitchen import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.data.kitchen_plates import DRAWING_VERSION, draw_plate
 from foodseg.data.references import Reference
 from foodseg.models.kitchen_segmenter_plates import (
@@ -45,6 +45,7 @@ from foodseg.models.segmenter import (
     normalise,
     scale_prompts,
 )
+from foodseg.provenance import find_commit
 
 KITCHEN_SAM2 = SegmenterConfig(
     image_size=192,
@@ -58,9 +59,6 @@ KITCHEN_SAM2 = SegmenterConfig(
 )
 KITCHEN_SAM2_FOLDER = Path(__file__).resolve().parents[1] / "weights" / "kitchen_sam2"
 
-# The kitchen's own plates have other seeds, so no training or test picture is seen here.
-TRAINING_SEEDS = 10_000_000
-VALIDATION_SEEDS = 20_000_000
 CHECKPOINT_EVERY = 200  # steps
 
 
@@ -136,7 +134,7 @@ def train_kitchen_segmenter(work: Path, plan: Plan, workers: int = 1) -> SAM2Bas
     """Train from nothing; `work` keeps plates and a checkpoint, so a second call continues."""
     work.mkdir(parents=True, exist_ok=True)
     side = KITCHEN_SAM2.image_size
-    plates = cached_training_plates(work, TRAINING_SEEDS, plan.plates, side, workers)
+    plates = cached_training_plates(work, BASE_PLATE_SEEDS, plan.plates, side, workers)
     torch.manual_seed(plan.seed)
     model, heads = build_sam2(KITCHEN_SAM2).train(), TrainingHeads(KITCHEN_SAM2.neck_dim)
     optimiser, first = make_optimiser(model, heads, plan), 0
@@ -209,9 +207,9 @@ def save_kitchen_segmenter(model: SAM2Base, folder: Path, provenance: dict[str, 
     save_file(weights, folder / "model.safetensors")
     segmenter = Segmenter.load(folder / "model.safetensors", KITCHEN_SAM2)
     provenance["validation"] = {
-        "plates": f"{VALIDATION_SEEDS}..{VALIDATION_SEEDS + 99}",
-        "mean_iou_exact_references": round(validate(segmenter, VALIDATION_SEEDS, 100), 4),
-        "mean_iou_wrong_references": round(validate(segmenter, VALIDATION_SEEDS, 100, 1.0), 4),
+        "plates": f"{BASE_VALIDATION_SEEDS}..{BASE_VALIDATION_SEEDS + 99}",
+        "mean_iou_exact_references": round(validate(segmenter, BASE_VALIDATION_SEEDS, 100), 4),
+        "mean_iou_wrong_references": round(validate(segmenter, BASE_VALIDATION_SEEDS, 100, 1.0), 4),
     }
     (folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
 
@@ -225,16 +223,15 @@ def main() -> None:
     torch.set_num_threads(1)
     plan, started = Plan(), time.time()
     model = train_kitchen_segmenter(arguments.work, plan, arguments.workers)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     provenance = {
         "made_by": "python -m foodseg.models.kitchen_segmenter",
         "plan": asdict(plan),
-        "training_plates": f"{TRAINING_SEEDS}..{TRAINING_SEEDS + plan.plates - 1}",
+        "training_plates": f"{BASE_PLATE_SEEDS}..{BASE_PLATE_SEEDS + plan.plates - 1}",
         "drawing_version": DRAWING_VERSION,
         "seconds": round(time.time() - started),
         "device": f"cpu, 1 thread, {platform.machine()}",
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
-        "commit": commit.stdout.strip(),
+        "commit": find_commit(),
     }
     save_kitchen_segmenter(model, arguments.output, provenance)
 
