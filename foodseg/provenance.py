@@ -17,13 +17,13 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "peft", "sam2", "numpy", "scipy")
 
 
-def provenance() -> dict:
-    """Commit, versions and device of this process."""
+def provenance(device: str) -> dict:
+    """Commit, versions and machine of a result that was computed on `device` (cpu, cuda)."""
     return {
         "commit": find_commit(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "device": _device(),
+        "device": _device(device),
     }
 
 
@@ -33,19 +33,19 @@ def find_commit() -> str:
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True)
         changed = subprocess.run(
-            [*git, "diff", "--quiet", "HEAD", "--", "foodseg", "notebooks/*.ipynb"],
+            [*git, "status", "--porcelain", "--", "foodseg", "notebooks/*.ipynb"],
             capture_output=True,
         )
     except FileNotFoundError:
         return "unknown"
     if head.returncode:
         return "unknown"
-    return head.stdout.decode().strip() + ("+" if changed.returncode else "")
+    return head.stdout.decode().strip() + ("+" if changed.stdout else "")
 
 
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def _device(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 

@@ -6,7 +6,16 @@ import torch
 
 
 def plain_log_probs(mllm, rollout, temperature=1.0):
-    """List of (L_i,) log-probs, each from a forward over [prompt | completion] and nothing else."""
+    """List of (L_i,) log-probs of the completions' tokens."""
+    rows = plain_distributions(mllm, rollout, temperature)
+    return [
+        row.gather(1, tokens[:, None])[:, 0]
+        for row, tokens in zip(rows, rollout.tokens, strict=True)
+    ]
+
+
+def plain_distributions(mllm, rollout, temperature=1.0):
+    """List of (L_i, vocabulary), each from a forward over [prompt | completion] alone."""
     result = []
     for tokens in rollout.tokens:
         prompt = rollout.prompt
@@ -21,5 +30,5 @@ def plain_log_probs(mllm, rollout, temperature=1.0):
         )
         logits = output.logits[0, prompt.length - 1 : -1] / temperature
         logits[:, mllm.banned_token_ids] = float("-inf")
-        result.append(logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
+        result.append(logits.log_softmax(-1))
     return result

@@ -66,12 +66,13 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_row(row: str, run: list[Prediction]) -> None:
+def write_row(row: str, run: list[Prediction], adapter: str | None = None) -> None:
     folder = SMOKE.predictions(row)
     lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
     write_lines(folder / "predictions.jsonl", lines)
     versions = {"torch": "2", "transformers": "5"}
     result = {"row": row, "seconds": 1.0, "commit": "abc", "device": "CPU", "versions": versions}
+    result["adapter"] = adapter
     write_json(folder / "result.json", result | summarise(run))
 
 
@@ -147,6 +148,9 @@ def test_rows_about_other_questions_are_refused(home):
 def test_provenance_has_a_row_for_each_set_of_predictions(home):
     write_all_rows()
     write_json(SMOKE.run("grpo", 0) / "result.json", {"steps": 3, "adapter": "feed"})
+    with pytest.raises(DataError, match="not those of the adapter in runs/smoke/grpo-seed0"):
+        results.provenance_frame(SMOKE, [0, 1])
+    write_row("grpo-seed0", [prediction(0, 10), prediction(1, 0)], adapter="feed")
     frame = results.provenance_frame(SMOKE, [0, 1])
     assert list(frame.index) == [
         "base", "grpo-seed0", "grpo-seed1", "dapo-seed0", "dapo-seed1", "bound"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from conftest import toy_prompts
+from plain_rows import plain_distributions
 from transformers import GenerationConfig
 
 from foodseg.rl.rollouts import sample_rollouts
@@ -60,21 +63,29 @@ def test_vision_tokens_are_never_sampled_and_their_log_prob_is_minus_infinity(ki
 
 
 def test_sampled_frequencies_follow_the_distribution(kitchen_mllm):
-    prompt = toy_prompts(kitchen_mllm, 1)
-    rollout = sample_rollouts(
-        kitchen_mllm, prompt, group_size=2000, max_new_tokens=1, temperature=1.0, seed=0
-    )[0]
-    first = torch.tensor([int(tokens[0]) for tokens in rollout.tokens])
-    likeliest = first.bincount().argmax()
-    expected = rollout.log_probs[int((first == likeliest).nonzero()[0])][0].exp().item()
-    measured = (first == likeliest).float().mean().item()
-    assert abs(measured - expected) < 4 * (expected * (1 - expected) / 2000) ** 0.5
+    [prompt] = toy_prompts(kitchen_mllm, 1)
+    [rollout] = sample_rollouts(
+        kitchen_mllm, [prompt], group_size=4000, max_new_tokens=1, temperature=3.0, seed=0
+    )
+    expected = plain_distributions(kitchen_mllm, rollout_of_one(rollout), 3.0)[0][0].exp()
+    assert expected.max() < 0.9  # else any sampler would pass
+    first = torch.cat(rollout.tokens).bincount(minlength=len(expected)) / 4000
+    likely = expected > 0.01
+    deviation = (expected * (1 - expected) / 4000).sqrt()
+    assert likely.sum() > 3
+    assert ((first - expected)[likely].abs() < 4.5 * deviation[likely]).all()
+
+
+def rollout_of_one(rollout):
+    return replace(rollout, tokens=rollout.tokens[:1], log_probs=rollout.log_probs[:1])
 
 
 def test_completions_stop_at_the_end_token_and_say_so(kitchen_mllm):
     rollouts = sample_rollouts(
         kitchen_mllm, toy_prompts(kitchen_mllm), group_size=8, max_new_tokens=50, seed=0
     )
+    ended = [end for rollout in rollouts for end in rollout.ended]
+    assert any(ended) and not all(ended)
     for rollout in rollouts:
         for tokens, log_probs, ended in zip(
             rollout.tokens, rollout.log_probs, rollout.ended, strict=True

@@ -17,6 +17,7 @@ from foodseg import presets
 from foodseg.data.samples import load_samples
 from foodseg.provenance import read_lines
 from foodseg.recipes import DAPO, GRPO
+from foodseg.rl import trainer
 from foodseg.rl.trainer import train
 
 PRESET = replace(
@@ -81,11 +82,38 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home):
 
     run_until(home, 1)  # before the first checkpoint
     run_until(home, 3)  # between two checkpoints
+    assert (run / "state.pt").exists()
+    kept = (run / "log.jsonl").read_text().splitlines()[:2]
     run_until(home, None)
+    # Seconds and all: the steps before the checkpoint were not taken again.
+    assert (run / "log.jsonl").read_text().splitlines()[:2] == kept
     assert adapter(home, DAPO, 1) == uninterrupted
     rows = read_lines(run / "log.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["reward_total"] for row in rows] == rewards
+
+
+@pytest.mark.parametrize("where", ["_checkpoint", "_finish"])
+def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypatch, where):
+    samples = load_samples(PRESET.single("train"))
+    short = replace(PRESET, steps=3)
+    train(short, GRPO, 0, samples)
+    uninterrupted = adapter(home, GRPO, 0)
+    run = PRESET.run("grpo", 0)
+    run.rename(home / "uninterrupted")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, where, stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(short, GRPO, 0, samples)
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "rew')  # as a kill in the middle of a write leaves it
+    train(short, GRPO, 0, samples)
+    assert adapter(home, GRPO, 0) == uninterrupted
+    assert [row["step"] for row in read_lines(run / "log.jsonl")] == [1, 2, 3]
 
 
 def test_same_seed_same_adapter_other_seed_another(home):
@@ -103,6 +131,9 @@ def test_same_seed_same_adapter_other_seed_another(home):
 def test_the_log_and_the_result_say_what_happened(home):
     samples = load_samples(PRESET.single("train"))
     result = train(replace(PRESET, steps=2), GRPO, 0, samples)
+    train(replace(PRESET, steps=2), DAPO, 0, samples)
+    # DAPO's KL has no weight, but it is measured.
+    assert read_lines(PRESET.run("dapo", 0) / "log.jsonl")[-1]["kl"] > 0
     rows = read_lines(PRESET.run("grpo", 0) / "log.jsonl")
     for row in rows:
         terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from foodseg.data.foodseg103 import CATEGORIES
@@ -24,7 +25,7 @@ from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
 from foodseg.progress import tqdm
-from foodseg.provenance import file_hash, provenance, read_lines, write_json, write_lines
+from foodseg.provenance import provenance, read_lines, write_json, write_lines
 from foodseg.rl.answers import Answer, named_foods, parse_answer
 from foodseg.rl.groups import roll_out
 
@@ -35,8 +36,8 @@ FOOD_NAMES = tuple(name for number, name in CATEGORIES.items() if number)
 class Prediction:
     """One question answered. References and mask are in original-image pixels.
 
-    foods_named: FoodSeg103 names in the completion's conclusion; foods_right: whether they are
-    exactly the foods asked for. mask: COCO RLE of the union; intersection, union: pixel counts.
+    foods_named: FoodSeg103 names that the conclusion adds to the question's; foods_right: whether
+    they are exactly the foods asked for. mask: COCO RLE of the union; intersection, union: pixels.
     """
 
     sample_id: str
@@ -51,7 +52,9 @@ class Prediction:
 
 
 def load_segmenter(preset: Preset) -> Segmenter:
-    """The preset's SAM2."""
+    """The preset's SAM2; on a CPU, PyTorch is set to one thread, for the same bits everywhere."""
+    if preset.device == "cpu":
+        torch.set_num_threads(1)
     return Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
 
 
@@ -71,8 +74,7 @@ def evaluate(
         for answer, sample in zip(answers, samples, strict=True)
     ]
     predictions = segment(preset, row, samples, answers, references, segmenter)
-    adapter = file_hash(mllm.adapter_file) if mllm.adapter_file else None
-    return _save(preset, row, predictions, time.perf_counter() - start, adapter)
+    return _save(preset, row, predictions, time.perf_counter() - start, mllm.adapter_hash)
 
 
 def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segmenter) -> dict:
@@ -107,7 +109,7 @@ def segment(
     segmenter: Segmenter,
 ) -> list[Prediction]:
     """Masks for each sample's references, each photo embedded once, compared with the truth."""
-    predictions: dict[str, Prediction] = {}
+    predictions: list[Prediction | None] = [None] * len(samples)
     by_image: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
@@ -115,10 +117,8 @@ def segment(
         embedding = segmenter.embed_image(Image.open(preset.dataset / image).convert("RGB"))
         for i in indices:
             masks = segmenter.predict(embedding, references[i])
-            predictions[samples[i].sample_id] = _predict(
-                samples[i], answers[i], references[i], masks.any(axis=0)
-            )
-    return [predictions[sample.sample_id] for sample in samples]
+            predictions[i] = _predict(samples[i], answers[i], references[i], masks.any(axis=0))
+    return predictions
 
 
 def _predict(
@@ -166,9 +166,11 @@ def _save(
     adapter: str | None = None,
 ) -> dict:
     folder = preset.predictions(row)
+    # The result is written last and taken away first: with it, the predictions are its own.
+    (folder / "result.json").unlink(missing_ok=True)
     result = {"preset": preset.name, "row": row, "adapter": adapter}
     result |= summarise(predictions)
-    result |= {"seconds": round(seconds, 1), **provenance()}
+    result |= {"seconds": round(seconds, 1), **provenance(preset.device)}
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
     write_json(folder / "result.json", result)
     return load_result(folder)

@@ -23,6 +23,7 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
+from foodseg.provenance import file_hash
 from foodseg.rl.prompts import build_messages
 
 # A bar for a hundred small tensors says nothing; ours (foodseg.progress) show what takes time.
@@ -80,7 +81,7 @@ class Mllm:
         self.image_side = image_side
         self.template = template
         self.peft: PeftModel | None = None
-        self.adapter_file: Path | None = None  # of a loaded adapter
+        self.adapter_hash: str | None = None  # of a loaded adapter's file
         self.eos_token_id = tokenizer.eos_token_id
         self.banned_token_ids = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
 
@@ -130,13 +131,17 @@ class Mllm:
             self.peft = get_peft_model(self.model, config).eval()
 
     def load_adapter(self, folder: str | Path) -> None:
-        """Load a saved adapter for inference; raises ValueError if it changes nothing."""
+        """Load a saved adapter for inference; raises ValueError if a part of it does nothing."""
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
-        self.adapter_file = Path(folder) / "adapter_model.safetensors"
-        norm = sum(p.abs().sum().item() for n, p in self.peft.named_parameters() if "lora_B" in n)
-        if norm == 0.0:
-            raise ValueError(f"{folder}: the adapter's B matrices are all zero, so it does nothing")
+        self.adapter_hash = file_hash(Path(folder) / "adapter_model.safetensors")
+        matrices = {n: p for n, p in self.peft.named_parameters() if "lora_B" in n}
+        dead = [n for n, p in matrices.items() if not (p.any() and p.isfinite().all())]
+        if dead:
+            raise ValueError(
+                f"{folder}: {len(dead)} of {len(matrices)} B matrices, such as {dead[0]}, are zero "
+                "or not finite, so the adapter was not loaded whole; train it again."
+            )
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter in PEFT's format."""

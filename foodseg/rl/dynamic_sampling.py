@@ -21,7 +21,7 @@ class NoSignalError(RuntimeError):
 
 
 def has_signal(rewards: Sequence[float | None]) -> bool:
-    """True unless the group's rewards are all equal, or one is missing (None, NaN), as in verl.
+    """False if the group's rewards are all equal or one is missing (None, NaN), as in verl.
 
     A group of one counts as having signal: there is nothing to compare it with.
     """

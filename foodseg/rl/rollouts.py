@@ -2,7 +2,7 @@
 
 Each prompt is encoded and prefilled once; its key-value cache is then expanded to G rows, which
 decode together. Rows that have ended leave the batch. All randomness is one uniform number for
-each row and position, drawn up front, so a row's text does not depend on when others end.
+each row and position, drawn up front, so no row's random numbers depend on when others end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMPACT_BELOW = 0.75
 class Rollout:
     """The G completions of one prompt.
 
-    tokens: G tensors (L_i,) int64, with the end token where it was reached.
+    tokens: G tensors (L_i,) int64, L_i >= 1, with the end token where it was reached.
     log_probs: G tensors (L_i,), of each sampled token under the sampling distribution.
     texts: the completions decoded, special tokens removed.
     ended: whether each completion reached its end token within the length limit.
@@ -48,7 +48,7 @@ def sample_rollouts(
 ) -> list[Rollout]:
     """Sample `group_size` completions of each prompt; temperature 0 decodes greedily.
 
-    The same seed, prompts and weights give the same completions on a CPU.
+    The same seed, prompts, weights and number of threads give the same completions on a CPU.
     """
     rows = len(prompts) * group_size
     cache, hidden, keys = _prefill(mllm, prompts)

@@ -41,8 +41,7 @@ def score_groups(mllm: Mllm, rollouts: Sequence[Rollout], temperature: float = 1
     targets = torch.cat([tokens for rollout in rollouts for tokens in rollout.tokens])
     log_probs = distribution.gather(1, targets[:, None])[:, 0]
     with torch.no_grad():
-        # p log p is 0 for a banned token, where log p is -inf.
-        entropies = -(distribution.exp() * distribution.clamp_min(-1e4)).sum(-1)
+        entropies = torch.special.entr(distribution.exp()).sum(-1)
     empty = log_probs.new_zeros(mask.shape)
     return TokenScores(
         empty.masked_scatter(mask, log_probs), empty.masked_scatter(mask, entropies), mask

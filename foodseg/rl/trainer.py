@@ -38,14 +38,21 @@ from foodseg.rl.updates import PolicyUpdater, step_row
 # What decides a run's bits; the rest of a preset is paths and evaluation.
 PRESET_FIELDS = (
     "name image_side prompt_template lora_rank lora_alpha learning_rate warmup_steps steps "
-    "prompts_per_step group_size updates_per_rollout max_new_tokens groups_per_forward dtype"
+    "prompts_per_step group_size updates_per_rollout max_new_tokens groups_per_forward dtype device"
 ).split()
 
+CODE_BESIDE_RL = ("models/mllm.py", "data/references.py")
 PHASES = ("rollout", "scoring", "update")
 
 
 def load_policy(preset: Preset) -> Mllm:
-    """The preset's MLLM, without an adapter."""
+    """The preset's MLLM, without an adapter.
+
+    On a CPU this sets PyTorch to one thread: the same bits on any number of cores, in training
+    and in evaluation, and two runs fit side by side on two.
+    """
+    if preset.device == "cpu":
+        torch.set_num_threads(1)
     return Mllm.load(
         preset.mllm,
         image_side=preset.image_side,
@@ -71,11 +78,8 @@ def train(
     config = run_config(preset, recipe, seed, samples)
     _claim(folder, config)
     result_file = folder / "result.json"
-    if result_file.exists():
+    if result_file.exists() and (folder / "adapter").exists():
         return json.loads(result_file.read_text())
-    if preset.device == "cpu":
-        # One thread: the same bits on any number of cores, and two runs fit side by side on two.
-        torch.set_num_threads(1)
     mllm = load_policy(preset)
     mllm.add_lora(preset.lora_rank, preset.lora_alpha, seed)
     sampler = GroupSampler(mllm, preset, recipe, samples, seed)
@@ -88,10 +92,10 @@ def train(
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(rows[-1]) + "\n")
         if (step + 1) % preset.checkpoint_every == 0:
-            _checkpoint(folder, step + 1, mllm, sampler, updater)
+            _checkpoint(folder, rows, mllm, sampler, updater)
         if on_step:
             on_step(folder / "log.jsonl")
-    return _finish(folder, config, rows, mllm)
+    return _finish(folder, config, rows, mllm, preset.device)
 
 
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
@@ -105,23 +109,29 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
         "samples": len(samples),
         "data": file_hash(preset.single("train")),
         "base": file_hash(weights) if weights.exists() else preset.mllm,
-        "code": files_hash([*PACKAGE.glob("rl/*.py"), PACKAGE / "models" / "mllm.py"]),
+        "code": files_hash(
+            [*PACKAGE.glob("rl/*.py"), *(PACKAGE / name for name in CODE_BESIDE_RL)]
+        ),
     }
 
 
 def _claim(folder: Path, config: dict) -> None:
     """Make the folder this configuration's, moving a run of another configuration aside."""
     config_file = folder / "config.json"
-    if config_file.exists() and json.loads(config_file.read_text()) != config:
+    if config_file.exists():
+        if json.loads(config_file.read_text()) == config:
+            return
         aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
         os.replace(folder, aside)
         tqdm.write(f"{folder.name}: other settings than before; the old run is in {aside.name}.")
     write_json(config_file, config)
 
 
-def _checkpoint(folder, step: int, mllm: Mllm, sampler: GroupSampler, updater: PolicyUpdater):
+def _checkpoint(
+    folder: Path, rows: list[dict], mllm: Mllm, sampler: GroupSampler, updater: PolicyUpdater
+) -> None:
     state = {
-        "step": step,
+        "rows": rows,
         "cursor": sampler.cursor,
         "rounds": sampler.rounds,
         "adapter": [p.detach().cpu() for p in mllm.lora_parameters()],
@@ -144,13 +154,11 @@ def _restore(folder: Path, mllm: Mllm, sampler: GroupSampler, updater: PolicyUpd
     sampler.cursor, sampler.rounds = state["cursor"], state["rounds"]
     updater.load_state_dict(state["updater"])
     # Rows after the checkpoint belong to steps that are taken again; the last may be half written.
-    lines = log.read_text().splitlines()[: state["step"]]
-    rows = [json.loads(line) for line in lines]
-    write_lines(log, rows)
-    return rows
+    write_lines(log, state["rows"])
+    return state["rows"]
 
 
-def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm) -> dict:
+def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm, device: str) -> dict:
     partial = folder / "adapter.partial"
     shutil.rmtree(partial, ignore_errors=True)
     mllm.save_adapter(partial)
@@ -161,7 +169,7 @@ def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm) -> dict:
         "steps": len(rows),
         "seconds": round(seconds, 1),
         "adapter": file_hash(folder / "adapter" / "adapter_model.safetensors"),
-        **provenance(),
+        **provenance(device),
     }
     write_json(folder / "result.json", result)
     return result

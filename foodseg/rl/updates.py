@@ -33,7 +33,7 @@ class Microbatch:
     rollouts: list[Rollout]
     old_log_probs: torch.Tensor
     advantages: torch.Tensor
-    reference_log_probs: torch.Tensor | None
+    reference_log_probs: torch.Tensor
 
 
 class PolicyUpdater:
@@ -89,16 +89,17 @@ class PolicyUpdater:
             self._reference_log_probs(rollouts),
         )
 
-    def _reference_log_probs(self, rollouts) -> torch.Tensor | None:
-        if not self.objective.kl_weight:
-            return None
+    def _reference_log_probs(self, rollouts) -> torch.Tensor:
+        """Also where the KL has no weight: the log shows how far the policy has moved."""
         with torch.no_grad(), self.mllm.reference_policy():
             return score_groups(self.mllm, rollouts, TEMPERATURE).log_probs
 
     def _gradient_step(self, microbatches: Sequence[Microbatch], normaliser: float) -> dict:
         self.optimizer.zero_grad()
         parts = [self._backward(microbatch, normaliser) for microbatch in microbatches]
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True
+        )
         self.optimizer.step()
         self.schedule.step()
         tokens = sum(part["tokens"] for part in parts)
