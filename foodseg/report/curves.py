@@ -66,14 +66,15 @@ def read_logs(folders: Sequence[Path]) -> list[pd.DataFrame]:
 @styled
 def run_curves(log: pd.DataFrame, title: str = "") -> Figure:
     """One run: its rewards, shares, clipping and policy over the steps."""
-    figure, axes = new_figure(1, len(LIVE_PANELS), 11.0, 2.5)
+    figure, axes = new_figure(1, len(LIVE_PANELS), 11.0, 3.3)
     for ax, (panel, columns) in zip(axes, LIVE_PANELS.items(), strict=True):
         for (column, label), colour in zip(columns.items(), CYCLE, strict=False):
             _curve(ax, log["step"], log[column], colour, label)
         ax.set_title(panel)
         ax.set_ylim(bottom=0)
         _step_axis(ax)
-        ax.legend(loc="best", fontsize=7, handlelength=1.2)
+        # Below the panel: inside it, the legend of the rewards would cover a curve.
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.28), fontsize=7, handlelength=1.2)
     figure.suptitle(title, fontsize=10, ha="left", x=0.01)
     return figure
 
