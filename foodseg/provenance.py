@@ -33,7 +33,7 @@ def find_commit() -> str:
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True)
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "foodseg", "notebooks/*.ipynb"],
+            [*git, "status", "--porcelain", "--", "foodseg", ":(glob)notebooks/*.ipynb"],
             capture_output=True,
         )
     except FileNotFoundError:
