@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from foodseg.evaluation.evaluate import load_segmenter
 from foodseg.models import kitchen_segmenter as kitchen
 from foodseg.models.kitchen_segmenter import KITCHEN_SAM2, Plan
 from foodseg.models.kitchen_segmenter_plates import (
@@ -19,6 +20,7 @@ from foodseg.models.kitchen_segmenter_plates import (
 )
 from foodseg.models.kitchen_segmenter_teaching import TrainingHeads, settle
 from foodseg.models.segmenter import build_sam2, encode_pixels, normalise
+from foodseg.presets import KITCHEN
 
 UNSEEN_SEEDS = 21_000_000  # neither trained nor chosen on
 
@@ -29,7 +31,7 @@ def plates() -> PlateTensors:
 
 
 def test_the_shipped_weights_segment_plates_they_never_saw() -> None:
-    segmenter = kitchen.load_kitchen_segmenter()
+    segmenter = load_segmenter(KITCHEN)
     assert kitchen.validate(segmenter, UNSEEN_SEEDS, 6) > 0.9
     assert kitchen.validate(segmenter, UNSEEN_SEEDS, 6, strength=1.0) > 0.88
 

@@ -58,12 +58,6 @@ def draw_pictures(first_seed: int, count: int, workers: int, cache: Path | None)
     return pictures
 
 
-def join_pictures(parts: list[Pictures]) -> Pictures:
-    """The plates of several sets, one after the other."""
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return Pictures(*(np.concatenate(column) for column in columns))
-
-
 def _draw_picture(seed: int) -> tuple[np.ndarray, ...]:
     plate = draw_plate(seed)
     file = io.BytesIO()

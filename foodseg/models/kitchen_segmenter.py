@@ -62,11 +62,6 @@ KITCHEN_SAM2_FOLDER = Path(__file__).resolve().parents[1] / "weights" / "kitchen
 CHECKPOINT_EVERY = 200  # steps
 
 
-def load_kitchen_segmenter(device: torch.device | str = "cpu") -> Segmenter:
-    """The shipped kitchen SAM2, in float32."""
-    return Segmenter.load(KITCHEN_SAM2_FOLDER / "model.safetensors", KITCHEN_SAM2, device)
-
-
 @dataclass(frozen=True)
 class Plan:
     """How the shipped weights are trained; everything random derives from `seed`."""
