@@ -23,6 +23,8 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
+from foodseg.models import head
+from foodseg.models.attention import SHARED_PREFIX, RowLayout
 from foodseg.provenance import file_hash
 from foodseg.rl.prompts import build_messages
 
@@ -84,6 +86,7 @@ class Mllm:
         self.adapter_hash: str | None = None  # of a loaded adapter's file
         self.eos_token_id = tokenizer.eos_token_id
         self.banned_token_ids = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
+        self.language_model.set_attn_implementation(SHARED_PREFIX)
 
     @classmethod
     def load(
@@ -201,18 +204,28 @@ class Mllm:
         """Token embeddings: (..., D) for ids (...,)."""
         return self.model.get_input_embeddings()(ids)
 
-    def hidden_states(self, embeddings, attention_mask, position_ids, cache=None) -> torch.Tensor:
+    def hidden_states(
+        self,
+        embeddings,
+        attention_mask,
+        position_ids,
+        cache=None,
+        row_layout: RowLayout | None = None,
+    ) -> torch.Tensor:
         """Last hidden states (B, T, D) of the decoder stack.
 
         embeddings (B, T, D); attention_mask (B, 1, T, K) bool, True where a query may look;
-        position_ids (3, B, T); cache: a `transformers` cache that is read and extended, or None.
+        position_ids (3, B, T); cache: a `transformers` cache that is read and extended, or None;
+        row_layout: of a shared-prefix row, B = 1, which needs no mask (None) and no cache.
         """
         return self.language_model(
             inputs_embeds=embeddings,
-            attention_mask=attention_mask,
+            # As a dictionary it is taken as it is; transformers would build one from a None.
+            attention_mask={"full_attention": attention_mask},
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=cache is not None,
+            row_layout=row_layout,
         ).last_hidden_state
 
     def log_probabilities(self, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -220,8 +233,18 @@ class Mllm:
 
         The vision tokens are banned here, so that sampling and scoring use the same distribution.
         """
-        logits = self.model.lm_head(hidden)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        logits = logits / temperature
-        banned = torch.tensor(self.banned_token_ids, device=logits.device)
-        return logits.index_fill(-1, banned, float("-inf")).log_softmax(-1)
+        return head.log_probabilities(hidden, self.model.lm_head.weight, self._banned, temperature)
+
+    def token_log_probabilities(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities (N,) of `tokens` (N,) after hidden states (N, D), and entropies (N,).
+
+        The same distribution as `log_probabilities`, which this never holds as a whole.
+        """
+        weight = self.model.lm_head.weight
+        return head.token_log_probabilities(hidden, weight, tokens, self._banned, temperature)
+
+    @property
+    def _banned(self) -> torch.Tensor:
+        return torch.tensor(self.banned_token_ids, dtype=torch.long, device=self.device)

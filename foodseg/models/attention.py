@@ -1,0 +1,169 @@
+"""Attention over shared-prefix rows, in two exact parts; the one place where it is chosen.
+
+A row is flat: the prompts of its groups, then all their completions. Nothing is padded and no
+T x T mask exists. Every segment (a prompt, or a completion) attends itself causally, and every
+group's completions attend all of its prompt: two flash-attention calls a layer. Where a token has
+both parts, their softmaxes are merged by the log-sum-exps:
+
+    out = exp(lse_own - lse) out_own + exp(lse_prompt - lse) out_prompt
+    lse = logaddexp(lse_own, lse_prompt)
+
+Given the merged `out` and `lse`, the flash backward of either part is exactly that part's share of
+the gradient (as in ring attention, arXiv:2310.01889). A prompt's keys and values are never copied
+for its completions, and gradients flow through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+# The name in transformers' configuration. Calls without a row's layout take its "sdpa".
+SHARED_PREFIX = "foodseg_shared_prefix"
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Consecutive pieces of a row: their lengths, and offsets (N + 1,) int32 on the device."""
+
+    lengths: tuple[int, ...]
+    offsets: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> Segments:
+        offsets = torch.tensor([0, *lengths]).cumsum(0)
+        return cls(tuple(lengths), offsets.to(device, torch.int32))
+
+    @property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class RowLayout:
+    """Where a row's groups are: all prompts first, then all completions, groups in order.
+
+    prompts: a segment a group; answers: a segment a group, its completions together;
+    causal: a segment a prompt, then a segment a completion, so the whole row.
+    """
+
+    prompts: Segments
+    answers: Segments
+    causal: Segments
+
+    @classmethod
+    def of(
+        cls, prompts: Sequence[int], completions: Sequence[Sequence[int]], device: torch.device
+    ) -> RowLayout:
+        """From each group's prompt length and its completions' lengths, in tokens."""
+        lengths = [n for group in completions for n in group]
+        return cls(
+            Segments.of(prompts, device),
+            Segments.of([sum(group) for group in completions], device),
+            Segments.of([*prompts, *lengths], device),
+        )
+
+
+class SharedPrefixAttention(torch.autograd.Function):
+    """Output (T, heads, D) for query (T, heads, D), key and value (T, key heads, D) of a row.
+
+    Key heads divide heads. On a CPU any float dtype; on CUDA bfloat16 or float16.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, layout: RowLayout, scale: float):
+        start, whole = layout.prompts.total, layout.causal
+        output, lse = _flash(query, key, value, whole, whole, True, scale)
+        prompt, prompt_lse = _flash(
+            query[start:], key[:start], value[:start], layout.answers, layout.prompts, False, scale
+        )
+        merged = torch.logaddexp(lse[:, start:], prompt_lse)
+        own_share, prompt_share = (
+            (x - merged).exp().to(query.dtype).T[..., None] for x in (lse[:, start:], prompt_lse)
+        )
+        output[start:] = output[start:] * own_share + prompt * prompt_share
+        lse[:, start:] = merged
+        ctx.save_for_backward(query, key, value, output, lse)
+        ctx.layout, ctx.scale = layout, scale
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value, output, lse = ctx.saved_tensors
+        layout, start, whole = ctx.layout, ctx.layout.prompts.total, ctx.layout.causal
+        gradient = gradient.contiguous()
+        dq, dk, dv = _flash_backward(
+            gradient, query, key, value, output, lse, whole, whole, True, ctx.scale
+        )
+        tail = (x[start:] for x in (gradient, query))
+        prompt = _flash_backward(
+            *tail, key[:start], value[:start], output[start:], lse[:, start:].contiguous(),
+            layout.answers, layout.prompts, False, ctx.scale,
+        )  # fmt: skip
+        dq[start:] += prompt[0]
+        dk[:start] += prompt[1]
+        dv[:start] += prompt[2]
+        return dq, dk, dv, None, None
+
+
+def _flash(query, key, value, queries: Segments, keys: Segments, causal: bool, scale: float):
+    """Each segment of queries attends its segment of keys: (T, heads, D) and lse (heads, T)."""
+    if query.is_cuda:
+        return torch.ops.aten._flash_attention_forward(
+            query, key, value, queries.offsets, keys.offsets,
+            max(queries.lengths), max(keys.lengths), 0.0, causal, False, scale=scale,
+        )[:2]  # fmt: skip
+    op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    outputs, lses = [], []
+    for q, k, v in zip(*_split(queries, query), *_split(keys, key, value), strict=True):
+        output, lse = op(q, k, v, 0.0, causal, scale=scale)
+        outputs.append(output[0].transpose(0, 1))
+        lses.append(lse[0])
+    return torch.cat(outputs), torch.cat(lses, 1)
+
+
+def _flash_backward(
+    gradient, query, key, value, output, lse, queries: Segments, keys: Segments, causal, scale
+) -> list[Tensor]:
+    """Gradients of query, key and value; output and lse may be those of more keys than these."""
+    if query.is_cuda:
+        no_dropout = torch.zeros(2, dtype=torch.uint64, device=query.device)
+        unused = torch.empty(0, device=query.device)
+        return torch.ops.aten._flash_attention_backward(
+            gradient, query, key, value, output, lse, queries.offsets, keys.offsets,
+            max(queries.lengths), max(keys.lengths), 0.0, causal, no_dropout, unused, scale=scale,
+        )  # fmt: skip
+    op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    parts = []
+    for g, q, k, v, o, s in zip(
+        *_split(queries, gradient, query), *_split(keys, key, value),
+        *_split(queries, output, lse.T[..., None]), strict=True,
+    ):  # fmt: skip
+        grads = op(g, q, k, v, o, s[..., 0], 0.0, causal, scale=scale)
+        parts.append([x[0].transpose(0, 1) for x in grads])
+    return [torch.cat(x) for x in zip(*parts, strict=True)]
+
+
+def _split(segments: Segments, *tensors: Tensor):
+    """Each (T, heads, D) tensor cut into its segments, as views (1, heads, length, D)."""
+    return [[x.transpose(0, 1)[None] for x in tensor.split(segments.lengths)] for tensor in tensors]
+
+
+def _attention(module, query, key, value, attention_mask, scaling, row_layout=None, **kwargs):
+    """transformers' attention interface: (1, heads, T, D) in, (1, T, heads, D) out."""
+    if row_layout is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+    flat = (x[0].transpose(0, 1) for x in (query, key, value))
+    return SharedPrefixAttention.apply(*flat, row_layout, scaling)[None], None
+
+
+AttentionInterface.register(SHARED_PREFIX, _attention)
+AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
