@@ -25,6 +25,7 @@ from transformers import (
 
 from foodseg.models import head
 from foodseg.models.attention import SHARED_PREFIX, RowLayout
+from foodseg.models.vision import cut_patches, encode_patches
 from foodseg.provenance import file_hash
 from foodseg.rl.prompts import build_messages
 
@@ -122,6 +123,17 @@ class Mllm:
         return self.model.device
 
     @property
+    def banned_token_ids(self) -> list[int]:
+        """Tokens that have probability 0, in sampling and in scoring."""
+        return self._banned_token_ids
+
+    @banned_token_ids.setter
+    def banned_token_ids(self, ids: Sequence[int]) -> None:
+        self._banned_token_ids = list(ids)
+        # Kept on the device: a CUDA graph can't hold a copy from the host.
+        self._banned = torch.tensor(self._banned_token_ids, dtype=torch.long, device=self.device)
+
+    @property
     def language_model(self):
         """The decoder stack, with the adapter's layers in it once `add_lora` was called."""
         return self.model.model.language_model
@@ -168,13 +180,10 @@ class Mllm:
     @torch.no_grad()
     def embed_images(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
         """Visual tokens of each photo: a list of (V, D) tensors in the model's dtype."""
-        inputs = self.image_processor(
-            images=[self.resize(image) for image in images], do_resize=False, return_tensors="pt"
-        ).to(self.device)
-        features = self.model.model.get_image_features(
-            inputs["pixel_values"], inputs["image_grid_thw"]
-        )
-        return list(features.pooler_output)
+        photos = [self.resize(image) for image in images]
+        patches = cut_patches(photos, self.image_processor, self.device)
+        side = self.image_side // self.image_processor.patch_size
+        return encode_patches(self.model.model.visual, patches, [(side, side)] * len(photos))
 
     @torch.no_grad()
     def embed_prompts(
@@ -244,7 +253,3 @@ class Mllm:
         """
         weight = self.model.lm_head.weight
         return head.token_log_probabilities(hidden, weight, tokens, self._banned, temperature)
-
-    @property
-    def _banned(self) -> torch.Tensor:
-        return torch.tensor(self.banned_token_ids, dtype=torch.long, device=self.device)
