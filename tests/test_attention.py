@@ -1,0 +1,119 @@
+"""The two merged flash parts against one softmax over a dense mask; the CUDA path's shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import scaled_dot_product_attention
+
+from foodseg.models.attention import RowLayout, SharedPrefixAttention
+
+CPU = torch.device("cpu")
+ROWS = {
+    "one group": ([9], [[4, 7, 1]]),
+    "groups of unlike size": ([9, 5, 30], [[4, 7, 1], [12], [3, 3, 3, 40]]),
+    "prompts and completions of one token": ([1, 1], [[1], [1, 1]]),
+}
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 6e-2}
+
+
+def dense_mask(prompts, completions):
+    """(T, T) bool from the definition: the own past, and for a completion its whole prompt."""
+    owner, segment = [], []
+    for group, length in enumerate(prompts):
+        owner += [group] * length
+        segment += [(group, "prompt")] * length
+    for group, lengths in enumerate(completions):
+        for index, length in enumerate(lengths):
+            owner += [group] * length
+            segment += [(group, index)] * length
+    return torch.tensor(
+        [
+            [
+                key <= query
+                and (
+                    segment[key] == segment[query]
+                    or (owner[key] == owner[query] and segment[key][1] == "prompt")
+                )
+                for key in range(len(owner))
+            ]
+            for query in range(len(owner))
+        ]
+    )
+
+
+def dense_attention(query, key, value, mask, scale):
+    heads = [x.transpose(0, 1)[None] for x in (query, key, value)]
+    output = scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale, enable_gqa=True)
+    return output[0].transpose(0, 1)
+
+
+def random_row(tokens, dtype):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(tokens, heads, 16, generator=generator, dtype=dtype, requires_grad=True)
+        for heads in (4, 2, 2)
+    ]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("row", ROWS)
+def test_output_and_gradients_equal_one_softmax_over_a_dense_mask(row, dtype):
+    layout = RowLayout.of(*ROWS[row], CPU)
+    inputs = random_row(layout.causal.total, dtype)
+    ours = SharedPrefixAttention.apply(*inputs, layout, 0.25)
+    theirs = dense_attention(*inputs, dense_mask(*ROWS[row]), 0.25)
+    direction = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    gradients = [torch.autograd.grad(x, inputs, direction) for x in (ours, theirs)]
+    close = {"rtol": 0, "atol": TOLERANCE[dtype]}
+    torch.testing.assert_close(ours, theirs, **close)
+    for our, their in zip(*gradients, strict=True):
+        assert their.abs().max() > 0.1
+        torch.testing.assert_close(our, their, **close)
+
+
+def test_no_completion_sees_another_one_or_another_group():
+    prompts, completions = ROWS["groups of unlike size"]
+    layout = RowLayout.of(prompts, completions, CPU)
+    query, key, value = random_row(layout.causal.total, torch.float64)
+    output = SharedPrefixAttention.apply(query, key, value, layout, 0.25)
+    # The value gradient of one token's output is non-zero exactly on the tokens that it sees.
+    for token in (0, 8, 9, 43, 44, 48, 55, 56, 104):
+        (gradient,) = torch.autograd.grad(output[token].sum(), value, retain_graph=True)
+        seen = gradient.abs().sum((1, 2)) > 0
+        assert torch.equal(seen, dense_mask(prompts, completions)[token])
+
+
+def test_large_scores_neither_overflow_nor_lose_the_prompt():
+    layout = RowLayout.of([6], [[5, 5]], CPU)
+    query, key, value = random_row(16, torch.float32)
+    inputs = [(query * 40).detach().requires_grad_(), (key * 40).detach(), value]
+    ours = SharedPrefixAttention.apply(*inputs, layout, 0.25)
+    theirs = dense_attention(*inputs, dense_mask([6], [[5, 5]]), 0.25)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    ours.sum().backward()
+    assert inputs[0].grad.isfinite().all()
+
+
+class Context:
+    """What autograd hands to `forward` and `backward`; its engine itself asks for a real GPU."""
+
+    def save_for_backward(self, *tensors):
+        self.saved_tensors = tensors
+
+
+def test_the_cuda_path_has_the_right_shapes_and_dtypes():
+    """Without a GPU: PyTorch's own shape functions for its CUDA kernels, on fake tensors."""
+    with FakeTensorMode():
+        layout = RowLayout.of([1100, 900], [[150] * 8, [150] * 4], torch.device("cuda"))
+        inputs = [
+            torch.empty(layout.causal.total, heads, 128, dtype=torch.bfloat16, device="cuda")
+            for heads in (16, 2, 2)
+        ]
+        context = Context()
+        output = SharedPrefixAttention.forward(context, *inputs, layout, 0.1)
+        gradients = SharedPrefixAttention.backward(context, torch.empty_like(output))
+    assert (output.shape, output.dtype) == (inputs[0].shape, torch.bfloat16)
+    for gradient, x in zip(gradients, inputs, strict=False):
+        assert (gradient.shape, gradient.dtype, gradient.device) == (x.shape, x.dtype, x.device)
