@@ -52,8 +52,8 @@ class Layout:
 def cut_patches(photos: Sequence[Image.Image], processor, device: torch.device) -> torch.Tensor:
     """Normalised patches (N, channels * frames * side * side), float32, of RGB photos of one size.
 
-    As `Qwen2VLImageProcessorPil` has them without resizing, but computed on `device`, to which the
-    photos travel as bytes. Width and height must be multiples of two patches.
+    The values of `Qwen2VLImageProcessorPil` without resizing, but computed on `device`, to which
+    the photos travel as bytes. Width and height must be multiples of two patches.
     """
     pixels = torch.from_numpy(np.stack([np.asarray(photo) for photo in photos])).to(device)
     batch, height, width, channels = pixels.shape
@@ -65,9 +65,19 @@ def cut_patches(photos: Sequence[Image.Image], processor, device: torch.device) 
         torch.tensor(values, device=device)[:, None, None]
         for values in (processor.image_mean, processor.image_std)
     )
-    pixels = pixels.float().mul_(processor.rescale_factor).sub_(mean).div_(std)
+    # Divided: rounded as the processor does it, which multiplies by the inverse in float64.
+    pixels = pixels.float().div_(1 / processor.rescale_factor).sub_(mean).div_(std)
     # To the tower a photo is a film of equal frames.
     return pixels.expand(-1, -1, processor.temporal_patch_size, -1).flatten(1)
+
+
+def embed_patches(tower: nn.Module, patches: torch.Tensor) -> torch.Tensor:
+    """The tower's patch embedding (N, hidden) of patches (N, ...), as a matrix product.
+
+    The convolution's stride is its kernel, so each patch meets the kernel once.
+    """
+    weight = tower.patch_embed.proj.weight
+    return F.linear(patches.to(weight.dtype), weight.flatten(1))
 
 
 def encode_patches(
@@ -83,10 +93,7 @@ def encode_patches(
     layout = _layout(
         tuple(grids), merge, tower.config.window_size, tower.config.patch_size, patches.device
     )
-    weight = tower.patch_embed.proj.weight
-    # Stride and kernel are equal, so each patch meets the kernel once: a matrix product.
-    hidden = F.linear(patches.to(weight.dtype), weight.flatten(1))
-    hidden = hidden.unflatten(0, (-1, merge**2))[layout.order].flatten(0, 1)
+    hidden = embed_patches(tower, patches).unflatten(0, (-1, merge**2))[layout.order].flatten(0, 1)
     rotary = tower.rotary_pos_emb(hidden, layout.positions)
     rotary_by_photo = tuple(part[layout.by_photo] for part in rotary)
     for index, block in enumerate(tower.blocks):

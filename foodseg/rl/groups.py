@@ -7,7 +7,8 @@ run can be continued from the counters alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,7 +55,8 @@ class Batch:
 class GroupSampler:
     """Draws batches of scored groups from the policy; `cursor` and `rounds` are all its state.
 
-    cursor: questions drawn so far; rounds: rounds of sampling so far.
+    cursor: questions drawn so far; rounds: rounds of sampling so far. While a round is sampled and
+    learnt from, one thread reads the photos of the next, whose questions are known.
     """
 
     mllm: Mllm
@@ -65,6 +67,10 @@ class GroupSampler:
     cursor: int = 0
     rounds: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    _reader: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "photos"), init=False, repr=False
+    )
+    _ahead: dict[int, Future] = field(default_factory=dict, init=False, repr=False)
 
     def next_batch(self) -> Batch:
         """Sample one step's groups; with dynamic sampling, until enough of them can teach.
@@ -85,9 +91,15 @@ class GroupSampler:
 
     def _round(self) -> list[Group]:
         start = time.perf_counter()
-        samples = [self._sample(self.cursor + i) for i in range(self.preset.prompts_per_step)]
+        samples = self._samples(self.cursor)
         rollouts = roll_out(
-            self.mllm, self.preset, samples, self.preset.group_size, TEMPERATURE, self._round_seed()
+            self.mllm,
+            self.preset,
+            samples,
+            self.preset.group_size,
+            TEMPERATURE,
+            self._round_seed(),
+            self._photos(),
         )
         self.cursor += len(samples)
         self.rounds += 1
@@ -100,6 +112,21 @@ class GroupSampler:
         self.seconds["scoring"] += time.perf_counter() - sampled
         return groups
 
+    def _photos(self) -> dict[str, Image.Image]:
+        """This round's photos, read by now unless it is the first round; starts on the next's."""
+        # The cursor says whose photos they are: `trainer` sets it when it goes on with a run.
+        reading = self._ahead.pop(self.cursor, None) or self._read(self.cursor)
+        photos = reading.result()
+        following = self.cursor + self.preset.prompts_per_step
+        self._ahead = {following: self._read(following)}
+        return photos
+
+    def _read(self, cursor: int) -> Future:
+        return self._reader.submit(read_photos, self.mllm, self.preset, self._samples(cursor))
+
+    def _samples(self, cursor: int) -> list[Sample]:
+        return [self._sample(cursor + i) for i in range(self.preset.prompts_per_step)]
+
     def _sample(self, index: int) -> Sample:
         epoch, position = divmod(index, len(self.samples))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))
@@ -109,6 +136,12 @@ class GroupSampler:
         return int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0])
 
 
+def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:
+    """Each photo that the samples ask about, once, as the model sees it, by `Sample.image`."""
+    paths = dict.fromkeys(sample.image for sample in samples)
+    return {path: mllm.resize(Image.open(preset.dataset / path)) for path in paths}
+
+
 def roll_out(
     mllm: Mllm,
     preset: Preset,
@@ -116,10 +149,17 @@ def roll_out(
     group_size: int,
     temperature: float,
     seed: int = 0,
+    photos: Mapping[str, Image.Image] | None = None,
 ) -> list[Rollout]:
-    """Read each sample's photo, embed photo and question once, sample `group_size` completions."""
-    images = [Image.open(preset.dataset / sample.image) for sample in samples]
-    prompts = mllm.embed_prompts([s.question for s in samples], mllm.embed_images(images))
+    """Embed each photo and each question once, sample `group_size` completions of each question.
+
+    photos: what `read_photos` returns for these samples, if it was already called.
+    """
+    photos = photos or read_photos(mllm, preset, samples)
+    visual_tokens = dict(zip(photos, mllm.embed_images(list(photos.values())), strict=True))
+    prompts = mllm.embed_prompts(
+        [sample.question for sample in samples], [visual_tokens[sample.image] for sample in samples]
+    )
     return sample_rollouts(
         mllm,
         prompts,
