@@ -24,7 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-# The name in transformers' configuration. Calls without a row's layout take its "sdpa".
+# The name in transformers' configuration. Calls with no layout and no decoding take its "sdpa".
 SHARED_PREFIX = "foodseg_shared_prefix"
 
 
@@ -155,8 +155,12 @@ def _split(segments: Segments, *tensors: Tensor):
     return [[x.transpose(0, 1)[None] for x in tensor.split(segments.lengths)] for tensor in tensors]
 
 
-def _attention(module, query, key, value, attention_mask, scaling, row_layout=None, **kwargs):
-    """transformers' attention interface: (1, heads, T, D) in, (1, T, heads, D) out."""
+def _attention(
+    module, query, key, value, attention_mask, scaling, row_layout=None, decoding=None, **kwargs
+):
+    """transformers' attention interface: (B, heads, T, D) in, (B, T, heads, D) out."""
+    if decoding is not None:
+        return decoding.attend(module.layer_idx, query, key, value, scaling), None
     if row_layout is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs

@@ -25,6 +25,7 @@ from transformers import (
 
 from foodseg.models import head
 from foodseg.models.attention import SHARED_PREFIX, RowLayout
+from foodseg.models.decoding import SlicedCache, StaticCache
 from foodseg.models.vision import cut_patches, encode_patches
 from foodseg.provenance import file_hash
 from foodseg.rl.prompts import build_messages
@@ -220,12 +221,14 @@ class Mllm:
         position_ids,
         cache=None,
         row_layout: RowLayout | None = None,
+        decoding: SlicedCache | StaticCache | None = None,
     ) -> torch.Tensor:
         """Last hidden states (B, T, D) of the decoder stack.
 
         embeddings (B, T, D); attention_mask (B, 1, T, K) bool, True where a query may look;
         position_ids (3, B, T); cache: a `transformers` cache that is read and extended, or None;
-        row_layout: of a shared-prefix row, B = 1, which needs no mask (None) and no cache.
+        row_layout: of a shared-prefix row, B = 1, which needs no mask (None) and no cache;
+        decoding: what rows of one token each (T = 1) attend and extend, again without the two.
         """
         return self.language_model(
             inputs_embeds=embeddings,
@@ -235,6 +238,7 @@ class Mllm:
             past_key_values=cache,
             use_cache=cache is not None,
             row_layout=row_layout,
+            decoding=decoding,
         ).last_hidden_state
 
     def log_probabilities(self, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

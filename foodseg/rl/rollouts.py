@@ -1,8 +1,8 @@
 """G completions of each prompt, sampled from one shared prefix.
 
-Each prompt is encoded and prefilled once; its key-value cache is then expanded to G rows, which
-decode together. Rows that have ended leave the batch. All randomness is one uniform number for
-each row and position, drawn up front, so no row's random numbers depend on when others end.
+Each prompt is encoded and prefilled once; its G rows decode together and share its keys and
+values. All randomness is one uniform number for each row and position, drawn up front, so no
+row's random numbers depend on when others end.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
+from foodseg.models.decoding import SlicedCache, StaticCache, capture
+from foodseg.models.merging import merged_projections
 from foodseg.models.mllm import Mllm, Prompt
 
-# Compacting the cache copies it: worth it only once this share of the rows has ended.
-COMPACT_BELOW = 0.75
+# On CUDA the host looks this often, in steps, whether every row has ended: looking waits.
+LOOK_EVERY = 8
+# Tokens in a block of the cumulative distribution; it divides Qwen2.5's vocabulary, 151,936.
+BLOCK = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,96 +55,158 @@ def sample_rollouts(
 
     The same seed, prompts, weights and number of threads give the same completions on a CPU.
     """
-    rows = len(prompts) * group_size
-    cache, hidden, keys = _prefill(mllm, prompts)
-    cache.batch_repeat_interleave(group_size)
-    hidden, keys = (x.repeat_interleave(group_size, 0) for x in (hidden, keys))
-    starts = torch.tensor([p.next_position for p in prompts], device=mllm.device)
-    positions = starts.repeat_interleave(group_size)
     generator = torch.Generator().manual_seed(seed)
-    uniforms = torch.rand(rows, max_new_tokens, generator=generator, dtype=torch.float64)
-    tokens, log_probs = _decode(
-        mllm, cache, hidden, keys, positions, uniforms.to(mllm.device), temperature
+    uniforms = torch.rand(
+        len(prompts) * group_size, max_new_tokens, generator=generator, dtype=torch.float64
     )
-    return _collect(mllm, prompts, group_size, tokens, log_probs)
+    cuda = mllm.device.type == "cuda"
+    with merged_projections(mllm.language_model):
+        prefix, hidden = _prefill(mllm, prompts)
+        kind = StaticCache if cuda else SlicedCache
+        cache = kind(prefix, [p.length for p in prompts], group_size, max_new_tokens)
+        starts = torch.tensor([p.next_position for p in prompts], device=mllm.device)
+        hidden, starts = (x.repeat_interleave(group_size, 0) for x in (hidden, starts))
+        decoder = Decoder(mllm, cache, hidden, starts, uniforms.to(mllm.device), temperature)
+        decode_captured(decoder) if cuda else decode_shrinking(decoder)
+    return _collect(mllm, prompts, group_size, decoder)
 
 
-def _prefill(mllm: Mllm, prompts: Sequence[Prompt]):
-    """Left-padded forward over the prompts: cache, last hidden state (B, D), key mask (B, P)."""
-    width = max(p.length for p in prompts)
-    first = prompts[0].embeddings
-    embeddings = first.new_zeros(len(prompts), width, first.shape[1])
-    position_ids = torch.zeros(3, len(prompts), width, dtype=torch.long, device=mllm.device)
-    keys = torch.zeros(len(prompts), width, dtype=torch.bool, device=mllm.device)
-    for row, prompt in enumerate(prompts):
-        embeddings[row, width - prompt.length :] = prompt.embeddings
-        position_ids[:, row, width - prompt.length :] = prompt.position_ids
-        keys[row, width - prompt.length :] = True
-    causal = torch.ones(width, width, dtype=torch.bool, device=mllm.device).tril()
-    # A padding row must look at something, or its softmax is 0/0.
-    itself = torch.eye(width, dtype=torch.bool, device=mllm.device)
-    mask = (causal & keys[:, None, :]) | itself
+def _prefill(mllm: Mllm, prompts: Sequence[Prompt]) -> tuple[DynamicCache, Tensor]:
+    """A causal forward over the prompts: their cache and last hidden states (B, D)."""
+    # Padding on the right: under a causal mask no real token sees it.
+    embeddings = torch.nn.utils.rnn.pad_sequence([p.embeddings for p in prompts], True)
+    positions = torch.nn.utils.rnn.pad_sequence([p.position_ids.T for p in prompts], True)
     cache = DynamicCache(config=mllm.language_model.config)
-    hidden = mllm.hidden_states(embeddings, mask[:, None], position_ids, cache)
-    return cache, hidden[:, -1], keys
+    hidden = mllm.hidden_states(embeddings, None, positions.permute(2, 0, 1), cache)
+    last = torch.tensor([p.length - 1 for p in prompts], device=mllm.device)
+    return cache, hidden[torch.arange(len(prompts), device=mllm.device), last]
 
 
-def _decode(mllm, cache, hidden, keys, positions, uniforms, temperature):
-    """Decode every row to its end: tokens (R, L) padded with -1, log-probs (R, L) padded with 0."""
-    tokens = torch.full(uniforms.shape, -1, dtype=torch.long, device=uniforms.device)
-    log_probs = torch.zeros(uniforms.shape, device=uniforms.device, dtype=torch.float32)
-    rows = torch.arange(len(uniforms), device=uniforms.device)
-    live = torch.ones_like(rows, dtype=torch.bool)
-    for step in range(uniforms.shape[1]):
-        distribution = mllm.log_probabilities(hidden, temperature or 1.0)
-        token = _pick(distribution, uniforms[rows, step], greedy=temperature == 0)
-        chosen = distribution.gather(1, token[:, None])[:, 0]
-        tokens[rows[live], step] = token[live]
-        log_probs[rows[live], step] = chosen[live].to(log_probs.dtype)
-        live = live & (token != mllm.eos_token_id)
-        if not live.any():
+class Decoder:
+    """Rows that decode together; `step` writes their next token, and waits for nothing.
+
+    tokens, log_probs: (all rows, max_new_tokens), float32 log-probs; after a row's end token,
+    more of them. ended: (R,) bool, of the rows still in the batch.
+    """
+
+    def __init__(self, mllm: Mllm, cache, hidden, starts, uniforms: Tensor, temperature: float):
+        """hidden (R, D) and starts (R,): each row's last prompt state and first position."""
+        self.mllm, self.cache, self.temperature = mllm, cache, temperature
+        self.uniforms, self.starts = uniforms, starts
+        self.tokens = torch.full(
+            uniforms.shape, mllm.eos_token_id, dtype=torch.long, device=uniforms.device
+        )
+        self.log_probs = torch.zeros(uniforms.shape, device=uniforms.device)
+        self.rows = torch.arange(len(uniforms), device=uniforms.device)
+        self.token = torch.empty_like(starts)
+        self.ended = torch.zeros_like(starts, dtype=torch.bool)
+        self._choose(hidden)
+
+    def step(self) -> None:
+        """Feed every row its last token and choose its next; on CUDA, every write is in place."""
+        hidden = self.mllm.hidden_states(
+            self.mllm.embed_tokens(self.token)[:, None],
+            None,
+            (self.starts + self.cache.step).expand(3, -1)[..., None],
+            decoding=self.cache,
+        )
+        self.cache.advance(self.ended)
+        self._choose(hidden[:, 0])
+
+    def _choose(self, hidden: Tensor) -> None:
+        distribution = self.mllm.log_probabilities(hidden, self.temperature or 1.0)
+        if self.temperature:
+            token = pick(distribution.double().exp(), self.uniforms[self.rows, self.cache.step])
+        else:
+            token = distribution.argmax(-1)
+        log_prob = distribution.gather(1, token[:, None])[:, 0]
+        token = token.masked_fill(self.ended, self.mllm.eos_token_id)
+        self.tokens[self.rows, self.cache.step] = token
+        self.log_probs[self.rows, self.cache.step] = log_prob.float()
+        self.ended.logical_or_(token == self.mllm.eos_token_id)
+        self.token.copy_(token)
+
+    def drop_ended(self) -> None:
+        """Take the rows that have ended out of the batch; the last ones fill their places."""
+        live = (~self.ended).nonzero()[:, 0]
+        keep = torch.arange(len(live))
+        keep[self.ended[: len(live)]] = live[live >= len(live)]
+        self.cache.keep(keep)
+        self.rows, self.starts, self.token, self.ended = (
+            x[keep] for x in (self.rows, self.starts, self.token, self.ended)
+        )
+
+
+def decode_shrinking(decoder: Decoder) -> None:
+    """Decode on a CPU: a step costs what its rows cost, so those that have ended leave at once."""
+    for _ in range(1, decoder.tokens.shape[1]):
+        if decoder.ended.all():
             break
-        if live.float().mean() < COMPACT_BELOW:
-            cache.batch_select_indices(live.nonzero()[:, 0])
-            rows, keys, positions, token, live = (
-                x[live] for x in (rows, keys, positions, token, live)
-            )
-        keys = torch.cat([keys, keys.new_ones(len(keys), 1)], 1)
-        hidden = mllm.hidden_states(
-            mllm.embed_tokens(token)[:, None],
-            keys[:, None, None],
-            (positions + step).expand(3, -1)[..., None],
-            cache,
-        )[:, -1]
-    return tokens, log_probs
+        if decoder.ended.any():
+            decoder.drop_ended()
+        decoder.step()
 
 
-def _pick(distribution: torch.Tensor, uniforms: torch.Tensor, greedy: bool) -> torch.Tensor:
-    """The most likely token, or the one whose slice of the cumulative distribution u falls in."""
-    if greedy:
-        return distribution.argmax(-1)
-    cumulative = distribution.double().exp().cumsum(-1)
-    # The sum may fall a rounding short of 1; scaling keeps u inside the last possible slice.
-    target = uniforms[:, None] * cumulative[:, -1:]
-    return (cumulative <= target).sum(-1)
+def decode_captured(decoder: Decoder) -> None:
+    """Decode on CUDA: a step costs its kernels and weights, whatever the rows, so all rows stay.
+
+    The first step runs as it is and loads what it needs; the others replay its graph.
+    """
+    step = decoder.step
+    for done in range(1, decoder.tokens.shape[1]):
+        if done % LOOK_EVERY == 0 and decoder.ended.all():
+            break
+        if done == 2:
+            step = capture(decoder.step)
+        step()
 
 
-def _collect(mllm, prompts, group_size, tokens, log_probs) -> list[Rollout]:
-    lengths = (tokens != -1).sum(1).tolist()
-    rows = [tokens[i, :n] for i, n in enumerate(lengths)]
-    texts = mllm.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    ended = [bool(row[-1] == mllm.eos_token_id) for row in rows]
-    scores = [log_probs[i, :n] for i, n in enumerate(lengths)]
+def pick(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Token (R,) in whose slice of the cumulative distribution u falls: inverse transform sampling.
+
+    probabilities (R, vocabulary) float64, which need not sum to 1; uniforms (R,) float64 in [0, 1).
+    """
+    # Two levels, blocks and tokens: a scan along a whole vocabulary is slow on a GPU.
+    padding = -probabilities.shape[1] % BLOCK
+    blocks = torch.nn.functional.pad(probabilities, (0, padding)).unflatten(1, (-1, BLOCK))
+    sums = blocks.sum(-1)
+    block, rest = _find(sums, uniforms * sums.sum(-1))
+    tokens = blocks.gather(1, block[:, None, None].expand(-1, 1, BLOCK))[:, 0]
+    return block * BLOCK + _find(tokens, rest)[0]
+
+
+def _find(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The slice of the cumulative sum in which target (R,) falls, and how far it reaches into it.
+
+    A slice of weight 0 is never found, however the sums are rounded.
+    """
+    cumulative = weights.cumsum(-1)
+    end = cumulative[:, -1]
+    target = target.minimum(torch.nextafter(end, torch.zeros_like(end)))
+    index = (cumulative <= target[:, None]).sum(-1)
+    start = (cumulative - weights).gather(1, index[:, None])[:, 0]
+    return index, (target - start).clamp(min=0)
+
+
+def _collect(mllm, prompts, group_size: int, decoder: Decoder) -> list[Rollout]:
+    at_end = (decoder.tokens == mllm.eos_token_id).cpu()
+    ended = at_end.any(1)
+    lengths = torch.where(ended, at_end.int().argmax(1) + 1, at_end.shape[1]).tolist()
+    tokens, log_probs = (
+        [row[:n] for row, n in zip(rows, lengths, strict=True)]
+        for rows in (decoder.tokens, decoder.log_probs)
+    )
+    texts = mllm.tokenizer.batch_decode([row.tolist() for row in tokens], skip_special_tokens=True)
     rollouts = []
     for index, prompt in enumerate(prompts):
         group = slice(index * group_size, (index + 1) * group_size)
         rollouts.append(
             Rollout(
                 prompt,
-                tuple(rows[group]),
-                tuple(scores[group]),
+                tuple(tokens[group]),
+                tuple(log_probs[group]),
                 tuple(texts[group]),
-                tuple(ended[group]),
+                tuple(ended[group].tolist()),
             )
         )
     return rollouts
