@@ -47,7 +47,6 @@ class Preset:
     updates_per_rollout: int
     max_new_tokens: int
     checkpoint_every: int
-    groups_per_forward: int
     evaluation_batch: int
     dtype: str
     device: str
@@ -90,7 +89,6 @@ KITCHEN = Preset(
     updates_per_rollout=2,
     max_new_tokens=160,
     checkpoint_every=20,
-    groups_per_forward=1,  # rows of unlike length in one forward are padded: 1.6 times slower
     evaluation_batch=64,
     dtype="float32",
     device="cpu",
@@ -126,7 +124,6 @@ PAPER = Preset(
     updates_per_rollout=2,
     max_new_tokens=768,
     checkpoint_every=10,
-    groups_per_forward=1,
     evaluation_batch=16,
     dtype="bfloat16",
     device="cuda",

@@ -38,7 +38,7 @@ from foodseg.rl.updates import PolicyUpdater, step_row
 # What decides a run's bits; the rest of a preset is paths and evaluation.
 PRESET_FIELDS = (
     "name image_side prompt_template lora_rank lora_alpha learning_rate warmup_steps steps "
-    "prompts_per_step group_size updates_per_rollout max_new_tokens groups_per_forward dtype device"
+    "prompts_per_step group_size updates_per_rollout max_new_tokens dtype device"
 ).split()
 
 CODE_BESIDE_RL = ("models/mllm.py", "data/references.py")

@@ -1,11 +1,21 @@
 """One rollout's updates: advantages, objective, gradient steps on the adapter, and their log row.
 
-Each rollout serves `updates_per_rollout` gradient steps over all of its groups, since with a
-single one the ratio is 1 and no clip range matters. The old log-probs are the sampler's own.
+Each rollout serves `updates_per_rollout` gradient steps over its groups, since with a single one
+the ratio is 1 and no clip range matters. What can't change the gradient is not computed:
+
+- the old log-probs are those of the first step's own forward, so its ratio is exactly 1, also
+  where the sampler's kernels round otherwise; the log's `sampler_gap` says by how much they do;
+- without a KL term a group whose advantages are all 0 has a gradient of exactly 0: it is left out,
+  while its tokens still count in the normaliser (of groups that are all so, the first is kept);
+- without a KL term the reference is only asked about the first micro-batch, a sample of the
+  step's groups, to draw the KL's curve.
+
+How many groups share a forward is planned from the memory there is (`foodseg.rl.memory`).
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +25,22 @@ import torch
 
 from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
+from foodseg.progress import tqdm
 from foodseg.recipes import Recipe
 from foodseg.rl.advantages import group_advantages
 from foodseg.rl.dynamic_sampling import has_signal
 from foodseg.rl.groups import TEMPERATURE, Batch, Group
+from foodseg.rl.memory import (
+    SHARE_AFTER_FAILURE,
+    GroupTokens,
+    MemoryPlan,
+    available_bytes,
+    checkpointed_layers,
+    peak_memory_mb,
+    plan_memory,
+    take_rows,
+)
+from foodseg.rl.model_sizes import ModelSizes
 from foodseg.rl.objectives import loss_normaliser, policy_loss
 from foodseg.rl.rollouts import Rollout
 from foodseg.rl.shared_prefix import completion_mask, pad_rows, score_groups
@@ -27,13 +49,23 @@ MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Microbatch:
-    """Some groups of a batch with what stays fixed over the updates; tensors are (R, L), (R,)."""
+class TrainedRows:
+    """The completions that learn, one a row, and what stays fixed over a rollout's updates.
+
+    advantages: (R,); the log-probs: (R, L), 0 beyond a completion's end. The first gradient step
+    fills `old_log_probs` and `reference_log_probs` in.
+    """
 
     rollouts: list[Rollout]
-    old_log_probs: torch.Tensor
+    mask: torch.Tensor
     advantages: torch.Tensor
+    old_log_probs: torch.Tensor
     reference_log_probs: torch.Tensor
+    normaliser: float
+
+    @property
+    def group_sizes(self) -> list[int]:
+        return [len(rollout.tokens) for rollout in self.rollouts]
 
 
 class PolicyUpdater:
@@ -49,6 +81,11 @@ class PolicyUpdater:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (step + 1) / max(warmup, 1))
         )
+        self.sizes = ModelSizes.of(mllm)
+        self.most_bytes: int | None = None  # what a forward may take since one ran out of memory
+        self.plan: MemoryPlan | None = None
+        self.referenced = 0  # rows of the batch that the reference has scored, from the first
+        self.told: set[tuple[int, int, int]] = set()
 
     def state_dict(self) -> dict:
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
@@ -58,72 +95,152 @@ class PolicyUpdater:
         self.schedule.load_state_dict(state["schedule"])
 
     def update(self, groups: Sequence[Group]) -> dict:
-        """All updates of one rollout; returns the means of their diagnostics as log fields."""
+        """All updates of one rollout; returns the means of their diagnostics as log fields.
+
+        The diagnostics are means over the tokens trained on, `kl` over those that the reference
+        was asked about; `sampler_gap` is the mean distance between the sampler's log-probs and
+        the old ones; `peak_memory_mb` is the step's on a GPU, so far the process's on a CPU.
+        Raises torch.OutOfMemoryError if even the smallest forward does not fit.
+        """
         start = time.perf_counter()
-        advantages = group_advantages([group.rewards for group in groups])
-        microbatches = self._microbatches(groups, advantages)
-        mask = completion_mask([group.rollout for group in groups])
-        normaliser = loss_normaliser(self.objective.normalisation, mask, self.preset.max_new_tokens)
+        rows, self.referenced = self._trained_rows(groups), 0
+        self.plan = self._plan(rows)
         passes = [
-            self._gradient_step(microbatches, normaliser)
-            for _ in range(self.preset.updates_per_rollout)
+            self._gradient_step(rows, first=step == 0)
+            for step in range(self.preset.updates_per_rollout)
         ]
         row = {key: fmean(one[key] for one in passes) for key in passes[0]}
-        return row | {"seconds_update": time.perf_counter() - start}
+        return row | {
+            "sampler_gap": _sampler_gap(rows),
+            "seconds_update": time.perf_counter() - start,
+            "peak_memory_mb": peak_memory_mb(self.mllm.device),
+        }
 
-    def _microbatches(self, groups, advantages) -> list[Microbatch]:
-        size = self.preset.groups_per_forward
-        return [
-            self._microbatch(groups[i : i + size], advantages[i : i + size])
-            for i in range(0, len(groups), size)
-        ]
-
-    def _microbatch(self, groups, advantages) -> Microbatch:
-        rollouts = [group.rollout for group in groups]
-        rows = [log_probs for rollout in rollouts for log_probs in rollout.log_probs]
-        flat = torch.tensor([a for group in advantages for a in group], dtype=torch.float32)
-        return Microbatch(
+    def _trained_rows(self, groups: Sequence[Group]) -> TrainedRows:
+        advantages = group_advantages([group.rewards for group in groups])
+        everything = completion_mask([group.rollout for group in groups])
+        normalisation = self.objective.normalisation
+        pairs = [(group.rollout, a) for group, a in zip(groups, advantages, strict=True)]
+        if not self.objective.kl_weight:
+            pairs = [pair for pair in pairs if pair[1].any()] or pairs[:1]
+        rollouts = [rollout for rollout, _ in pairs]
+        flat = torch.tensor([a for _, group in pairs for a in group], dtype=torch.float32)
+        mask = completion_mask(rollouts)
+        scores = torch.promote_types(self.mllm.model.dtype, torch.float32)
+        return TrainedRows(
             rollouts,
-            pad_rows(rows, completion_mask(rollouts)),
+            mask,
             flat.to(self.mllm.device),
-            self._reference_log_probs(rollouts),
+            torch.zeros(mask.shape, dtype=scores, device=mask.device),
+            torch.zeros(mask.shape, dtype=scores, device=mask.device),
+            loss_normaliser(normalisation, everything, self.preset.max_new_tokens),
         )
 
-    def _reference_log_probs(self, rollouts) -> torch.Tensor:
-        """Also where the KL has no weight: the log shows how far the policy has moved."""
-        with torch.no_grad(), self.mllm.reference_policy():
-            return score_groups(self.mllm, rollouts, TEMPERATURE).log_probs
+    def _plan(self, rows: TrainedRows) -> MemoryPlan:
+        """A plan for these very completions, told when it is a new one."""
+        groups = [GroupTokens.of(rollout) for rollout in rows.rollouts]
+        limits = (available_bytes(self.mllm.device, self._missing_bytes()), self.most_bytes)
+        limits = [limit for limit in limits if limit is not None]
+        plan = plan_memory(self.sizes, groups, min(limits, default=None))
+        if limits and plan.choice not in self.told:
+            self.told.add(plan.choice)
+            tqdm.write(plan.sentence(len(groups), self.sizes.layers))
+        return plan
 
-    def _gradient_step(self, microbatches: Sequence[Microbatch], normaliser: float) -> dict:
-        self.optimizer.zero_grad()
-        parts = [self._backward(microbatch, normaliser) for microbatch in microbatches]
+    def _missing_bytes(self) -> int:
+        """Of the adapter's gradients and AdamW's two moments, those still to be allocated."""
+        missing = 2 * (not self.optimizer.state) + (self.parameters[0].grad is None)
+        return missing * self.sizes.adapter_bytes
+
+    def _gradient_step(self, rows: TrainedRows, first: bool) -> dict:
+        parts = self._gradients(rows, first)
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True
         )
         self.optimizer.step()
         self.schedule.step()
-        tokens = sum(part["tokens"] for part in parts)
-        means = ("clip_low_fraction", "clip_high_fraction", "kl", "ratio", "entropy")
-        row = {k: sum(part[k] * part["tokens"] for part in parts) / tokens for k in means}
+        row = {
+            name: _mean(parts, name)
+            for name in ("clip_low_fraction", "clip_high_fraction", "kl", "ratio", "entropy")
+        }
         return row | {"loss": sum(part["loss"] for part in parts), "gradient_norm": norm.item()}
 
-    def _backward(self, microbatch: Microbatch, normaliser: float) -> dict:
-        scores = score_groups(self.mllm, microbatch.rollouts, TEMPERATURE)
+    def _gradients(self, rows: TrainedRows, first: bool) -> list[dict]:
+        """The whole batch's gradients, begun again with a smaller plan when memory runs out."""
+        while True:
+            self.optimizer.zero_grad()
+            try:
+                with checkpointed_layers(self.mllm, self.plan.checkpointed):
+                    parts = self.plan.row_ranges(rows.group_sizes)
+                    return [self._backward(rows, part, first) for part in parts]
+            except torch.OutOfMemoryError as error:
+                failure = error.with_traceback(None)  # its frames hold the forward's tensors
+            self.optimizer.zero_grad()
+            gc.collect()
+            torch.cuda.empty_cache()
+            self._plan_for_less(rows, failure)
+
+    def _plan_for_less(self, rows: TrainedRows, failure: torch.OutOfMemoryError) -> None:
+        failed = self.plan
+        tqdm.write(
+            f"Out of memory in a forward counted at {failed.forward_bytes / 1e9:.2f} GB; this "
+            "gradient step begins again with less in a forward, for the same result."
+        )
+        self.most_bytes = int(SHARE_AFTER_FAILURE * failed.forward_bytes)
+        self.plan = self._plan(rows)
+        if self.plan.choice == failed.choice:
+            raise torch.OutOfMemoryError(
+                "Out of memory with one completion in a forward and all layers checkpointed: "
+                "reduce image_side, max_new_tokens or lora_rank of the preset, or free the GPU."
+            ) from failure
+
+    def _backward(self, rows: TrainedRows, part: range, first: bool) -> dict:
+        rollouts, inside = take_rows(rows.rollouts, part), slice(part.start, part.stop)
+        width = max(len(tokens) for rollout in rollouts for tokens in rollout.tokens)
+        old = rows.old_log_probs[inside, :width]
+        reference = None
+        if part.stop > self.referenced and (self.objective.kl_weight or part.start == 0):
+            log_probs = self._reference_log_probs(rollouts)
+            rows.reference_log_probs[inside, :width] = log_probs
+            self.referenced = part.stop
+        if part.stop <= self.referenced:
+            reference = rows.reference_log_probs[inside, :width]
+        scores = score_groups(self.mllm, rollouts, TEMPERATURE)
+        if first:
+            old.copy_(scores.log_probs.detach())
         loss = policy_loss(
             scores.log_probs,
-            microbatch.old_log_probs,
-            microbatch.advantages,
+            old,
+            rows.advantages[inside],
             scores.mask,
-            reference_log_probs=microbatch.reference_log_probs,
-            normaliser=normaliser,
+            reference_log_probs=reference,
+            normaliser=rows.normaliser,
             **asdict(self.objective),
         )
         loss.loss.backward()
-        fields = ("tokens", "clip_low_fraction", "clip_high_fraction", "kl", "ratio")
+        fields = ("tokens", "clip_low_fraction", "clip_high_fraction", "ratio")
         return {name: getattr(loss, name) for name in fields} | {
             "loss": loss.loss.item(),
+            "kl": None if reference is None else loss.kl,
             "entropy": scores.entropies[scores.mask].mean().item(),
         }
+
+    def _reference_log_probs(self, rollouts: Sequence[Rollout]) -> torch.Tensor:
+        with torch.no_grad(), self.mllm.reference_policy():
+            return score_groups(self.mllm, rollouts, TEMPERATURE).log_probs
+
+
+def _mean(parts: Sequence[dict], name: str) -> float:
+    """Over the tokens of the parts that measured it."""
+    measured = [part for part in parts if part[name] is not None]
+    tokens = sum(part["tokens"] for part in measured)
+    return sum(part[name] * part["tokens"] for part in measured) / tokens
+
+
+def _sampler_gap(rows: TrainedRows) -> float:
+    sampled = [row for rollout in rows.rollouts for row in rollout.log_probs]
+    gap = (pad_rows(sampled, rows.mask) - rows.old_log_probs).abs()
+    return float(gap.sum() / rows.mask.sum())
 
 
 def step_row(batch: Batch, update: dict) -> dict:

@@ -1,0 +1,111 @@
+"""Counts the bytes that a forward and backward really keep, on the meta device, so in no memory."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from foodseg.models.attention import RowLayout
+from foodseg.models.mllm import Mllm
+from foodseg.models.random_mllm import random_mllm
+from foodseg.presets import KITCHEN
+from foodseg.rl.memory import checkpointed_layers
+
+META = torch.device("meta")
+
+
+def meta_mllm(config, rank: int, dtype: torch.dtype, layers: int | None = None) -> Mllm:
+    """A model of this configuration (with fewer decoder layers) and its adapter, without memory."""
+    if layers:
+        config.text_config.num_hidden_layers = layers
+        config.text_config.layer_types = config.text_config.layer_types[:layers]
+    mllm = random_mllm(config, KITCHEN.mllm, KITCHEN.image_side, "meta", dtype)
+    with META:
+        mllm.add_lora(rank, 2 * rank, seed=0)
+    return mllm
+
+
+class LiveBytes(TorchDispatchMode):
+    """Within this context `now` and `peak` count the storages made in it that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        old = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if _is_tensor(x)}
+        for tensor in filter(_is_tensor, tree_leaves(output)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in old | self.known.keys():
+                self._add(storage)
+        return output
+
+    def _add(self, storage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+
+        def gone(_) -> None:
+            del self.known[key]
+            self.now -= size
+
+        self.known[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+def _is_tensor(x) -> bool:
+    return isinstance(x, torch.Tensor)
+
+
+def row_loss(mllm: Mllm, prompts: list[int], completions: list[list[int]]) -> torch.Tensor:
+    """The sum of a shared-prefix row's log-probs, as `score_groups` computes them."""
+    layout = RowLayout.of(prompts, completions, META)
+    tokens, scored = layout.causal.total, layout.answers.total
+    embeddings = torch.empty(
+        1, tokens, mllm.model.config.text_config.hidden_size, dtype=mllm.model.dtype, device=META
+    )
+    positions = torch.empty(3, 1, tokens, dtype=torch.long, device=META)
+    hidden = mllm.hidden_states(embeddings, None, positions, row_layout=layout)
+    before, targets = (torch.empty(scored, dtype=torch.long, device=META) for _ in range(2))
+    return mllm.token_log_probabilities(hidden[0, before], targets)[0].sum()
+
+
+def saved_bytes(mllm: Mllm, prompts: list[int], completions: list[list[int]]) -> int:
+    """Of the tensors that autograd keeps for the backward, weights aside."""
+    with saved_storages(mllm) as storages:
+        loss = row_loss(mllm, prompts, completions)
+    assert loss.requires_grad
+    return sum(storages.values())
+
+
+@contextlib.contextmanager
+def saved_storages(mllm: Mllm) -> Iterator[dict[int, int]]:
+    weights = {p.untyped_storage()._cdata for p in mllm.model.parameters()}
+    storages, alive = {}, []  # kept alive, so that no two have the same address
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            alive.append(tensor)
+            storages[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield storages
+
+
+def peak_bytes(mllm: Mllm, prompts: list[int], completions: list[list[int]], checkpointed: int):
+    """The most that a forward and backward takes beyond weights, adapter and its gradients."""
+    gradients = [torch.empty_like(p) for p in mllm.lora_parameters()]
+    for parameter, gradient in zip(mllm.lora_parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    live = LiveBytes()
+    with checkpointed_layers(mllm, checkpointed), live:
+        row_loss(mllm, prompts, completions).backward()
+    return live.peak
