@@ -12,6 +12,9 @@ endif
 ifneq ($(words $(SEEDS)),1)
   $(error SEEDS=$(SEEDS) is no list of seeds: write it as SEEDS=0,1,2, without spaces)
 endif
+ifneq ($(filter-out kitchen,$(and $(filter bench,$(MAKECMDGOALS)),$(PRESET))),)
+  $(error make bench measures the kitchen: leave PRESET=$(PRESET) out)
+endif
 
 # The two trainings run side by side, on one core each; `make -j1` has them one after the other.
 MAKEFLAGS += -j2
@@ -21,6 +24,7 @@ MAKEFLAGS += -j2
 # ---- Where things are --------------------------------------------------------------------------
 
 ENVIRONMENT := $(VENV)/.installed
+BENCH_ENVIRONMENT := $(VENV)/.installed-bench
 PY          := $(VENV)/bin/python
 BUILD       := build
 OUT         := $(BUILD)/$(PRESET)
@@ -54,7 +58,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures test lab base clean help
+.PHONY: all table figures test lab bench base clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -65,6 +69,9 @@ test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 	$(PY) -m jupyterlab notebooks
+
+bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (10 minutes)
+	$(PY) -m foodseg.bench
 
 base: $(ENVIRONMENT)  ## make the shipped kitchen weights again, from nothing (hours)
 	$(PY) -m foodseg.models.kitchen_curriculum
@@ -92,6 +99,11 @@ $(ENVIRONMENT): requirements.lock
 	SAM2_BUILD_CUDA=0 $(PIP) --require-hashes --use-pep517 --no-build-isolation -r $<
 	$(PIP) --no-deps --no-build-isolation --editable .
 	$(PY) -c "import matplotlib.font_manager"
+	touch $@
+
+# TRL, with every locked package held where it is (as constraints; a constraint has no hashes).
+$(BENCH_ENVIRONMENT): $(ENVIRONMENT) pyproject.toml
+	sed -nE 's/^([a-z0-9._-]+==[^\]+) \\$$/\1/p' requirements.lock | $(PIP) --no-build-isolation --constraint /dev/stdin --editable '.[bench]'
 	touch $@
 
 # ---- What depends on what ----------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""Greedy answers to test questions: in batches, as the evaluation asks for them, and one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from foodseg.bench.work import Shape, bench_policy, bench_preset
+from foodseg.data.samples import Sample, load_samples
+from foodseg.models.mllm import Mllm
+from foodseg.presets import KITCHEN, Preset
+from foodseg.rl.groups import roll_out
+
+
+def measure_evaluation(
+    questions: int, repeats: int, on_pass: Callable[[], None] = lambda: None
+) -> dict:
+    """Samples a second both ways, in turns, and how many of the texts are the same.
+
+    questions: that many of the test split, evenly spaced over it.
+    """
+    # The kitchen's own limits, where every answer ends by itself.
+    preset = bench_preset(Shape(length=KITCHEN.max_new_tokens))
+    mllm = bench_policy(preset)
+    samples = load_samples(preset.single("test"))
+    samples = samples[:: max(1, len(samples) // questions)][:questions]
+    sizes = {"batched": preset.evaluation_batch, "one_by_one": 1}
+    seconds: dict[str, list[float]] = {name: [] for name in sizes}
+    texts: dict[str, list[str]] = {}
+    for turn in range(repeats + 1):
+        for name, size in sizes.items():
+            # A warm-up needs no more than a few questions.
+            chosen = samples if turn else samples[:4]
+            start = time.perf_counter()
+            texts[name] = _answers(mllm, preset, chosen, size)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+        on_pass()
+    rates = {name: sorted(len(samples) / s for s in values) for name, values in seconds.items()}
+    pairs = zip(texts["batched"], texts["one_by_one"], strict=True)
+    return {
+        "questions": len(samples),
+        "batch": preset.evaluation_batch,
+        "same_texts": sum(a == b for a, b in pairs),
+        "samples_per_second": {
+            name: {"median": median(r), "low": r[0], "high": r[-1]} for name, r in rates.items()
+        },
+    }
+
+
+def _answers(mllm: Mllm, preset: Preset, samples: list[Sample], size: int) -> list[str]:
+    texts: list[str] = []
+    for i in range(0, len(samples), size):
+        batch = samples[i : i + size]
+        texts += [r.texts[0] for r in roll_out(mllm, preset, batch, group_size=1, temperature=0.0)]
+    return texts

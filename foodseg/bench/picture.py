@@ -1,0 +1,114 @@
+"""figures/benchmark.png: a step by phase for each side, and an update's seconds by its sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from foodseg.bench.run import TITLES
+from foodseg.bench.scaling import BASE, Point, point_of, token_count
+from foodseg.bench.summary import PHASES, ratio, side
+from foodseg.report.style import BLACK, BLUE, GREEN, GREY, VERMILION, new_figure, styled
+
+SIDE_COLOURS = {"this": BLUE, "plain": VERMILION, "trl": GREEN}
+ROW_COLOURS = {"shared": BLUE, "plain": VERMILION}
+TINTS = {"rollout": 0.45, "scoring": 0.0, "update": 1.0}
+AXES = {
+    "group_size": "completions of a group, G",
+    "prompt": "prompt length, P tokens",
+    "completion": "completion length, R tokens",
+}
+SYMBOLS = {"group_size": "G", "prompt": "P", "completion": "R"}
+
+
+@styled
+def benchmark_figure(results: dict) -> Figure:
+    """Bars: medians, thin lines the range of whole steps. Points: medians and ranges."""
+    figure, axes = new_figure(2, 2, 9.0, 6.4)
+    _steps(axes[0], results)
+    for ax, name in zip(axes[1:], AXES, strict=True):
+        _growth(ax, results, name)
+    _legend(figure, axes[1])
+    return figure
+
+
+def _steps(ax, results: dict) -> None:
+    for y, (name, _) in enumerate(TITLES.items()):
+        left = 0.0
+        for phase in PHASES:
+            width = side(results, name, phase).median
+            ax.barh(y, width, left=left, height=0.55, color=_tint(SIDE_COLOURS[name], phase))
+            _inside(ax, left + width / 2, y, phase, width, results)
+            left += width
+        step = side(results, name, "step")
+        ax.plot([step.low, step.high], [y, y], color=BLACK, lw=1.0)
+        times = ratio(results, name, "step").median
+        text = f"{step.median:.1f} s" + ("" if name == "this" else f", {times:.1f} times")
+        ax.text(max(step.high, left), y, f"  {text}", va="center", fontsize=8.5)
+    longest = max(side(results, name, "step").high for name in TITLES)
+    ax.set(xlim=(0, 1.3 * longest), ylim=(len(TITLES) - 0.5, -0.5), xlabel="seconds a step")
+    ax.set_yticks(range(len(TITLES)), [_wrapped(title) for title in TITLES.values()])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(True, axis="x")
+    ax.set_title("One training step, same work")
+
+
+def _tint(colour: str, phase: str) -> tuple[float, float, float]:
+    share = TINTS[phase]
+    return tuple(share * c + (1 - share) for c in to_rgb(colour))
+
+
+def _inside(ax, x: float, y: int, phase: str, width: float, results: dict) -> None:
+    """The phase's name in its part of the bar, where there is room."""
+    longest = max(side(results, name, "step").high for name in TITLES)
+    if width > 0.12 * longest:
+        colour = "white" if phase == "update" else BLACK
+        ax.text(x, y + 0.15, phase, ha="center", va="center", fontsize=7.5, color=colour)
+
+
+def _wrapped(title: str) -> str:
+    return title.replace(", ", ",\n").replace("TRL's ", "TRL's\n")
+
+
+def _growth(ax, results: dict, name: str) -> None:
+    """One sweep: both kinds of rows, each with its own model's line and the other's, dashed."""
+    others = {key: getattr(BASE, key) for key in AXES if key != name}
+    for kind, colour in ROW_COLOURS.items():
+        rows = [row for row in results["scaling"] if row["rows"] == kind]
+        rows = [r for r in rows if all(r[key] == value for key, value in others.items())]
+        rows.sort(key=lambda row: row[name])
+        x, y = (np.array([row[key] for row in rows]) for key in (name, "seconds"))
+        below, above = y - [r["low"] for r in rows], [r["high"] for r in rows] - y
+        ax.errorbar(x, y, [below, above], fmt="o", ms=4.5, color=colour, elinewidth=1.0)
+        grid = np.linspace(0, x.max() * 1.04, 50)
+        ax.plot(grid, _line(results, kind, kind, rows[0], name, grid), color=colour, lw=1.4)
+        if kind == "shared":
+            wrong = _line(results, kind, "plain", rows[0], name, grid)
+            ax.plot(grid, wrong, "--", color=GREY, lw=1.1)
+    ax.set(xlabel=AXES[name], ylabel="seconds an update", xlim=(0, None), ylim=(0, None))
+    ax.set_xticks(x)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.grid(True, axis="y")
+    fixed = ", ".join(f"{SYMBOLS[key]} = {value}" for key, value in others.items())
+    ax.set_title(f"Against {SYMBOLS[name]}  ({fixed})")
+
+
+def _line(results: dict, kind: str, model: str, row: dict, name: str, grid) -> np.ndarray:
+    """The fit of `model` to rows of `kind` along one size, the others as in `row`."""
+    fitted = results["fits"][kind][model]
+    sizes = vars(point_of(row))
+    tokens = np.array([token_count(model, Point(**sizes | {name: value})) for value in grid])
+    return fitted["slope"] * tokens + fitted["constant"]
+
+
+def _legend(figure: Figure, ax) -> None:
+    handles = [ax.plot([], [], "o-", ms=4.5, lw=1.4, color=c)[0] for c in ROW_COLOURS.values()]
+    handles.append(ax.plot([], [], "--", color=GREY, lw=1.1)[0])
+    labels = [
+        "shared prefix, fit of a (P + G R) + c",
+        "plain rows, fit of a G (P + R) + c",
+        "shared prefix fitted as if plain",
+    ]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)

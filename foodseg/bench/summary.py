@@ -1,0 +1,64 @@
+"""What the raw figures say: medians, ratios, and which targets are met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+PHASES = ("rollout", "scoring", "update")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(median(values), min(values), max(values))
+
+    def text(self, digits: int = 2) -> str:
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the project asks of itself, beside what was measured."""
+
+    what: str
+    asked: str
+    measured: str
+    met: bool
+
+
+def side(results: dict, name: str, figure: str) -> Spread:
+    """A side's figure over its rounds: "step", a phase (seconds), or "memory" (MiB)."""
+    return Spread.of([row[figure] for row in results["sides"][name]])
+
+
+def ratio(results: dict, name: str, figure: str) -> Spread:
+    """How many times longer that side took than this trainer, round by round."""
+    pairs = zip(results["sides"][name], results["sides"]["this"], strict=True)
+    return Spread.of([theirs[figure] / ours[figure] for theirs, ours in pairs])
+
+
+def targets(results: dict) -> list[Target]:
+    """The project's targets for this part, met or not by the medians."""
+    trl, plain = ratio(results, "trl", "step"), ratio(results, "plain", "update")
+    fits = results["fits"]["shared"]
+    shared, other = (fits[model]["r_squared"] for model in ("shared", "plain"))
+    times = "at least {} times"
+    return [
+        Target("steps per second, against TRL", times.format(3), trl.text(), trl.median >= 3),
+        Target("update, against plain rows", times.format(1.7), plain.text(), plain.median >= 1.7),
+        Target(
+            "the update grows as P + G R, not as G (P + R)",
+            "R² of P + G R the higher",
+            f"{shared:.3f} against {other:.3f}",
+            shared > other,
+        ),
+    ]
