@@ -8,25 +8,19 @@ from pathlib import Path
 import torch
 
 from foodseg.bench.cuda import run_cuda
-from foodseg.bench.cuda_page import cuda_sections
 from foodseg.bench.equal_losses import UnequalLossError
-from foodseg.bench.page import write_page
-from foodseg.bench.picture import benchmark_figure
+from foodseg.bench.page import write_figures
 from foodseg.bench.run import Effort, run
 from foodseg.presets import KITCHEN
 from foodseg.provenance import write_json
-from foodseg.report.style import save
 
 
-def benchmark(effort: Effort, figures: Path) -> dict:
+def benchmark(effort: Effort, figures: Path) -> None:
     """Measure on this machine's CPU, and on its GPU if it has one, and write everything."""
-    results = run(effort)
-    write_json(figures / "benchmark.json", results)
+    write_json(figures / "benchmark.json", run(effort))
     if torch.cuda.is_available():
         run_cuda(figures)
-    save(benchmark_figure(results), figures / "benchmark")
-    write_page(figures / "benchmark.md", results, cuda_sections(figures))
-    return results
+    write_figures(figures)
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ class Agreement:
     def errors(self) -> tuple[float, ...]:
         """Relative errors: of the loss, of the gradient's norm, of each update's gradient.
 
-        In the loss terms of about 1 cancel; below 0.01 its error is taken relative to that.
+        In the loss terms of about 1 cancel; below 0.1 its error is taken relative to that.
         """
-        loss = abs(self.loss - self.trl_loss) / max(abs(self.trl_loss), 0.01)
+        loss = abs(self.loss - self.trl_loss) / max(abs(self.trl_loss), 0.1)
         norm = abs(self.gradient_norm - self.trl_gradient_norm) / self.trl_gradient_norm
         return loss, norm, *self.gradient_errors
 

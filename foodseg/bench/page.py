@@ -1,18 +1,33 @@
-"""figures/benchmark.md: the figures of a run as tables, ratios first. Nothing is typed by hand."""
+"""figures/benchmark.md: the figures of a run as tables, ratios first. Nothing is typed by hand.
+
+`python -m foodseg.bench.page` writes page and picture again from the JSON files, without measuring.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
+from foodseg.bench.cuda_page import cuda_sections
+from foodseg.bench.picture import benchmark_figure
 from foodseg.bench.run import TITLES
 from foodseg.bench.scaling import SCORERS, token_count
 from foodseg.bench.scaling import point_of as sizes_of
 from foodseg.bench.summary import PHASES, Spread, ratio, side, targets
+from foodseg.presets import KITCHEN
+from foodseg.report.style import save
 from foodseg.report.tables import to_markdown, write_markdown
 
 ROWS = {"shared": "shared prefix", "plain": "plain rows"}
+
+
+def write_figures(figures: Path) -> None:
+    """Draw benchmark.png and write benchmark.md from benchmark.json and benchmark_cuda.json."""
+    results = json.loads((figures / "benchmark.json").read_text())
+    save(benchmark_figure(results), figures / "benchmark")
+    write_page(figures / "benchmark.md", results, cuda_sections(figures))
 
 
 def write_page(path: Path, results: dict, cuda: list[str]) -> None:
@@ -93,7 +108,8 @@ def _agreement(results: dict) -> str:
         "tokens, advantages and adapter: their losses and gradients agree to "
         f"{max(agreement['errors']):.0e} (relative), with {agreement['clipped_ratios']:.1%} of "
         "the tokens outside the clip range. TRL ran without gradient checkpointing and with the "
-        f"fastest micro-batch for its loss and gradient ({tried} by completions a forward)."
+        f"fastest micro-batch for its loss and gradient ({tried} by completions a forward); its "
+        "peak memory is that of this micro-batch."
     )
 
 
@@ -161,3 +177,7 @@ def _same_texts(evaluation: dict) -> str:
 
 def _frame(rows: dict[str, dict], name: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)
+
+
+if __name__ == "__main__":
+    write_figures(KITCHEN.figures)

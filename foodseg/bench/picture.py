@@ -45,10 +45,10 @@ def _steps(ax, results: dict) -> None:
         step = side(results, name, "step")
         ax.plot([step.low, step.high], [y, y], color=BLACK, lw=1.0)
         times = ratio(results, name, "step").median
-        text = f"{step.median:.1f} s" + ("" if name == "this" else f", {times:.1f} times")
+        text = f"{step.median:.1f} s" + ("" if name == "this" else f"\n  {times:.1f} times as long")
         ax.text(max(step.high, left), y, f"  {text}", va="center", fontsize=8.5)
     longest = max(side(results, name, "step").high for name in TITLES)
-    ax.set(xlim=(0, 1.3 * longest), ylim=(len(TITLES) - 0.5, -0.5), xlabel="seconds a step")
+    ax.set(xlim=(0, 1.45 * longest), ylim=(len(TITLES) - 0.5, -0.5), xlabel="seconds a step")
     ax.set_yticks(range(len(TITLES)), [_wrapped(title) for title in TITLES.values()])
     ax.tick_params(axis="y", length=0)
     ax.grid(True, axis="x")
@@ -65,7 +65,7 @@ def _inside(ax, x: float, y: int, phase: str, width: float, results: dict) -> No
     longest = max(side(results, name, "step").high for name in TITLES)
     if width > 0.12 * longest:
         colour = "white" if phase == "update" else BLACK
-        ax.text(x, y + 0.15, phase, ha="center", va="center", fontsize=7.5, color=colour)
+        ax.text(x, y, phase, ha="center", va="center", fontsize=7.5, color=colour)
 
 
 def _wrapped(title: str) -> str:
@@ -82,7 +82,7 @@ def _growth(ax, results: dict, name: str) -> None:
         x, y = (np.array([row[key] for row in rows]) for key in (name, "seconds"))
         below, above = y - [r["low"] for r in rows], [r["high"] for r in rows] - y
         ax.errorbar(x, y, [below, above], fmt="o", ms=4.5, color=colour, elinewidth=1.0)
-        grid = np.linspace(0, x.max() * 1.04, 50)
+        grid = np.linspace(0.6 * x.min(), 1.04 * x.max(), 50)
         ax.plot(grid, _line(results, kind, kind, rows[0], name, grid), color=colour, lw=1.4)
         if kind == "shared":
             wrong = _line(results, kind, "plain", rows[0], name, grid)
@@ -92,7 +92,7 @@ def _growth(ax, results: dict, name: str) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.grid(True, axis="y")
     fixed = ", ".join(f"{SYMBOLS[key]} = {value}" for key, value in others.items())
-    ax.set_title(f"Against {SYMBOLS[name]}  ({fixed})")
+    ax.set_title(f"An update against {SYMBOLS[name]}  ({fixed})")
 
 
 def _line(results: dict, kind: str, model: str, row: dict, name: str, grid) -> np.ndarray:
@@ -109,6 +109,6 @@ def _legend(figure: Figure, ax) -> None:
     labels = [
         "shared prefix, fit of a (P + G R) + c",
         "plain rows, fit of a G (P + R) + c",
-        "shared prefix fitted as if plain",
+        "shared prefix, fit of a G (P + R) + c",
     ]
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

@@ -15,6 +15,7 @@ import trl
 from peft import LoraConfig
 from PIL import Image
 from transformers import (
+    PrinterCallback,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLVideoProcessor,
@@ -87,7 +88,7 @@ def make_trainer(
         )
     settings = _step(shape, micro_batch, rollouts) | _objective(preset) | _surroundings(preset)
     vision = mllm.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
-    return TimedTrainer(
+    trainer = TimedTrainer(
         model=model,
         reward_funcs=_reward_function(samples, preset.image_side),
         args=trl.GRPOConfig(
@@ -106,6 +107,8 @@ def make_trainer(
         ),
         callbacks=[callback] if callback else None,
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _step(shape: Shape, micro_batch: int, rollouts: int) -> dict:
