@@ -250,6 +250,27 @@ def test_the_environment_is_installed_once_and_again_when_the_lock_changes(proje
     assert len(project.ran(".venv/.installed")) == len(installed)
 
 
+def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
+    project.write("pyproject.toml")
+    steps = [line.split(" --")[0] for line in project.ran("bench")]
+    assert sorted(steps[:2]) == ["-m pip install", "01"] and steps[2:] == ["-m foodseg.bench"]
+    assert project.ran("bench") == ["-m foodseg.bench"]
+    refused = project.make("bench", "PRESET=smoke")
+    assert refused.returncode != 0 and "leave PRESET=smoke out" in refused.stderr
+
+
+def test_bench_holds_every_locked_package_where_it_is(project):
+    shutil.copy(PROJECT / "requirements.lock", project.root)
+    shutil.copy(PROJECT / "pyproject.toml", project.root)
+    project.write(".venv/.installed")
+    reader = f"#!{sys.executable}\nimport sys\nsys.stderr.write(sys.stdin.read())\n"
+    (project.root / ".venv/bin/python").write_text(reader)
+    constraints = project.make(".venv/.installed-bench").stderr.splitlines()
+    locked = re.findall(r"^([a-z0-9-]+==\S+)", (PROJECT / "requirements.lock").read_text(), re.M)
+    assert [line.split(" ;")[0] for line in constraints] == locked and len(locked) > 100
+    assert not any("--hash" in line or line.endswith("\\") for line in constraints)
+
+
 def test_an_old_python_is_refused_in_one_sentence(project):
     shutil.rmtree(project.root / ".venv")
     old = f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10, 1); $2"\n'
@@ -270,7 +291,7 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, argument, sentence):
 
 def test_help_names_every_door(project):
     text = project.make("help").stdout
-    doors = ("all", "table", "figures", "test", "lab", "base", "clean", "help")
+    doors = ("all", "table", "figures", "test", "lab", "bench", "base", "clean", "help")
     assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
 
 

@@ -12,10 +12,9 @@ import pandas as pd
 
 from foodseg.bench.cuda_page import cuda_sections
 from foodseg.bench.picture import benchmark_figure
-from foodseg.bench.run import TITLES
 from foodseg.bench.scaling import SCORERS, token_count
 from foodseg.bench.scaling import point_of as sizes_of
-from foodseg.bench.summary import PHASES, Spread, ratio, side, targets
+from foodseg.bench.summary import PHASES, TITLES, Spread, ratio, side, targets
 from foodseg.presets import KITCHEN
 from foodseg.report.style import save
 from foodseg.report.tables import to_markdown, write_markdown

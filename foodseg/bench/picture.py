@@ -7,9 +7,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from foodseg.bench.run import TITLES
 from foodseg.bench.scaling import BASE, Point, point_of, token_count
-from foodseg.bench.summary import PHASES, ratio, side
+from foodseg.bench.summary import PHASES, TITLES, ratio, side
 from foodseg.report.style import BLACK, BLUE, GREEN, GREY, VERMILION, new_figure, styled
 
 SIDE_COLOURS = {"this": BLUE, "plain": VERMILION, "trl": GREEN}

@@ -16,16 +16,11 @@ from foodseg.bench import sides
 from foodseg.bench.equal_losses import compare_losses
 from foodseg.bench.evaluation import measure_evaluation
 from foodseg.bench.scaling import Point, fits, measure_scaling, points
+from foodseg.bench.summary import TITLES
 from foodseg.bench.turns import take_turns
 from foodseg.bench.work import Shape
 from foodseg.progress import tqdm
 from foodseg.provenance import provenance
-
-TITLES = {
-    "this": "this trainer",
-    "plain": "this trainer, plain rows",
-    "trl": "TRL's GRPOTrainer",
-}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 
 PHASES = ("rollout", "scoring", "update")
+TITLES = {
+    "this": "this trainer",
+    "plain": "this trainer, plain rows",
+    "trl": "TRL's GRPOTrainer",
+}
 
 
 @dataclass(frozen=True)

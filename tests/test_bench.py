@@ -1,0 +1,170 @@
+"""The benchmark's own arithmetic: plain rows, turns, fits, targets, page and picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import bench_players
+import pytest
+import torch
+from conftest import load_kitchen, toy_prompts
+from plain_rows import plain_log_probs
+
+from foodseg.bench.page import write_figures
+from foodseg.bench.plain_rows import plain_score_groups
+from foodseg.bench.scaling import SWEEPS, Point, fits, points, token_count
+from foodseg.bench.summary import ratio, side, targets
+from foodseg.bench.turns import take_turns
+from foodseg.bench.work import randomise_adapter
+from foodseg.presets import KITCHEN
+from foodseg.rl.rollouts import sample_rollouts
+from foodseg.rl.shared_prefix import completion_mask, pad_rows, score_groups
+
+
+def test_plain_rows_score_as_rows_of_their_own_and_as_the_shared_prefix():
+    mllm = load_kitchen(torch.float64)
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    mllm.model.double()
+    randomise_adapter(mllm.lora_parameters())
+    rollouts = sample_rollouts(mllm, toy_prompts(mllm), group_size=3, max_new_tokens=90, seed=3)
+    lengths = {len(tokens) for rollout in rollouts for tokens in rollout.tokens}
+    assert len(lengths) > 2  # so there is padding
+    scores = plain_score_groups(mllm, rollouts, 0.7)
+    alone = [row for rollout in rollouts for row in plain_log_probs(mllm, rollout, 0.7)]
+    mask = completion_mask(rollouts)
+    # transformers' norms round to float32 even in a float64 model.
+    torch.testing.assert_close(scores.log_probs, pad_rows(alone, mask), rtol=1e-5, atol=1e-6)
+    shared = score_groups(mllm, rollouts, 0.7)
+    torch.testing.assert_close(scores.entropies, shared.entropies, rtol=1e-5, atol=1e-6)
+    weights = torch.randn(mask.shape, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad((scores.log_probs * weights).sum(), mllm.lora_parameters()),
+        torch.autograd.grad((shared.log_probs * weights).sum(), mllm.lora_parameters()),
+        strict=True,
+    ):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def test_sides_take_turns_in_rotating_order_and_the_first_round_does_not_count(tmp_path):
+    diary = tmp_path / "diary"
+    sides = {name: (bench_players.diary, (name, str(diary))) for name in "ab"}
+    turns: list[str] = []
+    rows = take_turns(sides, 2, turns.append)
+    assert diary.read_text() == "a0 b0 b1 a1 a2 b2 "
+    assert turns == list("abbaab")
+    assert [row["rollout"] for row in rows["a"]] == pytest.approx([0.02, 0.03])
+    assert all(row["step"] >= 0.05 for row in rows["a"])
+    assert rows["a"][0]["update"] == pytest.approx(rows["a"][0]["step"] - 0.02)
+    # A side's peak memory is its own, without what it had loaded before.
+    assert rows["a"][-1]["memory"] > 60 > 10 > rows["b"][-1]["memory"]
+
+
+def test_a_side_that_fails_ends_the_comparison():
+    with pytest.raises(RuntimeError, match="poor: its process ended early"):
+        take_turns({"poor": (bench_players.broken, ())}, 1)
+
+
+def test_token_counts_and_points():
+    assert token_count("shared", Point(4, 100, 10)) == 140
+    assert token_count("plain", Point(4, 100, 10)) == 440
+    everywhere = points()
+    assert len(everywhere) == len(set(everywhere)) == sum(map(len, SWEEPS.values())) - 2
+
+
+def scaling_rows() -> list[dict]:
+    """Updates that cost exactly their tokens: 2 ms each + 10 ms shared, 3 ms each plain."""
+    costs = {"shared": (2e-3, 1e-2), "plain": (3e-3, 0.0)}
+    return [
+        {"rows": kind}
+        | asdict(point)
+        | {key: slope * token_count(kind, point) + constant for key in ("seconds", "low", "high")}
+        for kind, (slope, constant) in costs.items()
+        for point in points()
+    ]
+
+
+def test_fits_find_the_cost_that_made_the_data():
+    fitted = fits(scaling_rows())
+    assert fitted["shared"]["shared"] == pytest.approx(
+        {"slope": 2e-3, "constant": 1e-2, "r_squared": 1.0}
+    )
+    assert fitted["plain"]["plain"]["r_squared"] == pytest.approx(1.0)
+    assert fitted["shared"]["plain"]["r_squared"] < 0.9
+    assert fitted["plain"]["shared"]["r_squared"] < 0.9
+
+
+def results(trl: float = 6.0, plain: float = 3.0) -> dict:
+    """A run's figures: this trainer's steps take 2 s (1 + 1), the others' updates as given."""
+
+    def rows(update: float) -> list[dict]:
+        fast, slow = (
+            {"rollout": 1.0, "scoring": 0.0, "update": u, "step": 1.0 + u, "memory": 100.0}
+            for u in (update, 1.5 * update)
+        )
+        return [fast, fast, slow]
+
+    return {
+        "commit": "0123456789ab",
+        "python": "3.11.7",
+        "versions": {"torch": "2.15.0", "trl": "1.16.0"},
+        "processor": "A processor",
+        "cores": 2,
+        "threads": 1,
+        "date": "2026-11-20",
+        "seconds": 400,
+        "shape": {"prompts": 8, "group_size": 8, "length": 64, "updates": 2},
+        "agreement": {"errors": [1e-6, 2e-6], "clipped_ratios": 0.02},
+        "micro_batches": {"8": 3.5, "64": 3.9},
+        "micro_batch": 8,
+        "sides": {"this": rows(1.0), "plain": rows(plain), "trl": rows(trl)},
+        "scaling": scaling_rows(),
+        "fits": fits(scaling_rows()),
+        "evaluation": {
+            "questions": 48,
+            "batch": 64,
+            "same_texts": 47,
+            "samples_per_second": {
+                "batched": {"median": 20.0, "low": 18.0, "high": 21.0},
+                "one_by_one": {"median": 4.0, "low": 3.9, "high": 4.1},
+            },
+        },
+    }
+
+
+def test_ratios_are_taken_round_by_round_and_targets_by_their_medians():
+    met = results(trl=5.0, plain=1.7)
+    assert side(met, "trl", "step").median == 6.0
+    assert ratio(met, "trl", "step").median == 3.0
+    assert ratio(met, "trl", "step").high == pytest.approx(8.5 / 2.5)
+    assert [target.met for target in targets(met)] == [True, True, True]
+    missed = results(trl=4.9, plain=1.6)
+    missed["fits"]["shared"]["plain"]["r_squared"] = 1.0
+    missed["fits"]["shared"]["shared"]["r_squared"] = 0.9
+    assert [target.met for target in targets(missed)] == [False, False, False]
+
+
+def test_page_and_picture_are_written_from_the_figures(tmp_path):
+    (tmp_path / "benchmark.json").write_text(json.dumps(results(trl=4.0)))
+    write_figures(tmp_path)
+    text = (tmp_path / "benchmark.md").read_text()
+    assert "| steps per second, against TRL | at least 3 times | 2.50 (2.50 to 2.80) |" in text
+    assert text.count("**not met**") == 1
+    assert "47 of 48 texts are the same" in text
+    assert "| batches of up to 64 | 5.0 | 20.0 (18.0 to 21.0) |" in text
+    assert "| G = 8, P = 192, R = 64 | 4.33 | 2.91 |" in text
+    assert "Not measured on a GPU yet" in text
+    assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shipped_page_is_what_the_shipped_figures_give(tmp_path):
+    names = ("benchmark.json", "benchmark_cuda.json")
+    for name in names:
+        if (KITCHEN.figures / name).exists():
+            (tmp_path / name).write_bytes((KITCHEN.figures / name).read_bytes())
+    if not (tmp_path / names[0]).exists():
+        pytest.skip("no benchmark has been run in this checkout")
+    write_figures(tmp_path)
+    shipped = Path(KITCHEN.figures / "benchmark.md").read_text()
+    assert (tmp_path / "benchmark.md").read_text() == shipped
