@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from conftest import toy_prompts
 from plain_rows import plain_distributions
 from transformers import GenerationConfig
 
-from foodseg.rl.rollouts import sample_rollouts
+from foodseg.models.mllm import Prompt
+from foodseg.rl.rollouts import BLOCK, pick, sample_rollouts
 
 
 def test_greedy_equals_transformers_generate(kitchen_mllm):
@@ -49,16 +51,22 @@ def test_same_seed_same_completions_and_another_seed_others(kitchen_mllm):
 
 def test_vision_tokens_are_never_sampled_and_their_log_prob_is_minus_infinity(kitchen_mllm):
     prompts = toy_prompts(kitchen_mllm)
-    # Make the banned tokens by far the likeliest: only the ban keeps them out.
-    bias = torch.zeros(kitchen_mllm.model.config.text_config.vocab_size)
-    bias[kitchen_mllm.banned_token_ids] = 1e4
-    kitchen_mllm.model.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
-    rollouts = sample_rollouts(kitchen_mllm, prompts, group_size=8, max_new_tokens=30, seed=1)
-    sampled = {int(t) for rollout in rollouts for tokens in rollout.tokens for t in tokens}
-    assert sampled and not sampled & set(kitchen_mllm.banned_token_ids)
+
+    def sampled():
+        rollouts = sample_rollouts(
+            kitchen_mllm, prompts, group_size=8, max_new_tokens=30, temperature=2.0, seed=1
+        )
+        return torch.cat([tokens for rollout in rollouts for tokens in rollout.tokens])
+
+    # The likeliest tokens take the vision tokens' place: only the ban keeps them out.
+    likeliest = sampled().bincount().topk(4).indices.tolist()
+    assert kitchen_mllm.eos_token_id not in likeliest
+    assert not set(sampled().tolist()) & set(kitchen_mllm.banned_token_ids)
+    kitchen_mllm.banned_token_ids = likeliest
+    assert not set(sampled().tolist()) & set(likeliest)
     hidden = torch.zeros(1, kitchen_mllm.model.config.text_config.hidden_size)
     scores = kitchen_mllm.log_probabilities(hidden)
-    assert torch.isneginf(scores[0, kitchen_mllm.banned_token_ids]).all()
+    assert torch.isneginf(scores[0, likeliest]).all()
     assert abs(scores.exp().sum().item() - 1) < 1e-5
 
 
@@ -94,3 +102,72 @@ def test_completions_stop_at_the_end_token_and_say_so(kitchen_mllm):
             assert (tokens[:-1] != kitchen_mllm.eos_token_id).all()
             assert ended == (tokens[-1].item() == kitchen_mllm.eos_token_id)
             assert ended or len(tokens) == 50
+
+
+def test_pick_is_inverse_transform_sampling():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(2000, 3 * BLOCK + 5, generator=generator, dtype=torch.float64) ** 20
+    uniforms = torch.rand(2000, generator=generator, dtype=torch.float64)
+    cumulative = weights.cumsum(1)
+    expected = (cumulative <= (uniforms * cumulative[:, -1])[:, None]).sum(1)
+    assert torch.equal(pick(weights, uniforms), expected)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+def test_pick_at_the_ends_takes_no_token_of_probability_0(uniform):
+    for first, last in ((0, 7), (3, BLOCK - 1), (BLOCK, 3 * BLOCK), (5, 5)):
+        weights = torch.zeros(1, 4 * BLOCK + 1, dtype=torch.float64)
+        weights[0, [first, last]] = torch.tensor([0.1, 0.3], dtype=torch.float64)
+        token = pick(weights, torch.tensor([uniform], dtype=torch.float64))
+        assert token.item() == (last if uniform else first)
+
+
+def flat(rollouts):
+    return [
+        (tokens.tolist(), log_probs)
+        for rollout in rollouts
+        for tokens, log_probs in zip(rollout.tokens, rollout.log_probs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_prompts_of_unlike_length_decode_together_as_alone(kitchen_mllm, temperature):
+    prompts = toy_prompts(kitchen_mllm)
+    whole = prompts[0]
+    prompts.append(
+        Prompt(whole.input_ids[-40:], whole.embeddings[-40:], whole.position_ids[:, -40:])
+    )
+    assert len({p.length for p in prompts}) == 4
+
+    def sample(prompts, group_size):
+        return flat(
+            sample_rollouts(
+                kitchen_mllm,
+                prompts,
+                group_size=group_size,
+                max_new_tokens=60,
+                temperature=temperature,
+                seed=4,
+            )
+        )
+
+    together = sample(prompts, 3)
+    assert len({len(tokens) for tokens, _ in together}) > 1  # rows left the batch one by one
+    # A prompt alone has the same random numbers only if it is the first.
+    for alone, batched in zip(sample(prompts[:1], 3), together[:3], strict=True):
+        assert alone[0] == batched[0]
+        assert (alone[1] - batched[1]).abs().max() < 1e-4
+    [(tokens, _)] = sample(prompts[:1], 1)
+    assert tokens == together[0][0]
+    if not temperature:
+        for index, prompt in enumerate(prompts):
+            assert sample([prompt], 1)[0][0] == together[3 * index][0]
+
+
+def test_one_token_is_the_least_and_the_limit_holds(kitchen_mllm):
+    for limit in (1, 2):
+        rollouts = sample_rollouts(
+            kitchen_mllm, toy_prompts(kitchen_mllm), group_size=2, max_new_tokens=limit
+        )
+        assert [len(tokens) for tokens, _ in flat(rollouts)] == [limit] * 6
+        assert not any(end for rollout in rollouts for end in rollout.ended)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from foodseg.models.decoding import SlicedCache, StaticCache, capture
-from foodseg.models.merging import merged_projections
+from foodseg.models.lean_layers import lean_layers
 from foodseg.models.mllm import Mllm, Prompt
 
 # On CUDA the host looks this often, in steps, whether every row has ended: looking waits.
@@ -60,15 +60,30 @@ def sample_rollouts(
         len(prompts) * group_size, max_new_tokens, generator=generator, dtype=torch.float64
     )
     cuda = mllm.device.type == "cuda"
-    with merged_projections(mllm.language_model):
-        prefix, hidden = _prefill(mllm, prompts)
-        kind = StaticCache if cuda else SlicedCache
-        cache = kind(prefix, [p.length for p in prompts], group_size, max_new_tokens)
-        starts = torch.tensor([p.next_position for p in prompts], device=mllm.device)
-        hidden, starts = (x.repeat_interleave(group_size, 0) for x in (hidden, starts))
-        decoder = Decoder(mllm, cache, hidden, starts, uniforms.to(mllm.device), temperature)
-        decode_captured(decoder) if cuda else decode_shrinking(decoder)
+    kind, decode = (StaticCache, decode_captured) if cuda else (SlicedCache, decode_shrinking)
+    with lean_layers(mllm.language_model):
+        decoder = start(mllm, prompts, uniforms.to(mllm.device), temperature, kind)
+        decode(decoder)
     return _collect(mllm, prompts, group_size, decoder)
+
+
+def start(
+    mllm: Mllm,
+    prompts: Sequence[Prompt],
+    uniforms: Tensor,
+    temperature: float,
+    kind: type[SlicedCache] | type[StaticCache],
+) -> Decoder:
+    """Prefill the prompts and choose each row's first token.
+
+    uniforms: (R, max_new_tokens), where R is a multiple of the number of prompts. kind: of cache.
+    """
+    prefix, hidden = _prefill(mllm, prompts)
+    group_size = len(uniforms) // len(prompts)
+    cache = kind(prefix, [p.length for p in prompts], group_size, uniforms.shape[1])
+    starts = torch.tensor([p.next_position for p in prompts], device=mllm.device)
+    hidden, starts = (x.repeat_interleave(group_size, 0) for x in (hidden, starts))
+    return Decoder(mllm, cache, hidden, starts, uniforms, temperature)
 
 
 def _prefill(mllm: Mllm, prompts: Sequence[Prompt]) -> tuple[DynamicCache, Tensor]:
@@ -167,8 +182,9 @@ def pick(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     probabilities (R, vocabulary) float64, which need not sum to 1; uniforms (R,) float64 in [0, 1).
     """
     # Two levels, blocks and tokens: a scan along a whole vocabulary is slow on a GPU.
-    padding = -probabilities.shape[1] % BLOCK
-    blocks = torch.nn.functional.pad(probabilities, (0, padding)).unflatten(1, (-1, BLOCK))
+    if padding := -probabilities.shape[1] % BLOCK:
+        probabilities = torch.nn.functional.pad(probabilities, (0, padding))
+    blocks = probabilities.unflatten(1, (-1, BLOCK))
     sums = blocks.sum(-1)
     block, rest = _find(sums, uniforms * sums.sum(-1))
     tokens = blocks.gather(1, block[:, None, None].expand(-1, 1, BLOCK))[:, 0]
