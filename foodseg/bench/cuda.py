@@ -14,10 +14,17 @@ measured, so that a time limit costs only what it cuts off:
     memory  the step where PyTorch may take 24, 48 or 80 GB, each in a fresh process (3 minutes)
     trl     TRL's GRPOTrainer at the same shape (3 to 6 minutes; needs the `bench` extra)
 
-What is needed: a CUDA GPU with bfloat16, 30 GB of it for `check` and `step`; PyTorch 2.11 or later;
-the package's dependencies; no network, no weights, no data. `--commit` names the code's commit
-where the checkout's history is not at hand. Afterwards `make bench` puts the numbers into
-figures/benchmark.md. Where there is no GPU, one sentence says so and nothing is written.
+What is needed: a CUDA GPU with bfloat16 and 24 GB (60 GB for `check`, whose reference is in
+float32); PyTorch 2.11 or later; the package's dependencies; no network, no weights, no data.
+`--commit` names the code's commit where the checkout's history is not at hand. Afterwards
+`make bench` puts the numbers into figures/benchmark.md. Where there is no GPU, one sentence says so
+and nothing is written.
+
+Where a command may run for ten minutes only, three do it, the first two with time to spare:
+
+    python -m foodseg.bench.cuda check; python -m foodseg.bench.cuda step
+    python -m foodseg.bench.cuda memory
+    python -m foodseg.bench.cuda trl
 """
 
 from __future__ import annotations
@@ -35,7 +42,7 @@ from pathlib import Path
 import torch
 
 from foodseg.bench.cuda_checks import run_checks
-from foodseg.bench.cuda_clock import measure
+from foodseg.bench.cuda_clock import GIGABYTE, measure
 from foodseg.bench.cuda_phases import WITHOUT_KL, measure_rollout, measure_step
 from foodseg.bench.cuda_work import Setting, build_policy, build_samples, true_setting
 from foodseg.presets import PROJECT
@@ -86,7 +93,8 @@ def measure_ceilings(device: torch.device, side: int = 8192) -> dict:
 
 
 def memory_stage(setting: Setting) -> Iterator[dict]:
-    for cap in CAPS:
+    total = torch.cuda.get_device_properties(0).total_memory
+    for cap in (cap for cap in CAPS if cap * GIGABYTE <= total):
         yield {str(cap): run_child("foodseg.bench.cuda_capped", cap)}
 
 

@@ -31,7 +31,7 @@ def seconds_between(start: torch.cuda.Event | float, end: torch.cuda.Event | flo
 
 @dataclass
 class Record:
-    """What a phase took, run by run: seconds, and bytes at the peak (0 on a CPU)."""
+    """What a phase took, run by run: seconds, and bytes at the peak (0: not noted)."""
 
     seconds: list[float] = field(default_factory=list)
     allocated: int = 0
@@ -39,6 +39,10 @@ class Record:
 
     def add(self, seconds: float) -> None:
         self.seconds.append(seconds)
+
+    def note_peak(self, allocated: int = 0) -> None:
+        """Keep the device's peak since `start_afresh`, or `allocated` bytes if those are more."""
+        self.allocated = max(self.allocated, allocated)
         if torch.cuda.is_available():
             self.allocated = max(self.allocated, torch.cuda.max_memory_allocated())
             self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
@@ -68,6 +72,7 @@ def measure(work: Callable[[], object], repeats: int, device: torch.device) -> d
         seconds = seconds_between(start, mark(device))
         if run:
             record.add(seconds)
+            record.note_peak()
     return record.summary()
 
 

@@ -106,7 +106,7 @@ def _phases(result: dict) -> list[str]:
             "ms": f"{milliseconds:.0f}",
             "floor, H200": floor or "",
             "times the floor": f"{milliseconds / floor:.1f}" if floor else "",
-            "peak, GB": f"{phases[name]['allocated_gb']:.1f}",
+            "peak, GB": _peak(phases[name]),
         }
     ceilings = step["ceilings"]
     text = (
@@ -184,6 +184,10 @@ def _plan(plan: dict) -> str:
     rows = rows.replace("1 groups", "1 group")
     counted = f"counted {plan['counted_gb']:.1f} GB beside the weights"
     return f"{rows} in a forward, {plan['checkpointed']} layers checkpointed, {counted}."
+
+
+def _peak(phase: dict) -> str:
+    return f"{phase['allocated_gb']:.1f}" if phase["allocated_gb"] else ""
 
 
 def _update_seconds(phases: dict) -> float:

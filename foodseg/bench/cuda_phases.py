@@ -69,7 +69,8 @@ def measure_step(
     """The trainer's own step, from questions to the changed adapter, with rewards made to differ.
 
     Returns summaries of the "step" and of its parts "rollout" (scoring with it), "reference",
-    "forward", "backward" and "optimizer", and the memory "plan" that the trainer picked.
+    "forward", "backward" and "optimizer", the memory "plan" that the trainer picked, and the
+    "sampler_gap", how far the sampler's log-probs were from the update's on average.
     """
     preset = setting.preset(updates)
     sampler = GroupSampler(mllm, preset, recipe, samples, SEED)
@@ -90,12 +91,11 @@ def measure_step(
         if run:
             for name, value in seconds.items():
                 records[name].add(value)
-                # The trainer reads the step's peak for its log, and starts it afresh.
-                records[name].allocated = max(
-                    records[name].allocated, int(row["peak_memory_mb"] * 10**6)
-                )
+            # The trainer reads the step's peak for its log, and starts it afresh.
+            records["step"].note_peak(int(row["peak_memory_mb"] * 10**6))
     parts = {name: record.summary() for name, record in records.items()}
-    return {"phases": parts, "plan": _plan_facts(updater.plan, setting.shape.prompts)}
+    plan = _plan_facts(updater.plan, setting.shape.prompts)
+    return {"phases": parts, "plan": plan, "sampler_gap": row["sampler_gap"]}
 
 
 @contextmanager

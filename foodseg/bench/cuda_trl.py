@@ -34,6 +34,7 @@ class StepClock(TrainerCallback):
         now, rollout = self.trainer.clock(), self.trainer.seconds["rollout"]
         if self.began is not None:
             self.records["step"].add(now - self.began)
+            self.records["step"].note_peak()
             self.records["rollout"].add(rollout)
         self.trainer.seconds.clear()
         start_afresh(args.device)
