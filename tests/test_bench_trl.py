@@ -16,8 +16,10 @@ from foodseg.bench import equal_losses, trl_side
 from foodseg.bench.equal_losses import UnequalLossError, compare_losses
 from foodseg.bench.run import Effort
 from foodseg.bench.scaling import Point
-from foodseg.bench.work import Shape
+from foodseg.bench.work import Shape, bench_preset, training_questions
 from foodseg.recipes import GRPO
+from foodseg.rl.groups import score_group
+from foodseg.rl.rollouts import Rollout
 
 SMALL = Shape(prompts=2, group_size=4, length=80)
 
@@ -57,6 +59,24 @@ def test_another_prompt_is_noticed(monkeypatch):
     monkeypatch.setattr(equal_losses, "in_drawing_order", others)
     with pytest.raises(UnequalLossError, match="prompt tokens"):
         compare_losses(SMALL)
+
+
+def test_trl_is_paid_as_this_trainer_is():
+    preset = bench_preset(SMALL)
+    sample = training_questions(preset)[0]
+    box, (x, y) = sample.references[0].box, sample.references[0].point
+    scale = preset.image_side / sample.width, preset.image_side / sample.height
+    right = {
+        "bbox_2d": [round(v * scale[i % 2]) for i, v in enumerate(box)],
+        "point_2d": [round(x * scale[0]), round(y * scale[1])],
+    }
+    texts = ("", f"<think>a</think> <answer>{json.dumps([right])}</answer>")
+    rollout = Rollout(None, (), (), texts, (True, True))
+    paid = score_group(sample, rollout, preset.image_side).rewards
+    assert paid[1] > 4 > paid[0]
+    function = trl_side._reward_function([sample], preset.image_side)
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    assert function(completions=completions, index=[0, 0], prompts=None) == paid
 
 
 def test_the_whole_benchmark_at_its_smallest(home):

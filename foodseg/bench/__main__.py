@@ -11,6 +11,7 @@ from foodseg.bench.cuda import run_cuda
 from foodseg.bench.equal_losses import UnequalLossError
 from foodseg.bench.page import write_figures
 from foodseg.bench.run import Effort, run
+from foodseg.errors import DataError
 from foodseg.presets import KITCHEN
 from foodseg.provenance import write_json
 
@@ -26,6 +27,6 @@ def benchmark(effort: Effort, figures: Path) -> None:
 if __name__ == "__main__":
     try:
         benchmark(Effort(), KITCHEN.figures)
-    except UnequalLossError as error:
+    except (UnequalLossError, DataError) as error:
         sys.exit(f"benchmark: {error}")
     print(f"Written: {KITCHEN.figures / 'benchmark'}.json, .md and .png")

@@ -91,9 +91,14 @@ def _steps(results: dict) -> pd.DataFrame:
     """A row for each side: times as long as this trainer, seconds of phases, memory."""
     rows = {}
     for name, title in TITLES.items():
-        row = {"times this trainer's step": ratio(results, name, "step").text()}
-        row["times its update"] = ratio(results, name, "update").text()
-        row |= {f"{p}, s": side(results, name, p).text() for p in ("step", *PHASES)}
+        times = {figure: ratio(results, name, figure).text() for figure in ("step", "update")}
+        row = {
+            "times this trainer's step": "1" if name == "this" else times["step"],
+            "times its update": "1" if name == "this" else times["update"],
+        }
+        for phase in ("step", *PHASES):
+            digits = 3 if phase == "scoring" else 2
+            row[f"{phase}, s"] = side(results, name, phase).text(digits)
         row["peak memory, MiB"] = f"{side(results, name, 'memory').high:.0f}"
         rows[title] = row
     return _frame(rows, "")
