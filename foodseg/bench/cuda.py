@@ -5,7 +5,7 @@
     python -m foodseg.bench.cuda memory trl --figures figures --commit 0123456789ab
 
 Stages, each with a part of figures/benchmark_cuda.json, which is written whenever something was
-measured, so that a time limit costs only what it cuts off:
+measured, so that a time limit costs only what it cuts off (minutes are estimates, not measured):
 
     check   is the fast way right on this device: log-probabilities and gradients of packed rows,
             the sampler's log-probabilities, its tokens, the vision tower (about 1 minute)

@@ -7,7 +7,8 @@ reference as twice what the plain way in bfloat16 is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -39,10 +40,24 @@ def run_checks(setting: Setting, folder: Path) -> dict[str, dict]:
     fast, plain = torch.cat(mllm.embed_images(photos)), _official_features(mllm, photos)
     tokens = _check_capture(mllm, samples)
     rollouts = _roll_out(mllm, samples, TEMPERATURE)
-    scores = _check_scores(mllm, rollouts)
-    # The model is in float32 now.
-    vision = {"visual tokens": _compare(fast, plain, _official_features(mllm, photos))}
+    with _full_float32():
+        scores = _check_scores(mllm, rollouts)
+        # The model is in float32 now.
+        vision = {"visual tokens": _compare(fast, plain, _official_features(mllm, photos))}
     return vision | tokens | scores
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Within this context no float32 product is rounded to TF32's 10 bits."""
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def _roll_out(mllm: Mllm, samples: Sequence[Sample], temperature: float) -> list[Rollout]:
