@@ -122,6 +122,17 @@ def test_pick_at_the_ends_takes_no_token_of_probability_0(uniform):
         assert token.item() == (last if uniform else first)
 
 
+def test_pick_survives_rounding_at_every_boundary():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(400, 9 * BLOCK, generator=generator, dtype=torch.float64)
+    weights[:, ::BLOCK] = 0.0  # each block begins with a token that must not be found
+    ends = weights.unflatten(1, (9, BLOCK)).sum(-1).cumsum(1)
+    for uniforms in (ends / ends[:, -1:]).T:
+        for u in (uniforms.clamp(max=1 - 2**-53), uniforms.nextafter(torch.zeros_like(uniforms))):
+            token = pick(weights, u)
+            assert (weights.gather(1, token[:, None]) > 0).all()
+
+
 def flat(rollouts):
     return [
         (tokens.tolist(), log_probs)
