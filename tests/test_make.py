@@ -58,6 +58,7 @@ figures = {{"kitchen": "figures", "smoke": "build/smoke/figures"}}[preset]
 products = {{
     "01": [f"datasets/{{preset}}/foodreasonseg_single_{{s}}.parquet" for s in ("train", "test")],
     "02": [f"{{runs}}/predictions/base/result.json"],
+    "03": [f"{{figures}}/shared_prefix.png"],
     "04": [f"{{runs}}/predictions/grpo-seed{{seed}}/result.json" for seed in seeds],
     "05": [f"{{runs}}/predictions/dapo-seed{{seed}}/result.json" for seed in seeds],
     "06": [f"{{figures}}/results_table.{{kind}}" for kind in ("md", "tex", "csv")],
@@ -196,7 +197,7 @@ def test_a_goal_in_the_build_folder_names_its_preset(project):
         ("notebooks/07_segmentation_results.ipynb", ["07"]),
         ("foodseg/report/a.py", ["06", "07"]),
         ("foodseg/rl/a.py", ["02", "03", "04", "05", "06", "07"]),
-        ("foodseg/weights/kitchen_mllm/a", ["02", "04", "05", "06", "07"]),
+        ("foodseg/weights/kitchen_mllm/a", ["02", "03", "04", "05", "06", "07"]),
         ("README.md", []),
     ],
 )
@@ -209,6 +210,7 @@ def test_a_change_runs_again_what_depends_on_it(project, path, again):
 @pytest.mark.parametrize(
     ("path", "again"),
     [
+        ("figures/shared_prefix.png", ["03"]),
         ("figures/results_table.csv", ["06", "07"]),
         ("figures/segmentation_results.pdf", ["07"]),
         ("runs/kitchen/predictions/grpo-seed1/result.json", ["04", "06", "07"]),

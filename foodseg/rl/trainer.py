@@ -41,7 +41,6 @@ PRESET_FIELDS = (
     "prompts_per_step group_size updates_per_rollout max_new_tokens dtype device"
 ).split()
 
-CODE_BESIDE_RL = ("models/mllm.py", "data/references.py")
 PHASES = ("rollout", "scoring", "update")
 
 
@@ -109,10 +108,14 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
         "samples": len(samples),
         "data": file_hash(preset.single("train")),
         "base": file_hash(weights) if weights.exists() else preset.mllm,
-        "code": files_hash(
-            [*PACKAGE.glob("rl/*.py"), *(PACKAGE / name for name in CODE_BESIDE_RL)]
-        ),
+        "code": files_hash(_training_code()),
     }
+
+
+def _training_code() -> list[Path]:
+    """The package's files that a run's bits depend on; a finished run of others is stale."""
+    models = [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
+    return [*PACKAGE.glob("rl/*.py"), *models, PACKAGE / "data" / "references.py"]
 
 
 def _claim(folder: Path, config: dict) -> None:

@@ -1,0 +1,88 @@
+"""How the shared prefix works, in one picture: the rows, and the two parts of the attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+
+from foodseg.report.style import BLACK, CYCLE, GREY, styled
+
+
+@styled
+def shared_row_picture(prompt: int, completions: Sequence[int]) -> Figure:
+    """Plain rows against the shared row of one real group, lengths in tokens, drawn to scale."""
+    figure = Figure(figsize=(9.0, 4.5), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1), height_ratios=(4, 1))
+    plain, shared = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
+    _draw_plain_rows(plain, prompt, completions)
+    _draw_shared_row(shared, prompt, completions)
+    widest = prompt + sum(completions)
+    for ax in (plain, shared):
+        ax.set(xlim=(0, widest), xticks=(), yticks=())
+        ax.spines[:].set_visible(False)
+    _draw_attention(figure.add_subplot(grid[:, 1]), prompt, completions)
+    return figure
+
+
+def _draw_plain_rows(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
+    for row, length in enumerate(completions):
+        ax.add_patch(Rectangle((0, row + 0.08), prompt, 0.84, color=GREY, alpha=0.55))
+        ax.add_patch(Rectangle((prompt, row + 0.08), length, 0.84, color=_colour(row)))
+    ax.text(prompt / 2, 0.5, "prompt", ha="center", va="center", fontsize=8)
+    words = "every row carries\nthe photo and the question again"
+    ax.text(prompt + max(completions) * 1.2, len(completions) / 2, words, va="center", fontsize=8.5)
+    ax.set(ylim=(len(completions), 0))
+    tokens = len(completions) * prompt + sum(completions)
+    ax.set_title(f"plain rows, G (P + R): {tokens:,} tokens")
+
+
+def _draw_shared_row(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
+    ax.add_patch(Rectangle((0, 0.1), prompt, 0.8, color=GREY, alpha=0.55))
+    ax.text(prompt / 2, 0.5, "prompt", ha="center", va="center", fontsize=8)
+    for row, (start, length) in enumerate(
+        zip(_starts(prompt, completions), completions, strict=True)
+    ):
+        ax.add_patch(Rectangle((start, 0.1), length, 0.8, color=_colour(row)))
+    ax.set(ylim=(1, 0))
+    tokens = prompt + sum(completions)
+    ax.set_title(f"the shared row, P + G R: {tokens:,} tokens")
+
+
+def _draw_attention(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
+    """Which token (row) attends which (column): a triangle a segment, and one rectangle."""
+    size = prompt + sum(completions)
+    ax.add_patch(Rectangle((0, prompt), prompt, size - prompt, color=GREY, alpha=0.3, lw=0))
+    ax.add_patch(_triangle(0, prompt, GREY))
+    for row, (start, length) in enumerate(
+        zip(_starts(prompt, completions), completions, strict=True)
+    ):
+        ax.add_patch(_triangle(start, length, _colour(row)))
+    middle = prompt + (size - prompt) / 2
+    words = "2  completions attend the prompt:\none flash call without a mask"
+    ax.text(prompt / 2, middle, words, rotation=90, ha="center", va="center", fontsize=8)
+    words = "1  every piece attends its own past:\none causal flash call"
+    ax.text(size, size * 0.1, words, ha="right", va="center", fontsize=8, color=BLACK)
+    words = "empty: never computed,\nnever stored"
+    ax.text(size * 0.97, size * 0.33, words, ha="right", va="center", fontsize=8, color=GREY)
+    ax.set(xlim=(0, size), ylim=(size, 0), aspect="equal", xticks=(), yticks=())
+    ax.set_title("attention in two parts, merged exactly")
+    ax.set_xlabel("softmax over both = parts weighed by exp(lse part − lse)", fontsize=8)
+    ax.spines[:].set_color("#CCCCCC")
+
+
+def _triangle(start: int, length: int, colour: str) -> Polygon:
+    end = start + length
+    return Polygon([(start, start), (start, end), (end, end)], color=colour, lw=0)
+
+
+def _starts(prompt: int, completions: Sequence[int]) -> list[int]:
+    return list(accumulate(completions[:-1], initial=prompt))
+
+
+def _colour(row: int) -> str:
+    colours = CYCLE[:-1]
+    return colours[row % len(colours)]
