@@ -113,9 +113,7 @@ def random_mllm(
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_source)
     config = _with_token_ids(config, tokenizer, str(tokenizer_source))
     device = torch.device(device)
-    # fork_rng needs the device's index; "cuda" alone means the current one.
-    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), device:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     vision = config.vision_config
