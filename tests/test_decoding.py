@@ -1,4 +1,4 @@
-"""The two caches against dense softmax, the static step against the ordinary one, no host sync."""
+"""The two caches against dense softmax, and the static step against the ordinary one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import load_kitchen, toy_prompts
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from foodseg.models import decoding
 from foodseg.models.decoding import SlicedCache, StaticCache
-from foodseg.models.lean_layers import lean_layers
-from foodseg.models.mllm import Prompt
 from foodseg.rl import rollouts
 from foodseg.rl.rollouts import decode_captured, decode_shrinking, start
 
@@ -153,61 +149,3 @@ def test_static_step_equals_the_ordinary_one(on_cpu, temperature):
     torch.testing.assert_close(
         ordinary.log_probs[before_end], static.log_probs[before_end], rtol=0, atol=1e-6
     )
-
-
-class Operations(TorchDispatchMode):
-    """The names of all operations that are called within."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        self.names.add(operation.overloadpacket.__name__)
-        return operation(*args, **(kwargs or {}))
-
-
-def fake_cuda(mllm):
-    """Put the model on a CUDA device that does not exist: shapes and kinds, no numbers."""
-    for module in mllm.model.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    tensors[name] = torch.empty_like(tensor, device="cuda")
-        module._parameters = {
-            name: None if p is None else torch.nn.Parameter(p, requires_grad=False)
-            for name, p in module._parameters.items()
-        }
-    mllm.banned_token_ids = mllm.banned_token_ids
-
-
-def test_step_on_cuda_never_waits_for_a_number(monkeypatch):
-    # A number that the host has before it decodes, and that a fake tensor does not.
-    monkeypatch.setattr(Prompt, "next_position", 7)
-    mllm = load_kitchen(torch.bfloat16)
-    mllm.add_lora(rank=4, alpha=8, seed=0)
-    width = mllm.model.config.text_config.hidden_size
-    # Under this mode a number read from a tensor, or a shape that depends on one, raises.
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        fake_cuda(mllm)
-        prompts = [
-            Prompt(
-                torch.zeros(n, dtype=torch.long, device="cuda"),
-                torch.zeros(n, width, dtype=torch.bfloat16, device="cuda"),
-                torch.zeros(3, n, dtype=torch.long, device="cuda"),
-            )
-            for n in (9, 12)
-        ]
-        uniforms = torch.empty(8, 20, dtype=torch.float64, device="cuda")
-        with lean_layers(mllm.language_model):
-            decoder = start(mllm, prompts, uniforms, 1.0, StaticCache)
-            with Operations() as operations:
-                decoder.step()
-        assert decoder.token.device.type == "cuda"
-        with pytest.raises(DataDependentOutputException):
-            bool(decoder.ended.all())
-    assert "_flash_attention_forward" in operations.names
-    # A norm is one operation.
-    assert "_fused_rms_norm" in operations.names and "rsqrt" not in operations.names
-    # Nothing comes from or goes to the host.
-    assert not operations.names & {"_local_scalar_dense", "nonzero", "item", "lift_fresh"}

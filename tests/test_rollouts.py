@@ -43,7 +43,11 @@ def test_same_seed_same_completions_and_another_seed_others(kitchen_mllm):
         rollouts = sample_rollouts(
             kitchen_mllm, prompts, group_size=4, max_new_tokens=30, temperature=2.0, seed=seed
         )
-        return [tokens.tolist() for rollout in rollouts for tokens in rollout.tokens]
+        return [
+            (tokens.tolist(), log_probs.tolist())
+            for rollout in rollouts
+            for tokens, log_probs in zip(rollout.tokens, rollout.log_probs, strict=True)
+        ]
 
     assert sample(1) == sample(1)
     assert sample(1) != sample(2)
@@ -102,6 +106,7 @@ def test_completions_stop_at_the_end_token_and_say_so(kitchen_mllm):
             assert (tokens[:-1] != kitchen_mllm.eos_token_id).all()
             assert ended == (tokens[-1].item() == kitchen_mllm.eos_token_id)
             assert ended or len(tokens) == 50
+            assert log_probs.isfinite().all()
 
 
 def test_pick_is_inverse_transform_sampling():
