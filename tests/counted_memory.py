@@ -1,4 +1,8 @@
-"""Counts the bytes that a forward and backward really keep, on the meta device, so in no memory."""
+"""Counts the bytes that a forward and backward really keep, without a byte of them.
+
+Forwards run on a fake device, a CUDA one too, so through the operations that CUDA has. Backwards
+run on the meta device: autograd's engine asks even a fake CUDA device for its driver.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from foodseg.models.attention import RowLayout
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import random_mllm
+from foodseg.models.training_layers import training_layers
 from foodseg.presets import KITCHEN
 from foodseg.rl.memory import checkpointed_layers
 
@@ -63,22 +68,33 @@ def _is_tensor(x) -> bool:
     return isinstance(x, torch.Tensor)
 
 
+def on_fake_cuda(mllm: Mllm) -> Mllm:
+    """The model of the meta device moved to a fake CUDA device; call it in a FakeTensorMode."""
+    before = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    mllm.model._apply(lambda tensor: torch.empty_like(tensor, device="cuda"))
+    torch.__future__.set_overwrite_module_params_on_conversion(before)
+    mllm._banned = torch.empty_like(mllm._banned, device="cuda")
+    return mllm
+
+
 def row_loss(mllm: Mllm, prompts: list[int], completions: list[list[int]]) -> torch.Tensor:
     """The sum of a shared-prefix row's log-probs, as `score_groups` computes them."""
-    layout = RowLayout.of(prompts, completions, META)
+    device = mllm.device
+    layout = RowLayout.of(prompts, completions, device)
     tokens, scored = layout.causal.total, layout.answers.total
     embeddings = torch.empty(
-        1, tokens, mllm.model.config.text_config.hidden_size, dtype=mllm.model.dtype, device=META
+        1, tokens, mllm.model.config.text_config.hidden_size, dtype=mllm.model.dtype, device=device
     )
-    positions = torch.empty(3, 1, tokens, dtype=torch.long, device=META)
+    positions = torch.empty(3, 1, tokens, dtype=torch.long, device=device)
     hidden = mllm.hidden_states(embeddings, None, positions, row_layout=layout)
-    before, targets = (torch.empty(scored, dtype=torch.long, device=META) for _ in range(2))
+    before, targets = (torch.empty(scored, dtype=torch.long, device=device) for _ in range(2))
     return mllm.token_log_probabilities(hidden[0, before], targets)[0].sum()
 
 
 def saved_bytes(mllm: Mllm, prompts: list[int], completions: list[list[int]]) -> int:
     """Of the tensors that autograd keeps for the backward, weights aside."""
-    with saved_storages(mllm) as storages:
+    with training_layers(mllm.language_model), saved_storages(mllm) as storages:
         loss = row_loss(mllm, prompts, completions)
     assert loss.requires_grad
     return sum(storages.values())
@@ -106,6 +122,7 @@ def peak_bytes(mllm: Mllm, prompts: list[int], completions: list[list[int]], che
     for parameter, gradient in zip(mllm.lora_parameters(), gradients, strict=True):
         parameter.grad = gradient
     live = LiveBytes()
-    with checkpointed_layers(mllm, checkpointed), live:
+    model = mllm.language_model
+    with training_layers(model), checkpointed_layers(model, checkpointed), live:
         row_loss(mllm, prompts, completions).backward()
     return live.peak

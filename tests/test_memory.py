@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import toy_prompts
-from counted_memory import meta_mllm, peak_bytes, saved_bytes
+from counted_memory import (
+    meta_mllm,
+    on_fake_cuda,
+    peak_bytes,
+    row_loss,
+    saved_bytes,
+    saved_storages,
+)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
 from foodseg.models.random_mllm import qwen2_5_vl_3b
@@ -46,9 +54,14 @@ MODELS = pytest.mark.parametrize(
 @MODELS
 def test_a_layer_keeps_what_the_formula_says(make, prompt, completion):
     row = [prompt], [[completion] * 8]
-    two, four = (saved_bytes(make(layers), *row) for layers in (2, 4))
+    models = [make(layers) for layers in (2, 4)]
+    with contextlib.ExitStack() as stack:
+        if make is paper_mllm:
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            models = [on_fake_cuda(mllm) for mllm in models]
+        two, four = (saved_bytes(mllm, *row) for mllm in models)
     counted = (four - two) / 2 / (prompt + 8 * completion)
-    assert ModelSizes.of(make(2)).kept_bytes() == pytest.approx(counted, rel=0.02)
+    assert ModelSizes.of(models[0]).kept_bytes() == pytest.approx(counted, rel=0.02)
 
 
 @MODELS
@@ -56,10 +69,13 @@ def test_a_layer_keeps_what_the_formula_says(make, prompt, completion):
 def test_the_peak_is_what_the_formula_says(make, prompt, completion, groups, checkpointed):
     mllm = make(4)
     counted = peak_bytes(mllm, [prompt] * groups, [[completion] * 8] * groups, checkpointed)
-    scored = groups * 8 * completion
-    planned = ModelSizes.of(mllm).forward_bytes(groups * prompt + scored, scored, checkpointed)
+    sizes, scored = ModelSizes.of(mllm), groups * 8 * completion
+    tokens = groups * prompt + scored
+    # The meta device has the CPU's norm, which keeps its input in float32.
+    counted -= (4 - checkpointed) * tokens * 2 * sizes.hidden * (4 - sizes.itemsize)
+    planned = sizes.forward_bytes(tokens, scored, checkpointed)
     # It may count too much, by little, and hardly too little.
-    assert 0.98 * counted <= planned <= 1.12 * counted
+    assert 0.98 * counted <= planned <= 1.15 * counted
 
 
 def test_the_3b_model_is_the_size_it_is_known_to_be():
@@ -72,7 +88,7 @@ def test_the_3b_model_is_the_size_it_is_known_to_be():
 
 SIZES = ModelSizes(
     layers=10, hidden=64, intermediate=128, heads=4, key_heads=2, vocabulary=100, rank=4,
-    weight_bytes=10**6, adapter_bytes=10**4, itemsize=2, adapter_itemsize=4,
+    weight_bytes=10**6, adapter_bytes=10**4, itemsize=2,
 )  # fmt: skip
 GROUPS = [GroupTokens(1000, (100,) * 8)] * 8
 
@@ -192,7 +208,7 @@ def test_checkpointing_changes_no_bit_of_the_gradient(kitchen_mllm, count):
 
     plain = gradients(contextlib.nullcontext())
     assert ran == [0, 1, 2, 3]
-    again = gradients(checkpointed_layers(kitchen_mllm, count))
+    again = gradients(checkpointed_layers(kitchen_mllm.language_model, count))
     assert ran == [0, 1, 2, 3, *reversed(range(count))]  # as many are run again, no more
     for ours, theirs in zip(again, plain, strict=True):
         assert theirs.abs().max() > 0
@@ -201,6 +217,14 @@ def test_checkpointing_changes_no_bit_of_the_gradient(kitchen_mllm, count):
     assert not any(layer.training or layer.gradient_checkpointing for layer in layers)
     for hook in hooks:
         hook.remove()
+
+
+def test_the_lean_layers_of_a_gradient_step_keep_less_than_half():
+    mllm, row = paper_mllm(2), ([1100], [[150] * 8])
+    with saved_storages(mllm) as storages:
+        loss = row_loss(mllm, *row)
+    assert loss.requires_grad
+    assert saved_bytes(mllm, *row) < 0.45 * sum(storages.values())
 
 
 def test_peak_memory_of_this_process():

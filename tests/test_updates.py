@@ -11,6 +11,7 @@ import torch
 from conftest import load_kitchen, toy_prompts
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
+from foodseg.models.training_layers import training_layers
 from foodseg.presets import SMOKE
 from foodseg.recipes import DAPO, GRPO
 from foodseg.rl import updates
@@ -73,7 +74,12 @@ def run(mllm, rollouts, recipe, rewards=(REWARDS,), preset=PRESET):
 
 def plain_run(mllm, rollouts, recipe, rewards=(REWARDS,)):
     """The same without leaving anything out: every group, one after another, in every step."""
-    objective, parameters = recipe.objective, mllm.lora_parameters()
+    with training_layers(mllm.language_model):
+        return _plain_run(mllm, rollouts, recipe.objective, rewards)
+
+
+def _plain_run(mllm, rollouts, objective, rewards):
+    parameters = mllm.lora_parameters()
     optimizer = torch.optim.AdamW(parameters, lr=PRESET.learning_rate, weight_decay=0.01)
     mask = completion_mask(rollouts)
     normaliser = loss_normaliser(objective.normalisation, mask, PRESET.max_new_tokens)

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from foodseg.models.mllm import Mllm
 from foodseg.rl.model_sizes import ModelSizes
 from foodseg.rl.rollouts import Rollout
 
@@ -105,10 +105,10 @@ def plan_table(
 ) -> list[dict]:
     """The plan for GPUs of so many GB (10^9 bytes): one dict each, its figures counted.
 
-    The rollout's cache, each prompt once and each completion, is taken to stay through the update.
+    cache: the rollout's, each prompt once and each completion; it is gone before the update.
     """
-    tokens = sum(group.prompt + sum(group.completions) for group in groups)
-    held = sizes.held_bytes + sizes.cache_bytes(tokens)
+    cache = sizes.cache_bytes(sum(group.prompt + sum(group.completions) for group in groups))
+    held = sizes.held_bytes
     rows = []
     for size in gigabytes:
         plan = plan_memory(sizes, groups, int(USABLE_SHARE * size * 1e9) - held)
@@ -118,6 +118,7 @@ def plan_table(
                 "groups in a forward": plan.groups / plan.parts,
                 "layers checkpointed": plan.checkpointed,
                 "held (GB)": round(held / 1e9, 1),
+                "cache (GB)": round(cache / 1e9, 1),
                 "peak, counted (GB)": round((held + plan.forward_bytes) / 1e9, 1),
             }
         )
@@ -168,12 +169,12 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 @contextlib.contextmanager
-def checkpointed_layers(mllm: Mllm, count: int) -> Iterator[None]:
+def checkpointed_layers(language_model: nn.Module, count: int) -> Iterator[None]:
     """Within this context the first `count` decoder layers keep only their input.
 
     The first, since their recomputation begins when the later layers' activations are gone.
     """
-    layers = mllm.language_model.layers[:count]
+    layers = language_model.layers[:count]
     for layer in layers:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = functools.partial(

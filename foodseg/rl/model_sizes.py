@@ -2,7 +2,7 @@
 
 What autograd keeps is not guessed: `ModelSizes.kept_bytes` is a formula in the model's sizes that
 the tests hold against the tensors autograd really saves, for the true Qwen2.5-VL-3B and for the
-kitchen's model (on the meta device, so without the memory).
+kitchen's model (on fake devices, so without the memory).
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ class ModelSizes:
     """What decides a model's memory: its sizes, and the bytes of one number.
 
     hidden .. vocabulary: as in the configuration; rank: LoRA's; weight_bytes: of all frozen
-    weights; adapter_bytes: of the adapter's; itemsize, adapter_itemsize: bytes of a number of the
-    frozen model and of what the adapter computes in.
+    weights; adapter_bytes: of the adapter's; itemsize: bytes of a weight and of an activation.
     """
 
     layers: int
@@ -32,7 +31,6 @@ class ModelSizes:
     weight_bytes: int
     adapter_bytes: int
     itemsize: int
-    adapter_itemsize: int
 
     @classmethod
     def of(cls, mllm: Mllm) -> ModelSizes:
@@ -50,7 +48,6 @@ class ModelSizes:
             weight_bytes=sum(p.nbytes for p in mllm.model.parameters() if not p.requires_grad),
             adapter_bytes=sum(p.nbytes for p in adapter),
             itemsize=mllm.model.lm_head.weight.itemsize,
-            adapter_itemsize=adapter[0].itemsize,
         )
 
     @property
@@ -67,23 +64,15 @@ class ModelSizes:
         return 2 * self.layers * self.key_width * self.itemsize * tokens
 
     def kept_bytes(self) -> int:
-        """What one decoder layer keeps of one token for the backward."""
-        # Two norms keep their input and its inverse root mean square, both in float32.
-        norms = 2 * 4 * (self.hidden + 1)
+        """What one decoder layer keeps of one token for the backward, within `training_layers`."""
+        # Two norms keep their input, and its inverse root mean square in float32.
+        norms = 2 * (self.hidden * self.itemsize + 4)
         # Query, key, value, output; log-sum-exp of every head in float32.
         attention = (2 * self.hidden + 2 * self.key_width) * self.itemsize + 4 * self.heads
-        # The gate before and after its activation, and what it multiplies.
-        mlp = 3 * self.intermediate * self.itemsize
-        return norms + attention + mlp + self._adapter_bytes_kept()
-
-    def _adapter_bytes_kept(self) -> int:
-        """The inputs of LoRA's A (those of B have `rank` numbers), for all seven projections."""
-        if self.adapter_itemsize == self.itemsize:
-            # One input serves q, k, v and another gate, up; o's is the attention's output.
-            inputs = 2 * self.hidden + self.intermediate
-        else:
-            inputs = 6 * self.hidden + self.intermediate  # each projection makes its own copy
-        return (inputs + 7 * self.rank) * self.adapter_itemsize
+        mlp = 2 * self.intermediate * self.itemsize  # the gate and what it multiplies
+        # One input serves q, k, v and one gate, up; all seven have LoRA's inner numbers.
+        adapter = (2 * self.hidden + 7 * self.rank) * self.itemsize
+        return norms + attention + mlp + adapter
 
     def forward_bytes(self, tokens: int, scored: int, checkpointed: int) -> int:
         """The most that a forward and backward over a row takes on top of what is held.
@@ -94,7 +83,8 @@ class ModelSizes:
         kept = (self.layers - checkpointed) * self.kept_bytes()
         kept += checkpointed * self.hidden * self.itemsize
         ends = 2 * self.hidden * self.itemsize + 4 * self.hidden  # embeddings, output, last norm
-        backward = 4 * (self.intermediate + self.hidden)  # gradients at the widest point
+        # At its widest a layer's backward holds three tensors of the MLP and two others.
+        backward = (3 * self.intermediate + 2 * self.hidden) * self.itemsize
         if checkpointed == self.layers:  # else the layers kept are gone before one is recomputed
             backward += self.kept_bytes()
         logits = self._logits_bytes(scored)

@@ -24,6 +24,7 @@ from statistics import fmean
 import torch
 
 from foodseg.models.mllm import Mllm
+from foodseg.models.training_layers import training_layers
 from foodseg.presets import Preset
 from foodseg.progress import tqdm
 from foodseg.recipes import Recipe
@@ -170,15 +171,18 @@ class PolicyUpdater:
         while True:
             self.optimizer.zero_grad()
             try:
-                with checkpointed_layers(self.mllm, self.plan.checkpointed):
-                    parts = self.plan.row_ranges(rows.group_sizes)
-                    return [self._backward(rows, part, first) for part in parts]
+                return self._backward_all(rows, first)
             except torch.OutOfMemoryError as error:
                 failure = error.with_traceback(None)  # its frames hold the forward's tensors
             self.optimizer.zero_grad()
             gc.collect()
             torch.cuda.empty_cache()
             self._plan_for_less(rows, failure)
+
+    def _backward_all(self, rows: TrainedRows, first: bool) -> list[dict]:
+        model, parts = self.mllm.language_model, self.plan.row_ranges(rows.group_sizes)
+        with training_layers(model), checkpointed_layers(model, self.plan.checkpointed):
+            return [self._backward(rows, part, first) for part in parts]
 
     def _plan_for_less(self, rows: TrainedRows, failure: torch.OutOfMemoryError) -> None:
         failed = self.plan

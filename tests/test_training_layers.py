@@ -1,0 +1,108 @@
+"""The layers of a gradient step against PEFT's and transformers' own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import load_kitchen, toy_prompts
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
+
+from foodseg.models.training_layers import training_layers
+from foodseg.rl.memory import checkpointed_layers
+from foodseg.rl.rollouts import sample_rollouts
+from foodseg.rl.shared_prefix import score_groups
+
+
+def rms_norm_in_own_dtype(self, hidden):
+    variance = hidden.pow(2).mean(-1, keepdim=True)
+    return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
+
+
+def policy(dtype):
+    mllm = load_kitchen(dtype)
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    if dtype == torch.float64:
+        mllm.model.double()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in mllm.lora_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data.copy_(noise * 0.05)
+    return mllm
+
+
+def sample(mllm):
+    return sample_rollouts(mllm, toy_prompts(mllm), group_size=4, max_new_tokens=24, seed=3)
+
+
+def log_probs_and_gradient(mllm, rollouts):
+    scores = score_groups(mllm, rollouts)
+    weights = torch.linspace(-1, 1, scores.mask.shape[1], dtype=scores.log_probs.dtype)
+    gradients = torch.autograd.grad((scores.log_probs * weights).sum(), mllm.lora_parameters())
+    return scores.log_probs.detach(), gradients
+
+
+@pytest.mark.parametrize("checkpointed", [0, 3])
+def test_log_probs_and_gradients_are_the_same_in_float64(monkeypatch, checkpointed):
+    # transformers' norm rounds to float32 even in a float64 model.
+    monkeypatch.setattr(Qwen2_5_VLRMSNorm, "forward", rms_norm_in_own_dtype)
+    mllm = policy(torch.float64)
+    rollouts, model = sample(mllm), mllm.language_model
+    plain, plain_gradients = log_probs_and_gradient(mllm, rollouts)
+    with training_layers(model), checkpointed_layers(model, checkpointed):
+        lean, gradients = log_probs_and_gradient(mllm, rollouts)
+    torch.testing.assert_close(lean, plain, rtol=1e-9, atol=1e-13)
+    assert len(gradients) == 2 * 7 * 4
+    for ours, theirs in zip(gradients, plain_gradients, strict=True):
+        assert theirs.abs().max() > 0
+        assert (ours - theirs).norm() <= 1e-9 * theirs.norm()
+
+
+def test_in_bfloat16_it_is_no_further_from_float32_than_bfloat16_is():
+    mllm, exact = policy(torch.bfloat16), policy(torch.float32)
+    for ours, theirs in zip(exact.model.parameters(), mllm.model.parameters(), strict=True):
+        ours.data.copy_(theirs.data)
+    rollouts = sample(mllm)
+    assert {p.dtype for p in mllm.lora_parameters()} == {torch.float32}
+
+    def distance(log_probs, gradients):
+        off = sum((a - b).square().sum() for a, b in zip(gradients, expected[1], strict=True))
+        size = sum(b.square().sum() for b in expected[1])
+        return (log_probs - expected[0]).abs().mean(), (off / size).sqrt()
+
+    exact_rollouts = [upcast(rollout) for rollout in rollouts]
+    expected = log_probs_and_gradient(exact, exact_rollouts)
+    plain = distance(*log_probs_and_gradient(mllm, rollouts))
+    with training_layers(mllm.language_model):
+        lean = distance(*log_probs_and_gradient(mllm, rollouts))
+    for ours, theirs in zip(lean, plain, strict=True):
+        assert 0 < ours < 1.5 * theirs
+    assert lean[1] < 0.1
+
+
+def upcast(rollout):
+    prompt = replace(rollout.prompt, embeddings=rollout.prompt.embeddings.float())
+    return replace(rollout, prompt=prompt)
+
+
+def test_the_reference_policy_is_the_base_within_it():
+    base = load_kitchen(torch.float32)
+    rollouts = sample(base)
+    with torch.no_grad():
+        expected = score_groups(base, rollouts).log_probs
+    mllm = policy(torch.float32)
+    with torch.no_grad(), training_layers(mllm.language_model):
+        adapted = score_groups(mllm, rollouts).log_probs
+        with mllm.reference_policy():
+            reference = score_groups(mllm, rollouts).log_probs
+    torch.testing.assert_close(reference, expected, rtol=1e-5, atol=1e-5)
+    assert (adapted - expected).abs().max() > 1e-2
+
+
+def test_afterwards_every_layer_is_its_own_again():
+    mllm = policy(torch.float32)
+    with pytest.raises(KeyboardInterrupt), training_layers(mllm.language_model):
+        assert any("forward" in vars(module) for module in mllm.language_model.modules())
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(module) for module in mllm.language_model.modules())
