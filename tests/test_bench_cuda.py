@@ -76,7 +76,11 @@ def test_every_phase_is_measured_and_a_steps_phases_add_up(toy):
     mllm, samples = toy
     rollout = measure_rollout(mllm, TOY, samples)
     assert set(rollout) == {"vision", "prompts", "prefill", "sampling", "scoring", "decode"}
-    assert all(phase["seconds"] > 0 for phase in rollout.values())
+    seconds = {name: phase["seconds"] for name, phase in rollout.items()}
+    # A difference of two timings, which on a busy machine may be anything.
+    decode = seconds.pop("decode")
+    assert decode == pytest.approx(seconds["sampling"] - seconds["prefill"], abs=1e-4)
+    assert min(seconds.values()) > 0
     before = [p.clone() for p in mllm.lora_parameters()]
     step = measure_step(mllm, TOY, samples, updates=2, recipe=GRPO)
     assert any(not torch.equal(a, b) for a, b in zip(before, mllm.lora_parameters(), strict=True))

@@ -21,6 +21,7 @@ from foodseg.models.decoding import StaticCache
 from foodseg.models.lean_layers import lean_layers
 from foodseg.models.mllm import Prompt
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
+from foodseg.models.training_layers import training_layers
 from foodseg.presets import KITCHEN
 from foodseg.rl import rollouts, shared_prefix
 
@@ -97,12 +98,15 @@ def test_a_packed_row_is_scored_in_bfloat16(fake_mllm, monkeypatch):
         monkeypatch.setattr(shared_prefix, "completion_mask", lambda _: ones.to("cuda"))
         tokens = (torch.zeros(LENGTH, dtype=torch.long, device="cuda"),) * GROUP
         rollout = rollouts.Rollout(fake_prompts()[0], tokens, (), (), ())
-        scores = shared_prefix.score_groups(mllm, [rollout] * PROMPTS)
+        with training_layers(mllm.language_model):
+            scores = shared_prefix.score_groups(mllm, [rollout] * PROMPTS)
     assert scores.log_probs.device.type == "cuda" and scores.log_probs.dtype == torch.float32
     assert scores.log_probs.shape == scores.entropies.shape == (ROWS, LENGTH)
     assert scores.log_probs.requires_grad and not scores.entropies.requires_grad
     # Two parts a layer, and never a mask of the row's length squared.
     assert operations.names["_flash_attention_forward"] == 4
+    # PEFT's adapter is float32; its products in that dtype would take as long as all the others.
+    assert set(operations.products) == {torch.bfloat16}
 
 
 def test_the_attentions_backward_fits_the_kernels(fake_mllm):

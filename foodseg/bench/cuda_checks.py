@@ -22,6 +22,7 @@ from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.work import SEED, Shape
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
+from foodseg.models.training_layers import training_layers
 from foodseg.rl import rollouts as rollouts_module
 from foodseg.rl.groups import TEMPERATURE
 from foodseg.rl.rollouts import Rollout, sample_rollouts
@@ -87,7 +88,8 @@ def _official_features(mllm: Mllm, photos: Sequence[Image.Image]) -> Tensor:
 
 def _check_scores(mllm: Mllm, rollouts: list[Rollout]) -> dict[str, dict]:
     """Log-probabilities, gradients and the sampler's log-probs; leaves the model in float32."""
-    packed, packed_gradient = _log_probs_and_gradient(mllm, rollouts, score_groups)
+    with training_layers(mllm.language_model):  # as in the trainer's update
+        packed, packed_gradient = _log_probs_and_gradient(mllm, rollouts, score_groups)
     plain, plain_gradient = _log_probs_and_gradient(mllm, rollouts, plain_score_groups)
     sampled = pad_rows([row for r in rollouts for row in r.log_probs], packed != 0)
     mllm.model.float()
