@@ -8,6 +8,7 @@ language model and on nothing else. The model is `transformers`' own; no file of
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class Prompt:
     def length(self) -> int:
         return self.input_ids.shape[0]
 
-    @property
+    # Cached: reading it from a GPU waits for all that the GPU has to do.
+    @functools.cached_property
     def next_position(self) -> int:
         """The position of a completion's first token (the same on all three axes)."""
         return int(self.position_ids.max()) + 1
