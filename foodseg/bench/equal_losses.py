@@ -98,7 +98,8 @@ def compare_losses(shape: Shape) -> Agreement:
     sampler = make_sampler(mllm, preset, training_questions(preset))
     samples = in_drawing_order(sampler, shape.prompts)
     groups = sampler.next_batch().groups
-    # An adapter of its own values, or the first update's KL would be 0.
+    # An adapter of its own values, or the first update's KL would be 0; small ones, or the
+    # KL's exponentials would drown the policy's part.
     randomise_adapter(mllm.lora_parameters())
     # TRL scores without banning the tokens that it bans when sampling.
     mllm.banned_token_ids = []

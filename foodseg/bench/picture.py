@@ -24,7 +24,7 @@ SYMBOLS = {"group_size": "G", "prompt": "P", "completion": "R"}
 
 @styled
 def benchmark_figure(results: dict) -> Figure:
-    """Bars: medians, thin lines the range of whole steps. Points: medians and ranges."""
+    """Bars: the median step, thin lines the range of steps. Points: medians and ranges."""
     figure, axes = new_figure(2, 2, 9.0, 6.4)
     _steps(axes[0], results)
     for ax, name in zip(axes[1:], AXES, strict=True):
@@ -34,10 +34,10 @@ def benchmark_figure(results: dict) -> Figure:
 
 
 def _steps(ax, results: dict) -> None:
-    for y, (name, _) in enumerate(TITLES.items()):
-        left = 0.0
+    for y, name in enumerate(TITLES):
+        left, middle = 0.0, _median_step(results["sides"][name])
         for phase in PHASES:
-            width = side(results, name, phase).median
+            width = middle[phase]
             ax.barh(y, width, left=left, height=0.55, color=_tint(SIDE_COLOURS[name], phase))
             _inside(ax, left + width / 2, y, phase, width, results)
             left += width
@@ -54,6 +54,11 @@ def _steps(ax, results: dict) -> None:
     ax.set_title("One training step, same work")
 
 
+def _median_step(rows: list[dict]) -> dict:
+    """The step of median length, so that its phases add up to it."""
+    return sorted(rows, key=lambda row: row["step"])[len(rows) // 2]
+
+
 def _tint(colour: str, phase: str) -> tuple[float, float, float]:
     share = TINTS[phase]
     return tuple(share * c + (1 - share) for c in to_rgb(colour))
@@ -64,7 +69,7 @@ def _inside(ax, x: float, y: int, phase: str, width: float, results: dict) -> No
     longest = max(side(results, name, "step").high for name in TITLES)
     if width > 0.12 * longest:
         colour = "white" if phase == "update" else BLACK
-        ax.text(x, y, phase, ha="center", va="center", fontsize=7.5, color=colour)
+        ax.text(x, y + 0.15, phase, ha="center", va="center", fontsize=7.5, color=colour)
 
 
 def _wrapped(title: str) -> str:

@@ -82,7 +82,7 @@ def reward(text: str, sample: Sample, image_side: int) -> float:
     return score_answer(parse_answer(text), references, thresholds).total
 
 
-def randomise_adapter(parameters: Sequence[torch.nn.Parameter], scale: float = 0.03) -> None:
+def randomise_adapter(parameters: Sequence[torch.nn.Parameter], scale: float = 0.02) -> None:
     """LoRA's B starts at zero, and with it the KL; give every adapter weight a small value."""
     generator = torch.Generator().manual_seed(SEED)
     for parameter in parameters:
