@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foodseg.models.products import linear
+
 # Logits of one chunk, in bytes; at Qwen2.5-VL's vocabulary of 151,936, some 220 positions.
 CHUNK_BYTES = 128 * 2**20
 
@@ -22,7 +24,7 @@ def log_probabilities(
 
     head: (vocabulary, D). banned: (K,) int64, the tokens whose probability is set to 0.
     """
-    logits = hidden @ head.T
+    logits = linear(hidden, head)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return (logits / temperature).index_fill(-1, banned, float("-inf")).log_softmax(-1)
 
@@ -41,25 +43,30 @@ class _TokenLogProbabilities(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, head, tokens, banned, temperature):
         rows = max(1, CHUNK_BYTES // (4 * len(head)))
-        log_probs, entropies, jacobian = [], [], []
-        for h, chosen in zip(hidden.split(rows), tokens.split(rows), strict=True):
-            distribution = log_probabilities(h, head, banned, temperature)
-            log_probs.append(distribution.gather(1, chosen[:, None])[:, 0])
-            probabilities = distribution.exp()
-            entropies.append(torch.special.entr(probabilities).sum(1))
-            if ctx.needs_input_grad[0]:
-                slopes = probabilities.neg_().div_(temperature)
-                slopes.scatter_add_(
-                    1, chosen[:, None], slopes.new_full((len(h), 1), 1 / temperature)
-                )
-                jacobian.append(slopes.to(head.dtype) @ head)
-        if jacobian:
-            ctx.save_for_backward(torch.cat(jacobian))
-        entropies = torch.cat(entropies)
+        chunks = [
+            _score_chunk(h, head, chosen, banned, temperature, ctx.needs_input_grad[0])
+            for h, chosen in zip(hidden.split(rows), tokens.split(rows), strict=True)
+        ]
+        log_probs, entropies, jacobian = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(jacobian)
         ctx.mark_non_differentiable(entropies)
-        return torch.cat(log_probs), entropies
+        return log_probs, entropies
 
     @staticmethod
     def backward(ctx, gradient, _):
         (jacobian,) = ctx.saved_tensors
         return (gradient[:, None] * jacobian).to(jacobian.dtype), None, None, None, None
+
+
+def _score_chunk(hidden, head, tokens, banned, temperature: float, slopes: bool):
+    """Log-probs (N,), entropies (N,), and d log-prob / d hidden (N, D), or (0, D) if not asked."""
+    distribution = log_probabilities(hidden, head, banned, temperature)
+    log_probs = distribution.gather(1, tokens[:, None])[:, 0]
+    probabilities = distribution.exp()
+    entropies = torch.special.entr(probabilities).sum(1)
+    if not slopes:
+        return log_probs, entropies, hidden[:0]
+    by_logit = probabilities.neg_().div_(temperature)
+    by_logit.scatter_add_(1, tokens[:, None], by_logit.new_full((len(hidden), 1), 1 / temperature))
+    return log_probs, entropies, linear(by_logit.to(head.dtype), head.T)

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
+from foodseg.models.products import ONEDNN
+
 
 @contextlib.contextmanager
 def lean_layers(language_model: nn.Module) -> Iterator[None]:
@@ -74,7 +76,7 @@ def _folded(base: nn.Linear, adapters: list[tuple[Tensor, Tensor]]) -> Callable[
     weight, bias = base.weight, base.bias
     for down, up in adapters:
         weight = torch.addmm(weight, up, down)
-    if not torch.backends.mkldnn.is_available():
+    if not ONEDNN:
         return lambda x: functional.linear(x, weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")

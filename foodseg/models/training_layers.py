@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm, Qwen2MLP
 
+from foodseg.models.products import linear
+
 
 @contextlib.contextmanager
 def training_layers(language_model: nn.Module) -> Iterator[None]:
@@ -48,7 +50,7 @@ def _projection(module: LoraLayer) -> Callable[[Tensor], Tensor]:
 
     def forward(x: Tensor) -> Tensor:
         if module.disable_adapters:
-            return base(x)
+            return linear(x, base.weight, base.bias)
         return _AdaptedProjection.apply(x, base.weight, base.bias, *_adapter(module))
 
     return forward
@@ -61,7 +63,7 @@ def _mlp(module: Qwen2MLP) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         gate, up = module.gate_proj(x), module.up_proj(x)
         if down.disable_adapters:
-            return base(functional.silu(gate) * up)
+            return linear(functional.silu(gate) * up, base.weight)
         return _GatedProjection.apply(gate, up, base.weight, *_adapter(down))
 
     return forward
@@ -79,7 +81,7 @@ def _adapter(module: LoraLayer) -> tuple[Tensor, Tensor, float]:
 def _project(x: Tensor, weight: Tensor, bias, down: Tensor, up: Tensor, scaling: float):
     """x W^T + bias + scaling x down^T up^T of rows (N, in), and the inner x down^T (N, r)."""
     inner = x @ down.to(x.dtype).T
-    output = functional.linear(x, weight, bias)
+    output = linear(x, weight, bias)
     return output.addmm_(inner, up.to(x.dtype).T, alpha=scaling), inner
 
 
@@ -88,7 +90,7 @@ def _project_backward(gradient, x, inner, weight, down, up, scaling, needs_x: bo
     inner_gradient = (gradient @ up.to(gradient.dtype)).mul_(scaling)
     dx = None
     if needs_x:
-        dx = (gradient @ weight).addmm_(inner_gradient, down.to(gradient.dtype))
+        dx = linear(gradient, weight.T).addmm_(inner_gradient, down.to(gradient.dtype))
     d_up = (gradient.T @ inner).mul_(scaling).to(up.dtype)
     return dx, (inner_gradient.T @ x).to(down.dtype), d_up
 

@@ -92,7 +92,5 @@ class ModelSizes:
         return tokens * (kept + ends) + scores + max(tokens * backward, logits)
 
     def _logits_bytes(self, scored: int) -> int:
-        """The head's: three copies of a chunk of logits, and two of the chunk before."""
-        logits = 4 * scored * self.vocabulary
-        chunk = min(CHUNK_BYTES, logits)
-        return 3 * chunk + 2 * min(chunk, logits - chunk)
+        """The head's: three copies of a chunk of logits."""
+        return 3 * min(CHUNK_BYTES, 4 * scored * self.vocabulary)

@@ -1,0 +1,34 @@
+"""oneDNN's product against torch's, and when it is not taken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from foodseg.models import products
+from foodseg.models.products import linear
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 8), (37, 8), (2, 3, 8), (0, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_equals_torchs_linear(dtype, shape, transposed):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).to(dtype)
+    weight = torch.randn(8, 5, generator=generator).to(dtype).T
+    weight = weight if transposed else weight.contiguous()
+    bias = torch.randn(5, generator=generator).to(dtype)
+    for b in (None, bias):
+        torch.testing.assert_close(linear(x, weight, b), x @ weight.T + (0 if b is None else b))
+
+
+def test_a_call_that_needs_a_gradient_gets_one():
+    x, weight = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8)
+    linear(x, weight).sum().backward()
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(3, -1))
+
+
+def test_without_onednn_it_is_torchs(monkeypatch):
+    monkeypatch.setattr(products, "ONEDNN", False)
+    x, weight = torch.randn(3, 8), torch.randn(5, 8)
+    assert torch.equal(linear(x, weight), torch.nn.functional.linear(x, weight))
