@@ -7,8 +7,7 @@ the ratio is 1 and no clip range matters. What can't change the gradient is not 
   where the sampler's kernels round otherwise; the log's `sampler_gap` says by how much they do;
 - without a KL term a group whose advantages are all 0 has a gradient of exactly 0: it is left out,
   while its tokens still count in the normaliser (of groups that are all so, the first is kept);
-- without a KL term the reference is only asked about the first micro-batch, a sample of the
-  step's groups, to draw the KL's curve.
+- without a KL term the reference is only asked about the first group, to draw the KL's curve.
 
 How many groups share a forward is planned from the memory there is (`foodseg.rl.memory`).
 """
@@ -42,7 +41,7 @@ from foodseg.rl.memory import (
     take_rows,
 )
 from foodseg.rl.model_sizes import ModelSizes
-from foodseg.rl.objectives import loss_normaliser, policy_loss
+from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
 from foodseg.rl.rollouts import Rollout
 from foodseg.rl.shared_prefix import completion_mask, pad_rows, score_groups
 
@@ -98,9 +97,10 @@ class PolicyUpdater:
     def update(self, groups: Sequence[Group]) -> dict:
         """All updates of one rollout; returns the means of their diagnostics as log fields.
 
-        The diagnostics are means over the tokens trained on, `kl` over those that the reference
-        was asked about; `sampler_gap` is the mean distance between the sampler's log-probs and
-        the old ones; `peak_memory_mb` is the step's on a GPU, so far the process's on a CPU.
+        The diagnostics are means over the tokens trained on; without a KL term `kl` is that of the
+        sampling policy, over the first group. `sampler_gap` is the mean distance between the
+        sampler's log-probs and the old ones; `peak_memory_mb` is the step's on a GPU, on a CPU the
+        process's so far.
         Raises torch.OutOfMemoryError if even the smallest forward does not fit.
         """
         start = time.perf_counter()
@@ -111,6 +111,8 @@ class PolicyUpdater:
             for step in range(self.preset.updates_per_rollout)
         ]
         row = {key: fmean(one[key] for one in passes) for key in passes[0]}
+        if not self.objective.kl_weight:
+            row["kl"] = self._first_groups_kl(rows)
         return row | {
             "sampler_gap": _sampler_gap(rows),
             "seconds_update": time.perf_counter() - start,
@@ -202,13 +204,10 @@ class PolicyUpdater:
         rollouts, inside = take_rows(rows.rollouts, part), slice(part.start, part.stop)
         width = max(len(tokens) for rollout in rollouts for tokens in rollout.tokens)
         old = rows.old_log_probs[inside, :width]
-        reference = None
-        if part.stop > self.referenced and (self.objective.kl_weight or part.start == 0):
-            log_probs = self._reference_log_probs(rollouts)
-            rows.reference_log_probs[inside, :width] = log_probs
+        reference = rows.reference_log_probs[inside, :width] if self.objective.kl_weight else None
+        if reference is not None and part.stop > self.referenced:
+            reference.copy_(self._reference_log_probs(rollouts))
             self.referenced = part.stop
-        if part.stop <= self.referenced:
-            reference = rows.reference_log_probs[inside, :width]
         scores = score_groups(self.mllm, rollouts, TEMPERATURE)
         if first:
             old.copy_(scores.log_probs.detach())
@@ -222,12 +221,18 @@ class PolicyUpdater:
             **asdict(self.objective),
         )
         loss.loss.backward()
-        fields = ("tokens", "clip_low_fraction", "clip_high_fraction", "ratio")
+        fields = ("tokens", "clip_low_fraction", "clip_high_fraction", "ratio", "kl")
         return {name: getattr(loss, name) for name in fields} | {
             "loss": loss.loss.item(),
-            "kl": None if reference is None else loss.kl,
             "entropy": scores.entropies[scores.mask].mean().item(),
         }
+
+    def _first_groups_kl(self, rows: TrainedRows) -> float:
+        with training_layers(self.mllm.language_model):
+            reference = self._reference_log_probs(rows.rollouts[:1])
+        inside = slice(rows.group_sizes[0]), slice(reference.shape[1])
+        difference = reference - rows.old_log_probs[inside]
+        return k3(difference[rows.mask[inside]]).mean().item()
 
     def _reference_log_probs(self, rollouts: Sequence[Rollout]) -> torch.Tensor:
         with torch.no_grad(), self.mllm.reference_policy():
@@ -235,10 +240,9 @@ class PolicyUpdater:
 
 
 def _mean(parts: Sequence[dict], name: str) -> float:
-    """Over the tokens of the parts that measured it."""
-    measured = [part for part in parts if part[name] is not None]
-    tokens = sum(part["tokens"] for part in measured)
-    return sum(part[name] * part["tokens"] for part in measured) / tokens
+    """Over the tokens of all parts."""
+    tokens = sum(part["tokens"] for part in parts)
+    return sum(part[name] * part["tokens"] for part in parts) / tokens
 
 
 def _sampler_gap(rows: TrainedRows) -> float:
