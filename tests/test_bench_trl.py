@@ -11,10 +11,9 @@ from conftest import kitchen_folder
 pytest.importorskip("trl", reason="the optional extra: make bench installs it")
 
 from foodseg import presets
-from foodseg.bench import __main__ as bench
 from foodseg.bench import equal_losses, trl_side
 from foodseg.bench.equal_losses import UnequalLossError, compare_losses
-from foodseg.bench.run import Effort
+from foodseg.bench.run import Effort, benchmark
 from foodseg.bench.scaling import Point
 from foodseg.bench.work import Shape, bench_preset, training_questions
 from foodseg.recipes import GRPO
@@ -88,7 +87,7 @@ def test_the_whole_benchmark_at_its_smallest(home):
         questions=4,
         evaluation_repeats=1,
     )
-    bench.benchmark(effort, home)
+    benchmark(effort, home)
     results = json.loads((home / "benchmark.json").read_text())
     assert {name: len(rows) for name, rows in results["sides"].items()} == {
         "this": 1,

@@ -13,14 +13,16 @@ from pathlib import Path
 import torch
 
 from foodseg.bench import sides
+from foodseg.bench.cuda import run_cuda
 from foodseg.bench.equal_losses import compare_losses
 from foodseg.bench.evaluation import measure_evaluation
+from foodseg.bench.page import write_figures
 from foodseg.bench.scaling import Point, fits, measure_scaling, points
 from foodseg.bench.summary import TITLES
 from foodseg.bench.turns import take_turns
 from foodseg.bench.work import Shape
 from foodseg.progress import tqdm
-from foodseg.provenance import provenance
+from foodseg.provenance import provenance, write_json
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,14 @@ class Effort:
     scaling_repeats: int = 5
     questions: int = 48
     evaluation_repeats: int = 3
+
+
+def benchmark(effort: Effort, figures: Path) -> None:
+    """Measure on this machine's CPU, and on its GPU if it has one, and write everything."""
+    write_json(figures / "benchmark.json", run(effort))
+    if torch.cuda.is_available():
+        run_cuda(figures)
+    write_figures(figures)
 
 
 def run(effort: Effort) -> dict:
