@@ -36,19 +36,29 @@ class TokenScores:
 def score_groups(mllm: Mllm, rollouts: Sequence[Rollout], temperature: float = 1.0) -> TokenScores:
     """Log-probabilities of all completions of these groups in one forward, with a gradient."""
     mask = completion_mask(rollouts)
+    log_probs, entropies = mllm.token_log_probabilities(
+        predicting_states(mllm, rollouts), completion_tokens(rollouts), temperature
+    )
+    empty = log_probs.new_zeros(mask.shape)
+    return TokenScores(
+        empty.masked_scatter(mask, log_probs), empty.masked_scatter(mask, entropies), mask
+    )
+
+
+def predicting_states(mllm: Mllm, rollouts: Sequence[Rollout]) -> torch.Tensor:
+    """(N, D): the last hidden state that predicts each completion token, in the row's order."""
     hidden = mllm.hidden_states(
         _embeddings(mllm, rollouts)[None],
         attention_mask=None,
         position_ids=_positions(rollouts, mllm.device)[:, None],
         row_layout=_layout(rollouts, mllm.device),
     )
-    log_probs, entropies = mllm.token_log_probabilities(
-        hidden[0, _predictors(rollouts).to(mllm.device)], _tokens(rollouts), temperature
-    )
-    empty = log_probs.new_zeros(mask.shape)
-    return TokenScores(
-        empty.masked_scatter(mask, log_probs), empty.masked_scatter(mask, entropies), mask
-    )
+    return hidden[0, _predictors(rollouts).to(mllm.device)]
+
+
+def completion_tokens(rollouts: Sequence[Rollout]) -> torch.Tensor:
+    """All completion tokens (N,), in the row's order."""
+    return torch.cat([tokens for rollout in rollouts for tokens in rollout.tokens])
 
 
 def completion_mask(rollouts: Sequence[Rollout]) -> torch.Tensor:
@@ -69,15 +79,10 @@ def _layout(rollouts: Sequence[Rollout], device: torch.device) -> RowLayout:
     return RowLayout.of([rollout.prompt.length for rollout in rollouts], completions, device)
 
 
-def _tokens(rollouts: Sequence[Rollout]) -> torch.Tensor:
-    """All completion tokens (N,), in the row's order."""
-    return torch.cat([tokens for rollout in rollouts for tokens in rollout.tokens])
-
-
 def _embeddings(mllm: Mllm, rollouts: Sequence[Rollout]) -> torch.Tensor:
     """(T, D): the prompts' own, then those of the completion tokens."""
     prompts = [rollout.prompt.embeddings for rollout in rollouts]
-    return torch.cat([*prompts, mllm.embed_tokens(_tokens(rollouts))])
+    return torch.cat([*prompts, mllm.embed_tokens(completion_tokens(rollouts))])
 
 
 def _positions(rollouts: Sequence[Rollout], device: torch.device) -> torch.Tensor:
