@@ -168,7 +168,7 @@ def teach(groups: Sequence[Group]) -> list[Group]:
     return [
         replace(
             group,
-            scores=tuple(replace(s, accuracy=float(i % 4)) for i, s in enumerate(group.scores)),
+            points=tuple(p | {"accuracy": float(i % 4)} for i, p in enumerate(group.points)),
         )
         for group in groups
     ]

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.data.references import Reference, encode_mask, scale_reference
+from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
 from foodseg.evaluation.metrics import intersection_union, measure
 from foodseg.models.mllm import Mllm
@@ -27,6 +27,7 @@ from foodseg.presets import Preset
 from foodseg.progress import tqdm
 from foodseg.provenance import provenance, read_lines, write_json, write_lines
 from foodseg.rl.answers import Answer, named_foods, parse_answer
+from foodseg.rl.evidence import to_original
 from foodseg.rl.groups import roll_out
 
 FOOD_NAMES = tuple(name for number, name in CATEGORIES.items() if number)
@@ -74,7 +75,9 @@ def evaluate(
         for answer, sample in zip(answers, samples, strict=True)
     ]
     predictions = segment(preset, row, samples, answers, references, segmenter)
-    return _save(preset, row, predictions, time.perf_counter() - start, mllm.adapter_hash)
+    return save_predictions(
+        preset, row, predictions, time.perf_counter() - start, mllm.adapter_hash
+    )
 
 
 def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segmenter) -> dict:
@@ -83,21 +86,7 @@ def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segment
     answers = [parse_answer(sample.answer) for sample in samples]
     references = [sample.references for sample in samples]
     predictions = segment(preset, "bound", samples, answers, references, segmenter)
-    return _save(preset, "bound", predictions, time.perf_counter() - start)
-
-
-def to_original(answer: Answer, sample: Sample, image_side: int) -> tuple[Reference, ...]:
-    """The answer's references in original-image pixels, clipped to the image."""
-    last = image_side - 1
-    clipped = [
-        Reference(
-            tuple(min(max(v, 0), last) for v in item.box),
-            tuple(min(max(v, 0), last) for v in item.point),
-        )
-        for item in answer.objects
-    ]
-    side = (image_side, image_side)
-    return tuple(scale_reference(reference, side, sample.size) for reference in clipped)
+    return save_predictions(preset, "bound", predictions, time.perf_counter() - start)
 
 
 def segment(
@@ -158,13 +147,17 @@ def summarise(predictions: Sequence[Prediction]) -> dict:
     }
 
 
-def _save(
+def save_predictions(
     preset: Preset,
     row: str,
     predictions: list[Prediction],
     seconds: float,
     adapter: str | None = None,
 ) -> dict:
+    """Write predictions.jsonl and result.json of this row; returns the result.
+
+    seconds: what answering took; adapter: the hash of its file, None for the base.
+    """
     folder = preset.predictions(row)
     # The result is written last and taken away first: with it, the predictions are its own.
     (folder / "result.json").unlink(missing_ok=True)

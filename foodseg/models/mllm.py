@@ -40,6 +40,7 @@ LORA_TARGETS = (
     r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 IMAGE_TOKEN = "<|image_pad|>"
+TEMPLATE_FILE = "prompt_template.txt"
 # Sampling one of these would make the next forward look for an image that is not there.
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
 
@@ -149,10 +150,14 @@ class Mllm:
             self.peft = get_peft_model(self.model, config).eval()
 
     def load_adapter(self, folder: str | Path) -> None:
-        """Load a saved adapter for inference; raises ValueError if a part of it does nothing."""
+        """Load a saved adapter for inference, and word questions as in its training.
+
+        Raises ValueError if a part of the adapter does nothing, or if its template is missing.
+        """
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
         self.adapter_hash = file_hash(Path(folder) / "adapter_model.safetensors")
+        self.template = _read_template(Path(folder) / TEMPLATE_FILE)
         matrices = {n: p for n, p in self.peft.named_parameters() if "lora_B" in n}
         dead = [n for n, p in matrices.items() if not (p.any() and p.isfinite().all())]
         if dead:
@@ -162,8 +167,9 @@ class Mllm:
             )
 
     def save_adapter(self, folder: str | Path) -> None:
-        """Write the adapter in PEFT's format."""
+        """Write the adapter in PEFT's format, and the prompt template that it was trained with."""
         self.peft.save_pretrained(folder)
+        (Path(folder) / TEMPLATE_FILE).write_text(self.template)
 
     def lora_parameters(self) -> list[torch.nn.Parameter]:
         """The adapter's trainable tensors, in the model's own order."""
@@ -259,3 +265,11 @@ class Mllm:
         """
         weight = self.model.lm_head.weight
         return head.token_log_probabilities(hidden, weight, tokens, self._banned, temperature)
+
+
+def _read_template(file: Path) -> str:
+    if not file.exists():
+        raise ValueError(
+            f"{file} is missing, so the adapter's wording of questions is unknown; train it again."
+        )
+    return file.read_text()

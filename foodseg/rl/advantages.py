@@ -8,9 +8,14 @@ float32 the mean of equal rewards can be off by an ulp, and that ulp over epsilo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from foodseg.rl.groups import Group
 
 Scale = Literal["group", "batch", "none"]
 
@@ -37,6 +42,18 @@ def group_advantages(
         divisor = _std(np.concatenate(rewards)) + epsilon
         return [deviation / divisor for deviation in deviations]
     return [d / (_std(group) + epsilon) for d, group in zip(deviations, rewards, strict=True)]
+
+
+def holistic(
+    groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase | None = None
+) -> list[np.ndarray]:
+    """GRPO's rule as a recipe's `advantages`: one number for a whole completion.
+
+    A rule gets the groups to learn from, and the tokenizer to find places in their completions. It
+    gives each group a list over its completions, of one number each, or of float64 (L_i,) with one
+    for each token.
+    """
+    return group_advantages([group.rewards for group in groups])
 
 
 def _deviations(group: np.ndarray) -> np.ndarray:

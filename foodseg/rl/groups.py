@@ -10,35 +10,57 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from foodseg.data.references import scale_reference
+from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
+from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
-from foodseg.rl.answers import parse_answer
 from foodseg.rl.dynamic_sampling import GroupCollector
-from foodseg.rl.rewards import RewardThresholds, Score, score_answer
+from foodseg.rl.evidence import (
+    PAPER_REWARD,
+    Evidence,
+    Segment,
+    Term,
+    award,
+    gather_evidence,
+    total,
+)
+from foodseg.rl.rewards import Score
 from foodseg.rl.rollouts import Rollout, sample_rollouts
+
+if TYPE_CHECKING:  # recipes name what is built upon groups
+    from foodseg.recipes import Recipe
 
 TEMPERATURE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A question, its G completions and their scores."""
+    """A question, its G completions, what they were judged by, and their points by term."""
 
     sample: Sample
     rollout: Rollout
-    scores: tuple[Score, ...]
-    parsed: tuple[bool, ...]
+    evidence: tuple[Evidence, ...]
+    points: tuple[dict[str, float], ...]
 
     @property
     def rewards(self) -> list[float]:
-        return [score.total for score in self.scores]
+        """What the recipe's terms add up to; what the policy learns from."""
+        return [total(points) for points in self.points]
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The paper's reward, whatever the recipe's: the same yardstick in every log."""
+        return tuple(evidence.score for evidence in self.evidence)
+
+    @property
+    def parsed(self) -> tuple[bool, ...]:
+        return tuple(evidence.answer.parsed for evidence in self.evidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +79,8 @@ class GroupSampler:
 
     cursor: questions drawn so far; rounds: rounds of sampling so far. While a round is sampled and
     learnt from, one thread reads the photos of the next, whose questions are known.
+    segmenter: SAM2, for terms that ask for masks; without one the preset's is loaded when first
+    asked for.
     """
 
     mllm: Mllm
@@ -67,6 +91,7 @@ class GroupSampler:
     cursor: int = 0
     rounds: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    segmenter: Segmenter | None = None
     _reader: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "photos"), init=False, repr=False
     )
@@ -105,12 +130,26 @@ class GroupSampler:
         self.rounds += 1
         sampled = time.perf_counter()
         groups = [
-            score_group(s, r, self.preset.image_side)
+            score_group(s, r, self.preset.image_side, self.recipe.reward, self._segment)
             for s, r in zip(samples, rollouts, strict=True)
         ]
         self.seconds["rollout"] += sampled - start
         self.seconds["scoring"] += time.perf_counter() - sampled
         return groups
+
+    def load_segmenter(self) -> Segmenter:
+        """The sampler's SAM2, loaded by now."""
+        if self.segmenter is None:
+            preset = self.preset
+            self.segmenter = Segmenter.load(
+                preset.segmenter, preset.segmenter_config, preset.device
+            )
+        return self.segmenter
+
+    def _segment(self, sample: Sample, references: Sequence[Reference]) -> np.ndarray:
+        segmenter = self.load_segmenter()
+        photo = Image.open(self.preset.dataset / sample.image).convert("RGB")
+        return segmenter.predict(segmenter.embed_image(photo), references)
 
     def _photos(self) -> dict[str, Image.Image]:
         """This round's photos, read by now unless it is the first round; starts on the next's."""
@@ -170,11 +209,16 @@ def roll_out(
     )
 
 
-def score_group(sample: Sample, rollout: Rollout, image_side: int) -> Group:
-    """Score each completion against the sample's references, in model-image pixels."""
-    side = (image_side, image_side)
-    references = [scale_reference(r, sample.size, side) for r in sample.references]
-    thresholds = RewardThresholds().scaled(image_side)
-    answers = [parse_answer(text) for text in rollout.texts]
-    scores = tuple(score_answer(answer, references, thresholds) for answer in answers)
-    return Group(sample, rollout, scores, tuple(answer.parsed for answer in answers))
+def score_group(
+    sample: Sample,
+    rollout: Rollout,
+    image_side: int,
+    reward: Sequence[Term] = PAPER_REWARD,
+    segment: Segment | None = None,
+) -> Group:
+    """Judge each completion by the terms, against the sample's references in model-image pixels.
+
+    segment: called once, and only if a term asks for masks, which without it is a ValueError.
+    """
+    evidence = gather_evidence(sample, rollout.texts, image_side, segment)
+    return Group(sample, rollout, evidence, tuple(award(reward, one) for one in evidence))

@@ -14,7 +14,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -31,9 +30,10 @@ from foodseg.provenance import (
     write_json,
     write_lines,
 )
-from foodseg.recipes import Recipe
+from foodseg.recipes import Recipe, as_json
 from foodseg.rl.groups import GroupSampler
-from foodseg.rl.updates import PolicyUpdater, step_row
+from foodseg.rl.log import step_row
+from foodseg.rl.updates import PolicyUpdater
 
 # What decides a run's bits; the rest of a preset is paths and evaluation.
 PRESET_FIELDS = (
@@ -44,8 +44,8 @@ PRESET_FIELDS = (
 PHASES = ("rollout", "scoring", "update")
 
 
-def load_policy(preset: Preset) -> Mllm:
-    """The preset's MLLM, without an adapter.
+def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
+    """The preset's MLLM, without an adapter; the suffix follows the preset's prompt template.
 
     On a CPU this sets PyTorch to one thread: the same bits on any number of cores, in training
     and in evaluation, and two runs fit side by side on two.
@@ -55,7 +55,7 @@ def load_policy(preset: Preset) -> Mllm:
     return Mllm.load(
         preset.mllm,
         image_side=preset.image_side,
-        template=preset.prompt_template,
+        template=preset.prompt_template + prompt_suffix,
         device=preset.device,
         dtype=getattr(torch, preset.dtype),
     )
@@ -79,7 +79,7 @@ def train(
     result_file = folder / "result.json"
     if result_file.exists() and (folder / "adapter").exists():
         return json.loads(result_file.read_text())
-    mllm = load_policy(preset)
+    mllm = load_policy(preset, recipe.prompt_suffix)
     mllm.add_lora(preset.lora_rank, preset.lora_alpha, seed)
     sampler = GroupSampler(mllm, preset, recipe, samples, seed)
     updater = PolicyUpdater(mllm, preset, recipe)
@@ -100,14 +100,15 @@ def train(
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
     """All that decides the run's result, as JSON values."""
     kept = {name: getattr(preset, name) for name in PRESET_FIELDS}
-    weights = Path(preset.mllm) / "model.safetensors"
+    weights, segmenter = Path(preset.mllm) / "model.safetensors", Path(preset.segmenter)
     return {
         "preset": kept,
-        "recipe": asdict(recipe),
+        "recipe": as_json(recipe),
         "seed": seed,
         "samples": len(samples),
         "data": file_hash(preset.single("train")),
         "base": file_hash(weights) if weights.exists() else preset.mllm,
+        "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
         "code": files_hash(_training_code()),
     }
 

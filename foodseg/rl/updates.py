@@ -1,4 +1,4 @@
-"""One rollout's updates: advantages, objective, gradient steps on the adapter, and their log row.
+"""One rollout's updates: advantages, objective, gradient steps on the adapter.
 
 Each rollout serves `updates_per_rollout` gradient steps over its groups, since with a single one
 the ratio is 1 and no clip range matters. What can't change the gradient is not computed:
@@ -19,17 +19,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from foodseg.models.mllm import Mllm
 from foodseg.models.training_layers import training_layers
 from foodseg.presets import Preset
 from foodseg.progress import tqdm
-from foodseg.recipes import Recipe
-from foodseg.rl.advantages import group_advantages
-from foodseg.rl.dynamic_sampling import has_signal
-from foodseg.rl.groups import TEMPERATURE, Batch, Group
+from foodseg.rl.groups import TEMPERATURE, Group
 from foodseg.rl.memory import (
     SHARE_AFTER_FAILURE,
     GroupTokens,
@@ -45,6 +44,9 @@ from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
 from foodseg.rl.rollouts import Rollout
 from foodseg.rl.shared_prefix import completion_mask, pad_rows, score_groups
 
+if TYPE_CHECKING:
+    from foodseg.recipes import Recipe
+
 MAX_GRADIENT_NORM = 1.0
 
 
@@ -52,8 +54,9 @@ MAX_GRADIENT_NORM = 1.0
 class TrainedRows:
     """The completions that learn, one a row, and what stays fixed over a rollout's updates.
 
-    advantages: (R,); the log-probs: (R, L), 0 beyond a completion's end. The first gradient step
-    fills `old_log_probs` and `reference_log_probs` in.
+    advantages: (R, 1), or (R, L) where a completion's tokens differ; the log-probs: (R, L). All
+    are 0 beyond a completion's end. The first gradient step fills `old_log_probs` and
+    `reference_log_probs` in.
     """
 
     rollouts: list[Rollout]
@@ -73,6 +76,7 @@ class PolicyUpdater:
 
     def __init__(self, mllm: Mllm, preset: Preset, recipe: Recipe):
         self.mllm, self.preset, self.objective = mllm, preset, recipe.objective
+        self.advantages = recipe.advantages
         self.parameters = mllm.lora_parameters()
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=preset.learning_rate, weight_decay=0.01
@@ -120,20 +124,19 @@ class PolicyUpdater:
         }
 
     def _trained_rows(self, groups: Sequence[Group]) -> TrainedRows:
-        advantages = group_advantages([group.rewards for group in groups])
+        advantages = self.advantages(groups, self.mllm.tokenizer)
         everything = completion_mask([group.rollout for group in groups])
         normalisation = self.objective.normalisation
         pairs = [(group.rollout, a) for group, a in zip(groups, advantages, strict=True)]
         if not self.objective.kl_weight:
-            pairs = [pair for pair in pairs if pair[1].any()] or pairs[:1]
+            pairs = [pair for pair in pairs if any(map(np.any, pair[1]))] or pairs[:1]
         rollouts = [rollout for rollout, _ in pairs]
-        flat = torch.tensor([a for _, group in pairs for a in group], dtype=torch.float32)
         mask = completion_mask(rollouts)
         scores = torch.promote_types(self.mllm.model.dtype, torch.float32)
         return TrainedRows(
             rollouts,
             mask,
-            flat.to(self.mllm.device),
+            _advantage_rows([a for _, group in pairs for a in group], mask),
             torch.zeros(mask.shape, dtype=scores, device=mask.device),
             torch.zeros(mask.shape, dtype=scores, device=mask.device),
             loss_normaliser(normalisation, everything, self.preset.max_new_tokens),
@@ -214,7 +217,7 @@ class PolicyUpdater:
         loss = policy_loss(
             scores.log_probs,
             old,
-            rows.advantages[inside],
+            rows.advantages[inside, :width],
             scores.mask,
             reference_log_probs=reference,
             normaliser=rows.normaliser,
@@ -245,30 +248,19 @@ def _mean(parts: Sequence[dict], name: str) -> float:
     return sum(part[name] * part["tokens"] for part in parts) / tokens
 
 
+def _advantage_rows(advantages: Sequence[float | np.ndarray], mask: torch.Tensor) -> torch.Tensor:
+    """float32, (R, 1) if every completion has one number, else (R, L) with 0 outside the mask."""
+    if all(np.ndim(one) == 0 for one in advantages):
+        return torch.tensor(advantages, dtype=torch.float32, device=mask.device)[:, None]
+    lengths = mask.sum(1).tolist()
+    rows = [
+        torch.tensor(np.broadcast_to(one, length), dtype=torch.float32)
+        for one, length in zip(advantages, lengths, strict=True)
+    ]
+    return pad_rows([row.to(mask.device) for row in rows], mask)
+
+
 def _sampler_gap(rows: TrainedRows) -> float:
     sampled = [row for rollout in rows.rollouts for row in rollout.log_probs]
     gap = (pad_rows(sampled, rows.mask) - rows.old_log_probs).abs()
     return float(gap.sum() / rows.mask.sum())
-
-
-def step_row(batch: Batch, update: dict) -> dict:
-    """A step's log row: what was sampled (all of it, kept or not) and what the updates did."""
-    scores = [score for group in batch.seen for score in group.scores]
-    lengths = [len(tokens) for group in batch.seen for tokens in group.rollout.tokens]
-    terms = (
-        "total thinking_format segmentation_format accuracy iou box_l1 point_l2 non_repeat"
-    ).split()
-    example = batch.seen[0]
-    return (
-        {f"reward_{term}": fmean(getattr(score, term) for score in scores) for term in terms}
-        | {
-            "parse_rate": fmean(p for group in batch.seen for p in group.parsed),
-            "zero_variance": fmean(not has_signal(group.rewards) for group in batch.seen),
-            "rounds": batch.rounds,
-            "length": fmean(lengths),
-            "ended": fmean(end for group in batch.seen for end in group.rollout.ended),
-        }
-        | update
-        | {f"seconds_{phase}": seconds for phase, seconds in batch.seconds.items()}
-        | {"question": example.sample.question, "completion": example.rollout.texts[0]}
-    )

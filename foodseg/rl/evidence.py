@@ -1,0 +1,148 @@
+"""What a reward term may look at, and the paper's own terms.
+
+A term is a plain function of one completion's `Evidence`: its sample, its parsed answer, the true
+references, and, for who asks, SAM2's masks. A recipe's reward is the sum of its terms' points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, reduce
+from operator import add
+
+import numpy as np
+
+from foodseg.data.references import Reference, scale_reference
+from foodseg.data.samples import Sample
+from foodseg.rl.answers import Answer, parse_answer
+from foodseg.rl.rewards import RewardThresholds, Score, score_answer
+
+# (sample, references in original pixels) -> bool (N, H, W)
+Segment = Callable[[Sample, Sequence[Reference]], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One completion, and what it is judged by.
+
+    references: the true ones, integer pixels of the square model image of `side` x `side` pixels;
+    thresholds: the paper's, scaled to that image. masks: SAM2's for `answer.objects`, bool
+    (N, H, W) in original pixels; all completions of a group are segmented together, in one decoder
+    call, when the first of them is asked for its masks.
+    """
+
+    sample: Sample
+    answer: Answer
+    references: tuple[Reference, ...]
+    thresholds: RewardThresholds
+    side: int
+    masks: Callable[[], np.ndarray]
+
+    @cached_property
+    def score(self) -> Score:
+        """The paper's reward, term by term: the yardstick in every recipe's log."""
+        return score_answer(self.answer, self.references, self.thresholds)
+
+
+Term = Callable[[Evidence], float]
+
+
+def gather_evidence(
+    sample: Sample, texts: Sequence[str], side: int, segment: Segment | None = None
+) -> tuple[Evidence, ...]:
+    """The evidence of each completion of one question, for a model image of `side` pixels.
+
+    Without `segment`, to ask for masks is a ValueError.
+    """
+    answers = [parse_answer(text) for text in texts]
+    references = tuple(scale_reference(r, sample.size, (side, side)) for r in sample.references)
+    thresholds = RewardThresholds().scaled(side)
+
+    @lru_cache(maxsize=1)
+    def masks() -> list[np.ndarray]:
+        if segment is None:
+            raise ValueError("segment: a term asks for masks; give the segmenter's predict.")
+        found = [to_original(answer, sample, side) for answer in answers]
+        together = segment(sample, [reference for one in found for reference in one])
+        return np.split(together, np.cumsum([len(one) for one in found])[:-1])
+
+    return tuple(
+        Evidence(sample, answer, references, thresholds, side, lambda i=i: masks()[i])
+        for i, answer in enumerate(answers)
+    )
+
+
+def to_original(answer: Answer, sample: Sample, image_side: int) -> tuple[Reference, ...]:
+    """The answer's references in original-image pixels, clipped to the image."""
+    last = image_side - 1
+    clipped = [
+        Reference(
+            tuple(min(max(v, 0), last) for v in item.box),
+            tuple(min(max(v, 0), last) for v in item.point),
+        )
+        for item in answer.objects
+    ]
+    side = (image_side, image_side)
+    return tuple(scale_reference(reference, side, sample.size) for reference in clipped)
+
+
+def term_name(term: Term) -> str:
+    """The function's name; of a `functools.partial`, that of its function."""
+    return getattr(term, "func", term).__name__
+
+
+def award(terms: Sequence[Term], evidence: Evidence) -> dict[str, float]:
+    """One completion's points, by the terms' names.
+
+    Raises ValueError naming the term if its points are not a finite number.
+    """
+    points = {term_name(term): float(term(evidence)) for term in terms}
+    for name, value in points.items():
+        if not np.isfinite(value):
+            raise ValueError(f"{name}: it gave {value} points; let it return a finite number.")
+    return points
+
+
+def total(points: dict[str, float]) -> float:
+    """The reward. Added from left to right, for the same bits under every version of Python."""
+    return reduce(add, points.values(), 0.0)
+
+
+def thinking_format(evidence: Evidence) -> float:
+    """0 or 1: the completion is one `<think>` and one `<answer>` block."""
+    return evidence.score.thinking_format
+
+
+def segmentation_format(evidence: Evidence) -> float:
+    """0 to 2: its items have a box of four and a point of two."""
+    return evidence.score.segmentation_format
+
+
+def accuracy(evidence: Evidence) -> float:
+    """0 to 3: box IoU, box L1 and point L2 over a one-to-one assignment of objects."""
+    return evidence.score.accuracy
+
+
+def iou(evidence: Evidence) -> float:
+    """0 to 1: the IoU part of `accuracy`, under the assignment that is best for all three parts."""
+    return evidence.score.iou
+
+
+def box_l1(evidence: Evidence) -> float:
+    """0 to 1: the box L1 part of `accuracy`."""
+    return evidence.score.box_l1
+
+
+def point_l2(evidence: Evidence) -> float:
+    """0 to 1: the point L2 part of `accuracy`."""
+    return evidence.score.point_l2
+
+
+def non_repeat(evidence: Evidence) -> float:
+    """0 or 1: no two sentences repeat earlier ones."""
+    return evidence.score.non_repeat
+
+
+# R = R_fmt + R_acc + R_rep, at most 3 + 3 + 1 points.
+PAPER_REWARD: tuple[Term, ...] = (thinking_format, segmentation_format, accuracy, non_repeat)
