@@ -1,0 +1,155 @@
+"""Two protocols for a model that writes [SEG], side by side.
+
+Generate, then segment: the model writes its answer greedily and each [SEG] that it wrote becomes a
+mask. An answer without one is unparsed and scores I = 0, U = |GT|. Every other row of the results
+table is measured so.
+
+Teacher-forced: the model reads the ground-truth answer, foods and all, and masks are taken at that
+answer's [SEG] positions. FoodLMM reports its reasoning score so. The model need not find out which
+food is meant nor that it must write [SEG], so it is another, easier, protocol: no such number
+belongs beside the others without this remark.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from foodseg.data.references import encode_mask
+from foodseg.data.samples import Sample
+from foodseg.evaluation.evaluate import (
+    Prediction,
+    evaluate,
+    load_segmenter,
+    named_in_conclusion,
+    save_predictions,
+)
+from foodseg.evaluation.metrics import intersection_union
+from foodseg.models.mllm import Mllm
+from foodseg.presets import Preset
+from foodseg.progress import tqdm
+from foodseg.rl.answers import parse_answer
+from foodseg.rl.groups import roll_out
+from foodseg.rl.rollouts import Rollout
+from foodseg.rl.shared_prefix import completion_tokens, predicting_states
+from foodseg.rl.trainer import load_policy
+from foodseg.supervised.batches import target_rollouts
+from foodseg.supervised.mask_head import MaskHead
+from foodseg.supervised.targets import Baseline, seg_token_id, to_text
+from foodseg.supervised.training import new_head
+
+
+def row_name(baseline: Baseline, seed: int) -> str:
+    """The row of predictions of a trained baseline."""
+    return f"{baseline.name}-seed{seed}"
+
+
+def teacher_forced_row_name(baseline: Baseline, seed: int) -> str:
+    """The row of the same model's teacher-forced masks."""
+    return f"{baseline.name}-teacher-forced-seed{seed}"
+
+
+def evaluate_baseline(
+    preset: Preset, baseline: Baseline, seed: int, samples: Sequence[Sample]
+) -> list[dict]:
+    """Evaluate a finished run: its row and, if it writes [SEG], the teacher-forced row after it."""
+    folder, row = preset.run(baseline.name, seed) / "adapter", row_name(baseline, seed)
+    mllm = load_policy(preset)
+    mllm.load_adapter(folder)
+    if not baseline.masks:
+        return [evaluate(preset, row, samples, mllm, load_segmenter(preset))]
+    head = new_head(preset, mllm, seed)
+    head.load(folder)
+    forced = teacher_forced_row_name(baseline, seed)
+    return [
+        evaluate_generated(preset, row, samples, mllm, head),
+        evaluate_teacher_forced(preset, baseline, forced, samples, mllm, head),
+    ]
+
+
+def evaluate_generated(
+    preset: Preset, row: str, samples: Sequence[Sample], mllm: Mllm, head: MaskHead
+) -> dict:
+    """Generate, then segment; writes predictions.jsonl and result.json of this row."""
+
+    def answer(batch: Sequence[Sample]) -> list[Rollout]:
+        return roll_out(mllm, preset, batch, group_size=1, temperature=0.0)
+
+    return _evaluate(preset, row, samples, mllm, head, answer)
+
+
+def evaluate_teacher_forced(
+    preset: Preset,
+    baseline: Baseline,
+    row: str,
+    samples: Sequence[Sample],
+    mllm: Mllm,
+    head: MaskHead,
+) -> dict:
+    """Masks at the ground-truth answer's [SEG] positions; writes the same two files.
+
+    `parse_rate` and `foods_right` say nothing here: the answer is given.
+    """
+
+    def answer(batch: Sequence[Sample]) -> list[Rollout]:
+        return target_rollouts(mllm, preset, baseline, batch)
+
+    return _evaluate(preset, row, samples, mllm, head, answer)
+
+
+def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> dict:
+    began, texts, states = time.perf_counter(), [], []
+    for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
+        rollouts = answer(samples[i : i + preset.evaluation_batch])
+        texts += [to_text(mllm, rollout.tokens[0]) for rollout in rollouts]
+        states += seg_states(mllm, rollouts)
+    predictions = _segment(preset, row, samples, texts, states, head)
+    seconds = time.perf_counter() - began
+    return save_predictions(preset, row, predictions, seconds, mllm.adapter_hash)
+
+
+@torch.no_grad()
+def seg_states(mllm: Mllm, rollouts: Sequence[Rollout]) -> list[torch.Tensor]:
+    """For each rollout of one completion, the states (N, D) from which its [SEG] are predicted.
+
+    Read in a forward over the whole completion, as in training; N is 0 where none was written.
+    """
+    is_seg = completion_tokens(rollouts) == seg_token_id(mllm)
+    lengths = [len(rollout.tokens[0]) for rollout in rollouts]
+    states = predicting_states(mllm, rollouts).split(lengths)
+    return [one[here] for one, here in zip(states, is_seg.split(lengths), strict=True)]
+
+
+def _segment(preset, row, samples, texts, states, head: MaskHead) -> list[Prediction]:
+    """Each photo embedded once, as in `evaluate`."""
+    predictions: list[Prediction | None] = [None] * len(samples)
+    by_image: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        by_image.setdefault(sample.image, []).append(index)
+    for image, indices in tqdm(by_image.items(), f"{row}: masks"):
+        photo = Image.open(preset.dataset / image).convert("RGB")
+        embedding = head.segmenter.embed_image(photo)
+        for i in indices:
+            predictions[i] = _predict(samples[i], texts[i], head.predict(embedding, states[i]))
+    return predictions
+
+
+def _predict(sample: Sample, text: str, masks: np.ndarray) -> Prediction:
+    mask = masks.any(axis=0)
+    intersection, union = intersection_union(mask, sample.union_mask())
+    foods = named_in_conclusion(parse_answer(text), sample)
+    return Prediction(
+        sample_id=sample.sample_id,
+        completion=text,
+        parsed=len(masks) > 0,
+        foods_named=foods,
+        foods_right=set(foods) == set(sample.foods),
+        references=(),
+        mask=encode_mask(mask),
+        intersection=intersection,
+        union=union,
+    )

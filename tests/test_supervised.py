@@ -1,0 +1,213 @@
+"""Supervised baselines: what is learnt, by what loss, and how far a kill can set it back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import kitchen_folder
+from PIL import Image
+from test_shared_prefix import randomise_adapter
+from torch.nn import functional
+
+from foodseg import presets
+from foodseg.data.samples import load_samples
+from foodseg.evaluation.evaluate import to_original
+from foodseg.provenance import read_lines
+from foodseg.rl.answers import parse_answer
+from foodseg.supervised import training
+from foodseg.supervised.batches import draw_samples, target_rollouts
+from foodseg.supervised.mask_head import FROZEN, mask_losses
+from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_text, to_tokens
+from foodseg.supervised.training import start, train_baseline
+
+PRESET = replace(
+    presets.SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, group_size=2, warmup_steps=1
+)
+
+
+@pytest.fixture()
+def samples(tmp_path, monkeypatch):
+    """The smoke questions, in a FOODSEG_HOME of their own."""
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return load_samples(PRESET.single("train"))
+
+
+def several(samples, count):
+    """Samples of different photos, the first with several references."""
+    first = next(sample for sample in samples if len(sample.references) > 1)
+    return [first, *(s for s in samples if s.image != first.image)][:count]
+
+
+def tensors(updater):
+    """Every tensor of the three models, by name."""
+    found = {f"mllm.{n}": p for n, p in updater.mllm.model.named_parameters()}
+    if updater.head:
+        segmenter = updater.head.segmenter.model
+        found |= {f"sam2.{n}": p for n, p in segmenter.named_parameters()}
+        found |= {f"mlp.{n}": p for n, p in updater.head.mlp.named_parameters()}
+    return found
+
+
+@pytest.mark.parametrize("baseline", [SFT, FOODLMM])
+def test_lora_mlp_and_decoder_learn_and_nothing_else(samples, baseline):
+    updater = start(PRESET, baseline, 0)
+    before = {name: p.detach().clone() for name, p in tensors(updater).items()}
+    for _ in range(2):  # in the first step B is 0, so A has no gradient
+        updater.gradient_step(several(samples, 4))
+    changed = {n for n, p in tensors(updater).items() if not torch.equal(p, before[n])}
+    lora = {name for name in before if "lora_" in name}
+    decoder = "sam2.sam_mask_decoder."
+    learning = {n for n in before if n.startswith(("mlp.", decoder)) and "conv_s" not in n}
+    idle = ("iou_prediction_head", "pred_obj_score_head", *(f"mlps.{i}." for i in (1, 2, 3)))
+    learning = {n for n in learning if not any(part in n for part in idle)} | lora
+    assert lora and (baseline is SFT or decoder + "mask_tokens.weight" in learning)
+    assert changed == learning
+    assert not any(n.startswith(tuple(decoder + f for f in FROZEN)) for n in changed)
+
+
+def test_every_loss_falls_on_what_is_learnt(samples):
+    updater = start(replace(PRESET, steps=8), LISA, 0)
+    rows = [updater.gradient_step(samples[:2]) for _ in range(8)]
+    for name in ("loss", "cross_entropy", "bce", "dice"):
+        assert rows[-1][name] < 0.9 * rows[0][name]
+
+
+def plain_states(mllm, rollout):
+    """(L, D): the states that predict a completion's tokens, from a forward of its own."""
+    prompt, tokens = rollout.prompt, rollout.tokens[0]
+    steps = torch.arange(len(tokens)) + prompt.next_position
+    hidden = mllm.language_model(
+        inputs_embeds=torch.cat([prompt.embeddings, mllm.embed_tokens(tokens)])[None],
+        position_ids=torch.cat([prompt.position_ids, steps.expand(3, -1)], 1)[:, None],
+        use_cache=False,
+    ).last_hidden_state[0]
+    return hidden[prompt.length - 1 : -1]
+
+
+def test_the_gradient_is_that_of_the_loss_written_out(samples):
+    chosen = several(samples, 3)
+    updater = start(PRESET, FOODLMM, 0)
+    mllm, head = updater.mllm, updater.head
+    randomise_adapter(mllm)
+    rollouts = target_rollouts(mllm, PRESET, FOODLMM, chosen)
+    words, bce, dice = [], [], []
+    for sample, rollout in zip(chosen, rollouts, strict=True):
+        states, [tokens] = plain_states(mllm, rollout), rollout.tokens
+        logits = states @ mllm.model.lm_head.weight.T
+        logits[:, mllm.banned_token_ids] = float("-inf")
+        words.append(functional.cross_entropy(logits, tokens, reduction="none"))
+        photo = Image.open(PRESET.dataset / sample.image).convert("RGB")
+        embedding = head.segmenter.embed_image(photo)
+        marked = states[tokens == seg_token_id(mllm)]
+        assert len(marked) == len(sample.references)
+        masks = torch.stack([torch.from_numpy(m).float() for m in FOODLMM.masks(sample)])
+        chance = head(embedding, marked).sigmoid()
+        bce += list(functional.binary_cross_entropy(chance, masks, reduction="none").mean((1, 2)))
+        overlap, total = (chance * masks).sum((1, 2)), (chance + masks).sum((1, 2))
+        dice += list(1 - 2 * overlap / total)
+    parts = [torch.cat(words).mean(), torch.stack(bce).mean(), torch.stack(dice).mean()]
+    loss = parts[0] + 2 * parts[1] + 0.5 * parts[2]
+    expected = torch.autograd.grad(loss, updater.parameters, allow_unused=True)
+
+    row = updater._backward_all(chosen, rollouts)
+    names = ("loss", "cross_entropy", "bce", "dice")
+    written_out = {n: x.item() for n, x in zip(names, (loss, *parts), strict=True)}
+    assert row == pytest.approx(written_out, rel=1e-4)
+    whole = torch.stack([g.norm() for g in expected if g is not None]).norm()
+    for parameter, gradient in zip(updater.parameters, expected, strict=True):
+        if gradient is None:
+            assert parameter.grad is None
+        else:
+            # Some biases have a gradient of 0 but for rounding.
+            allowed = 1e-3 * gradient.norm() + 1e-6 * whole
+            assert (parameter.grad - gradient).norm() < allowed
+
+
+def test_mask_losses_know_a_right_mask_from_a_wrong_one():
+    truth = torch.zeros(2, 8, 8)
+    truth[0, :4], truth[1, :, 2:5] = 1, 1
+    right, wrong = (mask_losses(20 * (sign * (2 * truth - 1)), truth) for sign in (1, -1))
+    assert all(loss < 1e-3 for loss in right)
+    assert float(wrong[0]) == pytest.approx(40) and float(wrong[1]) == pytest.approx(2, abs=1e-3)
+
+
+def test_targets_say_what_the_sample_says(samples):
+    mllm = start(PRESET, LISA, 0).mllm
+    for sample in samples:
+        texts = [b.write(sample, PRESET.image_side) for b in (SFT, LISA, FOODLMM)]
+        assert [to_text(mllm, to_tokens(mllm, text)) for text in texts] == texts
+        counts = [int((to_tokens(mllm, t) == seg_token_id(mllm)).sum()) for t in texts]
+        assert counts == [0, len(LISA.masks(sample)), len(FOODLMM.masks(sample))]
+        assert counts[1:] == [1, len(sample.references)]
+        union = np.logical_or.reduce(FOODLMM.masks(sample))
+        assert (union == LISA.masks(sample)[0]).all() and union.any()
+        answer = parse_answer(texts[0])
+        assert answer.thinking == sample.answer
+        far = [
+            np.abs(np.subtract([*a.box, *a.point], [*b.box, *b.point])).max()
+            for a, b in zip(
+                to_original(answer, sample, PRESET.image_side), sample.references, strict=True
+            )
+        ]
+        # There and back through the smaller model image: see `scale_reference`.
+        assert max(far) <= max(sample.size) / PRESET.image_side
+        assert max(len(to_tokens(mllm, text)) for text in texts) <= PRESET.max_new_tokens
+
+
+def test_samples_come_in_epochs(samples):
+    count = len(samples)
+    first = draw_samples(samples, 0, 0, count)
+    assert sorted(s.sample_id for s in first) == sorted(s.sample_id for s in samples)
+    both = draw_samples(samples, 0, 0, 2 * count)
+    assert both[:count] == first and both[count:] != first
+    assert draw_samples(samples, 0, count - 2, 5) == both[count - 2 : count + 3]
+    assert draw_samples(samples, 1, 0, count) != first
+
+
+def files(run):
+    return [path.read_bytes() for path in sorted((run / "adapter").glob("*.safetensors"))]
+
+
+@pytest.mark.parametrize("baseline", [SFT, LISA])
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(samples, monkeypatch, baseline):
+    result = train_baseline(PRESET, baseline, 1, samples)
+    run = PRESET.run(baseline.name, 1)
+    uninterrupted, rows = files(run), read_lines(run / "log.jsonl")
+    assert len(uninterrupted) == (1 if baseline is SFT else 2)
+    run.rename(run.with_name("uninterrupted"))
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training, "_finish", stop)
+        train_baseline(PRESET, baseline, 1, samples)
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')  # as a kill in the middle of a write leaves it
+    kept = (run / "log.jsonl").read_text().splitlines()[:2]
+    again = train_baseline(PRESET, baseline, 1, samples)
+    assert files(run) == uninterrupted and again["adapter"] == result["adapter"]
+    assert (run / "log.jsonl").read_text().splitlines()[:2] == kept
+    assert [r["loss"] for r in read_lines(run / "log.jsonl")] == [r["loss"] for r in rows]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    # Finished, it is kept; with other settings it is moved aside.
+    assert train_baseline(PRESET, baseline, 1, samples) == again
+    train_baseline(replace(PRESET, steps=1), baseline, 1, samples)
+    assert len(list(run.parent.glob(f"{run.name}.before-*"))) == 1
+
+
+def test_the_budget_is_that_of_the_completions_that_rl_learns_from(samples, monkeypatch):
+    seen = []
+
+    def look(updater, batch):
+        seen.append(len(batch))
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(training.SupervisedUpdater, "gradient_step", look)
+    train_baseline(PRESET, SFT, 0, samples)
+    completions = PRESET.prompts_per_step * PRESET.group_size
+    assert seen == [completions] * PRESET.steps * PRESET.updates_per_rollout

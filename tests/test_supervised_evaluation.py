@@ -1,0 +1,135 @@
+"""[SEG] rows: the right states become masks, an answer without [SEG] counts, files round-trip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_shared_prefix import randomise_adapter
+from test_supervised import PRESET, plain_states, samples, several  # noqa: F401
+
+from foodseg.data.references import decode_mask
+from foodseg.evaluation.evaluate import load_predictions, load_result
+from foodseg.evaluation.metrics import sample_ious
+from foodseg.rl.trainer import load_policy
+from foodseg.supervised import evaluation, training
+from foodseg.supervised.batches import target_rollouts
+from foodseg.supervised.evaluation import (
+    evaluate_baseline,
+    evaluate_generated,
+    evaluate_teacher_forced,
+    seg_states,
+)
+from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_tokens
+from foodseg.supervised.training import start, train_baseline
+
+
+@pytest.fixture()
+def model():
+    updater = start(PRESET, FOODLMM, 0)
+    randomise_adapter(updater.mllm)
+    return updater.mllm, updater.head
+
+
+def test_the_states_are_those_that_predict_seg(samples, model):  # noqa: F811
+    mllm, _ = model
+    rollouts = target_rollouts(mllm, PRESET, FOODLMM, several(samples, 3))
+    for rollout, states in zip(rollouts, seg_states(mllm, rollouts), strict=True):
+        expected = plain_states(mllm, rollout)[rollout.tokens[0] == seg_token_id(mllm)]
+        assert len(states) > 0
+        torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-4)
+
+
+class Painter:
+    """A mask head that knows the truth: it paints the masks of the photo's only sample."""
+
+    def __init__(self, segmenter, masks):
+        self.segmenter, self.masks = segmenter, iter(masks)
+
+    def predict(self, embedding, states):
+        masks = next(self.masks)[: len(states)]
+        assert masks.shape[1:] == embedding.size[::-1]
+        return masks
+
+
+def test_true_masks_at_the_true_answers_tokens_score_one(samples, model):  # noqa: F811
+    mllm, head = model
+    chosen = several(samples, 2)
+    painter = Painter(head.segmenter, [FOODLMM.masks(sample) for sample in chosen])
+    result = evaluate_teacher_forced(PRESET, FOODLMM, "forced", chosen, mllm, painter)
+    assert result["giou"] == result["ciou"] == 1.0 and result["parse_rate"] == 1.0
+
+
+def test_both_protocols_agree_on_one_answer(samples, model, monkeypatch):  # noqa: F811
+    mllm, head = model
+    chosen = several(samples, 3)
+    evaluate_teacher_forced(PRESET, FOODLMM, "forced", chosen, mllm, head)
+
+    def say_the_truth(*_, **__):
+        return target_rollouts(mllm, PRESET, FOODLMM, chosen)
+
+    monkeypatch.setattr(evaluation, "roll_out", say_the_truth)
+    evaluate_generated(PRESET, "generated", chosen, mllm, head)
+    forced, generated = (load_predictions(PRESET.predictions(r)) for r in ("forced", "generated"))
+    assert forced == generated and [p.sample_id for p in forced] == [s.sample_id for s in chosen]
+    assert "[SEG]" in forced[0].completion and forced[0].references == ()
+
+
+def test_an_answer_without_seg_counts_as_unparsed(samples, model, monkeypatch):  # noqa: F811
+    mllm, head = model
+    chosen = several(samples, 2)
+
+    def silent_first(*_, **__):
+        first, second = target_rollouts(mllm, PRESET, FOODLMM, chosen)
+        said = to_tokens(mllm, f"<think>{chosen[0].answer}</think>\n<answer>the food</answer>")
+        return [replace(first, tokens=(said,)), second]
+
+    monkeypatch.setattr(evaluation, "roll_out", silent_first)
+    result = evaluate_generated(PRESET, "generated", chosen, mllm, head)
+    silent, spoken = load_predictions(PRESET.predictions("generated"))
+    assert not silent.parsed and spoken.parsed and result["parse_rate"] == 0.5
+    assert silent.intersection == 0 and silent.union == chosen[0].union_mask().sum()
+    assert not decode_mask(silent.mask).any()
+    spoken_iou = sample_ious([spoken.intersection], [spoken.union])[0]
+    assert result["giou"] == pytest.approx(spoken_iou / 2) and result["samples"] == 2
+
+
+@pytest.mark.parametrize("baseline", [SFT, LISA])
+def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, baseline):  # noqa: F811
+    short = replace(PRESET, steps=1, max_new_tokens=24)
+    learnt = {}
+    finish = training._finish
+
+    def keep(folder, config, rows, updater):
+        head = updater.head
+        learnt["head"] = head and {n: x.clone() for n, x in head.state_dict().items()}
+        learnt["template"] = updater.mllm.template
+        return finish(folder, config, rows, updater)
+
+    monkeypatch.setattr(training, "_finish", keep)
+    trained = train_baseline(short, baseline, 0, samples)
+    seen = {}
+    segment = evaluation._segment
+
+    def look(preset, row, asked, texts, states, head):
+        seen["head"] = head.state_dict()
+        return segment(preset, row, asked, texts, states, head)
+
+    def load(preset):
+        seen["mllm"] = load_policy(preset)
+        return seen["mllm"]
+
+    monkeypatch.setattr(evaluation, "_segment", look)
+    monkeypatch.setattr(evaluation, "load_policy", load)
+    results = evaluate_baseline(short, baseline, 0, samples[:3])
+    rows = [f"{baseline.name}-seed0"]
+    if baseline is LISA:
+        rows.append("lisa-teacher-forced-seed0")
+        assert all(torch.equal(seen["head"][n], x) for n, x in learnt["head"].items())
+    assert [result["row"] for result in results] == rows
+    for row, result in zip(rows, results, strict=True):
+        assert load_result(short.predictions(row)) == result
+        assert result["adapter"] == trained["adapter"] and result["samples"] == 3
+    assert seen["mllm"].template == learnt["template"]
+    assert learnt["template"] == (baseline.template or PRESET.prompt_template)
