@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
-from foodseg.models.attention import RowLayout, SharedPrefixAttention
+from foodseg.models.attention import LENGTH_MULTIPLE, RowLayout, SharedPrefixAttention
 
 CPU = torch.device("cpu")
 ROWS = {
@@ -19,7 +19,10 @@ TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 6e-2}
 
 
 def dense_mask(prompts, completions):
-    """(T, T) bool from the definition: the own past, and for a completion its whole prompt."""
+    """(T, T) bool from the definition: the own past, and for a completion its whole prompt.
+
+    What fills the row up attends its own past alone.
+    """
     owner, segment = [], []
     for group, length in enumerate(prompts):
         owner += [group] * length
@@ -28,6 +31,8 @@ def dense_mask(prompts, completions):
         for index, length in enumerate(lengths):
             owner += [group] * length
             segment += [(group, index)] * length
+    padding = -len(owner) % LENGTH_MULTIPLE
+    owner, segment = owner + [None] * padding, segment + [(None, 0)] * padding
     return torch.tensor(
         [
             [
@@ -87,7 +92,7 @@ def test_no_completion_sees_another_one_or_another_group():
 
 def test_large_scores_neither_overflow_nor_lose_the_prompt():
     layout = RowLayout.of([6], [[5, 5]], CPU)
-    query, key, value = random_row(16, torch.float32)
+    query, key, value = random_row(layout.causal.total, torch.float32)
     inputs = [(query * 40).detach().requires_grad_(), (key * 40).detach(), value]
     ours = SharedPrefixAttention.apply(*inputs, layout, 0.25)
     theirs = dense_attention(*inputs, dense_mask([6], [[5, 5]]), 0.25)

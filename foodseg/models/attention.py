@@ -1,9 +1,9 @@
 """Attention over shared-prefix rows, in two exact parts; the one place where it is chosen.
 
-A row is flat: the prompts of its groups, then all their completions. Nothing is padded and no
-T x T mask exists. Every segment (a prompt, or a completion) attends itself causally, and every
-group's completions attend all of its prompt: two flash-attention calls a layer. Where a token has
-both parts, their softmaxes are merged by the log-sum-exps:
+A row is flat: the prompts of its groups, then all their completions. Nothing is padded but the
+row's end, and no T x T mask exists. Every segment (a prompt, or a completion) attends itself
+causally, and every group's completions attend all of its prompt: two flash-attention calls a
+layer. Where a token has both parts, their softmaxes are merged by the log-sum-exps:
 
     out = exp(lse_own - lse) out_own + exp(lse_prompt - lse) out_prompt
     lse = logaddexp(lse_own, lse_prompt)
@@ -24,6 +24,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+# A row's length is a multiple of this. On a CPU oneDNN prepares, and keeps some MB for, every shape
+# of a product that it meets; rows of any length would be a new shape each.
+LENGTH_MULTIPLE = 32
 # The name in transformers' configuration. Calls with no layout and no decoding take its "sdpa".
 SHARED_PREFIX = "foodseg_shared_prefix"
 
@@ -49,8 +52,8 @@ class Segments:
 class RowLayout:
     """Where a row's groups are: all prompts first, then all completions, groups in order.
 
-    prompts: a segment a group; answers: a segment a group, its completions together;
-    causal: a segment a prompt, then a segment a completion, so the whole row.
+    prompts: a segment a group; answers: a segment a group, its completions together; causal: a
+    segment a prompt, then a segment a completion, then the padding if there is any.
     """
 
     prompts: Segments
@@ -62,12 +65,18 @@ class RowLayout:
         cls, prompts: Sequence[int], completions: Sequence[Sequence[int]], device: torch.device
     ) -> RowLayout:
         """From each group's prompt length and its completions' lengths, in tokens."""
-        lengths = [n for group in completions for n in group]
+        lengths = [*prompts, *(n for group in completions for n in group)]
+        padding = -sum(lengths) % LENGTH_MULTIPLE
         return cls(
             Segments.of(prompts, device),
             Segments.of([sum(group) for group in completions], device),
-            Segments.of([*prompts, *lengths], device),
+            Segments.of([*lengths, padding] if padding else lengths, device),
         )
+
+    @property
+    def answered(self) -> slice:
+        """Where the completions' tokens are."""
+        return slice(self.prompts.total, self.prompts.total + self.answers.total)
 
 
 class SharedPrefixAttention(torch.autograd.Function):
@@ -78,17 +87,18 @@ class SharedPrefixAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, layout: RowLayout, scale: float):
-        start, whole = layout.prompts.total, layout.causal
+        start, answered, whole = layout.prompts.total, layout.answered, layout.causal
         output, lse = _flash(query, key, value, whole, whole, True, scale)
         prompt, prompt_lse = _flash(
-            query[start:], key[:start], value[:start], layout.answers, layout.prompts, False, scale
-        )
-        merged = torch.logaddexp(lse[:, start:], prompt_lse)
+            query[answered], key[:start], value[:start],
+            layout.answers, layout.prompts, False, scale,
+        )  # fmt: skip
+        merged = torch.logaddexp(lse[:, answered], prompt_lse)
         own_share, prompt_share = (
-            (x - merged).exp().to(query.dtype).T[..., None] for x in (lse[:, start:], prompt_lse)
+            (x - merged).exp().to(query.dtype).T[..., None] for x in (lse[:, answered], prompt_lse)
         )
-        output[start:] = output[start:] * own_share + prompt * prompt_share
-        lse[:, start:] = merged
+        output[answered] = output[answered] * own_share + prompt * prompt_share
+        lse[:, answered] = merged
         ctx.save_for_backward(query, key, value, output, lse)
         ctx.layout, ctx.scale = layout, scale
         return output
@@ -97,16 +107,17 @@ class SharedPrefixAttention(torch.autograd.Function):
     def backward(ctx, gradient):
         query, key, value, output, lse = ctx.saved_tensors
         layout, start, whole = ctx.layout, ctx.layout.prompts.total, ctx.layout.causal
+        answered = layout.answered
         gradient = gradient.contiguous()
         dq, dk, dv = _flash_backward(
             gradient, query, key, value, output, lse, whole, whole, True, ctx.scale
         )
-        tail = (x[start:] for x in (gradient, query))
         prompt = _flash_backward(
-            *tail, key[:start], value[:start], output[start:], lse[:, start:].contiguous(),
+            gradient[answered], query[answered], key[:start], value[:start],
+            output[answered], lse[:, answered].contiguous(),
             layout.answers, layout.prompts, False, ctx.scale,
         )  # fmt: skip
-        dq[start:] += prompt[0]
+        dq[answered] += prompt[0]
         dk[:start] += prompt[1]
         dv[:start] += prompt[2]
         return dq, dk, dv, None, None

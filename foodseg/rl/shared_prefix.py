@@ -5,7 +5,7 @@ its prompt and at its own completion's past (`foodseg.models.attention`), and ev
 positions restart after the prompt, so each sees exactly what it would see in a row of its own. The
 last prompt token's hidden state predicts every completion's first token. Gradients flow through
 the shared prompt. G completions of length R after a prompt of length P cost P + G R tokens, not
-G (P + R), and nothing is padded.
+G (P + R).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
 from foodseg.models.attention import RowLayout
 from foodseg.models.mllm import Mllm
@@ -47,11 +48,14 @@ def score_groups(mllm: Mllm, rollouts: Sequence[Rollout], temperature: float = 1
 
 def predicting_states(mllm: Mllm, rollouts: Sequence[Rollout]) -> torch.Tensor:
     """(N, D): the last hidden state that predicts each completion token, in the row's order."""
+    layout = _layout(rollouts, mllm.device)
+    embeddings = _embeddings(mllm, rollouts)
+    padding = layout.causal.total - len(embeddings)
     hidden = mllm.hidden_states(
-        _embeddings(mllm, rollouts)[None],
+        pad(embeddings, (0, 0, 0, padding))[None],
         attention_mask=None,
-        position_ids=_positions(rollouts, mllm.device)[:, None],
-        row_layout=_layout(rollouts, mllm.device),
+        position_ids=pad(_positions(rollouts, mllm.device), (0, padding))[:, None],
+        row_layout=layout,
     )
     return hidden[0, _predictors(rollouts).to(mllm.device)]
 
