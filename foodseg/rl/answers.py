@@ -150,14 +150,23 @@ def named_foods(completion: str, names: Iterable[str]) -> tuple[str, ...]:
 
     Case is ignored, whole words only, singular or plural, the longest name first ("egg tart" is
     not also "egg"); half of a compound label stands for it ("duck" for "chicken duck"). Returns
-    names as given in `names`, in the order of the sentence, each once.
+    names as given in `names`, in the order of the sentence, each once. What stands in
+    `<look>...</look>` (Dr. Seg's prompt asks for it) was seen, not settled on: it is read last.
     """
     name_of, pattern = _name_pattern(tuple(names))
-    for sentence in reversed(re.split(r"[.!?;\n]", _thinking(completion).lower())):
+    thinking = _looks_first(_thinking(completion).lower())
+    for sentence in reversed(re.split(r"[.!?;\n]", thinking)):
         found = [" ".join(match.split()) for match in pattern.findall(sentence)]
         if found:
             return tuple(dict.fromkeys(name_of[spelling] for spelling in found))
     return ()
+
+
+def _looks_first(thinking: str) -> str:
+    """The same text with the insides of its looks moved, a line each, before all the rest."""
+    *closed, rest = thinking.split("</look>")
+    parts = [part.partition("<look>") for part in closed]
+    return "\n".join([*(part[2] for part in parts), *(part[0] for part in parts), rest])
 
 
 @lru_cache(maxsize=16)

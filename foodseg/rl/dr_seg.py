@@ -1,0 +1,195 @@
+"""Dr. Seg: pay for a look before the answer, and rank continuous metrics instead of thresholding.
+
+eVI-group-SCU/Dr-Seg, `dr_seg_compute_score` and the queue of its `serve.py`. Two rewards:
+
+- Look-to-Confirm: one point for a `<look>...</look>` block that says something;
+- Distribution-Ranked Reward: the three `metrics` of a completion are each replaced by their rank
+  among the metrics of earlier completions (`RankQueue`); the three ranks are summed.
+
+`non_repeat_normalised` is its form of the paper's `non_repeat`, `continuous` the plain sum of the
+metrics that the ranks were compared with. All pixels are those of the model image.
+
+Two faults of the published code are put right here:
+
+- a metric of NaN, which `null` for a coordinate leads to, compares as nothing and comes out on top.
+  Here what cannot be measured is 0, and a NaN ranks 0;
+- the queue starts with zeros, so that in the first step even a total failure ranks 1, and for long
+  after too high. Here the first rows lie just above 0: what is exactly 0 does not reach them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from foodseg.data.references import Reference
+from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH
+from foodseg.rl.evidence import Evidence
+from foodseg.rl.rewards import MAX_OBJECTS, PAPER_SIDE, RewardThresholds, box_iou, pairwise_terms
+
+# What a prompt (ours and Dr. Seg's) shows where text belongs: to copy it is no look, no thought.
+LOOK_PLACEHOLDER = "what you see"
+PLACEHOLDERS = ("your reasoning", "more reasoning text")
+
+# Appended to a preset's prompt. The kitchen's tiny model, taught one prompt, does not heed it.
+LOOK_PROMPT = (
+    " Look again at the picture while you think, before you decide, and write "
+    f"<look>{LOOK_PLACEHOLDER}</look> each time."
+)
+
+MATCHING = RewardThresholds(point_l2=30.0)  # VisionReasoner's, not this paper's 50
+NEAR, FAR = 30.0, 200.0  # a point's distance for full marks and for none, at a side of 840
+
+QUEUE_ROWS, FIRST_ROWS = 2048, 128
+JUST_ABOVE_ZERO = np.finfo(np.float32).tiny
+
+Metrics = tuple[float, float, float]
+
+
+def look(evidence: Evidence) -> float:
+    """1 if the thinking holds a `<look>...</look>` that is neither empty nor the placeholder.
+
+    As in the code, one inside `<answer>` counts too (where it breaks the JSON).
+    """
+    completion = evidence.answer.completion
+    bodies = [_body(completion, tag) for tag in ("think", "answer")]
+    return float(any(_says_something(text) for body in bodies for text in _looks(body)))
+
+
+def non_repeat_normalised(evidence: Evidence) -> float:
+    """1, or 0 once two sentences had been seen before or a prompt's placeholder was copied.
+
+    Sentences end at . ! ? and their CJK forms; case, blanks, brackets and quotes do not count.
+    """
+    words = " ".join(evidence.answer.completion.lower().split())
+    if any(placeholder in words for placeholder in PLACEHOLDERS):
+        return 0.0
+    sentences = [part.strip(" ()[]{}<>\"'`") for part in re.split("[.!?。！？]", words)]
+    sentences = [sentence for sentence in sentences if sentence]
+    return float(len(sentences) - len(set(sentences)) < 2)
+
+
+def continuous(evidence: Evidence) -> float:
+    """The plain sum of the three metrics, 0 to 3; in Dr. Seg's table worse than thresholds."""
+    iou, ratio, closeness = metrics(evidence)
+    return iou + ratio + closeness
+
+
+def metrics(evidence: Evidence) -> Metrics:
+    """(mean IoU, count ratio, mean closeness of points) of a completion, each from 0 to 1.
+
+    The means are over the pairs of VisionReasoner's matching, good or bad. Closeness is 1 up to
+    30 px, then falls linearly to 0 at 200 px, scaled by side / 840. The count ratio is min / max
+    of the numbers of predictions and references, 1 if there are none of either; an item without
+    a box or a point discards all predictions, coordinates that are no numbers only the means.
+    As in the code a number may stand in quotes, though nothing can be segmented from it then.
+    """
+    references = evidence.references
+    items = _complete_items(evidence.answer.items)
+    most = max(len(items), len(references))
+    ratio = min(len(items), len(references)) / most if most else 1.0
+    boxes = _array(items[:MAX_OBJECTS], BOX_KEY, BOX_LENGTH)
+    points = _array(items[:MAX_OBJECTS], POINT_KEY, POINT_LENGTH)
+    if boxes is None or points is None or not references:
+        return 0.0, ratio, 0.0
+    iou, closeness = _pair_metrics(boxes, points, references[:MAX_OBJECTS], evidence.side)
+    return float(iou.mean()), ratio, float(closeness.mean())
+
+
+class RankQueue:
+    """The metrics of the latest 2048 completions, to rank new ones against.
+
+    A metric's rank is the fraction of its column that is not above it, rounded to one decimal as
+    Python does; compared as float32. Rows ranked during a step wait, and enter by `flush` at its
+    end, so that all completions of a step are ranked against the same rows.
+
+        points = queue.points([metrics(evidence) for evidence in ...])  # once or more in a step
+        queue.flush()  # once, at its end
+
+    `rows` (R, 3) float32, oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.rows = np.full((FIRST_ROWS, 3), JUST_ABOVE_ZERO, dtype=np.float32)
+        self.waiting = np.zeros((0, 3), dtype=np.float32)
+
+    def points(self, metrics: Sequence[Metrics]) -> list[float]:
+        """The sum of the three ranks of each completion, 0 to 3; equal sums are equal bits."""
+        return [round(sum(ranks), 1) for ranks in self.ranks(metrics)]
+
+    def ranks(self, metrics: Sequence[Metrics]) -> list[Metrics]:
+        """The three ranks of each completion, which then waits for `flush`. A NaN ranks 0."""
+        rows = np.array(metrics, dtype=np.float32).reshape(-1, 3)
+        self.waiting = np.concatenate([self.waiting, rows])
+        return [tuple(self._rank(column, row[column]) for column in range(3)) for row in rows]
+
+    def flush(self) -> None:
+        """End a step: what waits enters, and the oldest rows beyond 2048 leave."""
+        entering = np.where(np.isnan(self.waiting), -np.inf, self.waiting).astype(np.float32)
+        self.rows = np.concatenate([self.rows, entering])[-QUEUE_ROWS:]
+        self.waiting = self.waiting[:0]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors for a checkpoint: the rows and what waits."""
+        return {"rows": torch.from_numpy(self.rows), "waiting": torch.from_numpy(self.waiting)}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.rows, self.waiting = state["rows"].numpy(), state["waiting"].numpy()
+
+    def _rank(self, column: int, metric: np.float32) -> float:
+        # a NaN is not above any row, and no row is above it: the mean is 0
+        return round(float((self.rows[:, column] <= metric).mean()), 1)
+
+
+def _body(completion: str, tag: str) -> str:
+    """Inside the first `<tag>...</tag>`; empty where there is none."""
+    inside, closed, _ = completion.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+    return inside if closed else ""
+
+
+def _looks(body: str) -> list[str]:
+    """Inside each `<look>...</look>`, in linear time."""
+    return [part.partition("<look>")[2] for part in body.split("</look>")[:-1]]
+
+
+def _says_something(look: str) -> bool:
+    words = " ".join(look.replace("<look>", " ").lower().split()).strip(" .")
+    return words not in ("", LOOK_PLACEHOLDER)
+
+
+def _complete_items(items: Any) -> list[dict]:
+    """All items if each has a box and a point, whatever these are; otherwise none."""
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return []
+    return items if all(BOX_KEY in item and POINT_KEY in item for item in items) else []
+
+
+def _array(items: Sequence[dict], key: str, length: int) -> np.ndarray | None:
+    """(M, length) float64 or None; numbers in quotes count, and `null` becomes NaN."""
+    try:
+        array = np.array([item[key] for item in items], dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return array if array.shape == (len(items), length) and len(items) else None
+
+
+def _pair_metrics(
+    boxes: np.ndarray, points: np.ndarray, references: Sequence[Reference], side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) IoU and (P,) closeness of the matched pairs; what is NaN counts as 0."""
+    scale = side / PAPER_SIDE
+    terms = pairwise_terms(boxes, points, references, MATCHING.scaled(side))
+    # equal sums are common; whom SciPy then pairs is the code's own choice
+    rows, columns = linear_sum_assignment(3 - terms.sum(2))
+    true_boxes = np.array([references[column].box for column in columns], dtype=float)
+    true_points = np.array([references[column].point for column in columns], dtype=float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        iou = box_iou(boxes[rows], true_boxes).diagonal()
+        distance = np.sqrt(((points[rows] - true_points) ** 2).sum(1))
+        closeness = ((FAR * scale - distance) / ((FAR - NEAR) * scale)).clip(0, 1)
+    return iou, np.nan_to_num(closeness)
