@@ -29,6 +29,7 @@ from foodseg.provenance import provenance, read_lines, write_json, write_lines
 from foodseg.rl.answers import Answer, named_foods, parse_answer
 from foodseg.rl.evidence import to_original
 from foodseg.rl.groups import roll_out
+from foodseg.rl.tool import load_decoder
 
 FOOD_NAMES = tuple(name for number, name in CATEGORIES.items() if number)
 
@@ -52,11 +53,17 @@ class Prediction:
     union: int
 
 
-def load_segmenter(preset: Preset) -> Segmenter:
-    """The preset's SAM2; on a CPU, PyTorch is set to one thread, for the same bits everywhere."""
+def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:
+    """The preset's SAM2; on a CPU, PyTorch is set to one thread, for the same bits everywhere.
+
+    decoder: file of the mask decoder that a run of GRTO trained, to be put in place of SAM2's own.
+    """
     if preset.device == "cpu":
         torch.set_num_threads(1)
-    return Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
+    segmenter = Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
+    if decoder:
+        load_decoder(segmenter, decoder)
+    return segmenter
 
 
 def evaluate(
@@ -75,9 +82,8 @@ def evaluate(
         for answer, sample in zip(answers, samples, strict=True)
     ]
     predictions = segment(preset, row, samples, answers, references, segmenter)
-    return save_predictions(
-        preset, row, predictions, time.perf_counter() - start, mllm.adapter_hash
-    )
+    seconds, hashes = time.perf_counter() - start, (mllm.adapter_hash, segmenter.decoder_hash)
+    return save_predictions(preset, row, predictions, seconds, *hashes)
 
 
 def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segmenter) -> dict:
@@ -153,15 +159,17 @@ def save_predictions(
     predictions: list[Prediction],
     seconds: float,
     adapter: str | None = None,
+    decoder: str | None = None,
 ) -> dict:
     """Write predictions.jsonl and result.json of this row; returns the result.
 
-    seconds: what answering took; adapter: the hash of its file, None for the base.
+    seconds: what answering took; adapter, decoder: hashes of the files of weights that a run has
+    trained, None for the base's own.
     """
     folder = preset.predictions(row)
     # The result is written last and taken away first: with it, the predictions are its own.
     (folder / "result.json").unlink(missing_ok=True)
-    result = {"preset": preset.name, "row": row, "adapter": adapter}
+    result = {"preset": preset.name, "row": row, "adapter": adapter, "decoder": decoder}
     result |= summarise(predictions)
     result |= {"seconds": round(seconds, 1), **provenance(preset.device)}
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])

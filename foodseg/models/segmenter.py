@@ -225,13 +225,15 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 class Segmenter:
     """SAM2 as the kit uses it: image -> embedding -> one mask for each reference.
 
-    `model` is the `SAM2Base`; it is in evaluation mode and needs no gradient.
+    `model` is the `SAM2Base`; it is in evaluation mode and needs no gradient. `decoder_hash` is
+    that of the file whose mask decoder has replaced the model's own (`foodseg.rl.tool`).
     """
 
     def __init__(self, config: SegmenterConfig, device: torch.device | str = "cpu") -> None:
         self.config = config
         self.device = torch.device(device)
         self.model = build_sam2(config).to(self.device).eval().requires_grad_(False)
+        self.decoder_hash: str | None = None
 
     @classmethod
     def load(

@@ -1,0 +1,295 @@
+"""GRTO's tool: the decoder learns what it should, nothing else does, the policy is untouched."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import kitchen_folder, load_kitchen
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from foodseg import presets
+from foodseg.data.references import decode_mask, scale_reference
+from foodseg.data.samples import load_samples
+from foodseg.errors import DataError
+from foodseg.evaluation.evaluate import evaluate, load_segmenter
+from foodseg.models.segmenter import decode_prompts, scale_prompts
+from foodseg.presets import SMOKE
+from foodseg.provenance import file_hash
+from foodseg.recipes import GRPO
+from foodseg.rl import tool
+from foodseg.rl.evidence import gather_evidence, to_original
+from foodseg.rl.groups import GroupSampler
+from foodseg.rl.rewards import match_answer
+from foodseg.rl.tool import (
+    ToolTraining,
+    ToolUpdater,
+    load_decoder,
+    mask_losses,
+    mask_shares,
+    matched_references,
+    save_decoder,
+    train_tool_off_policy,
+)
+from foodseg.rl.updates import PolicyUpdater
+
+SIDE = SMOKE.image_side
+PRESET = replace(SMOKE, prompts_per_step=3, max_new_tokens=100)
+
+
+@pytest.fixture()
+def samples(tmp_path, monkeypatch):
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return load_samples(SMOKE.single("train"))
+
+
+def make_updater(training=ToolTraining()):  # noqa: B008
+    """An updater of the shipped SAM2 that counts the photos it embeds in `updater.asked`."""
+    segmenter, asked = load_segmenter(SMOKE), []
+
+    def embed(sample):
+        asked.append(sample.image)
+        return segmenter.embed_image(Image.open(SMOKE.dataset / sample.image))
+
+    updater = ToolUpdater(segmenter, training, embed)
+    updater.asked = asked
+    return updater
+
+
+def shifted(sample, shift):
+    """The sample's true references in model pixels, moved, as an answer's items."""
+    true = [scale_reference(r, sample.size, (SIDE, SIDE)) for r in sample.references]
+    return [
+        {"bbox_2d": [v + shift for v in r.box], "point_2d": [v + shift for v in r.point]}
+        for r in true
+    ]
+
+
+def group_of(sample, *answers):
+    texts = [f"<think>So.</think><answer>{json.dumps(items)}</answer>" for items in answers]
+    return SimpleNamespace(evidence=gather_evidence(sample, texts, SIDE, segment=None))
+
+
+def plain_groups(samples):
+    """Exact, shifted and repeated answers about three questions, and one that does not parse."""
+    return [
+        group_of(s, shifted(s, 0), shifted(s, 2), shifted(s, 2), shifted(s, -3), "nothing")
+        for s in samples[:3]
+    ]
+
+
+def weights(updater):
+    return {n: w.clone() for n, w in updater.segmenter.model.state_dict().items()}
+
+
+def gradients(updater):
+    return {n: p.grad for n, p in updater.decoder.named_parameters() if p.grad is not None}
+
+
+def plain_loss(segmenter, groups, training):
+    """The loss as the module's text says it, one reference after another."""
+    losses = []
+    for group in groups:
+        for evidence in group.evidence:
+            sample, side = evidence.sample, segmenter.config.image_size
+            photo = np.asarray(Image.open(SMOKE.dataset / sample.image))
+            embedding = segmenter.embed_image(photo)
+            matching = match_answer(evidence.answer, evidence.references, evidence.thresholds)
+            predicted = to_original(evidence.answer, sample, SIDE)
+            for row, column in matching.pairs:
+                corners = scale_prompts([predicted[row]], sample.size, side)
+                masks, ious, _ = decode_prompts(
+                    segmenter.model, embedding.features, embedding.high_resolution, corners
+                )
+                chance = masks[0, ious[0].argmax()].sigmoid()
+                truth = torch.tensor(decode_mask(sample.masks[column])).float()
+                truth = F.interpolate(truth[None, None], chance.shape, mode="area")[0, 0]
+                dice = 1 - (2 * (chance * truth).sum() + 1) / (chance.sum() + truth.sum() + 1)
+                bce = -(truth * chance.log() + (1 - truth) * (1 - chance).log()).mean()
+                losses.append(training.bce_weight * bce + training.dice_weight * dice)
+    return torch.stack(losses).mean()
+
+
+def test_gradients_are_those_of_the_plain_loss(samples, monkeypatch):
+    monkeypatch.setattr(tool, "PROMPTS_PER_CALL", 2)
+    training = ToolTraining(bce_weight=3.0, dice_weight=0.7)
+    ours, plain, groups = make_updater(training), make_updater(training), plain_groups(samples)
+    lessons = [lesson for group in groups for lesson in ours.lessons(group)]
+    total = sum(lesson.weights.sum().item() for lesson in lessons)
+    loss, _ = ours.gradients(lessons, total)
+    expected = plain_loss(plain.segmenter, groups, training)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    theirs = gradients(plain)
+    assert gradients(ours).keys() == theirs.keys()
+    for name, gradient in gradients(ours).items():
+        scale = max(theirs[name].norm().item(), 1e-6)
+        assert (gradient - theirs[name]).norm().item() < 1e-3 * scale, name
+
+
+def test_only_matched_references_teach_and_equal_ones_are_counted(samples):
+    sample = max(samples, key=lambda s: len(s.references))
+    count = len(sample.references)
+    far = [{"bbox_2d": [0, 0, 1, 1], "point_2d": [100, 0]}]
+    twice = shifted(sample, 0) * 2
+    group = group_of(sample, shifted(sample, 0), shifted(sample, 1), twice, far, "no list", [])
+    counted = matched_references(group)
+    exact = to_original(group.evidence[0].answer, sample, SIDE)
+    moved = to_original(group.evidence[1].answer, sample, SIDE)
+    # The first and third completion write the exact ones; the surplus of the third is left out.
+    expected = {(r, i): 2 for i, r in enumerate(exact)} | {(r, i): 1 for i, r in enumerate(moved)}
+    assert count > 1 and counted == expected
+    updater = make_updater()
+    [lesson] = updater.lessons(group)
+    assert lesson.weights.sum() == 3 * count and lesson.corners.shape == (2 * count, 3, 2)
+    assert lesson.shares.shape == (count, 48, 48)
+    assert updater.lessons(group_of(sample, far, "no list")) == [] and len(updater.asked) == 1
+
+
+def test_a_step_without_matched_references_changes_nothing(samples):
+    updater = make_updater()
+    before = weights(updater)
+    row = updater.update([group_of(samples[0], "no list")])
+    assert row.pop("seconds_tool") >= 0
+    assert row == {"tool_loss": None, "tool_iou": None, "tool_references": 0}
+    assert all(torch.equal(w, before[n]) for n, w in updater.segmenter.model.state_dict().items())
+
+
+def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
+    updater, groups = make_updater(), plain_groups(samples)
+    before, embedding = weights(updater), updater.embed(samples[0])
+    rows = [updater.update(groups) for _ in range(4)]
+    assert rows[-1]["tool_loss"] < rows[0]["tool_loss"]
+    assert 0.5 < rows[0]["tool_iou"] <= 1 and rows[0]["tool_references"] >= 12
+    changed = {n for n, w in updater.segmenter.model.state_dict().items() if (w != before[n]).any()}
+    frozen = ("conv_s0", "conv_s1", "iou_prediction_head")
+    assert {n.split(".")[0] for n in changed} == {"sam_mask_decoder"}
+    assert not {n for n in changed if n.split(".")[1] in frozen}
+    assert any("transformer" in n for n in changed)
+    after = updater.embed(samples[0])
+    assert torch.equal(embedding.features, after.features)
+    assert all(map(torch.equal, embedding.high_resolution, after.high_resolution))
+
+
+def policy_groups(samples):
+    mllm = load_kitchen(torch.float32)
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    sampler = GroupSampler(mllm, PRESET, GRPO, samples, seed=0)
+    return mllm, sampler
+
+
+def policy_run(samples, updater):
+    """Two steps of the policy, each followed by one of the tool if there is one."""
+    mllm, sampler = policy_groups(samples)
+    policy, trace = PolicyUpdater(mllm, PRESET, GRPO), []
+    for _ in range(2):
+        groups = sampler.next_batch().groups
+        policy.update(groups)
+        trace += [p.grad.clone() for p in mllm.lora_parameters()]
+        if updater:
+            assert all(p.grad is None for p in updater.parameters)
+            row = updater.update(groups)
+            assert row["tool_references"] > 0
+    return trace + [p.detach().clone() for p in mllm.lora_parameters()]
+
+
+def test_the_policys_gradients_are_the_same_bits_with_and_without_the_tool(samples):
+    updater = make_updater()
+    before = weights(updater)
+    without, with_tool = policy_run(samples, None), policy_run(samples, updater)
+    assert all(map(torch.equal, without, with_tool))
+    assert any(gradient.any() for gradient in without)
+    assert any((w != before[n]).any() for n, w in updater.segmenter.model.state_dict().items())
+
+
+def test_what_the_tool_learns_from_has_no_graph(samples):
+    updater = make_updater()
+    [lesson] = updater.lessons(plain_groups(samples)[0])
+    tensors = (lesson.corners, lesson.shares, lesson.weights, lesson.embedding.features)
+    assert not any(tensor.requires_grad for tensor in (*tensors, *lesson.embedding.high_resolution))
+
+
+def test_an_interrupted_tool_ends_with_the_same_bits(samples):
+    groups = [[group] for group in plain_groups(samples)]
+    whole, first, second = make_updater(), make_updater(), make_updater()
+    rows = [whole.update(group) for group in groups]
+    first.update(groups[0])
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    for group, row in zip(groups[1:], rows[1:], strict=True):
+        assert second.update(group)["tool_loss"] == row["tool_loss"]
+    expected = weights(whole)
+    assert all(torch.equal(w, expected[n]) for n, w in weights(second).items())
+
+
+def test_a_saved_decoder_is_put_over_the_base_for_evaluation(samples, tmp_path):
+    updater, path = make_updater(ToolTraining(learning_rate=1e-3)), tmp_path / "decoder.safetensors"
+    updater.update(plain_groups(samples))
+    save_decoder(updater.segmenter, path)
+    assert load_file(path).keys() == updater.decoder.state_dict().keys()
+    loaded = load_segmenter(SMOKE, path)
+    expected = weights(updater)
+    assert all(torch.equal(w, expected[n]) for n, w in loaded.model.state_dict().items())
+    base = load_segmenter(SMOKE).model.state_dict()
+    assert any((w != base[n]).any() for n, w in expected.items())
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    [hashed] = {loaded.decoder_hash, file_hash(path)}
+    result = evaluate(SMOKE, "grto", samples[:2], load_kitchen(torch.float32), loaded)
+    assert result["decoder"] == hashed
+
+
+def test_a_file_that_is_no_decoder_is_refused(tmp_path):
+    segmenter = load_segmenter(SMOKE)
+    with pytest.raises(DataError, match=r"none\.safetensors"):
+        load_decoder(segmenter, tmp_path / "none.safetensors")
+    save_file({"iou_token.weight": torch.ones(1, 96)}, tmp_path / "part.safetensors")
+    with pytest.raises(DataError, match="lacks weight"):
+        load_decoder(segmenter, tmp_path / "part.safetensors")
+
+
+def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples, monkeypatch):
+    training = ToolTraining(off_policy_steps=3, off_policy_rounds=2)
+    rolled_out, runs = [], []
+    next_batch = GroupSampler.next_batch
+    monkeypatch.setattr(
+        GroupSampler, "next_batch", lambda s: rolled_out.append(s.seed) or next_batch(s)
+    )
+    for noise in (0.0, 0.3):  # an adapter must make no difference
+        mllm, sampler = policy_groups(samples)
+        for parameter in mllm.lora_parameters():
+            parameter.data += noise
+        updater = make_updater(training)
+        rows = train_tool_off_policy(updater, sampler)
+        assert (sampler.cursor, sampler.rounds) == (0, 0) and len(rolled_out) == 2
+        assert sampler.seed not in rolled_out
+        assert [row["step"] for row in rows] == [1, 2, 3] and rows[2]["seconds_rollout"] < 0.1
+        assert all(row["tool_references"] > 0 for row in rows)
+        runs.append(([row["tool_loss"] for row in rows], weights(updater)))
+        rolled_out.clear()
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(w, runs[1][1][n]) for n, w in runs[0][1].items())
+    assert rows[2]["tool_references"] == rows[0]["tool_references"]  # round 1 once more
+    assert train_tool_off_policy(make_updater(), sampler) == []
+
+
+def test_the_bce_in_cells_is_that_of_the_pixels(samples):
+    generator = torch.Generator().manual_seed(0)
+    mask = np.zeros((24, 32), dtype=bool)
+    mask[5:17, 3:30] = True
+    shares = mask_shares(mask, 8)
+    assert shares[0, 0] == 0 and shares[3, 3] == 1 and shares.sum() == mask.sum() / 12
+    logits = torch.randn(1, 8, 8, generator=generator)
+    pixels = F.interpolate(logits[None], mask.shape, mode="nearest")[0, 0]
+    bce = F.binary_cross_entropy_with_logits(pixels, torch.from_numpy(mask).float())
+    loss = mask_losses(logits, shares[None], ToolTraining(bce_weight=1.0, dice_weight=0.0))
+    assert loss.item() == pytest.approx(bce.item(), rel=1e-6)
