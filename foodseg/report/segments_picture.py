@@ -1,0 +1,90 @@
+"""A completion's text, token by token: which segment a token belongs to, and its advantage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from foodseg.report.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, styled
+from foodseg.rl.segments import NOTHING, THINKING
+
+COLUMNS = 112  # characters in a line
+LINE = 0.34  # inches
+FONT_SIZE = 8.8
+OBJECT_COLOURS = (GREEN, BLACK)  # in turn; neither looks like a fill
+OUTSIDE = "#555555"
+
+
+@styled
+def segments_picture(rows: Mapping[str, tuple[Sequence[str], np.ndarray, np.ndarray]]) -> Figure:
+    """One panel for each completion, under its title.
+
+    rows: title -> the tokens' texts, their `token_segments` (L,), their advantages (L,). The fill
+    is the advantage, blue above 0 and vermilion below; the bar beneath is the segment.
+    """
+    laid_out = [_lay_out(texts) for texts, _, _ in rows.values()]
+    heights = [places[-1][1] + 1 for places in laid_out]
+    largest = max(np.abs(values).max() for _, _, values in rows.values()) or 1.0
+    height = LINE * sum(heights) + 0.35 * len(rows)
+    figure = Figure(figsize=(9.0, height), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (title, row), places, lines in zip(axes, rows.items(), laid_out, heights, strict=True):
+        ax.set(xlim=(0, COLUMNS), ylim=(lines, 0), xticks=(), yticks=())
+        ax.spines[:].set_visible(False)
+        ax.set_title(title)
+        _draw(ax, *row, places, largest)
+    return figure
+
+
+def _lay_out(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """(column, line) of each token; a new line where one would not fit."""
+    places, column, line = [], 0, 0
+    for text in texts:
+        if column + len(text) > COLUMNS:
+            column, line = 0, line + 1
+        places.append((column, line))
+        column += len(text)
+    return places
+
+
+def _draw(ax: Axes, texts, segments, advantages, places, largest: float) -> None:
+    previous = NOTHING
+    for text, segment, advantage, (column, line) in zip(
+        texts, segments.tolist(), advantages.tolist(), places, strict=True
+    ):
+        fill = BLUE if advantage > 0 else VERMILION
+        strength = 0.6 * abs(advantage) / largest
+        ax.add_patch(
+            Rectangle((column, line + 0.08), len(text), 0.5, fc=fill, alpha=strength, lw=0)
+        )
+        for offset, character in enumerate(text.replace("\n", "↵")):
+            ax.text(
+                column + offset + 0.5,
+                line + 0.34,
+                character,
+                family="DejaVu Sans Mono",
+                fontsize=FONT_SIZE,
+                ha="center",
+                va="center_baseline",
+                color=OUTSIDE if segment == NOTHING else BLACK,
+            )
+        if segment != NOTHING:
+            colour = _colour(segment)
+            ax.add_patch(Rectangle((column, line + 0.6), len(text), 0.07, fc=colour, lw=0))
+            if segment != previous:
+                label = f"{_name(segment)} {advantage:+.2f}".replace("-", "−")
+                left = min(column, COLUMNS - len(label))
+                ax.text(left, line + 0.7, label, fontsize=6.5, va="top", color=colour)
+        previous = segment
+
+
+def _name(segment: int) -> str:
+    return "thinking" if segment == THINKING else f"object {segment + 1}"
+
+
+def _colour(segment: int) -> str:
+    return PURPLE if segment == THINKING else OBJECT_COLOURS[segment % len(OBJECT_COLOURS)]

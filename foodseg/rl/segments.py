@@ -1,0 +1,243 @@
+"""SD-GRPO: an advantage for each part of a completion instead of one for the whole.
+
+The idea, in the words of the method: a response is split into segments that can be verified one
+by one, each segment's reward is standardised across the group, and where segments are entangled a
+blend of the two advantages does best: (1 - weight) A_holistic + weight A_segment.
+
+What follows is our reading. Segments are the thinking and each object of the answer; tags,
+brackets, commas and white space between objects, the end token, and an answer that SAM2 could not
+use belong to no segment and keep the holistic advantage at every weight.
+
+- Thinking earns its format (0 or 1) and 1 unless it repeats itself: the decimals of the answer's
+  numbers, which the paper's non-repeat term looks at too, are not the thinking's fault.
+- An object earns the IoU, L1 and L2 terms (0 to 3) of the true object that the paper's assignment
+  pairs it with. A = (r - mean) / (std + epsilon) runs over what the group's G completions earned
+  for that *true* object, so their objects may come in any order. One that meets no criterion is
+  paired with a true object that is left over (of several, with any) and earned 0 for it.
+- A true object that a completion leaves out counts as 0 in that statistic. Otherwise the only one
+  of G completions to find an object would be compared with itself and learn nothing from it. The
+  omission has no tokens; it costs its completion holistic advantage only.
+- An object too many, which is paired with none, earns 0. It is compared with the completions that
+  named none too many, which count as 1; an answer that SAM2 can't use takes no part in that.
+
+Dr. GRPO, which SD-GRPO builds on, does not divide by the std; SD-GRPO's advantages are z-scores,
+so we divide, in both parts of the blend. Dr. GRPO's constant divisor of the loss is a matter of
+the recipe's objective.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from foodseg.data.references import Reference
+from foodseg.rl.advantages import group_advantages, holistic
+from foodseg.rl.answers import Answer, parse_answer
+from foodseg.rl.rewards import RewardThresholds, match_answer, non_repeat, thinking_format
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from foodseg.rl.groups import Group
+
+# Besides 0, 1, ...: the answer's objects.
+THINKING, NOTHING = -1, -2
+NO_OBJECT = -1  # in `SegmentRewards.stands_for`: an object too many
+
+Span = tuple[int, int]  # of characters, (start, end)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRewards:
+    """What the segments of one completion earned.
+
+    thinking: 0 to 2. found: (N,) float64, 0 to 3, for each true object, 0 where it was left out.
+    stands_for: (M,) int, the true object paired with each of the answer's, or NO_OBJECT.
+    """
+
+    thinking: float
+    found: np.ndarray
+    stands_for: np.ndarray
+
+
+def segmented(
+    groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, *, weight: float
+) -> list[list[np.ndarray]]:
+    """SD-GRPO's rule as a recipe's `advantages`: for each completion float64 (L_i,), all finite.
+
+    weight: of the segments' own advantages, 0 to 1; at 0 every token has the holistic one, exactly.
+    Raises ValueError for another weight.
+    """
+    return [
+        blend(
+            whole,
+            [segment_rewards(e.answer, e.references, e.thresholds) for e in group.evidence],
+            [token_segments(tokens.tolist(), tokenizer) for tokens in group.rollout.tokens],
+            weight,
+        )
+        for group, whole in zip(groups, holistic(groups, tokenizer), strict=True)
+    ]
+
+
+def blend(
+    holistic_advantages: Sequence[float],
+    rewards: Sequence[SegmentRewards],
+    segments: Sequence[np.ndarray],
+    weight: float,
+) -> list[np.ndarray]:
+    """The advantage of every token of a group's G completions: G arrays, float64 (L_i,).
+
+    holistic_advantages: (G,); segments: G arrays of `token_segments`.
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight: {weight} is no share; give a number from 0 to 1.")
+    thinking, objects = segment_advantages(rewards)
+    blended = []
+    for whole, thought, named, places in zip(
+        holistic_advantages, thinking, objects, segments, strict=True
+    ):
+        # NOTHING and THINKING, counted from the end, are places of this array too
+        own = np.concatenate([named, [whole, thought]])[places]
+        mixed = (1 - weight) * whole + weight * own
+        blended.append(np.where(places == NOTHING, whole, mixed))
+    return blended
+
+
+def segment_advantages(
+    rewards: Sequence[SegmentRewards],
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A group's z-scores: (G,) of the thinking, and G arrays (M_i,) of the objects named.
+
+    Exactly 0 where all that is compared earned the same.
+    """
+    (thinking,) = group_advantages([[one.thinking for one in rewards]])
+    # One more column, the last, where NO_OBJECT points to.
+    columns = np.stack([[*one.found, _none_too_many(one)] for one in rewards], axis=1)
+    standardised = np.stack(group_advantages(columns), axis=1)
+    return thinking, [row[one.stands_for] for row, one in zip(standardised, rewards, strict=True)]
+
+
+def _none_too_many(rewards: SegmentRewards) -> float:
+    if not rewards.stands_for.size:
+        return np.nan
+    return float((rewards.stands_for != NO_OBJECT).all())
+
+
+def segment_rewards(
+    answer: Answer, references: Sequence[Reference], thresholds: RewardThresholds
+) -> SegmentRewards:
+    """What each segment of a completion earned; references and thresholds in model-image pixels.
+
+    An answer that SAM2 can't use names no objects: it found none of the true ones.
+    """
+    found = np.zeros(len(references))
+    stands_for = np.full(len(answer.objects), NO_OBJECT)
+    if answer.parsed:
+        matching = match_answer(answer, references, thresholds)
+        named, true = matching.pairs.T
+        stands_for[named], found[true] = true, matching.terms.sum(1)
+    thinking = thinking_format(answer.completion) + non_repeat(answer.thinking)
+    return SegmentRewards(thinking, found, stands_for)
+
+
+def token_segments(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """(L,) int: the segment of each token; THINKING, k for `Answer.objects[k]`, or NOTHING.
+
+    A token belongs to a segment if *all* its bytes do. One that reaches over a boundary decides
+    more than its segment is judged by: in `]},` that another object follows, in `]}]</` that none
+    does, in `>The` that the tag has ended. Only the holistic reward answers for both sides. No
+    coordinate is ever in such a token, since Qwen's tokenizer gives every digit its own.
+    Tokens without text (the end token, special tokens anywhere) belong to nothing.
+    """
+    pieces = token_bytes(tokens, tokenizer)
+    owners = _byte_segments(b"".join(pieces))
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=int)
+    segments = np.full(len(pieces), NOTHING)
+    for index, (piece, end) in enumerate(zip(pieces, ends, strict=True)):
+        inside = owners[end - len(piece) : end]
+        if len(inside) and (inside == inside[0]).all():
+            segments[index] = inside[0]
+    return segments
+
+
+def token_bytes(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
+    """What each token of a byte-level BPE adds to the text, as UTF-8.
+
+    Joined and decoded, with U+FFFD for what is not UTF-8, they are `tokenizer.decode` without
+    special tokens. Special tokens and ids beyond the vocabulary add nothing.
+    """
+    special = {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
+    names = tokenizer.convert_ids_to_tokens(list(tokens))
+    return [
+        b"" if name is None or token in special else _bytes_of(name)
+        for token, name in zip(tokens, names, strict=True)
+    ]
+
+
+def _bytes_of(name: str) -> bytes:
+    """A token's bytes; an added token that isn't written in the byte alphabet stands for itself."""
+    alphabet = _byte_alphabet()
+    if all(character in alphabet for character in name):
+        return bytes(alphabet[character] for character in name)
+    return name.encode()
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's: a printable byte is its Latin-1 character, the others are numbered from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + index): byte for index, byte in enumerate(others)
+    }
+
+
+def _byte_segments(completion: bytes) -> np.ndarray:
+    """(bytes,) int: the segment of each byte; an object's own, where the thinking has it too."""
+    # Bytes that are no UTF-8 become one character each, so that widths add up. Like the U+FFFD of
+    # the decoded completion, they are neither white space nor part of JSON's grammar.
+    text = completion.decode("utf-8", "surrogateescape")
+    owners = np.full(len(text), NOTHING)
+    for start, end in thinking_spans(text):
+        owners[start:end] = THINKING
+    for index, (start, end) in enumerate(object_spans(text)):
+        owners[start:end] = index
+    widths = [len(character.encode("utf-8", "surrogateescape")) for character in text]
+    return np.repeat(owners, np.array(widths, dtype=int))
+
+
+def thinking_spans(completion: str) -> list[Span]:
+    """Where `Answer.thinking` stands: inside the first `<think>` block, else all before the answer.
+
+    Tags in it are left out, hence more than one span; outer white space is not.
+    """
+    start = completion.find("<think>")
+    end = completion.find("</think>", start) if start >= 0 else -1
+    if end < 0:
+        start, end = 0, len(completion.partition("<answer>")[0])
+    tags = re.compile("</?think>").finditer(completion, start, end)
+    edges = [start, *(edge for tag in tags for edge in tag.span()), end]
+    return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+
+
+def object_spans(completion: str) -> list[Span]:
+    """Where the objects of `Answer.objects` stand, each from `{` to `}`; linear in time."""
+    if not parse_answer(completion).parsed:
+        return []
+    spans, depth, start = [], 0, 0
+    # It is JSON, so brackets pair up and strings, whose brackets are none, are closed.
+    structure = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+    for token in structure.finditer(completion, completion.find("<answer>")):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if depth == 2 and token[0] == "{":
+            start = token.start()
+        elif depth == 1 and token[0] == "}":
+            spans.append((start, token.end()))
+        elif depth == 0 and token[0] == "]":
+            break
+    return spans
