@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import torch
 
@@ -60,6 +65,42 @@ def files_hash(paths: Iterable[Path]) -> str:
     for path in sorted(paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def as_json(value: Any) -> Any:
+    """Settings as JSON values: dataclasses, functions, numbers, text, and sequences of them.
+
+    A function is its module, name and source, a partial is that and its arguments, so settings
+    that differ give values that differ. Raises ValueError for what that can't be said of: other
+    objects, and functions that capture variables or whose source can't be read.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, tuple | list):
+        return [as_json(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, partial):
+        keywords = {name: as_json(one) for name, one in sorted(value.keywords.items())}
+        return as_json(value.func) | {"arguments": as_json(value.args), "keywords": keywords}
+    if inspect.isfunction(value) and not value.__closure__:
+        source = _source(value).encode()
+        name = f"{value.__module__}.{value.__qualname__}"
+        return {"function": name, "source": hashlib.sha256(source).hexdigest()[:16]}
+    raise ValueError(
+        f"settings: {value!r} can't be written down; give numbers, text, and functions of a file "
+        "or of a notebook's cell, with their own settings by functools.partial."
+    )
+
+
+def _source(function: FunctionType) -> str:
+    try:
+        return inspect.getsource(function)
+    except OSError:
+        raise ValueError(
+            f"settings: the source of {function.__qualname__} can't be read; write it in a file or "
+            "in a notebook's cell."
+        ) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
 from operator import add
+from typing import Literal
 
 import numpy as np
 
 from foodseg.data.references import Reference, scale_reference
 from foodseg.data.samples import Sample
 from foodseg.rl.answers import Answer, parse_answer
-from foodseg.rl.rewards import RewardThresholds, Score, score_answer
+from foodseg.rl.rewards import RewardThresholds, Score, match_answer, score_answer
 
 # (sample, references in original pixels) -> bool (N, H, W)
 Segment = Callable[[Sample, Sequence[Reference]], np.ndarray]
@@ -124,19 +125,11 @@ def accuracy(evidence: Evidence) -> float:
     return evidence.score.accuracy
 
 
-def iou(evidence: Evidence) -> float:
-    """0 to 1: the IoU part of `accuracy`, under the assignment that is best for all three parts."""
-    return evidence.score.iou
-
-
-def box_l1(evidence: Evidence) -> float:
-    """0 to 1: the box L1 part of `accuracy`."""
-    return evidence.score.box_l1
-
-
-def point_l2(evidence: Evidence) -> float:
-    """0 to 1: the point L2 part of `accuracy`."""
-    return evidence.score.point_l2
+def accuracy_without(evidence: Evidence, *, part: Literal["iou", "box_l1", "point_l2"]) -> float:
+    """0 to 2: `accuracy` less one of its parts; the assignment is still the best for all three."""
+    matching = match_answer(evidence.answer, evidence.references, evidence.thresholds)
+    kept = [index for index, name in enumerate(("iou", "box_l1", "point_l2")) if name != part]
+    return float(matching.terms[:, kept].sum() / max(matching.size, 1))
 
 
 def non_repeat(evidence: Evidence) -> float:

@@ -1,7 +1,7 @@
 """From questions to scored groups: what one training step learns from.
 
 The stream of questions and every random number derive from the seed and from two counters, so a
-run can be continued from the counters alone.
+run can be continued from the counters (and, with Dr. Seg's ranks, the queue) alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,9 @@ from PIL import Image
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
-from foodseg.models.segmenter import Segmenter
+from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
+from foodseg.rl.dr_seg import RankQueue, metrics
 from foodseg.rl.dynamic_sampling import GroupCollector
 from foodseg.rl.evidence import (
     PAPER_REWARD,
@@ -75,12 +77,12 @@ class Batch:
 
 @dataclass
 class GroupSampler:
-    """Draws batches of scored groups from the policy; `cursor` and `rounds` are all its state.
+    """Draws batches of scored groups from the policy; `state_dict` is all its state.
 
-    cursor: questions drawn so far; rounds: rounds of sampling so far. While a round is sampled and
-    learnt from, one thread reads the photos of the next, whose questions are known.
-    segmenter: SAM2, for terms that ask for masks; without one the preset's is loaded when first
-    asked for.
+    cursor: questions drawn so far; rounds: rounds of sampling so far; queue: of a `ranked` recipe.
+    While a round is sampled and learnt from, one thread reads the photos of the next, whose
+    questions are known. segmenter: SAM2, for terms that ask for masks; without one the preset's is
+    loaded when first needed.
     """
 
     mllm: Mllm
@@ -92,10 +94,26 @@ class GroupSampler:
     rounds: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     segmenter: Segmenter | None = None
+    queue: RankQueue | None = field(default=None, init=False)
     _reader: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "photos"), init=False, repr=False
     )
     _ahead: dict[int, Future] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.queue = RankQueue() if self.recipe.ranked else None
+        # A step's photos, for its rewards and for what learns from it afterwards.
+        self._embeddings = lru_cache(self.preset.prompts_per_step)(self._embed)
+
+    def state_dict(self) -> dict:
+        """What the next batch depends on, besides the policy."""
+        queue = self.queue.state_dict() if self.queue else None
+        return {"cursor": self.cursor, "rounds": self.rounds, "queue": queue}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.cursor, self.rounds = state["cursor"], state["rounds"]
+        if self.queue:
+            self.queue.load_state_dict(state["queue"])
 
     def next_batch(self) -> Batch:
         """Sample one step's groups; with dynamic sampling, until enough of them can teach.
@@ -103,9 +121,16 @@ class GroupSampler:
         Raises NoSignalError when `recipe.max_rounds` rounds did not bring enough.
         """
         self.seconds = {"rollout": 0.0, "scoring": 0.0}
-        if not self.recipe.dynamic_sampling:
-            groups = self._round()
-            return Batch(groups, groups, 1, self.seconds)
+        batch = self._refilled_batch() if self.recipe.dynamic_sampling else self._plain_batch()
+        if self.queue:
+            self.queue.flush()
+        return batch
+
+    def _plain_batch(self) -> Batch:
+        groups = self._round()
+        return Batch(groups, groups, 1, self.seconds)
+
+    def _refilled_batch(self) -> Batch:
         collector = GroupCollector(self.preset.prompts_per_step, self.recipe.max_rounds)
         seen: list[Group] = []
         while not collector.full:
@@ -129,13 +154,19 @@ class GroupSampler:
         self.cursor += len(samples)
         self.rounds += 1
         sampled = time.perf_counter()
-        groups = [
-            score_group(s, r, self.preset.image_side, self.recipe.reward, self._segment)
-            for s, r in zip(samples, rollouts, strict=True)
-        ]
+        groups = [self._score(s, r) for s, r in zip(samples, rollouts, strict=True)]
         self.seconds["rollout"] += sampled - start
         self.seconds["scoring"] += time.perf_counter() - sampled
         return groups
+
+    def _score(self, sample: Sample, rollout: Rollout) -> Group:
+        reward, side = self.recipe.reward, self.preset.image_side
+        group = score_group(sample, rollout, side, reward, self._segment)
+        if not self.queue:
+            return group
+        ranks = self.queue.points([metrics(evidence) for evidence in group.evidence])
+        points = zip(group.points, ranks, strict=True)
+        return replace(group, points=tuple(one | {"ranked": rank} for one, rank in points))
 
     def load_segmenter(self) -> Segmenter:
         """The sampler's SAM2, loaded by now."""
@@ -147,9 +178,15 @@ class GroupSampler:
         return self.segmenter
 
     def _segment(self, sample: Sample, references: Sequence[Reference]) -> np.ndarray:
-        segmenter = self.load_segmenter()
-        photo = Image.open(self.preset.dataset / sample.image).convert("RGB")
-        return segmenter.predict(segmenter.embed_image(photo), references)
+        return self.load_segmenter().predict(self.embed(sample), references)
+
+    def embed(self, sample: Sample) -> ImageEmbedding:
+        """The segmenter's embedding of the sample's photo, kept for the rest of the step."""
+        return self._embeddings(sample.image)
+
+    def _embed(self, image: str) -> ImageEmbedding:
+        photo = Image.open(self.preset.dataset / image).convert("RGB")
+        return self.load_segmenter().embed_image(photo)
 
     def _photos(self) -> dict[str, Image.Image]:
         """This round's photos, read by now unless it is the first round; starts on the next's."""
