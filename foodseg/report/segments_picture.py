@@ -77,7 +77,7 @@ def _draw(ax: Axes, texts, segments, advantages, places, largest: float) -> None
             ax.add_patch(Rectangle((column, line + 0.6), len(text), 0.07, fc=colour, lw=0))
             if segment != previous:
                 label = f"{_name(segment)} {advantage:+.2f}".replace("-", "−")
-                left = min(column, COLUMNS - len(label))
+                left = min(column, COLUMNS - 0.65 * len(label))  # in a smaller font
                 ax.text(left, line + 0.7, label, fontsize=6.5, va="top", color=colour)
         previous = segment
 
