@@ -1,18 +1,16 @@
 """The loop: sample, score, filter, update, log, checkpoint.
 
-A run lives in one folder (`Preset.run`): config.json, log.jsonl (a row a step, from which every
-curve is drawn), state.pt (all that the next step needs), and at the end adapter/ and result.json.
-Kill it anywhere and start it again: it goes on from state.pt and, on a CPU, ends with the bits
-that it would have had. The checkpoint that counts is always the last step's.
+A run lives in one folder (`Preset.run`, `foodseg.run_folder`): config.json, log.jsonl (a row a
+step, from which every curve is drawn), state.pt (all that the next step needs), and at the end
+adapter/ and result.json. Where the mask decoder is trained as well, tool.jsonl has a row for each
+step that it took before the policy's first, and adapter/ has its weights too. Kill it anywhere
+and start it again: it goes on from state.pt and, on a CPU, ends with the bits that it would have
+had. The checkpoint that counts is always the last step's.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import shutil
-import time
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,17 +21,20 @@ from foodseg.models.mllm import Mllm
 from foodseg.presets import PACKAGE, Preset
 from foodseg.progress import tqdm
 from foodseg.provenance import (
+    as_json,
     file_hash,
     files_hash,
     provenance,
-    write_atomically,
+    read_lines,
     write_json,
     write_lines,
 )
-from foodseg.recipes import Recipe, as_json
+from foodseg.recipes import Recipe
 from foodseg.rl.groups import GroupSampler
 from foodseg.rl.log import step_row
+from foodseg.rl.tool import ToolUpdater, save_decoder, train_tool_off_policy
 from foodseg.rl.updates import PolicyUpdater
+from foodseg.run_folder import append_row, claim, load_state, save_adapter, save_state
 
 # What decides a run's bits; the rest of a preset is paths and evaluation.
 PRESET_FIELDS = (
@@ -41,7 +42,8 @@ PRESET_FIELDS = (
     "prompts_per_step group_size updates_per_rollout max_new_tokens dtype device"
 ).split()
 
-PHASES = ("rollout", "scoring", "update")
+DECODER = "decoder.safetensors"  # in adapter/, of a recipe with a tool
+TOOL_LOG = "tool.jsonl"
 
 
 def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
@@ -75,26 +77,33 @@ def train(
     """
     folder = preset.run(recipe.name, seed)
     config = run_config(preset, recipe, seed, samples)
-    _claim(folder, config)
-    result_file = folder / "result.json"
-    if result_file.exists() and (folder / "adapter").exists():
-        return json.loads(result_file.read_text())
+    if result := claim(folder, config):
+        return result
     mllm = load_policy(preset, recipe.prompt_suffix)
     mllm.add_lora(preset.lora_rank, preset.lora_alpha, seed)
     sampler = GroupSampler(mllm, preset, recipe, samples, seed)
-    updater = PolicyUpdater(mllm, preset, recipe)
-    rows = _restore(folder, mllm, sampler, updater)
+    parts = {"sampler": sampler, "updater": PolicyUpdater(mllm, preset, recipe)}
+    if recipe.tool:
+        parts["tool"] = ToolUpdater(sampler.load_segmenter(), recipe.tool, sampler.embed)
+    rows = _restore(folder, mllm, parts)
+    if recipe.tool and not rows:
+        write_lines(folder / TOOL_LOG, train_tool_off_policy(parts["tool"], sampler))
     label = f"{recipe.title}, seed {seed}"
     for step in tqdm(range(len(rows), preset.steps), label, preset.steps, initial=len(rows)):
-        batch = sampler.next_batch()
-        rows.append({"step": step + 1} | step_row(batch, updater.update(batch.groups)))
-        with (folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(rows[-1]) + "\n")
+        rows.append({"step": step + 1} | _step(**parts))
+        append_row(folder, rows[-1])
         if (step + 1) % preset.checkpoint_every == 0:
-            _checkpoint(folder, rows, mllm, sampler, updater)
+            _checkpoint(folder, rows, mllm, parts)
         if on_step:
             on_step(folder / "log.jsonl")
-    return _finish(folder, config, rows, mllm, preset.device)
+    return _finish(folder, config, rows, mllm, parts)
+
+
+def _step(sampler: GroupSampler, updater: PolicyUpdater, tool: ToolUpdater | None = None) -> dict:
+    """One step's log row. The tool learns after the policy, from the same groups."""
+    batch = sampler.next_batch()
+    row = step_row(batch, updater.update(batch.groups))
+    return row | tool.update(batch.groups) if tool else row
 
 
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
@@ -106,7 +115,7 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
         "recipe": as_json(recipe),
         "seed": seed,
         "samples": len(samples),
-        "data": file_hash(preset.single("train")),
+        "data": hashlib.sha256(repr(list(samples)).encode()).hexdigest()[:16],
         "base": file_hash(weights) if weights.exists() else preset.mllm,
         "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
         "code": files_hash(_training_code()),
@@ -116,64 +125,41 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
 def _training_code() -> list[Path]:
     """The package's files that a run's bits depend on; a finished run of others is stale."""
     models = [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
-    return [*PACKAGE.glob("rl/*.py"), *models, PACKAGE / "data" / "references.py"]
+    others = [PACKAGE / "data" / "references.py", PACKAGE / "evaluation" / "metrics.py"]
+    return [*PACKAGE.glob("rl/*.py"), *models, *others]
 
 
-def _claim(folder: Path, config: dict) -> None:
-    """Make the folder this configuration's, moving a run of another configuration aside."""
-    config_file = folder / "config.json"
-    if config_file.exists():
-        if json.loads(config_file.read_text()) == config:
-            return
-        aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-        os.replace(folder, aside)
-        tqdm.write(f"{folder.name}: other settings than before; the old run is in {aside.name}.")
-    write_json(config_file, config)
+def _checkpoint(folder: Path, rows: list[dict], mllm: Mllm, parts: dict) -> None:
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state["adapter"] = [p.detach().cpu() for p in mllm.lora_parameters()]
+    save_state(folder, rows, state)
 
 
-def _checkpoint(
-    folder: Path, rows: list[dict], mllm: Mllm, sampler: GroupSampler, updater: PolicyUpdater
-) -> None:
-    state = {
-        "rows": rows,
-        "cursor": sampler.cursor,
-        "rounds": sampler.rounds,
-        "adapter": [p.detach().cpu() for p in mllm.lora_parameters()],
-        "updater": updater.state_dict(),
-    }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(folder / "state.pt", buffer.getvalue())
-
-
-def _restore(folder: Path, mllm: Mllm, sampler: GroupSampler, updater: PolicyUpdater) -> list[dict]:
+def _restore(folder: Path, mllm: Mllm, parts: dict) -> list[dict]:
     """Load the last checkpoint if there is one; returns the log's rows up to it."""
-    log, path = folder / "log.jsonl", folder / "state.pt"
-    if not path.exists():
-        write_lines(log, [])
-        return []
-    state = torch.load(path, weights_only=True)
-    for parameter, value in zip(mllm.lora_parameters(), state["adapter"], strict=True):
-        parameter.data.copy_(value)
-    sampler.cursor, sampler.rounds = state["cursor"], state["rounds"]
-    updater.load_state_dict(state["updater"])
-    # Rows after the checkpoint belong to steps that are taken again; the last may be half written.
-    write_lines(log, state["rows"])
-    return state["rows"]
+    rows, state = load_state(folder)
+    if state:
+        for parameter, value in zip(mllm.lora_parameters(), state["adapter"], strict=True):
+            parameter.data.copy_(value)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    return rows
 
 
-def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm, device: str) -> dict:
-    partial = folder / "adapter.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    mllm.save_adapter(partial)
-    shutil.rmtree(folder / "adapter", ignore_errors=True)
-    os.replace(partial, folder / "adapter")
-    seconds = sum(row[f"seconds_{phase}"] for row in rows for phase in PHASES)
+def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm, parts: dict) -> dict:
+    def save(into: Path) -> None:
+        mllm.save_adapter(into)
+        if "tool" in parts:
+            save_decoder(parts["tool"].segmenter, into / DECODER)
+
+    adapter = save_adapter(folder, save)
+    everything = rows + read_lines(folder / TOOL_LOG) if (folder / TOOL_LOG).exists() else rows
+    seconds = sum(v for row in everything for k, v in row.items() if k.startswith("seconds_"))
     result = config | {
         "steps": len(rows),
         "seconds": round(seconds, 1),
-        "adapter": file_hash(folder / "adapter" / "adapter_model.safetensors"),
-        **provenance(device),
+        "adapter": file_hash(adapter / "adapter_model.safetensors"),
+        **provenance(config["preset"]["device"]),
     }
     write_json(folder / "result.json", result)
     return result

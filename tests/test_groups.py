@@ -1,0 +1,204 @@
+"""Groups: points by the recipe's own terms, masks only for who asks, ranks from one snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import kitchen_folder, load_kitchen
+
+from foodseg import presets
+from foodseg.data.samples import load_samples
+from foodseg.models.segmenter import Segmenter
+from foodseg.presets import SMOKE
+from foodseg.recipes import DR_SEG_RANKED, GRPO, SAM_R1
+from foodseg.rl import groups
+from foodseg.rl.dr_seg import RankQueue, metrics
+from foodseg.rl.evidence import (
+    PAPER_REWARD,
+    accuracy,
+    accuracy_without,
+    award,
+    gather_evidence,
+    non_repeat,
+    to_original,
+    total,
+)
+from foodseg.rl.groups import GroupSampler, score_group
+
+SIDE = SMOKE.image_side
+PRESET = replace(SMOKE, prompts_per_step=2, group_size=3)
+
+
+@pytest.fixture()
+def samples(tmp_path, monkeypatch):
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return load_samples(SMOKE.single("train"))
+
+
+def answer_text(*boxes) -> str:
+    items = [
+        f'{{"bbox_2d": {list(box)}, "point_2d": [{box[0] + 2}, {box[1] + 2}]}}' for box in boxes
+    ]
+    return f"<think>It is the rice.</think>\n<answer>[{', '.join(items)}]</answer>"
+
+
+TEXTS = (
+    answer_text((10, 10, 60, 60), (80, 80, 160, 160)),
+    "I see no food.",
+    answer_text((20, 30, 90, 90)),
+)
+
+
+def rollout(texts=TEXTS) -> SimpleNamespace:
+    return SimpleNamespace(texts=texts)
+
+
+def test_a_group_is_segmented_in_one_call_and_each_completion_gets_its_own_masks(samples):
+    calls = []
+
+    def segment(sample, references):
+        calls.append(list(references))
+        numbers = np.arange(len(references), dtype=np.uint8)
+        return np.broadcast_to(numbers[:, None, None], (len(numbers), 4, 5))
+
+    evidence = gather_evidence(samples[0], TEXTS, SIDE, segment)
+    assert calls == []
+    assert [one.masks()[:, 0, 0].tolist() for one in evidence] == [[0, 1], [], [2]]
+    expected = [r for one in evidence for r in to_original(one.answer, samples[0], SIDE)]
+    assert calls == [expected] and len(expected) == 3
+
+
+def test_masks_without_a_segmenter_are_an_error(samples):
+    with pytest.raises(ValueError, match="segment: a term asks for masks"):
+        gather_evidence(samples[0], TEXTS, SIDE)[0].masks()
+
+
+def test_a_group_learns_from_its_terms_and_logs_the_papers(samples):
+    def objects(evidence):
+        return len(evidence.answer.objects)
+
+    def half(evidence, *, points):
+        return points / 2
+
+    paper = score_group(samples[0], rollout(), SIDE)
+    own = score_group(samples[0], rollout(), SIDE, (objects, partial(half, points=3)))
+    assert own.points[0] == {"objects": 2.0, "half": 1.5}
+    assert own.rewards == [3.5, 1.5, 2.5]
+    assert own.parsed == paper.parsed == (True, False, True)
+    assert own.scores == paper.scores
+    assert paper.rewards == [score.total for score in paper.scores]
+    assert set(paper.points[0]) == {term.__name__ for term in PAPER_REWARD}
+
+
+def test_points_that_are_no_number_are_refused_by_name(samples):
+    def broken(evidence):
+        return float("nan")
+
+    with pytest.raises(ValueError, match="broken: it gave nan points"):
+        score_group(samples[0], rollout(), SIDE, (non_repeat, broken))
+
+
+def test_points_add_up_from_left_to_right():
+    """Python 3.12's sum() compensates, and would give other bits than 3.11's."""
+    assert total({"a": 0.1, "b": 0.2, "c": 0.3}) == 0.1 + 0.2 + 0.3 != 0.6
+
+
+def test_the_parts_of_accuracy_can_be_left_out_one_by_one(samples):
+    sample = next(sample for sample in samples if len(sample.references) == 1)
+    [evidence] = gather_evidence(sample, ["-"], SIDE)
+    (x1, y1, x2, y2), point = evidence.references[0].box, evidence.references[0].point
+    # the right box, and a point too far away
+    text = f'<answer>[{{"bbox_2d": [{x1}, {y1}, {x2}, {y2}], "point_2d": [{x2}, {y2}]}}]</answer>'
+    [evidence] = gather_evidence(sample, [text], SIDE)
+    evidence = replace(evidence, thresholds=replace(evidence.thresholds, point_l2=0.5))
+    assert (x2, y2) != point and accuracy(evidence) == 2
+    left = {part: accuracy_without(evidence, part=part) for part in ("iou", "box_l1", "point_l2")}
+    assert left == {"iou": 1, "box_l1": 1, "point_l2": 2}
+
+
+def sampler(samples, recipe, monkeypatch, texts=TEXTS) -> GroupSampler:
+    """A sampler whose policy says the same three things to every question."""
+    monkeypatch.setattr(
+        groups, "roll_out", lambda mllm, preset, asked, *rest: [rollout(texts) for _ in asked]
+    )
+    mllm = SimpleNamespace(image_side=SIDE, resize=lambda image: image)
+    return GroupSampler(mllm, PRESET, recipe, samples, seed=0)
+
+
+def test_each_photo_is_embedded_once_and_each_group_is_one_decoder_call(samples, monkeypatch):
+    calls = {"embed_image": 0, "predict": 0}
+
+    def count(name):
+        whole = getattr(Segmenter, name)
+
+        def counted(*arguments):
+            calls[name] += 1
+            return whole(*arguments)
+
+        monkeypatch.setattr(Segmenter, name, counted)
+
+    for name in calls:
+        count(name)
+    drawn = sampler(samples, SAM_R1, monkeypatch)
+    batch = drawn.next_batch()
+    photos = {group.sample.image for group in batch.groups}
+    assert calls == {"embed_image": len(photos), "predict": 2}
+    for group in batch.groups:
+        drawn.embed(group.sample)
+        for one in group.evidence:
+            alone = drawn.segmenter.predict(
+                drawn.embed(group.sample), to_original(one.answer, group.sample, SIDE)
+            )
+            assert alone.shape == one.masks().shape
+            assert (alone != one.masks()).mean() < 1e-3 if alone.size else True
+    assert calls["embed_image"] == len(photos)
+    assert {"thinking_format", "segmentation_format", "mask_tiers"} == set(group.points[0])
+
+
+def test_without_a_term_that_asks_for_masks_no_segmenter_is_loaded(samples, monkeypatch):
+    drawn = sampler(samples, GRPO, monkeypatch)
+    drawn.next_batch()
+    assert drawn.segmenter is None
+
+
+def test_a_steps_ranks_come_from_one_snapshot_and_enter_at_its_end(samples, monkeypatch):
+    recipe = replace(DR_SEG_RANKED, dynamic_sampling=True)
+    drawn = sampler(samples, recipe, monkeypatch)
+    batch = drawn.next_batch()
+    expected = RankQueue()
+    for group in batch.seen:
+        ranks = expected.points([metrics(one) for one in group.evidence])
+        assert [points["ranked"] for points in group.points] == ranks
+        paper = [award(recipe.reward, one) for one in group.evidence]
+        assert group.rewards == [total(p) + r for p, r in zip(paper, ranks, strict=True)]
+    rows = len(expected.rows) + 3 * len(batch.seen)
+    assert len(drawn.queue.rows) == rows and len(drawn.queue.waiting) == 0
+
+
+def test_the_sampler_goes_on_from_its_state(samples, monkeypatch):
+    first = sampler(samples, DR_SEG_RANKED, monkeypatch)
+    first.next_batch()
+    state = first.state_dict()
+    again = sampler(samples, DR_SEG_RANKED, monkeypatch)
+    fresh = again.next_batch()
+    again.load_state_dict(state)
+    assert (again.cursor, again.rounds) == (2, 1)
+    expected, got = first.next_batch(), again.next_batch()
+    assert [g.sample for g in got.groups] == [g.sample for g in expected.groups]
+    assert [g.points for g in got.groups] == [g.points for g in expected.groups]
+    assert [g.points for g in got.groups] != [g.points for g in fresh.groups]
+
+
+def test_the_suffix_follows_the_template(samples):
+    mllm = load_kitchen(torch.float32)
+    plain = groups.roll_out(mllm, replace(PRESET, max_new_tokens=1), samples[:1], 1, 0.0)
+    mllm.template += " Look {{again}}."
+    longer = groups.roll_out(mllm, replace(PRESET, max_new_tokens=1), samples[:1], 1, 0.0)
+    worded = [mllm.tokenizer.decode(rollout.prompt.input_ids) for (rollout,) in (plain, longer)]
+    assert "Look {again}." in worded[1] and "again" not in worded[0]

@@ -1,0 +1,268 @@
+"""Recipes: what they compose, what a run writes down of them, and that they train and resume."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import kitchen_folder
+from safetensors.torch import load_file
+
+from foodseg import presets, recipes
+from foodseg.data.samples import load_samples
+from foodseg.models.segmenter import Segmenter
+from foodseg.provenance import as_json, read_lines
+from foodseg.recipes import (
+    B_GRTO,
+    DAPO,
+    DR_SEG,
+    GRPO,
+    GRPO_CLIP_HIGHER,
+    GRPO_DYNAMIC_SAMPLING,
+    GRPO_NO_KL,
+    GRPO_TOKEN_LOSS,
+    SAM_R1,
+    SAM_R1_CLIP_HIGH,
+    SAM_R1_TOKEN_LOSS,
+    SD_GRPO,
+    Recipe,
+)
+from foodseg.rl.dr_seg import LOOK_PROMPT
+from foodseg.rl.evidence import accuracy, non_repeat, term_name
+from foodseg.rl.trainer import DECODER, TOOL_LOG, load_policy, run_config, train
+
+ALL = [
+    recipe
+    for value in vars(recipes).values()
+    for recipe in (value if isinstance(value, tuple) else (value,))
+    if isinstance(recipe, Recipe)
+]
+PRESET = replace(
+    presets.SMOKE,
+    steps=2,
+    prompts_per_step=2,
+    group_size=6,
+    max_new_tokens=80,
+    learning_rate=1e-3,
+)
+
+# The README's example of an own reward on own data.
+EXAMPLE = """
+from dataclasses import replace
+from foodseg import presets, recipes
+from foodseg.data.single import build_single
+from foodseg.rl.trainer import train
+
+def brief(evidence):  # one completion's points
+    return float(len(evidence.answer.thinking.split()) < 40)
+
+preset = replace(presets.KITCHEN, name="mine")  # its data: datasets/mine/FoodSeg103
+recipe = replace(recipes.DAPO, name="brief", reward=(*recipes.DAPO.reward, brief))
+train(preset, recipe, seed=0, samples=build_single(preset.dataset, "train")[0])
+"""
+
+
+@pytest.fixture()
+def home(tmp_path, monkeypatch):
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return tmp_path
+
+
+def test_every_recipe_is_one_of_its_own():
+    assert len(ALL) >= 30
+    assert len({recipe.name for recipe in ALL}) == len({recipe.title for recipe in ALL}) == len(ALL)
+    written = [as_json(replace(recipe, name="", title="")) for recipe in ALL]
+    assert all(json.loads(json.dumps(one)) == one for one in written)
+    texts = {json.dumps(one): recipe.name for one, recipe in zip(written, ALL, strict=True)}
+    assert len(texts) == len(ALL)
+
+
+def test_the_four_parts_of_dapo_together_are_dapo():
+    parts = (GRPO_CLIP_HIGHER, GRPO_DYNAMIC_SAMPLING, GRPO_TOKEN_LOSS, GRPO_NO_KL)
+    assert changed(GRPO, *parts) == changed(GRPO, DAPO)
+    assert len(changed(GRPO, DAPO)) == 4
+
+
+def test_token_loss_and_high_clip_together_are_sam_r1():
+    grpo = recipes.SAM_R1_GRPO
+    assert changed(grpo, SAM_R1_CLIP_HIGH, SAM_R1_TOKEN_LOSS) == changed(grpo, SAM_R1)
+    assert len(changed(grpo, SAM_R1)) == 2
+    assert changed(grpo, GRPO).keys() == {"reward"}
+
+
+def changed(base: Recipe, *others: Recipe) -> dict:
+    """What the others change, field by field, the objective's among them."""
+    return {
+        name: value
+        for other in others
+        for name, value in flat(other).items()
+        if value != flat(base)[name]
+    }
+
+
+def flat(recipe: Recipe) -> dict:
+    fields = vars(recipe) | vars(recipe.objective)
+    return {k: v for k, v in fields.items() if k not in ("name", "title", "objective")}
+
+
+def test_each_term_is_left_out_once():
+    kept = {term_name(term) for term in DAPO.reward}
+    whole = [
+        kept - {term_name(term) for term in recipe.reward} for recipe in recipes.DAPO_WITHOUT_TERMS
+    ]
+    assert whole[:3] == [{"thinking_format"}, {"segmentation_format"}, {"non_repeat"}]
+    assert whole[3:] == [{"accuracy"}] * 3
+    parts = [recipe.reward[2].keywords["part"] for recipe in recipes.DAPO_WITHOUT_TERMS[3:]]
+    assert parts == ["iou", "box_l1", "point_l2"]
+
+
+def test_two_terms_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="reward of 'x': two terms are called accuracy"):
+        replace(GRPO, name="x", reward=(accuracy, partial(accuracy)))
+
+    def ranked(evidence):
+        return 0.0
+
+    replace(GRPO, reward=(ranked,))
+    with pytest.raises(ValueError, match="two terms are called ranked"):
+        replace(GRPO, reward=(ranked,), ranked=True)
+
+
+def plus(weight):
+    def own(evidence):
+        return weight
+
+    return own
+
+
+def test_what_cannot_be_told_apart_by_its_source_is_refused():
+    @dataclass
+    class Own:
+        weight: float = 1.0
+
+        def __call__(self, evidence):
+            return self.weight
+
+    with pytest.raises(ValueError, match="settings: .*plus.*functools.partial"):
+        as_json(replace(GRPO, reward=(plus(1.0),)))
+    with pytest.raises(ValueError, match="ndarray|array"):
+        as_json(partial(accuracy, np.zeros(3)))
+    with pytest.raises(ValueError, match="read"):
+        scope = {}
+        exec("def own(evidence): return 1.0", scope)
+        as_json(scope["own"])
+    with pytest.raises(ValueError, match="Own.__call__"):
+        as_json(Own().__call__)
+
+
+def test_other_settings_give_another_configuration(home):
+    samples = load_samples(PRESET.single("train"))
+
+    def config(recipe=GRPO, samples=samples):
+        return json.dumps(run_config(PRESET, recipe, 0, samples))
+
+    def brief(evidence):
+        return 1.0
+
+    first = brief
+
+    def brief(evidence):
+        return 2.0
+
+    rewards = [(first,), (brief,), (brief, accuracy), (accuracy, brief)]
+    rewards += [(partial(first, one),) for one in (1, 2)] + [(partial(first, a=1),)]
+    configs = [config(replace(GRPO, reward=reward)) for reward in rewards]
+    configs += [config(), config(replace(GRPO, prompt_suffix="x")), config(DAPO), config(B_GRTO)]
+    # the same number of samples, one answer of which differs
+    configs.append(config(samples=[replace(samples[0], question="Why?"), *samples[1:]]))
+    assert len(set(configs)) == len(configs)
+    assert config(replace(GRPO, reward=(first,))) == configs[0]
+
+
+def stop_after_first_step(log):
+    raise KeyboardInterrupt
+
+
+SHORT_TOOL = replace(B_GRTO.tool, learning_rate=1e-2, off_policy_steps=2, off_policy_rounds=1)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [SAM_R1, DR_SEG, SD_GRPO, replace(B_GRTO, tool=SHORT_TOOL)],
+    ids=lambda recipe: recipe.name,
+)
+def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, recipe):
+    samples = load_samples(PRESET.single("train"))
+    run = PRESET.run(recipe.name, 0)
+    train(PRESET, recipe, 0, samples)
+    whole = run.rename(home / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(PRESET, recipe, 0, samples, stop_after_first_step)
+    assert (run / "state.pt").exists()
+    train(PRESET, recipe, 0, samples)
+    files = ["adapter_model.safetensors"] + [DECODER] * bool(recipe.tool)
+    for name in files:
+        assert (run / "adapter" / name).read_bytes() == (whole / "adapter" / name).read_bytes()
+    rows = read_lines(run / "log.jsonl")
+    for ours, theirs in zip(rows, read_lines(whole / "log.jsonl"), strict=True):
+        own = [key for key in ours if key.startswith("points_")]
+        terms = [*map(term_name, recipe.reward), *["ranked"] * recipe.ranked]
+        assert own == ["points_total", *(f"points_{term}" for term in terms)]
+        assert ours["points_total"] == pytest.approx(sum(ours[key] for key in own[1:]))
+        assert [ours[key] for key in own] == [theirs[key] for key in own]
+        assert ours["reward_total"] > 0 and "seconds_update" in ours
+    assert max(row["gradient_norm"] for row in rows) > 0
+
+
+def test_a_tool_is_trained_before_and_beside_the_policy_and_changes_nothing_of_it(home):
+    samples = load_samples(PRESET.single("train"))
+    train(PRESET, replace(B_GRTO, tool=SHORT_TOOL), 0, samples)
+    train(PRESET, GRPO, 0, samples)
+    folder, plain = PRESET.run("b-grto", 0), PRESET.run("grpo", 0)
+    weights = "adapter/adapter_model.safetensors"
+    assert (folder / weights).read_bytes() == (plain / weights).read_bytes()
+    assert [row["step"] for row in read_lines(folder / TOOL_LOG)] == [1, 2]
+    rows = read_lines(folder / "log.jsonl")
+    assert all(row["tool_references"] >= 0 and row["seconds_tool"] > 0 for row in rows)
+    assert not (plain / TOOL_LOG).exists() and not (plain / "adapter" / DECODER).exists()
+    base = Segmenter.load(PRESET.segmenter, PRESET.segmenter_config)
+    trained = load_file(folder / "adapter" / DECODER)
+    moved = [
+        name
+        for name, weight in base.model.sam_mask_decoder.state_dict().items()
+        if not torch.equal(weight, trained[name])
+    ]
+    assert moved
+
+
+def test_an_adapter_is_evaluated_with_the_suffix_that_it_was_trained_with(home):
+    samples = load_samples(PRESET.single("train"))
+    short = replace(PRESET, steps=1)
+    train(short, DR_SEG, 0, samples)
+    mllm = load_policy(short)
+    assert mllm.template == short.prompt_template
+    adapter = short.run("dr-seg", 0) / "adapter"
+    mllm.load_adapter(adapter)
+    assert mllm.template == short.prompt_template + LOOK_PROMPT
+    (adapter / "prompt_template.txt").unlink()
+    with pytest.raises(ValueError, match="prompt_template.txt is missing"):
+        load_policy(short).load_adapter(adapter)
+
+
+def test_the_readmes_example_trains(home, tmp_path, monkeypatch):
+    (home / "datasets" / "smoke").rename(home / "datasets" / "mine")
+    monkeypatch.setattr(presets, "KITCHEN", PRESET)
+    script = tmp_path / "own.py"
+    script.write_text(EXAMPLE)
+    spec = importlib.util.spec_from_file_location("own", script)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    rows = read_lines(home / "runs" / "mine" / "brief-seed0" / "log.jsonl")
+    assert all(row["points_brief"] == 1.0 for row in rows)
+    assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
+    assert non_repeat in DAPO.reward
