@@ -22,9 +22,9 @@ from foodseg.rl.answers import BOX_KEY, POINT_KEY
 SEG = "[SEG]"
 # [SEG] takes a row of the vocabulary that no completion uses. LISA adds a row, and trains it with
 # the whole embedding and head; here both are frozen, and tied. Qwen2.5-VL has 271 spare rows after
-# its 151,665 tokens, but no training ever told them apart, and a frozen row that is like 270
-# others can't win the arg max; the kitchen has none. This token's row is trained (it closes every
-# photo), and in a completion it is banned otherwise, so nothing is lost.
+# its 151,665 tokens, but no text ever held one, so a frozen one can hardly win the arg max over the
+# 270 others (our reading, not measured); the kitchen has none. This token's row is trained, as it
+# closes every photo, and completions never hold it: to every other method it is banned.
 SEG_TOKEN = "<|vision_end|>"
 
 # LISA asks for a mask, and so in our words; the JSON that the presets' prompts ask for never comes.
