@@ -6,6 +6,7 @@ import weakref
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import load_kitchen, toy_prompts
@@ -15,7 +16,7 @@ from foodseg.models.training_layers import training_layers
 from foodseg.presets import SMOKE
 from foodseg.recipes import DAPO, GRPO
 from foodseg.rl import updates
-from foodseg.rl.advantages import group_advantages
+from foodseg.rl.advantages import group_advantages, holistic
 from foodseg.rl.memory import GroupTokens, plan_memory
 from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
 from foodseg.rl.rollouts import sample_rollouts
@@ -72,13 +73,16 @@ def run(mllm, rollouts, recipe, rewards=(REWARDS,), preset=PRESET):
     return [updater.update(scored(rollouts, one)) for one in rewards], adapter(mllm)
 
 
-def plain_run(mllm, rollouts, recipe, rewards=(REWARDS,)):
-    """The same without leaving anything out: every group, one after another, in every step."""
+def plain_run(mllm, rollouts, recipe, rewards=(REWARDS,), given=None):
+    """The same without leaving anything out: every group, one after another, in every step.
+
+    given: advantages of the groups, instead of those of the rewards.
+    """
     with training_layers(mllm.language_model):
-        return _plain_run(mllm, rollouts, recipe.objective, rewards)
+        return _plain_run(mllm, rollouts, recipe.objective, rewards, given)
 
 
-def _plain_run(mllm, rollouts, objective, rewards):
+def _plain_run(mllm, rollouts, objective, rewards, given):
     parameters = mllm.lora_parameters()
     optimizer = torch.optim.AdamW(parameters, lr=PRESET.learning_rate, weight_decay=0.01)
     mask = completion_mask(rollouts)
@@ -86,7 +90,7 @@ def _plain_run(mllm, rollouts, objective, rewards):
     with torch.no_grad(), mllm.reference_policy():
         reference = [score_groups(mllm, [rollout]).log_probs for rollout in rollouts]
     for one in rewards:
-        advantages = [torch.tensor(a, dtype=torch.float32) for a in group_advantages(one)]
+        advantages = given or [torch.tensor(a, dtype=torch.float32) for a in group_advantages(one)]
         with torch.no_grad():
             old = [score_groups(mllm, [rollout]).log_probs for rollout in rollouts]
         for _ in range(PRESET.updates_per_rollout):
@@ -125,6 +129,82 @@ def test_a_step_without_any_signal_does_what_it_did_when_nothing_was_left_out(ma
     assert largest_difference(ours, plain_run(*make(), DAPO, (REWARDS, EQUAL))) == 0
     assert largest_difference(ours, run(*make(), DAPO)[1]) > 1e-5
     assert rows[1]["gradient_norm"] == 0 and rows[1]["entropy"] > 0
+
+
+def spread(groups, tokenizer):
+    """The holistic rule, spelled out token by token."""
+    return [
+        [np.full(len(tokens), a) for tokens, a in zip(group.rollout.tokens, one, strict=True)]
+        for group, one in zip(groups, holistic(groups, tokenizer), strict=True)
+    ]
+
+
+def rising(groups, tokenizer):
+    """Advantages that differ from token to token; one completion of each group has a number."""
+    return [
+        [one[0], *(a * np.linspace(-1, 2, len(a)) for a in one[1:])]
+        for one in ([row[0][0], *row[1:]] for row in spread(groups, tokenizer))
+    ]
+
+
+@pytest.mark.parametrize("recipe", [GRPO, DAPO])
+def test_equal_advantages_of_all_tokens_are_those_of_the_completion(make, recipe):
+    row, ours = run(*make(), replace(recipe, advantages=spread))
+    expected, theirs = run(*make(), recipe)
+    assert largest_difference(ours, theirs) == 0
+    assert row[0]["loss"] == expected[0]["loss"]
+
+
+@pytest.mark.parametrize("recipe", [GRPO, DAPO, CONSTANT])
+def test_advantages_of_tokens_reach_their_tokens(make, recipe):
+    """One group after another in a plain loop, which pads nothing."""
+    recipe = replace(recipe, advantages=rising)
+    _, ours = run(*make(), recipe)
+    mllm, rollouts = make()
+    groups = scored(rollouts)
+    advantages = [
+        torch.nn.utils.rnn.pad_sequence(
+            [
+                torch.as_tensor(np.broadcast_to(a, len(tokens)).copy(), dtype=torch.float32)
+                for a, tokens in zip(one, group.rollout.tokens, strict=True)
+            ],
+            batch_first=True,
+        )
+        for one, group in zip(rising(groups, None), groups, strict=True)
+    ]
+    theirs = plain_run(mllm, rollouts, recipe, given=advantages)
+    assert largest_difference(ours, theirs) == 0
+    assert largest_difference(ours, run(*make(), replace(recipe, advantages=holistic))[1]) > 1e-4
+
+
+@pytest.mark.parametrize("share", [100, 0])
+def test_advantages_of_tokens_in_every_plan(make, monkeypatch, share):
+    """All groups in one forward, and one completion in each."""
+    recipe = replace(GRPO, name="rising", advantages=rising)
+    expected = unchanged(make, recipe)
+    mllm, rollouts = make(torch.float64)
+    updater = PolicyUpdater(mllm, PRESET, recipe)
+    largest_group = plan_memory(updater.sizes, [GroupTokens.of(r) for r in rollouts], None)
+    gpu_with(monkeypatch, share * largest_group.forward_bytes)
+    assert_same_step(updater.update(scored(rollouts)), mllm, expected)
+
+
+def test_a_group_counts_as_silent_only_if_all_its_tokens_are(make, monkeypatch):
+    def last_token(groups, tokenizer):
+        rules = [[np.zeros(len(t)) for t in group.rollout.tokens] for group in groups]
+        rules[1][2][-1] = 1.0
+        return rules
+
+    mllm, rollouts = make()
+    seen = []
+
+    def spy(mllm, some, temperature):
+        seen.append([r.prompt.length for r in some])
+        return score_groups(mllm, some, temperature)
+
+    monkeypatch.setattr(updates, "score_groups", spy)
+    [row], _ = run(mllm, rollouts, replace(DAPO, advantages=last_token))
+    assert seen == [[rollouts[1].prompt.length]] * 3 and row["gradient_norm"] > 0
 
 
 def test_only_groups_with_a_gradient_are_scored(make, monkeypatch):
