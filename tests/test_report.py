@@ -16,10 +16,11 @@ from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, summarise
 from foodseg.presets import SMOKE
 from foodseg.provenance import write_json, write_lines
-from foodseg.report import completions, curves, failures, results, segmentation, style, tables
+from foodseg.report import bars, completions, curves, failures, results, segmentation, style, tables
 from foodseg.report.inputs import parse_seeds, require
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer
+from foodseg.supervised.targets import SFT
 
 MASK = np.zeros((4, 6), dtype=bool)
 MASK[1:3, 1:4] = True
@@ -136,6 +137,34 @@ def test_what_was_not_measured_stays_empty(home):
     assert bound["gIoU"] == "0.900"
     assert table.loc["GRPO"]["gIoU"] == "0.750 ± 0.354"
     assert [line.method for line in PAPER] == list(table.index[:-1])
+
+
+def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(home):
+    write_all_rows()
+    write_row("sft-seed0", [prediction(0, 2), prediction(1, 4)])
+    without = results.results_frame(SMOKE, [0, 1])
+    assert list(without.index[:-1]) == [line.method for line in PAPER]
+    assert results.notes(SMOKE, [0, 1]) == results.NOTES
+    missing = results.missing_baselines(SMOKE, [0, 1])
+    assert SFT.title in missing and "ROWS=sft,lisa,lisa-ingredients" in missing
+    write_row("sft-seed1", [prediction(0, 2), prediction(1, 4)])
+    frame = results.results_frame(SMOKE, [0, 1])
+    assert list(frame.index[2:5]) == ["FoodLMM-Chat 7B", SFT.title, "GRPO"]
+    assert frame.loc[SFT.title].giou == pytest.approx(0.3)
+    assert "–" == results.readable(frame).loc[SFT.title]["paper: gIoU"]
+    assert SFT.title not in results.missing_baselines(SMOKE, [0, 1])
+    assert "sft-seed1" in results.provenance_frame(SMOKE, [0, 1]).index
+    seed_values = results.seed_values(SMOKE, [0, 1])
+    assert seed_values["giou"][SFT.title] == pytest.approx([0.3, 0.3])
+    assert bars.results_bars(frame, seed_values).axes
+
+
+def test_a_supervised_row_about_other_questions_is_refused(home):
+    write_all_rows()
+    for seed in (0, 1):
+        write_row(f"lisa-seed{seed}", [prediction(0, 5), prediction(2, 5)])
+    with pytest.raises(DataError, match="run `make ablations` again"):
+        results.results_frame(SMOKE, [0, 1])
 
 
 def test_rows_about_other_questions_are_refused(home):

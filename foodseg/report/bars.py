@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from foodseg.report.paper import PAPER
 from foodseg.report.results import BOUND_TITLE
-from foodseg.report.style import BLACK, METHOD_COLOURS, new_figure, styled
+from foodseg.report.style import BLACK, METHOD_COLOURS, PURPLE, new_figure, styled
 
 DIAMOND = {"mfc": "white", "mec": BLACK, "mew": 1.1}
 
@@ -24,7 +24,7 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
     for ax, (metric, title) in zip(axes, (("giou", "gIoU"), ("ciou", "cIoU")), strict=True):
         for y, (method, row) in enumerate(frame.iterrows()):
             if not np.isnan(row[metric]):
-                _bar(ax, y, row, metric, METHOD_COLOURS[names[method]])
+                _bar(ax, y, row, metric, METHOD_COLOURS.get(names.get(method), PURPLE))
             values = seed_values[metric].get(method, [])
             ax.plot(values, [y] * len(values), "o", ms=3.5, mfc="white", mec=BLACK, mew=0.8)
         paper = frame[f"paper_{metric}"]

@@ -15,6 +15,7 @@ from foodseg.presets import Preset
 from foodseg.recipes import DAPO, GRPO, Recipe
 from foodseg.report.inputs import require
 from foodseg.report.paper import PAPER
+from foodseg.supervised.targets import FOODLMM, LISA, SFT, Baseline
 
 NOTEBOOKS = {
     "base": "02_model_and_zero_shot",
@@ -22,6 +23,8 @@ NOTEBOOKS = {
     "grpo": "04_train_grpo",
     "dapo": "05_train_dapo",
 }
+# Trained by this kit on the same backbone and data; `make ablations` measures them.
+BASELINES = (SFT, LISA, FOODLMM)
 BOUND_TITLE = "True boxes and points + SAM2 (bound)"
 
 
@@ -40,21 +43,45 @@ def measured_table(results: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("row")
 
 
-def seed_rows(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
-    """The names of a recipe's rows of predictions, one for each seed."""
+def seed_rows(recipe: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
+    """The names of a method's rows of predictions, one for each seed."""
     return [f"{recipe.name}-seed{seed}" for seed in seeds]
+
+
+def measured_baselines(preset: Preset, seeds: Sequence[int]) -> list[Baseline]:
+    """The supervised baselines that have predictions of every seed."""
+    return [
+        baseline
+        for baseline in BASELINES
+        if all(
+            (preset.predictions(row) / "result.json").exists() for row in seed_rows(baseline, seeds)
+        )
+    ]
+
+
+def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
+    """A sentence that names the supervised baselines not in the table, and what measures them."""
+    measured = measured_baselines(preset, seeds)
+    missing = [baseline for baseline in BASELINES if baseline not in measured]
+    if not missing:
+        return ""
+    titles = ", ".join(baseline.title for baseline in missing)
+    names = ",".join(baseline.name for baseline in missing)
+    return f"Not measured, so not in the table: {titles}. `make ablations ROWS={names}` does it."
 
 
 def read_predictions(preset: Preset, row: str) -> list[Prediction]:
     """A row's predictions; DataError names the notebook that makes them if they are missing."""
     folder = preset.predictions(row)
-    require(folder / "result.json", NOTEBOOKS[row.partition("-seed")[0]])
+    if notebook := NOTEBOOKS.get(row.partition("-seed")[0]):
+        require(folder / "result.json", notebook)
     return load_predictions(folder)
 
 
 def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row a method, raw numbers; the index is the method, NaN where there is none.
 
+    A supervised baseline has its row once `make ablations` has measured it with these seeds.
     paper_*: as the paper reports them. giou, ciou, parse_rate, foods_right: the mean over seeds of
     what this kit measured; *_sd: the standard deviation over seeds (Bessel's); *_low, *_high: a
     95% bootstrap interval over questions, a question's seeds kept together.
@@ -65,16 +92,19 @@ def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
         "dapo": seed_rows(DAPO, seeds),
         "bound": ["bound"],
     }
+    baselines = measured_baselines(preset, seeds)
+    rows_of |= {baseline.name: seed_rows(baseline, seeds) for baseline in baselines}
     predictions = {
         name: [read_predictions(preset, row) for row in rows] for name, rows in rows_of.items()
     }
     _check_same_questions(predictions)
     measured = {name: summarise_seeds(runs) for name, runs in predictions.items()}
-    frame = {
-        line.method: {"paper_giou": line.giou, "paper_ciou": line.ciou}
-        | (measured[line.row] if line.row else {})
-        for line in PAPER
-    }
+    frame: dict[str, dict] = {}
+    for line in PAPER:
+        if line.row == "grpo":  # supervised methods stand together, as in the paper
+            frame |= {baseline.title: measured[baseline.name] for baseline in baselines}
+        numbers = measured[line.row] if line.row else {}
+        frame[line.method] = {"paper_giou": line.giou, "paper_ciou": line.ciou} | numbers
     # The bound is handed the true foods, so that it names them right says nothing.
     frame[BOUND_TITLE] = measured["bound"] | {"foods_right": np.nan}
     return pd.DataFrame.from_dict(frame, orient="index").rename_axis("method")
@@ -113,8 +143,12 @@ def _check_same_questions(predictions: dict[str, list[list[Prediction]]]) -> Non
         if questions != first:
             raise DataError(
                 f"predictions of {name} (run {seed}): they answer other questions than the base's; "
-                f"run notebook {NOTEBOOKS[name]} again."
+                f"run {_maker(name)} again."
             )
+
+
+def _maker(row: str) -> str:
+    return f"notebook {NOTEBOOKS[row]}" if row in NOTEBOOKS else "`make ablations`"
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +168,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 
 def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row for each set of predictions: what made it, on what, and how long it took."""
-    rows = ["base", *seed_rows(GRPO, seeds), *seed_rows(DAPO, seeds), "bound"]
+    methods = [GRPO, DAPO, *measured_baselines(preset, seeds)]
+    rows = ["base", *(row for method in methods for row in seed_rows(method, seeds)), "bound"]
     return pd.DataFrame.from_dict(
         {row: _provenance(preset, row) for row in rows}, orient="index"
     ).rename_axis("row")
@@ -191,10 +226,10 @@ def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, lis
     """giou and ciou of every single training: metric -> method -> one value a seed."""
     return {
         metric: {
-            recipe.title: [
-                load_result(preset.predictions(row))[metric] for row in seed_rows(recipe, seeds)
+            method.title: [
+                load_result(preset.predictions(row))[metric] for row in seed_rows(method, seeds)
             ]
-            for recipe in (GRPO, DAPO)
+            for method in (GRPO, DAPO, *measured_baselines(preset, seeds))
         }
         for metric in ("giou", "ciou")
     }
@@ -219,3 +254,12 @@ NOTES = """\
   answer's `[SEG]` positions, which is another protocol than generate-then-segment.
 * An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
   the last step's."""
+
+
+def notes(preset: Preset, seeds: Sequence[int]) -> str:
+    """What a reader of this very table must know, as a Markdown list."""
+    if not measured_baselines(preset, seeds):
+        return NOTES
+    return f"""{NOTES}
+* The other supervised rows were trained by this kit on the same backbone and data, and answer by
+  generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""

@@ -1,0 +1,78 @@
+"""`python -m foodseg.ablations`: all rows and the table, or one run.
+
+python -m foodseg.ablations --seeds 0,1,2     every row, then figures/ablations.{md,csv,png}
+python -m foodseg.ablations dapo --seed 1     one row of one seed, in this process
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+
+from foodseg.ablations.carry_out import carry_out
+from foodseg.ablations.rows import choose_rows
+from foodseg.ablations.run_table import run_table
+from foodseg.ablations.runner import cores
+from foodseg.ablations.runs import SPLITS, Run, Runs
+from foodseg.errors import DataError
+from foodseg.presets import get_preset
+from foodseg.report.inputs import parse_seeds
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0; 1 where a run failed, or the input is no use; 130 after Ctrl-C."""
+    options = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if options.until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    try:
+        runs = Runs(get_preset(options.preset))
+    except ValueError as error:
+        sys.exit(f"ablations: {error}")
+    try:
+        if options.row is None:
+            return run_table(
+                runs,
+                choose_rows(options.rows),
+                parse_seeds(options.seeds),
+                split=options.split,
+                jobs=options.jobs or (cores() if runs.preset.device == "cpu" else 1),
+            )
+        (row,) = choose_rows(options.row)
+        outcome = carry_out(runs, Run(row, options.seed if row.trained else 0, options.split))
+    except DataError as error:
+        print(f"ablations: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ablations: interrupted; started again, it goes on.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(outcome.get("failure") or f"gIoU {outcome['giou']:.3f}, cIoU {outcome['ciou']:.3f}")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m foodseg.ablations", description="Run one row, or all and write the table."
+    )
+    parser.add_argument("row", nargs="?", help="the one row to run; all rows without it")
+    parser.add_argument("--seed", type=int, default=0, help="of the one row")
+    parser.add_argument("--seeds", default="0,1,2", help="of all rows")
+    parser.add_argument("--rows", default="", help="only these, split by commas")
+    parser.add_argument("--preset", default="kitchen")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="the plates asked about")
+    parser.add_argument("--jobs", type=int, default=0, help="runs at once; the cores there are")
+    parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _end_with_stdin() -> None:
+    """The other end is the runner's: it closes when the runner ends, even when it is killed."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The rows of the ablation table. A recipe of `foodseg.recipes` is one by being there, and so is a
+baseline of `foodseg.supervised.targets`.
+
+A row belongs to the family whose prefix its name begins with, so a new entry in recipes.py needs
+no second one here; a name without a known prefix stands under "Other recipes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from foodseg import recipes
+from foodseg.errors import DataError
+from foodseg.provenance import as_json
+from foodseg.recipes import Recipe
+from foodseg.supervised import targets
+from foodseg.supervised.targets import Baseline
+
+UNTRAINED, SUPERVISED, OTHER = "Not trained", "Supervised", "Other recipes"
+# Prefix of a row's name -> its family, in the table's order.
+FAMILIES = {
+    "base": UNTRAINED,
+    "bound": UNTRAINED,
+    "grpo": "The paper: GRPO and its parts",
+    "dapo": "The paper: DAPO",
+    "sam-r1": "SAM-R1",
+    "dr-seg": "Dr. Seg",
+    "sd-grpo": "SD-GRPO",
+    "grto": "GRTO and B-GRTO",
+    "b-grto": "GRTO and B-GRTO",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; method: how it is trained, None for the base and the bound."""
+
+    name: str
+    title: str
+    method: Recipe | Baseline | None = None
+
+    @property
+    def family(self) -> str:
+        if isinstance(self.method, Baseline):
+            return SUPERVISED
+        parts = self.name.split("-")
+        prefixes = ("-".join(parts[:length]) for length in range(len(parts), 0, -1))
+        return next((FAMILIES[prefix] for prefix in prefixes if prefix in FAMILIES), OTHER)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has seeds: the base and the bound answer greedily, always the same."""
+        return self.method is not None
+
+    def command(self, seed: int = 0) -> str:
+        """What makes this row of this seed, typed in the checkout."""
+        suffix = f" --seed {seed}" if self.trained else ""
+        return f"python -m foodseg.ablations {self.name}{suffix}"
+
+
+BASE = Row("base", "Base + SAM2, zero-shot")
+BOUND = Row("bound", "True boxes and points + SAM2 (bound)")
+
+
+def all_rows() -> list[Row]:
+    """Every row, family by family, within a family in the order of recipes.py.
+
+    Raises DataError if two different recipes have one name: their runs would share a folder.
+    """
+    methods = [*found_in(vars(targets), Baseline), *found_in(vars(recipes), Recipe)]
+    rows = [BASE, BOUND, *(Row(method.name, method.title, method) for method in methods)]
+    by_name: dict[str, Row] = {}
+    for row in rows:
+        if by_name.setdefault(row.name, row) != row:
+            raise DataError(f"recipes.py: two methods are named {row.name!r}; rename one.")
+    order = list(dict.fromkeys([UNTRAINED, SUPERVISED, *FAMILIES.values(), OTHER]))
+    return sorted(by_name.values(), key=lambda row: order.index(row.family))
+
+
+def found_in(names: dict, kind: type) -> list:
+    """What is of that kind among a module's names, alone or in a tuple, in order, each once."""
+    found = []
+    for value in names.values():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, kind) and one not in found:
+                found.append(one)
+    return found
+
+
+def choose_rows(names: str) -> list[Row]:
+    """The rows of those names, split by commas, in the table's order; all for "".
+
+    Raises DataError for a name that no row has, with those that there are.
+    """
+    rows = all_rows()
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    known = [row.name for row in rows]
+    for name in asked:
+        if name not in known:
+            raise DataError(f"ROWS: {name!r} is no row; use some of {', '.join(known)}.")
+    return [row for row in rows if not asked or row.name in asked]
+
+
+def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows by family, in order."""
+    result: dict[str, list[Row]] = {}
+    for row in rows:
+        result.setdefault(row.family, []).append(row)
+    return result
+
+
+def differences(row: Row) -> str:
+    """What a recipe has other than GRPO, as "name: value, ..."; "" for what is no recipe."""
+    if not isinstance(row.method, Recipe):
+        return ""
+    ours, theirs = _flat(as_json(row.method)), _flat(as_json(recipes.GRPO))
+    changed = [f"{key}: {value}" for key, value in ours.items() if theirs.get(key) != value]
+    return ", ".join(changed)
+
+
+def _flat(recipe: dict) -> dict[str, str]:
+    """A recipe's fields, and those of the values it is made of, as short text."""
+    fields = {key: value for key, value in recipe.items() if key not in ("name", "title")}
+    parts = fields.pop("objective") | {"reward": [_short(term) for term in fields.pop("reward")]}
+    return {key: _short(value) for key, value in (fields | parts).items()}
+
+
+def _short(value) -> str:
+    """A function by its name, its arguments after it; a list with commas; text in one line."""
+    if isinstance(value, dict) and "function" in value:
+        arguments = [*value.get("arguments", ()), *value.get("keywords", {}).values()]
+        words = ", ".join(_short(one) for one in arguments)
+        name = value["function"].rpartition(".")[2]
+        return f"{name}({words})" if words else name
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_short(one)}" for key, one in value.items()) + ")"
+    if isinstance(value, list):
+        return " + ".join(_short(one) for one in value)
+    return " ".join(str(value).split())

@@ -1,0 +1,178 @@
+"""All runs as separate processes, as many at once as there are cores.
+
+What is finished and current is left alone, what was killed goes on, and what fails is written down
+and stops nothing else. A run's process ends with the runner's, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from foodseg.ablations.carry_out import note_failure
+from foodseg.ablations.runs import Run, Runs
+from foodseg.progress import tqdm
+
+SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_ESTIMATES = 2
+SECONDS_TO_END = 10
+Command = Callable[[Runs, Run], list[str]]
+
+
+def child_command(runs: Runs, run: Run) -> list[str]:
+    """What carries one run out and ends with the process that started it."""
+    module = [sys.executable, "-m", "foodseg.ablations", *run.arguments]
+    return [*module, "--preset", runs.preset.name, "--until-stdin-closes"]
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_all(
+    runs: Runs, wanted: Sequence[Run], jobs: int, command: Command = child_command
+) -> list[Run]:
+    """Carry out what is not finished, at most `jobs` runs at once; returns those that failed.
+
+    Ends the processes it has started when it is interrupted; started again, it goes on from their
+    checkpoints.
+    """
+    waiting = [run for run in wanted if not runs.finished(run)]
+    seconds = {run.name: _measured(runs, run) for run in wanted if run not in waiting}
+    children: list[_Child] = []
+    failed: list[Run] = []
+    told = 0.0
+    bar = tqdm(total=len(wanted), initial=len(seconds), desc="runs", bar_format=_BAR)
+    try:
+        while waiting or children:
+            while waiting and len(children) < jobs:
+                children.append(_Child.start(runs, waiting.pop(0), command))
+            for child in [child for child in children if child.ended]:
+                children.remove(child)
+                if _succeeded(runs, child):
+                    seconds[child.run.name] = child.seconds
+                else:
+                    failed.append(child.run)
+                bar.update()
+            if time.monotonic() - told > SECONDS_BETWEEN_ESTIMATES:
+                told = time.monotonic()
+                left = seconds_left(seconds, waiting, [(c.run, c.seconds) for c in children], jobs)
+                bar.set_postfix_str(_status(left, children))
+            time.sleep(SECONDS_BETWEEN_LOOKS if children else 0)
+        bar.set_postfix_str("all ended")
+    finally:
+        _stop(children)
+        bar.close()
+    return failed
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+
+
+def _status(left: float | None, children: Sequence[_Child]) -> str:
+    now = ", ".join(child.run.name for child in children)
+    return f"{'?' if left is None else tqdm.format_interval(left)} left; now {now or 'nothing'}"
+
+
+def seconds_left(
+    measured: dict[str, float | None],
+    waiting: Sequence[Run],
+    running: Sequence[tuple[Run, float]],
+    jobs: int,
+) -> float | None:
+    """Estimate from measured seconds: of the row's other seeds, else the mean over all trainings.
+
+    measured: seconds of ended runs by name; running: seconds so far. None while no training ended.
+    """
+    known = {name: value for name, value in measured.items() if value and "-seed" in name}
+    if not known:
+        return None
+
+    def expected(run: Run) -> float:
+        row = run.name.rpartition("-seed")[0]
+        same = [value for name, value in known.items() if name.rpartition("-seed")[0] == row]
+        return fmean(same or known.values())
+
+    rest = [max(0.0, expected(run) - so_far) for run, so_far in running]
+    # Shared by all processes, but no run is quicker than itself.
+    return max([(sum(map(expected, waiting)) + sum(rest)) / jobs, *rest])
+
+
+def _measured(runs: Runs, run: Run) -> float | None:
+    return (runs.outcome(run) or {}).get("wall_seconds")
+
+
+def _succeeded(runs: Runs, child: _Child) -> bool:
+    """Tell how a run ended, in a line; a process that was killed leaves no reason: it gets one."""
+    run, code = child.run, child.process.returncode
+    if runs.outcome(run) is None:
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        note_failure(runs, run, f"its process ended with {how}; output.txt may say why")
+    outcome = runs.outcome(run)
+    if reason := outcome.get("failure"):
+        where = f"runs/{runs.preset.name}/ablations/{run.name}/output.txt"
+        tqdm.write(f"{run.title}: failed after {child.seconds:.0f} s: {reason} ({where})")
+        return False
+    scores = f"gIoU {outcome['giou']:.3f}, cIoU {outcome['ciou']:.3f}"
+    tqdm.write(f"{run.title}: {scores}, {child.seconds:.0f} s")
+    return True
+
+
+def _stop(children: Sequence[_Child]) -> None:
+    """Checkpoints are written whole or not at all, so a child may be ended at any time."""
+    for child in children:
+        child.process.terminate()
+    for child in children:
+        try:
+            child.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+
+
+@dataclass(eq=False)
+class _Child:
+    """One run's process; its words go to output.txt."""
+
+    run: Run
+    process: subprocess.Popen
+    started: float
+
+    @classmethod
+    def start(cls, runs: Runs, run: Run, command: Command) -> _Child:
+        folder = runs.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        # A reason or a result of other settings must not pass for this run's.
+        (folder / "outcome.json").unlink(missing_ok=True)
+        with (folder / "output.txt").open("ab") as output:
+            process = subprocess.Popen(
+                command(runs, run),
+                # Closed with this process, however it ends: the child's sign to end as well.
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | _one_thread(runs),
+                # Ctrl-C in a terminal goes to this process alone, which ends its children.
+                start_new_session=True,
+            )
+        return cls(run, process, time.monotonic())
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+def _one_thread(runs: Runs) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": "1"} if runs.preset.device == "cpu" else {}

@@ -1,0 +1,41 @@
+"""A validation split, taken off the training plates: where a choice may look.
+
+Recipes that combine what the others show to work are chosen here. The test plates are for the
+table alone: the best of thirty rows by its test score would be better than it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from foodseg.data.samples import Sample
+from foodseg.errors import DataError
+
+VALIDATION_SHARE = 0.2
+
+
+def validation_split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """(to learn from, to choose by): whole plates, a fifth of them to choose by, in given order.
+
+    Which plates follows from a hash of their names, whatever the order or the seed. Plates that
+    share a photo go together. Raises DataError for samples that are not of the training split,
+    and for fewer than two plates.
+    """
+    strange = {sample.split for sample in samples} - {"train"}
+    if strange:
+        raise DataError(f"validation split: it is taken off the training plates, not {strange}.")
+    plates = sorted({_plate(sample) for sample in samples}, key=_shuffled)
+    if len(plates) < 2:
+        raise DataError(f"validation split: {len(plates)} plates can't be divided; draw more.")
+    chosen = set(plates[: max(1, round(VALIDATION_SHARE * len(plates)))])
+    learning = [sample for sample in samples if _plate(sample) not in chosen]
+    return learning, [sample for sample in samples if _plate(sample) in chosen]
+
+
+def _plate(sample: Sample) -> str:
+    return sample.image_sha256 or sample.image
+
+
+def _shuffled(plate: str) -> str:
+    return hashlib.sha256(f"validation {plate}".encode()).hexdigest()

@@ -1,0 +1,497 @@
+"""The ablation table with stand-ins for the trainings: what runs, what is kept, what is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import kitchen_folder
+from PIL import Image
+
+from foodseg import presets, recipes
+from foodseg.ablations import carry_out as one
+from foodseg.ablations import table
+from foodseg.ablations.__main__ import _parse
+from foodseg.ablations.picture import ablation_curves, read_curves
+from foodseg.ablations.rows import BASE, BOUND, OTHER, Row, all_rows, choose_rows, differences
+from foodseg.ablations.run_table import write_results
+from foodseg.ablations.runner import run_all, seconds_left
+from foodseg.ablations.runs import Run, Runs, runs_of
+from foodseg.ablations.validation import VALIDATION_SHARE, validation_split
+from foodseg.data.references import Reference, encode_mask
+from foodseg.data.samples import load_samples
+from foodseg.errors import DataError
+from foodseg.evaluation.evaluate import Prediction, summarise
+from foodseg.presets import SMOKE
+from foodseg.provenance import write_json, write_lines
+from foodseg.recipes import DAPO, GRPO
+from foodseg.report.style import save
+from foodseg.rl.dynamic_sampling import NoSignalError
+from foodseg.supervised.targets import LISA
+
+GRPO_ROW, DAPO_ROW = Row("grpo", "GRPO", GRPO), Row("dapo", "DAPO", DAPO)
+LISA_ROW = Row("lisa", "LISA", LISA)
+VERSIONS = {"torch": "2", "transformers": "5"}
+ORIGIN = {"adapter": "a1", "commit": "c1", "device": "CPU", "versions": VERSIONS}
+
+
+@pytest.fixture()
+def runs(tmp_path, monkeypatch) -> Runs:
+    """The smoke dataset in a folder of its own, and nothing run yet."""
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    monkeypatch.setattr("foodseg.report.inputs.HOME", tmp_path)
+    return Runs(replace(SMOKE, figures=tmp_path / "figures"))
+
+
+def prediction(number: int, intersection: int) -> Prediction:
+    return Prediction(
+        sample_id=f"test-{number}-0",
+        completion="",
+        parsed=True,
+        foods_named=("steak",),
+        foods_right=number == 0,
+        references=(Reference((0, 0, 1, 1), (0, 0)),),
+        mask=encode_mask(np.ones((2, 2), dtype=bool)),
+        intersection=intersection,
+        union=10,
+    )
+
+
+def write_predictions(runs: Runs, name: str, intersections: tuple[int, ...]) -> None:
+    predictions = [prediction(number, value) for number, value in enumerate(intersections)]
+    folder = runs.preset.predictions(name)
+    write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
+    write_json(
+        folder / "result.json", {"row": name, "seconds": 1.0} | summarise(predictions) | ORIGIN
+    )
+
+
+def finish(runs: Runs, run: Run, intersections=(10, 0), seconds: float = 3.0, rounds=1) -> None:
+    """Leave what a finished run leaves."""
+    write_predictions(runs, run.name, intersections)
+    outcome = {"row": run.row.name, "identity": runs.identity(run), "wall_seconds": seconds}
+    outcome |= {"giou": 0.5, "ciou": 0.5, "seconds": seconds, "peak_memory_mb": 100.0 + run.seed}
+    write_json(runs.folder(run) / "outcome.json", outcome | ORIGIN)
+    if run.row.trained and run.row != LISA_ROW:
+        write_log(runs, run, rounds=rounds)
+
+
+def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps, rounds: int = 1) -> None:
+    row = {"reward_accuracy": 1.5, "parse_rate": 0.5, "rounds": rounds, "peak_memory_mb": 7.0}
+    write_lines(runs.log(run), [{"step": step + 1} | row for step in range(steps)])
+
+
+# ---- rows
+
+
+def test_every_recipe_is_a_row_and_a_new_one_needs_no_second_entry(monkeypatch):
+    names = [row.name for row in all_rows()]
+    assert {"base", "bound", "sft", "lisa", "lisa-ingredients", "grpo", "dapo"} <= set(names)
+    monkeypatch.setattr(recipes, "MINE", replace(GRPO, name="mine", title="Mine"), raising=False)
+    assert [(row.name, row.family) for row in all_rows()][-1] == ("mine", OTHER)
+    several = (replace(GRPO, name="sd-grpo-x"), replace(GRPO, name="grpo-y"))
+    monkeypatch.setattr(recipes, "SEVERAL", several, raising=False)
+    family = {row.name: row.family for row in all_rows()}
+    assert family["sd-grpo-x"] == "SD-GRPO" and family["grpo-y"] == family["grpo"]
+
+
+def test_two_recipes_of_one_name_are_refused(monkeypatch):
+    monkeypatch.setattr(recipes, "TWIN", replace(DAPO, name="grpo"), raising=False)
+    with pytest.raises(DataError, match="two methods are named 'grpo'"):
+        all_rows()
+
+
+def test_rows_of_one_family_stand_together():
+    families = [row.family for row in all_rows()]
+    changes = sum(a != b for a, b in zip(families, families[1:], strict=False))
+    assert changes + 1 == len(set(families))
+
+
+def test_rows_are_chosen_by_name_and_an_unknown_one_is_named():
+    assert [row.name for row in choose_rows("dapo, base")] == ["base", "dapo"]
+    assert choose_rows("") == all_rows()
+    with pytest.raises(DataError, match="'lunch' is no row"):
+        choose_rows("grpo,lunch")
+
+
+def test_a_rows_command_asks_for_that_row():
+    for row in all_rows():
+        words = row.command(seed=2).split()
+        assert words[:3] == ["python", "-m", "foodseg.ablations"]
+        options = _parse(words[3:])
+        assert options.row == row.name and options.seed == (2 if row.trained else 0)
+
+
+def test_differences_name_what_a_recipe_changes_and_nothing_else():
+    assert differences(GRPO_ROW) == differences(BASE) == ""
+    text = differences(DAPO_ROW)
+    assert "dynamic_sampling: True" in text and "clip_high: 0.28" in text
+    assert "clip_low" not in text and "reward" not in text
+
+
+# ---- the validation split
+
+
+def test_validation_takes_whole_training_plates_whatever_their_order(runs):
+    samples = load_samples(SMOKE.single("train"))
+    learning, choosing = validation_split(samples)
+    plates = [{sample.image for sample in part} for part in (learning, choosing)]
+    assert not plates[0] & plates[1]
+    assert sorted(learning + choosing, key=str) == sorted(samples, key=str)
+    assert len(plates[1]) == round(VALIDATION_SHARE * len(plates[0] | plates[1]))
+    assert learning == [sample for sample in samples if sample in learning]
+    again = validation_split(samples[::-1])
+    assert {s.sample_id for s in again[1]} == {s.sample_id for s in choosing}
+
+
+def test_validation_refuses_test_plates_and_too_few(runs):
+    with pytest.raises(DataError, match="training plates"):
+        validation_split(load_samples(SMOKE.single("test")))
+    samples = load_samples(SMOKE.single("train"))
+    with pytest.raises(DataError, match="1 plates"):
+        validation_split([sample for sample in samples if sample.image == samples[0].image])
+
+
+def test_a_validation_run_keeps_to_its_own_folder_and_samples(runs):
+    test, validation = Run(GRPO_ROW, 1), Run(GRPO_ROW, 1, "validation")
+    assert (test.name, validation.name) == ("grpo-seed1", "grpo-validation-seed1")
+    assert runs.log(test) != runs.log(validation) and runs.folder(test) != runs.folder(validation)
+    assert runs.log(validation) == runs.preset.run(validation.method.name, 1) / "log.jsonl"
+    learning, asked = runs.samples("validation")
+    assert {sample.split for sample in learning + asked} == {"train"}
+    assert {sample.split for sample in runs.samples("test")[1]} == {"test"}
+    assert BOUND not in [run.row for run in runs_of([BASE, BOUND], [0], "validation")]
+
+
+# ---- one run
+
+
+@pytest.fixture()
+def stand_ins(monkeypatch):
+    """Stand-ins for training and evaluation; `calls` says what was asked of them."""
+    calls = []
+
+    def train(preset, recipe, seed, samples):
+        calls.append(("train", recipe.name, seed, len(samples)))
+        row = {"peak_memory_mb": 9.0}
+        write_lines(preset.run(recipe.name, seed) / "log.jsonl", [row, row | {"peak_memory_mb": 5}])
+        return {"seconds": 4.0, "steps": 2}
+
+    def evaluate(preset, row, samples, mllm, segmenter):
+        calls.append(("evaluate", row, mllm.adapter))
+        scores = {"giou": 0.4, "ciou": 0.3, "parse_rate": 1.0, "foods_right": 0.5}
+        write_json(preset.predictions(row) / "result.json", scores)
+        return scores | ORIGIN
+
+    class Policy:
+        adapter = None
+
+        def load_adapter(self, path):
+            self.adapter = path.parent.name
+
+    monkeypatch.setattr(one, "train", train)
+    monkeypatch.setattr(one, "evaluate", evaluate)
+    monkeypatch.setattr(one, "load_policy", lambda preset, suffix="": Policy())
+    monkeypatch.setattr(one, "load_segmenter", lambda preset: None)
+    return calls
+
+
+def test_a_run_trains_evaluates_and_is_finished(runs, stand_ins):
+    run = Run(GRPO_ROW, 1)
+    assert not runs.finished(run)
+    outcome = one.carry_out(runs, run)
+    train, _ = runs.samples("test")
+    assert stand_ins == [
+        ("train", "grpo", 1, len(train)),
+        ("evaluate", "grpo-seed1", "grpo-seed1"),
+    ]
+    assert (outcome["giou"], outcome["seconds"], outcome["peak_memory_mb"]) == (0.4, 4.0, 9.0)
+    assert runs.outcome(run) == json.loads(json.dumps(outcome)) and runs.finished(run)
+
+
+def test_the_base_is_evaluated_without_an_adapter(runs, stand_ins):
+    one.carry_out(runs, Run(BASE))
+    assert stand_ins == [("evaluate", "base", None)] and runs.finished(Run(BASE))
+
+
+def test_other_settings_or_lost_predictions_make_a_run_unfinished(runs, stand_ins):
+    run = Run(GRPO_ROW)
+    one.carry_out(runs, run)
+    longer = Runs(replace(runs.preset, steps=99))
+    assert runs.finished(run) and not longer.finished(run)
+    changed = replace(GRPO_ROW, method=replace(GRPO, max_rounds=3))
+    assert not runs.finished(Run(changed))
+    (runs.preset.predictions(run.name) / "result.json").unlink()
+    assert not runs.finished(run)
+
+
+def test_no_signal_is_a_result_and_not_tried_again(runs, stand_ins, monkeypatch):
+    def no_signal(*_):
+        raise NoSignalError("3 of 8 groups")
+
+    monkeypatch.setattr(one, "train", no_signal)
+    outcome = one.carry_out(runs, Run(DAPO_ROW))
+    assert outcome["failure"] == "NoSignalError: 3 of 8 groups" and runs.finished(Run(DAPO_ROW))
+
+
+def test_another_error_is_kept_goes_on_and_is_tried_again(runs, stand_ins, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the norm is not finite")
+
+    monkeypatch.setattr(one, "train", broken)
+    with pytest.raises(RuntimeError, match="not finite"):
+        one.carry_out(runs, Run(DAPO_ROW))
+    assert runs.outcome(Run(DAPO_ROW))["failure"] == "RuntimeError: the norm is not finite"
+    assert not runs.finished(Run(DAPO_ROW))
+
+
+def test_two_processes_do_not_share_a_run(runs, stand_ins, monkeypatch):
+    def nested(*_):
+        with pytest.raises(DataError, match="another process is at this run"):
+            one.carry_out(runs, Run(DAPO_ROW))
+        raise NoSignalError("done")
+
+    monkeypatch.setattr(one, "train", nested)
+    one.carry_out(runs, Run(DAPO_ROW))
+
+
+# ---- the runner
+
+
+CHILD = """
+import json, os, signal, sys, time
+from pathlib import Path
+folder, what = Path(sys.argv[1]), sys.argv[2]
+with open(folder.parent / "times", "a") as times:
+    times.write(f"{time.time()} 1 {folder.name}" + chr(10))
+print("hello from", folder.name)
+if what == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep({"long": 60}.get(what, 0.3))
+outcome = json.loads((folder / "ready.json").read_text())
+if what == "fails":
+    outcome |= {"failure": "NoSignalError: 3 of 8 groups"}
+(folder / "outcome.json").write_text(json.dumps(outcome))
+with open(folder.parent / "times", "a") as times:
+    times.write(f"{time.time()} -1 {folder.name}" + chr(10))
+"""
+
+
+def stand_in_command(**behaviour):
+    """A process that takes a run's place: it ends well, "fails", is "killed", or is "long"."""
+
+    def command(runs: Runs, run: Run) -> list[str]:
+        folder = runs.folder(run)
+        finish(runs, run)
+        os.replace(folder / "outcome.json", folder / "ready.json")
+        what = behaviour.get(run.name.replace("-", "_"), "ends")
+        return [sys.executable, "-c", CHILD, str(folder), what]
+
+    return command
+
+
+def events(runs: Runs) -> list[tuple[float, int, str]]:
+    lines = (runs.folder(Run(BASE)).parent / "times").read_text().splitlines()
+    return sorted((float(t), int(d), name) for t, d, name in map(str.split, lines))
+
+
+def test_as_many_runs_at_once_as_asked_for_and_each_once(runs, capsys):
+    wanted = runs_of([GRPO_ROW, DAPO_ROW], [0, 1])
+    assert run_all(runs, wanted, jobs=2, command=stand_in_command()) == []
+    log = events(runs)
+    assert sorted(name for _, d, name in log if d > 0) == sorted(run.name for run in wanted)
+    assert max(np.cumsum([change for _, change, _ in log])) == 2
+    told = capsys.readouterr().out
+    assert told.count("gIoU 0.500") == 4 and "GRPO, seed 1" in told
+    assert (runs.folder(wanted[0]) / "output.txt").read_text() == "hello from grpo-seed0\n"
+
+
+def test_finished_runs_are_left_alone(runs, capsys):
+    wanted = runs_of([GRPO_ROW, DAPO_ROW], [0])
+    finish(runs, wanted[0])
+    run_all(runs, wanted, jobs=2, command=stand_in_command())
+    assert {name for _, _, name in events(runs)} == {"dapo-seed0"}
+    run_all(runs, wanted, jobs=2, command=None)  # nothing to start
+
+
+def test_a_failure_is_told_and_stops_nothing(runs, capsys):
+    wanted = runs_of([GRPO_ROW, DAPO_ROW], [0, 1])
+    command = stand_in_command(grpo_seed0="fails", dapo_seed0="killed")
+    failed = run_all(runs, wanted, jobs=1, command=command)
+    assert [run.name for run in failed] == ["grpo-seed0", "dapo-seed0"]
+    assert all(runs.finished(run) for run in wanted if run.name != "dapo-seed0")
+    assert "signal 9" in runs.outcome(failed[1])["failure"]
+    told = capsys.readouterr().out
+    assert "GRPO, seed 0: failed" in told and "3 of 8 groups" in told
+    assert str(runs.preset.figures.parent) not in told
+    again = run_all(runs, wanted, jobs=1, command=stand_in_command())
+    assert again == [] and runs.finished(failed[1])
+
+
+def test_an_interrupt_ends_the_children(runs):
+    children = []
+
+    def command(runs, run):
+        children.append(run)
+        return stand_in_command(grpo_seed0="long")(runs, run)
+
+    def interrupt():
+        while not (runs.folder(Run(BASE)).parent / "times").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(runs, [Run(GRPO_ROW)], jobs=1, command=command)
+    assert time.monotonic() - started < 10 and len(children) == 1
+    assert runs.outcome(Run(GRPO_ROW)) is None
+
+
+def test_a_child_ends_when_the_other_end_of_its_stdin_is_gone():
+    script = (
+        "import threading, time; from foodseg.ablations.__main__ import _end_with_stdin\n"
+        "threading.Thread(target=_end_with_stdin, daemon=True).start()\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"ready\n"
+    child.stdin.close()
+    assert child.wait(10) == 1
+    child.stdout.close()
+
+
+def test_time_left_by_hand():
+    waiting, running = [Run(GRPO_ROW, 1), Run(DAPO_ROW, 1)], [(Run(DAPO_ROW, 0), 10.0)]
+    assert seconds_left({"base": 5.0}, waiting, running, 2) is None
+    # GRPO's other seed took 100, DAPO is taken for the mean, 100: (100 + 100 + 90) / 2.
+    assert seconds_left({"base": 5.0, "grpo-seed0": 100.0}, waiting, running, 2) == 145
+    # No run is quicker than itself, however many processes there are.
+    assert seconds_left({"grpo-seed0": 100.0}, [], running, 64) == 90
+
+
+# ---- the table
+
+
+def frame_of(runs: Runs, rows, seeds=(0, 1)) -> pd.DataFrame:
+    return table.ablations_frame(runs, rows, list(seeds))
+
+
+def test_the_table_by_hand(runs):
+    finish(runs, Run(GRPO_ROW, 0), (10, 0), seconds=3)
+    finish(runs, Run(GRPO_ROW, 1), (10, 10), seconds=5)
+    finish(runs, Run(BASE), (0, 0))
+    grpo = frame_of(runs, [BASE, GRPO_ROW]).loc["grpo"]
+    assert grpo.giou == pytest.approx(0.75) and grpo.giou_sd == pytest.approx(0.3536, abs=1e-4)
+    assert grpo.ciou == pytest.approx(0.75) and grpo.giou_low <= 0.75 <= grpo.giou_high
+    assert (grpo.foods_right, grpo.parse_rate) == (0.5, 1.0)
+    assert (grpo.seconds, grpo.peak_memory_mb, grpo.seeds, grpo.of) == (4, 101, 2, 2)
+    assert grpo.command == "python -m foodseg.ablations grpo --seed 0"
+    lines = table.readable(frame_of(runs, [BASE, GRPO_ROW])).loc["GRPO"]
+    assert lines["gIoU"] == "0.750 ± 0.354" and lines["seconds"] == "4 ± 1"
+
+
+def test_equal_rollouts_are_counted_from_the_logs(runs):
+    each = SMOKE.steps * SMOKE.prompts_per_step * SMOKE.group_size
+    finish(runs, Run(GRPO_ROW, 0))
+    finish(runs, Run(DAPO_ROW, 0), rounds=2)
+    sentence = table.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
+    assert f"every run of a recipe learnt from {each:,} completions" in sentence
+    assert f"up to {2 * each:,} sampled" in sentence
+    write_log(runs, Run(DAPO_ROW, 0), steps=SMOKE.steps - 1)
+    sentence = table.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
+    assert "not the same for all" in sentence
+
+
+def test_what_is_missing_failed_or_stale_is_said(runs):
+    finish(runs, Run(GRPO_ROW, 0))
+    failure = {"failure": "NoSignalError: no group", "identity": {}}
+    write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
+    frame = frame_of(runs, [GRPO_ROW, DAPO_ROW])
+    assert "grpo (1 of 2)" in table.missing_sentence(frame)
+    text = "\n".join(table.sections(frame))
+    assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
+    stale = table.ablations_frame(Runs(replace(runs.preset, steps=9)), [GRPO_ROW], [0])
+    assert "Of other settings or code than today's: grpo." in table.missing_sentence(stale)
+    assert table.missing_sentence(frame_of(runs, [GRPO_ROW], [0])) == ""
+    rows = [GRPO_ROW, DAPO_ROW]
+    assert table.not_in_table(frame, rows) == "Not (wholly) measured: grpo, dapo."
+    assert table.not_in_table(None, rows) == "Not (wholly) measured: grpo, dapo."
+
+
+def test_a_sentence_on_why_stands_with_finished_rows_only(runs, monkeypatch):
+    monkeypatch.setattr(table, "WHY", {"grpo": "It learns.", "dapo": "It can't be known."})
+    finish(runs, Run(GRPO_ROW, 0))
+    text = "\n".join(table.sections(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0])))
+    assert "* GRPO: It learns." in text and "can't be known" not in text
+
+
+def test_every_sentence_on_why_is_about_a_row():
+    assert set(table.WHY) <= {row.name for row in all_rows()}
+
+
+def test_the_teacher_forced_score_stands_beside_and_is_named_so(runs):
+    finish(runs, Run(LISA_ROW, 0), (5, 5))
+    write_predictions(runs, "lisa-teacher-forced-seed0", (9, 9))
+    frame = frame_of(runs, [LISA_ROW], [0])
+    assert frame.loc["lisa"].giou == pytest.approx(0.5)
+    forced = frame.loc["lisa-teacher-forced"]
+    assert forced.giou == pytest.approx(0.9) and np.isnan(forced.parse_rate)
+    assert "another protocol" in forced.title and np.isnan(forced.learnt_least)
+
+
+def test_the_files_are_written_and_read_back(runs):
+    finish(runs, Run(GRPO_ROW, 0))
+    finish(runs, Run(BASE))
+    said = write_results(runs, [GRPO_ROW], [0])
+    path = table.figure_path(runs.preset)
+    assert "2 of 2 rows measured" in said  # the base has results, so it stays in
+    text = path.with_suffix(".md").read_text()
+    for words in ("## Not trained", "`python -m foodseg.ablations grpo --seed 0`", "a1", "c1"):
+        assert words in text
+    assert str(runs.preset.figures.parent) not in text
+    with Image.open(path.with_suffix(".png")) as image:
+        assert image.format == "PNG"
+    frame, again = frame_of(runs, [BASE, GRPO_ROW], [0]), table.read_table(runs.preset)
+    assert table.sections(again) == table.sections(frame)
+    assert table.rollouts_sentence(again) == table.rollouts_sentence(frame)
+    assert table.read_table(runs.preset, "validation") is None
+
+
+# ---- the picture
+
+
+def test_thirty_rows_have_a_panel_each_and_a_stopped_one_says_so(tmp_path):
+    rows = [Row(f"sam-r1-{i}", f"A rather long title, number {i}", GRPO) for i in range(29)]
+    rows = [GRPO_ROW, *rows]
+    log = pd.DataFrame({"step": range(1, 61), "reward_accuracy": 1.5, "parse_rate": 0.25})
+    logs = {row.name: [log, log] for row in rows} | {"sam-r1-3": [log[:25]]}
+    figure = ablation_curves(rows, logs, steps=60)
+    assert len(figure.axes) == 30
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in figure.axes]
+    assert [title for title in titles if "stopped" in title] == [
+        "A rather long title, number 3 (stopped at 25)"
+    ]
+    boxes = [ax.get_position().bounds for ax in figure.axes]
+    assert len(set(boxes)) == 30 and all(0 < v < 1 for box in boxes for v in box)
+    heights = [line.get_ydata()[0] for line in figure.axes[0].lines[:2]]
+    assert heights == [0.5, 0.25]  # 1.5 of 3 points, a quarter that parse
+    save(figure, tmp_path / "curves")
+
+
+def test_only_logs_with_the_common_columns_are_drawn(runs):
+    write_log(runs, Run(GRPO_ROW, 0))
+    write_lines(runs.log(Run(LISA_ROW, 0)), [{"step": 1, "loss": 2.0}])
+    assert list(read_curves(runs, [BASE, GRPO_ROW, DAPO_ROW, LISA_ROW], [0, 1])) == ["grpo"]
