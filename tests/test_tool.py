@@ -22,7 +22,7 @@ from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import evaluate, load_segmenter
 from foodseg.models.segmenter import decode_prompts, scale_prompts
 from foodseg.presets import SMOKE
-from foodseg.provenance import file_hash
+from foodseg.provenance import file_hash, read_lines
 from foodseg.recipes import GRPO
 from foodseg.rl import tool
 from foodseg.rl.evidence import gather_evidence, to_original
@@ -38,10 +38,11 @@ from foodseg.rl.tool import (
     save_decoder,
     train_tool_off_policy,
 )
+from foodseg.rl.trainer import train
 from foodseg.rl.updates import PolicyUpdater
 
 SIDE = SMOKE.image_side
-PRESET = replace(SMOKE, prompts_per_step=3, max_new_tokens=100)
+PRESET = replace(SMOKE, prompts_per_step=2, max_new_tokens=100)
 
 
 @pytest.fixture()
@@ -124,7 +125,10 @@ def test_gradients_are_those_of_the_plain_loss(samples, monkeypatch):
     ours, plain, groups = make_updater(training), make_updater(training), plain_groups(samples)
     lessons = [lesson for group in groups for lesson in ours.lessons(group)]
     total = sum(lesson.weights.sum().item() for lesson in lessons)
+    asked = []
+    ours.decoder.iou_prediction_head.register_forward_hook(lambda *call: asked.append(len(call[2])))
     loss, _ = ours.gradients(lessons, total)
+    assert max(asked) == 2 and sum(asked) < total
     expected = plain_loss(plain.segmenter, groups, training)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -196,9 +200,53 @@ def policy_run(samples, updater):
         trace += [p.grad.clone() for p in mllm.lora_parameters()]
         if updater:
             assert all(p.grad is None for p in updater.parameters)
-            row = updater.update(groups)
-            assert row["tool_references"] > 0
+            assert updater.update(groups)["tool_references"] > 0
     return trace + [p.detach().clone() for p in mllm.lora_parameters()]
+
+
+RUN = replace(SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, max_new_tokens=100)
+B_GRTO = replace(
+    GRPO,
+    name="b-grto",
+    tool=ToolTraining(off_policy_steps=2, off_policy_rounds=1),
+)
+
+
+def files(recipe):
+    """The adapter of a finished run and its decoder, as bytes."""
+    adapter = RUN.run(recipe.name, 0) / "adapter"
+    return [path.read_bytes() for path in sorted(adapter.glob("*.safetensors"))]
+
+
+def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupted(
+    samples, monkeypatch
+):
+    train(RUN, GRPO, 0, samples)
+    train(RUN, B_GRTO, 0, samples)
+    run = RUN.run("b-grto", 0)
+    [policy], whole, rows = files(GRPO), files(B_GRTO), read_lines(run / "log.jsonl")
+    assert whole[0] == policy and len(whole) == 2
+    assert all(row["tool_references"] for row in rows)
+    assert {"tool_loss", "tool_iou", "tool_references", "seconds_tool"} <= rows[0].keys()
+    assert len(read_lines(run / "tool.jsonl")) == 2
+    run.rename(run.with_name("uninterrupted"))
+
+    step, calls = ToolUpdater.step, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) in (2, 6, 11):  # in stage 1, in step 2 and, after the checkpoint, in step 3
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(ToolUpdater, "step", interrupted)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            train(RUN, B_GRTO, 0, samples)
+    train(RUN, B_GRTO, 0, samples)
+    assert len(calls) == 12
+    assert files(B_GRTO) == whole
+    assert [r["tool_loss"] for r in read_lines(run / "log.jsonl")] == [r["tool_loss"] for r in rows]
 
 
 def test_the_policys_gradients_are_the_same_bits_with_and_without_the_tool(samples):

@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # `foodseg.recipes` imports this module, and `groups` imports
     from foodseg.rl.groups import Group, GroupSampler
 
 MAX_GRADIENT_NORM = 1.0
-# In one decoder call with gradients: at SAM2's own size a prompt takes about 0.2 GB.
+# In one decoder call; at SAM2's own size each keeps 0.1 GB for the gradients.
 PROMPTS_PER_CALL = 16
 # Stage 1 asks its questions in another order than the run that follows.
 OFF_POLICY_SEED = 1_000_003
