@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_shared_prefix import randomise_adapter
 from test_supervised import PRESET, plain_states, samples, several  # noqa: F401
 
@@ -21,6 +23,7 @@ from foodseg.supervised.evaluation import (
     evaluate_teacher_forced,
     seg_states,
 )
+from foodseg.supervised.mask_head import MASKS_AT_ONCE
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_tokens
 from foodseg.supervised.training import start, train_baseline
 
@@ -133,3 +136,17 @@ def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, bas
         assert result["adapter"] == trained["adapter"] and result["samples"] == 3
     assert seen["mllm"].template == learnt["template"]
     assert learnt["template"] == (baseline.template or PRESET.prompt_template)
+
+
+def test_many_masks_are_those_of_each_alone(samples, model):  # noqa: F811
+    mllm, head = model
+    chosen = several(samples, 1)[0]
+    photo = Image.open(PRESET.dataset / chosen.image).convert("RGB")
+    embedding = head.segmenter.embed_image(photo)
+    states = torch.randn(MASKS_AT_ONCE + 2, 256, generator=torch.Generator().manual_seed(0))
+    masks = head.predict(embedding, states)
+    assert masks.shape == (len(states), chosen.height, chosen.width)
+    alone = [head.predict(embedding, state[None])[0] for state in states]
+    # A pixel whose logit is 0 but for rounding may fall on either side.
+    assert (masks != np.stack(alone)).mean() < 1e-4 and 0 < masks.mean() < 1
+    assert head.predict(embedding, states[:0]).shape == (0, chosen.height, chosen.width)
