@@ -32,6 +32,7 @@ from foodseg.recipes import (
     SD_GRPO,
     Recipe,
 )
+from foodseg.rl import trainer
 from foodseg.rl.dr_seg import LOOK_PROMPT
 from foodseg.rl.evidence import accuracy, non_repeat, term_name
 from foodseg.rl.trainer import DECODER, TOOL_LOG, load_policy, run_config, train
@@ -183,6 +184,21 @@ def test_other_settings_give_another_configuration(home):
     configs.append(config(samples=[replace(samples[0], question="Why?"), *samples[1:]]))
     assert len(set(configs)) == len(configs)
     assert config(replace(GRPO, reward=(first,))) == configs[0]
+
+
+def test_a_run_depends_on_the_modules_of_its_own_method_only():
+    def own(recipe):
+        files = {path.stem for path in trainer._training_code(recipe)}
+        assert {"trainer", "updates", "rewards", "evidence", "segmenter", "mllm"} <= files
+        return files & set(trainer.METHODS)
+
+    assert own(GRPO) == own(DAPO) == set()
+    assert own(SAM_R1) == own(recipes.SAM_R1_THRESHOLDS[0]) == {"sam_r1"}
+    assert own(DR_SEG) == own(recipes.DR_SEG_RANKED) == {"dr_seg"}
+    assert own(SD_GRPO) == {"segments"} and own(B_GRTO) == {"tool"}
+    # what ranks needs no term of that module
+    assert own(replace(GRPO, ranked=True)) == {"dr_seg"}
+    assert all((presets.PACKAGE / "rl" / f"{name}.py").exists() for name in trainer.METHODS)
 
 
 def stop_after_first_step(log):

@@ -42,6 +42,9 @@ PRESET_FIELDS = (
     "prompts_per_step group_size updates_per_rollout max_new_tokens dtype device"
 ).split()
 
+# Modules of foodseg.rl of one method each: only runs of recipes that use them depend on them.
+METHODS = ("dr_seg", "sam_r1", "seg_zero", "segments", "tool")
+
 DECODER = "decoder.safetensors"  # in adapter/, of a recipe with a tool
 TOOL_LOG = "tool.jsonl"
 
@@ -118,15 +121,20 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
         "data": hashlib.sha256(repr(list(samples)).encode()).hexdigest()[:16],
         "base": file_hash(weights) if weights.exists() else preset.mllm,
         "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
-        "code": files_hash(_training_code()),
+        "code": files_hash(_training_code(recipe)),
     }
 
 
-def _training_code() -> list[Path]:
+def _training_code(recipe: Recipe) -> list[Path]:
     """The package's files that a run's bits depend on; a finished run of others is stale."""
+    functions = [getattr(one, "func", one) for one in (*recipe.reward, recipe.advantages)]
+    used = {function.__module__.rpartition(".")[2] for function in functions}
+    used |= {"dr_seg"} if recipe.ranked else set()
+    used |= {"tool"} if recipe.tool else set()
+    rl = [p for p in PACKAGE.glob("rl/*.py") if p.stem in used or p.stem not in METHODS]
     models = [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
     others = [PACKAGE / "data" / "references.py", PACKAGE / "evaluation" / "metrics.py"]
-    return [*PACKAGE.glob("rl/*.py"), *models, *others]
+    return [*rl, *models, *others]
 
 
 def _checkpoint(folder: Path, rows: list[dict], mllm: Mllm, parts: dict) -> None:
