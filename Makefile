@@ -45,8 +45,18 @@ FIGURES         := $(FIGURES_$(PRESET))
 05 := $(OUT)/05_train_dapo.ipynb
 06 := $(OUT)/06_results_table.ipynb
 07 := $(OUT)/07_segmentation_results.ipynb
+08 := $(OUT)/08_relatives_and_ablations.ipynb
 # The order in which they are started, where their inputs leave a choice: the longest first.
-NOTEBOOKS := $(01) $(03) $(04) $(05) $(02) $(06) $(07)
+NOTEBOOKS := $(01) $(03) $(04) $(05) $(02) $(06) $(07) $(08)
+
+# A quick look takes few rows of the ablation table and one seed, and notebook 08 runs them itself;
+# at the other sizes it reads what `make ablations` left.
+ROWS_smoke := base,bound,grpo,dapo,grto
+ROWS       ?= $(ROWS_$(PRESET))
+
+comma := ,
+seeds := $(subst $(comma), ,$(SEEDS))
+ABLATION_SEEDS := $(if $(filter smoke,$(PRESET)),$(firstword $(seeds)),$(SEEDS))
 
 export TOKENIZERS_PARALLELISM := false
 # Your own matplotlibrc plays no part in the figures.
@@ -58,11 +68,16 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures test lab bench base clean help
+.PHONY: all table figures ablations test lab bench base clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
 figures: $(07)     ## figures/segmentation_results.{png,pdf}, and only what they need
+
+# Two trainings in one folder must not meet: with other doors, this one is the last.
+ablations: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBOOKS),$(01))
+ablations:            ## figures/ablations.{md,csv,png}: every method (hours; goes on where it stopped)
+	$(PY) -m foodseg.ablations --preset $(PRESET) --seeds $(ABLATION_SEEDS) --rows "$(ROWS)"
 
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 	$(PY) -m pytest
@@ -82,8 +97,9 @@ clean:                ## remove what smoke and kitchen left: build, data, runs (
 	rm -rf $(foreach folder,datasets runs,$(addprefix $(DATA_HOME)$(folder)/,smoke kitchen))
 
 help:                 ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "Choose with PRESET=smoke|kitchen|paper and SEEDS=0,1,2, as in: make table PRESET=smoke SEEDS=0"
+	@echo "make ablations takes ROWS=grpo,dapo too, for a part of the table."
 
 # ---- The environment ---------------------------------------------------------------------------
 
@@ -111,6 +127,10 @@ $(BENCH_ENVIRONMENT): $(ENVIRONMENT) pyproject.toml
 $(02) $(04) $(05): $(01)
 $(06): $(04) $(05) $(02)
 $(07): $(06)
+# Last, since it reads and at smoke writes the folders of those before it.
+$(08): $(07) $(wildcard foodseg/ablations/*.py foodseg/supervised/*.py $(FIGURES)/ablations.csv)
+# The supervised rows, once `make ablations` has measured them.
+$(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/lisa*/result.json)
 
 # The package's code that each step runs. The style of a picture is no reason to train again, so
 # foodseg/report counts for the last two only; how the shipped weights were made is `make base`.
@@ -125,14 +145,13 @@ $(06) $(07): $(wildcard foodseg/report/*.py)
 SEEDS_STAMP := $(OUT)/seeds-$(SEEDS)
 $(SEEDS_STAMP):
 	mkdir -p $(OUT) && rm -f $(OUT)/seeds-* && touch $@
-SEEDED := $(04) $(05) $(06) $(07)
+SEEDED := $(04) $(05) $(06) $(07) $(08)
 $(SEEDED): $(SEEDS_STAMP)
 $(SEEDED): PARAMETERS := SEEDS=$(SEEDS)
+$(08): PARAMETERS := SEEDS=$(ABLATION_SEEDS) ROWS=$(ROWS_$(PRESET))
 
 # An executed notebook is up to date only as long as what it wrote is still there.
 again_without = $(if $(filter-out $(wildcard $2),$2),$(eval .PHONY: $1))
-comma := ,
-seeds := $(subst $(comma), ,$(SEEDS))
 $(call again_without,$(01),$(DATASET)/foodreasonseg_single_train.parquet)
 $(call again_without,$(01),$(DATASET)/foodreasonseg_single_test.parquet)
 $(call again_without,$(02),$(RUNS)/predictions/base/result.json)
@@ -141,6 +160,7 @@ $(call again_without,$(04),$(seeds:%=$(RUNS)/predictions/grpo-seed%/result.json)
 $(call again_without,$(05),$(seeds:%=$(RUNS)/predictions/dapo-seed%/result.json))
 $(call again_without,$(06),$(addprefix $(FIGURES)/results_table.,md tex csv))
 $(call again_without,$(07),$(addprefix $(FIGURES)/segmentation_results.,png pdf))
+$(call again_without,$(08),$(if $(ROWS_$(PRESET)),$(FIGURES)/ablations.csv))
 
 # A failed run is kept as X.failed.ipynb and leaves no X.ipynb, so it is not up to date.
 $(NOTEBOOKS): $(OUT)/%.ipynb: notebooks/%.ipynb $(ENVIRONMENT)

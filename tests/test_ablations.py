@@ -358,18 +358,21 @@ def test_an_interrupt_ends_the_children(runs):
     assert runs.outcome(Run(GRPO_ROW)) is None
 
 
-def test_a_child_ends_when_the_other_end_of_its_stdin_is_gone():
+@pytest.mark.parametrize(("seconds", "closed", "status"), [(60, True, 1), (0.2, False, 0)])
+def test_a_child_ends_when_its_stdin_is_closed_or_its_work_is_done(seconds, closed, status):
     script = (
         "import threading, time; from foodseg.ablations.__main__ import _end_with_stdin\n"
         "threading.Thread(target=_end_with_stdin, daemon=True).start()\n"
-        "print('ready', flush=True); time.sleep(60)"
+        f"print('ready', flush=True); time.sleep({seconds})"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert child.stdout.readline() == b"ready\n"
+    if closed:
+        child.stdin.close()
+    assert child.wait(15) == status
     child.stdin.close()
-    assert child.wait(10) == 1
     child.stdout.close()
 
 

@@ -27,6 +27,7 @@ NAMES = (
     "05_train_dapo",
     "06_results_table",
     "07_segmentation_results",
+    "08_relatives_and_ablations",
 )
 RUNNER = """#!{python}
 import sys, time
@@ -63,6 +64,7 @@ products = {{
     "05": [f"{{runs}}/predictions/dapo-seed{{seed}}/result.json" for seed in seeds],
     "06": [f"{{figures}}/results_table.{{kind}}" for kind in ("md", "tex", "csv")],
     "07": [f"{{figures}}/segmentation_results.{{kind}}" for kind in ("png", "pdf")],
+    "08": [f"{{figures}}/ablations.csv"] if values.get("ROWS") else [],
 }}
 for path in products.get(source.stem[:2], []):
     (project / path).parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +78,9 @@ class Project:
 
     def __init__(self, root: Path):
         self.root = root
-        for path in ("rl/a.py", "models/mllm.py", "report/a.py", "weights/kitchen_mllm/a"):
+        for path in ("rl/a.py", "models/mllm.py", "report/a.py", "ablations/a.py"):
             self.write(f"foodseg/{path}")
+        self.write("foodseg/weights/kitchen_mllm/a")
         for name in NAMES:
             self.write(f"notebooks/{name}.ipynb")
         self.write("requirements.lock", "setuptools==1 \\\n    --hash=sha256:0\n    # via torch\n")
@@ -124,8 +127,8 @@ def project(tmp_path) -> Project:
 
 def test_make_runs_each_notebook_once_and_after_its_inputs(project):
     order = project.ran()
-    assert sorted(order) == ["01", "02", "03", "04", "05", "06", "07"]
-    for before, after in ("12", "14", "15", "26", "46", "56", "67"):
+    assert sorted(order) == ["01", "02", "03", "04", "05", "06", "07", "08"]
+    for before, after in ("12", "14", "15", "26", "46", "56", "67", "78"):
         assert order.index(f"0{before}") < order.index(f"0{after}")
     copies = sorted(path.stem for path in (project.root / "notebooks/executed").iterdir())
     assert copies == sorted(NAMES)
@@ -136,7 +139,7 @@ def test_a_second_make_has_nothing_to_do(project):
     started = time.monotonic()
     again = project.make()
     assert time.monotonic() - started < 1
-    assert "Nothing to be done" in again.stdout and len(project.log()) == 7
+    assert "Nothing to be done" in again.stdout and len(project.log()) == 8
 
 
 def test_the_two_trainings_run_side_by_side(project):
@@ -149,40 +152,40 @@ def test_a_fresh_clone_runs_all_although_results_are_committed(project):
         project.write(path)
         future = time.time() + 1000
         os.utime(project.root / path, (future, future))
-    assert len(project.ran()) == 7
+    assert len(project.ran()) == 8
 
 
 def test_a_failure_stops_what_depends_on_it_and_is_tried_again(project):
     project.write("fail", "05")
     failed = project.make()
     assert failed.returncode != 0
-    assert not {"06", "07"} & set(project.log())
+    assert not {"06", "07", "08"} & set(project.log())
     assert (project.root / "build/kitchen/05_train_dapo.failed.ipynb").exists()
     assert not (project.root / "build/kitchen/05_train_dapo.ipynb").exists()
     assert not (project.root / "notebooks/executed/05_train_dapo.ipynb").exists()
     (project.root / "fail").unlink()
     rest = project.ran()
-    assert rest[-2:] == ["06", "07"] and "05" in rest and not {"01", "04"} & set(rest)
+    assert rest[-3:] == ["06", "07", "08"] and "05" in rest and not {"01", "04"} & set(rest)
 
 
 def test_table_and_figures_run_only_what_they_need(project):
     assert sorted(project.ran("table")) == ["01", "02", "04", "05", "06"]
     assert project.ran("figures") == ["07"]
-    assert project.ran() == ["03"]
+    assert sorted(project.ran()) == ["03", "08"]
 
 
 def test_other_seeds_run_again_what_uses_them(project):
     project.ran()
-    assert sorted(project.ran("SEEDS=0")) == ["04", "05", "06", "07"]
+    assert sorted(project.ran("SEEDS=0")) == ["04", "05", "06", "07", "08"]
     assert project.ran("SEEDS=0") == []
-    assert sorted(project.ran()) == ["04", "05", "06", "07"]
+    assert sorted(project.ran()) == ["04", "05", "06", "07", "08"]
 
 
 def test_presets_are_kept_apart(project):
     project.ran("PRESET=smoke", "table")
     assert not (project.root / "notebooks/executed").exists()
     assert not (project.root / "figures").exists()
-    assert len(project.ran()) == 7
+    assert len(project.ran()) == 8
     assert project.ran("PRESET=smoke", "table") == []
 
 
@@ -194,10 +197,11 @@ def test_a_goal_in_the_build_folder_names_its_preset(project):
 @pytest.mark.parametrize(
     ("path", "again"),
     [
-        ("notebooks/07_segmentation_results.ipynb", ["07"]),
-        ("foodseg/report/a.py", ["06", "07"]),
-        ("foodseg/rl/a.py", ["02", "03", "04", "05", "06", "07"]),
-        ("foodseg/weights/kitchen_mllm/a", ["02", "03", "04", "05", "06", "07"]),
+        ("notebooks/07_segmentation_results.ipynb", ["07", "08"]),
+        ("foodseg/ablations/a.py", ["08"]),
+        ("foodseg/report/a.py", ["06", "07", "08"]),
+        ("foodseg/rl/a.py", ["02", "03", "04", "05", "06", "07", "08"]),
+        ("foodseg/weights/kitchen_mllm/a", ["02", "03", "04", "05", "06", "07", "08"]),
         ("README.md", []),
     ],
 )
@@ -211,9 +215,9 @@ def test_a_change_runs_again_what_depends_on_it(project, path, again):
     ("path", "again"),
     [
         ("figures/shared_prefix.png", ["03"]),
-        ("figures/results_table.csv", ["06", "07"]),
-        ("figures/segmentation_results.pdf", ["07"]),
-        ("runs/kitchen/predictions/grpo-seed1/result.json", ["04", "06", "07"]),
+        ("figures/results_table.csv", ["06", "07", "08"]),
+        ("figures/segmentation_results.pdf", ["07", "08"]),
+        ("runs/kitchen/predictions/grpo-seed1/result.json", ["04", "06", "07", "08"]),
     ],
 )
 def test_a_deleted_product_is_made_again(project, path, again):
@@ -237,7 +241,7 @@ def test_a_dry_run_reads_as_a_list_of_steps(project):
     (project.root / ".venv/.installed").unlink()
     lines = project.make("-n").stdout.splitlines()
     steps = [line for line in lines if "run_notebook" in line]
-    assert len(steps) == 7 and len(lines) <= 26
+    assert len(steps) == 8 and len(lines) <= 29
     assert max(map(len, lines)) < 220
     assert project.log() == []
 
@@ -250,6 +254,34 @@ def test_the_environment_is_installed_once_and_again_when_the_lock_changes(proje
     assert project.ran(".venv/.installed") == []
     project.change("requirements.lock")
     assert len(project.ran(".venv/.installed")) == len(installed)
+
+
+def test_ablations_run_for_hours_only_when_asked_for(project):
+    assert not [line for line in project.ran() if "ablations" in line]
+    assert project.ran("ablations") == [
+        "-m foodseg.ablations --preset kitchen --seeds 0,1,2 --rows "
+    ]
+    some = project.ran("ablations", "ROWS=grpo,dapo", "SEEDS=1")
+    assert some == ["-m foodseg.ablations --preset kitchen --seeds 1 --rows grpo,dapo"]
+
+
+def test_ablations_alone_need_the_data_and_with_other_doors_come_last(project):
+    assert [line[:22] for line in project.ran("ablations")] == ["01", "-m foodseg.ablations -"]
+    together = project.ran("table", "ablations")
+    assert together[-1].startswith("-m foodseg.ablations") and "08" in together
+
+
+def test_a_quick_look_takes_one_seed_and_few_rows(project):
+    (line,) = project.ran("ablations", "PRESET=smoke")[1:]
+    assert line.startswith("-m foodseg.ablations --preset smoke --seeds 0 --rows base,")
+
+
+def test_what_ablations_left_is_shown_again(project):
+    project.ran()
+    project.write("figures/ablations.csv")
+    assert project.ran() == ["08"]
+    project.write("runs/kitchen/predictions/lisa-seed0/result.json")
+    assert project.ran("table") == ["06"]
 
 
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
@@ -293,7 +325,7 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, argument, sentence):
 
 def test_help_names_every_door(project):
     text = project.make("help").stdout
-    doors = ("all", "table", "figures", "test", "lab", "bench", "base", "clean", "help")
+    doors = "all table figures ablations test lab bench base clean help".split()
     assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-DEFAULTS = {"PRESET": '"kitchen"', "SEEDS": '"0,1,2"'}
+DEFAULTS = {"PRESET": '"kitchen"', "SEEDS": '"0,1,2"', "ROWS": '""'}
 SEEDS = "0,1"
 # A path from the root of some machine, as against a link or a path inside the project.
 ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(home|root|tmp|var|usr|opt|mnt|data|work|Users|private)/")
@@ -104,6 +104,12 @@ def test_the_table_and_the_figure_are_there(smoke):
         assert (figures / name).read_text().strip()
     assert (figures / "segmentation_results.png").read_bytes().startswith(b"\x89PNG")
     assert (figures / "segmentation_results.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_quick_looks_rows_are_in_the_ablation_table(smoke):
+    table = (smoke.build / "figures" / "ablations.md").read_text()
+    assert "## Not trained" in table and "every run of a recipe learnt from" in table
+    assert (smoke.build / "figures" / "ablations.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_second_make_has_nothing_to_do(smoke):

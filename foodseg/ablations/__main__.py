@@ -70,7 +70,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _end_with_stdin() -> None:
     """The other end is the runner's: it closes when the runner ends, even when it is killed."""
-    sys.stdin.buffer.read()
+    # Not sys.stdin: Python ends in an error while another thread holds its lock.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 
