@@ -20,8 +20,8 @@ from foodseg.bench.work import Shape, bench_policy, bench_preset, training_quest
 from foodseg.models.mllm import Mllm, Prompt
 from foodseg.recipes import GRPO
 from foodseg.rl import updates
+from foodseg.rl.evidence import gather_evidence
 from foodseg.rl.groups import Group
-from foodseg.rl.rewards import Score
 from foodseg.rl.rollouts import Rollout
 from foodseg.rl.updates import PolicyUpdater
 
@@ -123,9 +123,10 @@ def _synthetic_group(mllm: Mllm, point: Point) -> Group:
         texts=("",) * point.group_size,
         ended=(False,) * point.group_size,
     )
-    scores = tuple(Score(float(i % 2), 0, 0, 0, 0, 0, 0) for i in range(point.group_size))
+    points = tuple({"made_up": float(i % 2)} for i in range(point.group_size))
     sample = training_questions(bench_preset(Shape()))[0]
-    return Group(sample, rollout, scores, (False,) * point.group_size)
+    evidence = gather_evidence(sample, rollout.texts, mllm.image_side)
+    return Group(sample, rollout, evidence, points)
 
 
 @dataclass(frozen=True)
