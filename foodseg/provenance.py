@@ -71,8 +71,9 @@ def as_json(value: Any) -> Any:
     """Settings as JSON values: dataclasses, functions, numbers, text, and sequences of them.
 
     A function is its module, name and source, a partial is that and its arguments, so settings
-    that differ give values that differ. Raises ValueError for what that can't be said of: other
-    objects, and functions that capture variables or whose source can't be read.
+    that differ give values that differ; what a function calls or reads elsewhere is not seen.
+    Raises ValueError for what can't be told apart: other objects, and functions without a name,
+    with captured variables, or of which no source can be read.
     """
     if value is None or isinstance(value, str | int | float):
         return value
@@ -83,13 +84,13 @@ def as_json(value: Any) -> Any:
     if isinstance(value, partial):
         keywords = {name: as_json(one) for name, one in sorted(value.keywords.items())}
         return as_json(value.func) | {"arguments": as_json(value.args), "keywords": keywords}
-    if inspect.isfunction(value) and not value.__closure__:
+    if inspect.isfunction(value) and value.__name__ != "<lambda>" and not value.__closure__:
         source = _source(value).encode()
         name = f"{value.__module__}.{value.__qualname__}"
         return {"function": name, "source": hashlib.sha256(source).hexdigest()[:16]}
     raise ValueError(
-        f"settings: {value!r} can't be written down; give numbers, text, and functions of a file "
-        "or of a notebook's cell, with their own settings by functools.partial."
+        f"settings: {value!r} can't be written down; give numbers, text, and named functions of a "
+        "file or of a notebook's cell, with their own settings by functools.partial."
     )
 
 

@@ -152,6 +152,8 @@ def test_what_cannot_be_told_apart_by_its_source_is_refused():
 
     with pytest.raises(ValueError, match="settings: .*plus.*functools.partial"):
         as_json(replace(GRPO, reward=(plus(1.0),)))
+    with pytest.raises(ValueError, match="lambda.*named functions"):
+        as_json(replace(GRPO, reward=(lambda evidence: 1.0,)))
     with pytest.raises(ValueError, match="ndarray|array"):
         as_json(partial(accuracy, np.zeros(3)))
     with pytest.raises(ValueError, match="read"):
