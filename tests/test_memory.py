@@ -19,6 +19,7 @@ from counted_memory import (
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
+from foodseg.models.attention import padded_length
 from foodseg.models.random_mllm import qwen2_5_vl_3b
 from foodseg.presets import KITCHEN, PAPER
 from foodseg.rl import memory
@@ -60,7 +61,7 @@ def test_a_layer_keeps_what_the_formula_says(make, prompt, completion):
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             models = [on_fake_cuda(mllm) for mllm in models]
         two, four = (saved_bytes(mllm, *row) for mllm in models)
-    counted = (four - two) / 2 / (prompt + 8 * completion)
+    counted = (four - two) / 2 / padded_length(prompt + 8 * completion)
     assert ModelSizes.of(models[0]).kept_bytes() == pytest.approx(counted, rel=0.02)
 
 
@@ -70,7 +71,7 @@ def test_the_peak_is_what_the_formula_says(make, prompt, completion, groups, che
     mllm = make(4)
     counted = peak_bytes(mllm, [prompt] * groups, [[completion] * 8] * groups, checkpointed)
     sizes, scored = ModelSizes.of(mllm), groups * 8 * completion
-    tokens = groups * prompt + scored
+    tokens = padded_length(groups * prompt + scored)
     # The meta device has the CPU's norm, which keeps its input in float32.
     counted -= (4 - checkpointed) * tokens * 2 * sizes.hidden * (4 - sizes.itemsize)
     planned = sizes.forward_bytes(tokens, scored, checkpointed)

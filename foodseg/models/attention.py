@@ -31,6 +31,11 @@ LENGTH_MULTIPLE = 32
 SHARED_PREFIX = "foodseg_shared_prefix"
 
 
+def padded_length(tokens: int) -> int:
+    """The length of a row of so many tokens."""
+    return tokens + -tokens % LENGTH_MULTIPLE
+
+
 @dataclass(frozen=True, eq=False)
 class Segments:
     """Consecutive pieces of a row: their lengths, and offsets (N + 1,) int32 on the device."""
@@ -66,7 +71,7 @@ class RowLayout:
     ) -> RowLayout:
         """From each group's prompt length and its completions' lengths, in tokens."""
         lengths = [*prompts, *(n for group in completions for n in group)]
-        padding = -sum(lengths) % LENGTH_MULTIPLE
+        padding = padded_length(sum(lengths)) - sum(lengths)
         return cls(
             Segments.of(prompts, device),
             Segments.of([sum(group) for group in completions], device),

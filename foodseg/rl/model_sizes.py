@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foodseg.models.attention import padded_length
 from foodseg.models.head import CHUNK_BYTES
 from foodseg.models.mllm import Mllm
 
@@ -77,9 +78,10 @@ class ModelSizes:
     def forward_bytes(self, tokens: int, scored: int, checkpointed: int) -> int:
         """The most that a forward and backward over a row takes on top of what is held.
 
-        tokens: of the row; scored: those of its completions; checkpointed: decoder layers that
-        keep only their input.
+        tokens: of the row's groups; scored: those of its completions; checkpointed: decoder layers
+        that keep only their input.
         """
+        tokens = padded_length(tokens)
         kept = (self.layers - checkpointed) * self.kept_bytes()
         kept += checkpointed * self.hidden * self.itemsize
         ends = 2 * self.hidden * self.itemsize + 4 * self.hidden  # embeddings, output, last norm
