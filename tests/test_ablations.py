@@ -31,7 +31,7 @@ from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import load_samples
 from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, summarise
-from foodseg.presets import SMOKE
+from foodseg.presets import KITCHEN, SMOKE
 from foodseg.provenance import write_json, write_lines
 from foodseg.recipes import DAPO, GRPO
 from foodseg.report.style import save
@@ -126,10 +126,12 @@ def test_rows_are_chosen_by_name_and_an_unknown_one_is_named():
 
 def test_a_rows_command_asks_for_that_row():
     for row in all_rows():
-        words = row.command(seed=2).split()
+        words = Run(row, 2, "validation").command(SMOKE).split()
         assert words[:3] == ["python", "-m", "foodseg.ablations"]
         options = _parse(words[3:])
         assert options.row == row.name and options.seed == (2 if row.trained else 0)
+        assert (options.split, options.preset) == ("validation", "smoke")
+    assert Run(GRPO_ROW, 2).command(KITCHEN) == "python -m foodseg.ablations grpo --seed 2"
 
 
 def test_differences_name_what_a_recipe_changes_and_nothing_else():
@@ -171,6 +173,9 @@ def test_a_validation_run_keeps_to_its_own_folder_and_samples(runs):
     assert {sample.split for sample in learning + asked} == {"train"}
     assert {sample.split for sample in runs.samples("test")[1]} == {"test"}
     assert BOUND not in [run.row for run in runs_of([BASE, BOUND], [0], "validation")]
+    assert "--split validation" in write_results(runs, [BASE, BOUND], [0], "validation")
+    assert list(table.read_table(runs.preset, "validation").index) == ["base"]
+    assert not table.figure_path(runs.preset).with_suffix(".csv").exists()
 
 
 # ---- one run
@@ -275,6 +280,7 @@ folder, what = Path(sys.argv[1]), sys.argv[2]
 with open(folder.parent / "times", "a") as times:
     times.write(f"{time.time()} 1 {folder.name}" + chr(10))
 print("hello from", folder.name)
+(folder / "pid").write_text(str(os.getpid()))
 if what == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 time.sleep({"long": 60}.get(what, 0.3))
@@ -339,22 +345,20 @@ def test_a_failure_is_told_and_stops_nothing(runs, capsys):
 
 
 def test_an_interrupt_ends_the_children(runs):
-    children = []
-
-    def command(runs, run):
-        children.append(run)
-        return stand_in_command(grpo_seed0="long")(runs, run)
+    pid = runs.folder(Run(GRPO_ROW)) / "pid"
 
     def interrupt():
-        while not (runs.folder(Run(BASE)).parent / "times").exists():
+        while not (pid.exists() and pid.read_text()):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_all(runs, [Run(GRPO_ROW)], jobs=1, command=command)
-    assert time.monotonic() - started < 10 and len(children) == 1
+        run_all(runs, [Run(GRPO_ROW)], jobs=1, command=stand_in_command(grpo_seed0="long"))
+    assert time.monotonic() - started < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
     assert runs.outcome(Run(GRPO_ROW)) is None
 
 
@@ -401,7 +405,7 @@ def test_the_table_by_hand(runs):
     assert grpo.ciou == pytest.approx(0.75) and grpo.giou_low <= 0.75 <= grpo.giou_high
     assert (grpo.foods_right, grpo.parse_rate) == (0.5, 1.0)
     assert (grpo.seconds, grpo.peak_memory_mb, grpo.seeds, grpo.of) == (4, 101, 2, 2)
-    assert grpo.command == "python -m foodseg.ablations grpo --seed 0"
+    assert grpo.command == "python -m foodseg.ablations grpo --seed 0 --preset smoke"
     lines = table.readable(frame_of(runs, [BASE, GRPO_ROW])).loc["GRPO"]
     assert lines["gIoU"] == "0.750 ± 0.354" and lines["seconds"] == "4 ± 1"
 
@@ -462,7 +466,12 @@ def test_the_files_are_written_and_read_back(runs):
     path = table.figure_path(runs.preset)
     assert "2 of 2 rows measured" in said  # the base has results, so it stays in
     text = path.with_suffix(".md").read_text()
-    for words in ("## Not trained", "`python -m foodseg.ablations grpo --seed 0`", "a1", "c1"):
+    for words in (
+        "## Not trained",
+        "`python -m foodseg.ablations grpo --seed 0 --preset smoke`",
+        "a1",
+        "c1",
+    ):
         assert words in text
     assert str(runs.preset.figures.parent) not in text
     with Image.open(path.with_suffix(".png")) as image:

@@ -15,7 +15,7 @@ import threading
 from foodseg.ablations.carry_out import carry_out
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.run_table import run_table
-from foodseg.ablations.runner import cores
+from foodseg.ablations.runner import runs_at_once
 from foodseg.ablations.runs import SPLITS, Run, Runs
 from foodseg.errors import DataError
 from foodseg.presets import get_preset
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
                 choose_rows(options.rows),
                 parse_seeds(options.seeds),
                 split=options.split,
-                jobs=options.jobs or (cores() if runs.preset.device == "cpu" else 1),
+                jobs=options.jobs or runs_at_once(runs.preset),
             )
         (row,) = choose_rows(options.row)
         outcome = carry_out(runs, Run(row, options.seed if row.trained else 0, options.split))
@@ -63,7 +63,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", default="", help="only these, split by commas")
     parser.add_argument("--preset", default="kitchen")
     parser.add_argument("--split", choices=SPLITS, default="test", help="the plates asked about")
-    parser.add_argument("--jobs", type=int, default=0, help="runs at once; the cores there are")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="runs at once; as many as there are cores, without it"
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

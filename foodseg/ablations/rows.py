@@ -53,11 +53,6 @@ class Row:
         """Whether it has seeds: the base and the bound answer greedily, always the same."""
         return self.method is not None
 
-    def command(self, seed: int = 0) -> str:
-        """What makes this row of this seed, typed in the checkout."""
-        suffix = f" --seed {seed}" if self.trained else ""
-        return f"python -m foodseg.ablations {self.name}{suffix}"
-
 
 BASE = Row("base", "Base + SAM2, zero-shot")
 BOUND = Row("bound", "True boxes and points + SAM2 (bound)")

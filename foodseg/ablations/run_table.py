@@ -32,6 +32,7 @@ def write_results(
     A row that was not asked for stays in the table if it has results.
     """
     rows = [row for row in all_rows() if row in rows or _has_results(runs, row, seeds, split)]
+    rows = [row for row in rows if runs_of([row], seeds, split)]
     frame = ablations_frame(runs, rows, seeds, split)
     path = write_table(runs.preset, frame, split)
     logs = read_curves(runs, rows, seeds, split)
@@ -39,7 +40,7 @@ def write_results(
         curves = ablation_curves(rows, logs, runs.preset.steps)
         save(curves, figure_path(runs.preset, split))
     measured = f"{(frame['seeds'] > 0).sum()} of {len(frame)} rows measured: {path.name}"
-    return " ".join([measured + ".", missing_sentence(frame)]).strip()
+    return " ".join([measured + ".", missing_sentence(frame, split)]).strip()
 
 
 def _has_results(runs: Runs, row: Row, seeds: Sequence[int], split: str) -> bool:

@@ -16,25 +16,29 @@ from statistics import fmean
 
 from foodseg.ablations.carry_out import note_failure
 from foodseg.ablations.runs import Run, Runs
+from foodseg.presets import Preset
 from foodseg.progress import tqdm
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_ESTIMATES = 2
 SECONDS_TO_END = 10
+BYTES_OF_A_RUN = 2 * 10**9  # on a CPU; the kitchen's peak is 1.5
 Command = Callable[[Runs, Run], list[str]]
 
 
 def child_command(runs: Runs, run: Run) -> list[str]:
     """What carries one run out and ends with the process that started it."""
-    module = [sys.executable, "-m", "foodseg.ablations", *run.arguments]
-    return [*module, "--preset", runs.preset.name, "--until-stdin-closes"]
+    module = [sys.executable, "-m", "foodseg.ablations", *run.arguments(runs.preset)]
+    return [*module, "--until-stdin-closes"]
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def runs_at_once(preset: Preset) -> int:
+    """One for each core that this process may use and that has memory for one; on a GPU one."""
+    if preset.device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores or 1, memory // BYTES_OF_A_RUN))
 
 
 def run_all(

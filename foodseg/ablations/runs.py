@@ -15,11 +15,11 @@ from pathlib import Path
 from foodseg.ablations.rows import BOUND, Row
 from foodseg.ablations.validation import validation_split
 from foodseg.data.samples import Sample, load_samples
-from foodseg.presets import PACKAGE, Preset
+from foodseg.presets import KITCHEN, PACKAGE, Preset
 from foodseg.provenance import file_hash, files_hash
 from foodseg.recipes import Recipe
 from foodseg.report.inputs import require
-from foodseg.rl.trainer import run_config
+from foodseg.rl.trainer import METHODS, run_config
 from foodseg.supervised.targets import Baseline
 from foodseg.supervised.training import baseline_config
 
@@ -52,12 +52,16 @@ class Run:
     def title(self) -> str:
         return f"{self.row.title}, seed {self.seed}" if self.row.trained else self.row.title
 
-    @property
-    def arguments(self) -> list[str]:
-        """What `python -m foodseg.ablations` takes for this run, but for the preset."""
+    def arguments(self, preset: Preset) -> list[str]:
+        """What `python -m foodseg.ablations` takes for this run, without its defaults."""
         seed = ["--seed", str(self.seed)] if self.row.trained else []
         split = ["--split", self.split] if self.split != "test" else []
-        return [self.row.name, *seed, *split]
+        scale = ["--preset", preset.name] if preset.name != KITCHEN.name else []
+        return [self.row.name, *seed, *split, *scale]
+
+    def command(self, preset: Preset) -> str:
+        """What makes this run, typed in the checkout."""
+        return " ".join(["python -m foodseg.ablations", *self.arguments(preset)])
 
 
 def runs_of(rows: list[Row], seeds: list[int], split: str = "test") -> list[Run]:
@@ -109,25 +113,34 @@ class Runs:
         train, _ = self._samples[run.split]
         config = baseline_config if isinstance(run.method, Baseline) else run_config
         training = run.method and config(self.preset, run.method, run.seed, train)
-        return json.loads(json.dumps({"training": training} | self._evaluation[run.split]))
+        evaluation = self._evaluation[run.split, isinstance(run.method, Baseline)]
+        return json.loads(json.dumps({"training": training} | evaluation))
 
     @cached_property
     def _samples(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
         return {split: self.samples(split) for split in SPLITS}
 
     @cached_property
-    def _evaluation(self) -> dict[str, dict]:
+    def _evaluation(self) -> dict[tuple[str, bool], dict]:
+        """What decides the evaluation, by split and by whether a supervised baseline is asked."""
         segmenter = Path(self.preset.segmenter)
-        folders = ("evaluation", "rl", "supervised")
-        code = [path for folder in folders for path in PACKAGE.glob(f"{folder}/*.py")]
-        code += [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
         shared = {
             "segmenter": file_hash(segmenter) if segmenter.exists() else self.preset.segmenter,
             "test data": file_hash(self.preset.single("test")),
-            "evaluation code": files_hash(code),
             "prompt": self.preset.prompt_template,
         }
         return {
-            split: shared | {"split": split, "questions": len(self._samples[split][1])}
+            (split, baseline): shared
+            | {"split": split, "questions": len(self._samples[split][1])}
+            | {"evaluation code": files_hash(_evaluation_code(baseline))}
             for split in SPLITS
+            for baseline in (False, True)
         }
+
+
+def _evaluation_code(baseline: bool) -> list[Path]:
+    """The package's files that decide scores; those of one method alone are its training's."""
+    own = [*PACKAGE.glob("supervised/*.py")] if baseline else []
+    rl = [path for path in PACKAGE.glob("rl/*.py") if path.stem not in METHODS]
+    models = [path for path in PACKAGE.glob("models/*.py") if not path.name.startswith("kitchen_")]
+    return [*PACKAGE.glob("evaluation/*.py"), *rl, *models, *own]

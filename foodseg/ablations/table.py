@@ -57,7 +57,7 @@ def _line(runs: Runs, wanted: Sequence[Run]) -> dict:
     line |= _scores(runs, [run.name for run in ended]) | _cost(kept) | _rollouts(runs, ended)
     reasons = [f"seed {seed}: {text}" for seed, text in failures.items()]
     line |= {"failure": "; ".join(reasons), "why": WHY.get(row.name, "") if ended else ""}
-    return line | {"command": row.command()} | _origin(kept)
+    return line | {"command": wanted[0].command(runs.preset)} | _origin(kept)
 
 
 def _forced_line(runs: Runs, wanted: Sequence[Run], generated: dict) -> dict:
@@ -184,8 +184,11 @@ def _interval(row: pd.Series, name: str) -> str:
     return "–" if pd.isna(low) else f"{low:.2f}–{high:.2f}"
 
 
-def missing_sentence(frame: pd.DataFrame) -> str:
+def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
     """Which rows want runs, and which runs are of other settings than today's; "" if none."""
+    command = "make ablations"
+    if split != "test":
+        command = f"python -m foodseg.ablations --split {split}"
     unfinished = frame[(frame["seeds"] < frame["of"]) & (frame["failure"] == "")]
     parts = []
     if len(unfinished):
@@ -193,7 +196,7 @@ def missing_sentence(frame: pd.DataFrame) -> str:
         parts.append(f"Missing, by seeds that ended: {', '.join(names)}.")
     if stale := list(frame.index[frame["stale"] > 0]):
         parts.append(f"Of other settings or code than today's: {', '.join(stale)}.")
-    return " ".join([*parts, "`make ablations` runs what is missing."]) if parts else ""
+    return " ".join([*parts, f"`{command}` runs what is missing."]) if parts else ""
 
 
 def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
@@ -230,7 +233,7 @@ NOTES = {
 READING = """\
 Mean ± standard deviation over seeds; the 95% interval is a bootstrap over questions, a question's
 seeds kept together. Seconds: of one training, on one thread. Peak MB: of the training's process.
-A row's command trains and evaluates its seed 0, and goes on where it was stopped."""
+A row's command trains and evaluates one seed, and goes on where it was stopped."""
 
 
 def write_table(preset, frame: pd.DataFrame, split: str = "test") -> Path:
@@ -244,7 +247,7 @@ def write_table(preset, frame: pd.DataFrame, split: str = "test") -> Path:
         f"{caption(preset)} {NOTES[split]}",
         READING,
         rollouts_sentence(frame),
-        missing_sentence(frame),
+        missing_sentence(frame, split),
         *sections(frame),
         "## Where each row comes from",
         to_markdown(origin_frame(frame)),
