@@ -344,7 +344,15 @@ def test_a_failure_is_told_and_stops_nothing(runs, capsys):
     assert again == [] and runs.finished(failed[1])
 
 
-def test_an_interrupt_ends_the_children(runs):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where a shell started the tests in the background and had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_children(runs, interruptible):
     pid = runs.folder(Run(GRPO_ROW)) / "pid"
 
     def interrupt():
