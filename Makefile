@@ -85,7 +85,7 @@ test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 	$(PY) -m jupyterlab notebooks
 
-bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (10 minutes)
+bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (5 minutes)
 	$(PY) -m foodseg.bench
 
 base: $(ENVIRONMENT)  ## make the shipped kitchen weights again, from nothing (hours)
