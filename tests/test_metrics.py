@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foodseg.evaluation.metrics import ciou, giou, intersection_union, measure, sample_ious
+from foodseg.data.references import intersection_union, sample_ious
+from foodseg.evaluation.metrics import ciou, giou, measure
 
 VECTORS = Path(__file__).parent / "vectors"
 CASES = json.loads((VECTORS / "lisa_metrics.json").read_text())["cases"]

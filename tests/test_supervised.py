@@ -17,8 +17,9 @@ from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import to_original
 from foodseg.provenance import read_lines
 from foodseg.rl.answers import parse_answer
+from foodseg.rl.groups import draw_samples
 from foodseg.supervised import training
-from foodseg.supervised.batches import draw_samples, target_rollouts
+from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import FROZEN, mask_losses
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_text, to_tokens
 from foodseg.supervised.training import start, train_baseline
@@ -93,7 +94,7 @@ def test_the_gradient_is_that_of_the_loss_written_out(samples):
     updater = start(PRESET, FOODLMM, 0)
     mllm, head = updater.mllm, updater.head
     randomise_adapter(mllm)
-    rollouts = target_rollouts(mllm, PRESET, FOODLMM, chosen)
+    rollouts = target_rollouts(updater.photos, FOODLMM, chosen)
     words, bce, dice = [], [], []
     for sample, rollout in zip(chosen, rollouts, strict=True):
         states, [tokens] = plain_states(mllm, rollout), rollout.tokens

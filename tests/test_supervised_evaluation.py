@@ -11,9 +11,8 @@ from PIL import Image
 from test_shared_prefix import randomise_adapter
 from test_supervised import PRESET, plain_states, samples, several  # noqa: F401
 
-from foodseg.data.references import decode_mask
+from foodseg.data.references import decode_mask, sample_ious
 from foodseg.evaluation.evaluate import load_predictions, load_result
-from foodseg.evaluation.metrics import sample_ious
 from foodseg.rl.trainer import load_policy
 from foodseg.supervised import evaluation, training
 from foodseg.supervised.batches import target_rollouts
@@ -24,6 +23,7 @@ from foodseg.supervised.evaluation import (
     seg_states,
 )
 from foodseg.supervised.mask_head import MASKS_AT_ONCE
+from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_tokens
 from foodseg.supervised.training import start, train_baseline
 
@@ -37,7 +37,7 @@ def model():
 
 def test_the_states_are_those_that_predict_seg(samples, model):  # noqa: F811
     mllm, _ = model
-    rollouts = target_rollouts(mllm, PRESET, FOODLMM, several(samples, 3))
+    rollouts = target_rollouts(PhotoFeatures(mllm, PRESET), FOODLMM, several(samples, 3))
     for rollout, states in zip(rollouts, seg_states(mllm, rollouts), strict=True):
         expected = plain_states(mllm, rollout)[rollout.tokens[0] == seg_token_id(mllm)]
         assert len(states) > 0
@@ -70,7 +70,7 @@ def test_both_protocols_agree_on_one_answer(samples, model, monkeypatch):  # noq
     evaluate_teacher_forced(PRESET, FOODLMM, "forced", chosen, mllm, head)
 
     def say_the_truth(*_, **__):
-        return target_rollouts(mllm, PRESET, FOODLMM, chosen)
+        return target_rollouts(PhotoFeatures(mllm, PRESET), FOODLMM, chosen)
 
     monkeypatch.setattr(evaluation, "roll_out", say_the_truth)
     evaluate_generated(PRESET, "generated", chosen, mllm, head)
@@ -84,7 +84,7 @@ def test_an_answer_without_seg_counts_as_unparsed(samples, model, monkeypatch): 
     chosen = several(samples, 2)
 
     def silent_first(*_, **__):
-        first, second = target_rollouts(mllm, PRESET, FOODLMM, chosen)
+        first, second = target_rollouts(PhotoFeatures(mllm, PRESET), FOODLMM, chosen)
         said = to_tokens(mllm, f"<think>{chosen[0].answer}</think>\n<answer>the food</answer>")
         return [replace(first, tokens=(said,)), second]
 

@@ -13,7 +13,7 @@ from foodseg.models.mllm import Mllm
 from foodseg.presets import KITCHEN, Preset
 from foodseg.recipes import GRPO
 from foodseg.rl.answers import parse_answer
-from foodseg.rl.groups import GroupSampler
+from foodseg.rl.groups import GroupSampler, draw_samples
 from foodseg.rl.rewards import RewardThresholds, score_answer
 from foodseg.rl.trainer import load_policy
 
@@ -70,7 +70,7 @@ def make_sampler(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> Group
 
 def in_drawing_order(sampler: GroupSampler, count: int) -> list[Sample]:
     """The first `count` questions that the sampler will draw."""
-    return [sampler._sample(index) for index in range(count)]
+    return draw_samples(sampler.samples, sampler.seed, 0, count)
 
 
 def reward(text: str, sample: Sample, image_side: int) -> float:

@@ -1,4 +1,4 @@
-"""Masks to segmentation references (a box and a point), and references between image sizes.
+"""Masks to segmentation references (a box and a point), references between image sizes, mask IoU.
 
 The rules are those of the data preparation of Seg-Zero and VisionReasoner: the box spans the
 mask's pixels, inclusive; the point is the centre of the largest inscribed circle, that is the
@@ -8,6 +8,7 @@ image's border is not background.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -120,6 +121,23 @@ def decode_mask(rle: dict) -> np.ndarray:
 def mask_area(rle: dict) -> int:
     """Foreground pixels of a COCO run-length encoding, without decoding it."""
     return int(coco.area(rle))
+
+
+def intersection_union(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
+    """(I, U) in pixels of two boolean (H, W) masks at the original image's size."""
+    if predicted.shape != truth.shape:
+        raise ValueError(
+            f"predicted: its shape {predicted.shape} is not the ground truth's {truth.shape}; "
+            "resize it to the original image."
+        )
+    predicted, truth = predicted.astype(bool), truth.astype(bool)
+    return int((predicted & truth).sum()), int((predicted | truth).sum())
+
+
+def sample_ious(intersections: Sequence[int], unions: Sequence[int]) -> np.ndarray:
+    """I/U of each sample, float64 (N,); 0 where U = 0."""
+    i, u = np.asarray(intersections, dtype=float), np.asarray(unions, dtype=float)
+    return np.divide(i, u, out=np.zeros_like(i), where=u > 0)
 
 
 def _as_boolean(mask: np.ndarray) -> np.ndarray:

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.data.references import Reference, encode_mask
+from foodseg.data.references import Reference, encode_mask, intersection_union
 from foodseg.data.samples import Sample
-from foodseg.evaluation.metrics import intersection_union, measure
+from foodseg.evaluation.metrics import measure
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset

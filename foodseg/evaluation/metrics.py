@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foodseg.data.references import sample_ious
+
 Interval = tuple[float, float]
 RESAMPLES_AT_ONCE = 100
 
@@ -29,23 +31,6 @@ class SegmentationMetrics:
     ciou: float
     giou_interval: Interval
     ciou_interval: Interval
-
-
-def intersection_union(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
-    """(I, U) in pixels of two boolean (H, W) masks at the original image's size."""
-    if predicted.shape != truth.shape:
-        raise ValueError(
-            f"predicted: its shape {predicted.shape} is not the ground truth's {truth.shape}; "
-            "resize it to the original image."
-        )
-    predicted, truth = predicted.astype(bool), truth.astype(bool)
-    return int((predicted & truth).sum()), int((predicted | truth).sum())
-
-
-def sample_ious(intersections: Sequence[int], unions: Sequence[int]) -> np.ndarray:
-    """I/U of each sample, float64 (N,); 0 where U = 0."""
-    i, u = np.asarray(intersections, dtype=float), np.asarray(unions, dtype=float)
-    return np.divide(i, u, out=np.zeros_like(i), where=u > 0)
 
 
 def giou(intersections: Sequence[int], unions: Sequence[int]) -> float:

@@ -33,6 +33,9 @@ _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 # A reference becomes one prompt sequence: box corners, then a positive point.
 _PROMPT_LABELS = (2, 3, 1)
 
+# In one decoder call without gradients; at SAM2's own size each takes some 40 MB meanwhile.
+PROMPTS_AT_ONCE = 32
+
 # What a video needs and a photo does not, by name in SAM2.1's official checkpoints.
 _TEMPORAL_WEIGHTS = (
     "memory_attention.",
@@ -263,7 +266,7 @@ class Segmenter:
 
     @torch.no_grad()
     def predict(self, embedding: ImageEmbedding, references: Sequence[Reference]) -> np.ndarray:
-        """Masks of all references in one decoder call.
+        """Masks of all references, `PROMPTS_AT_ONCE` in a decoder call.
 
         References are in pixels of the original image (inclusive boxes). Of SAM2's three masks
         the one with the highest predicted IoU is kept, upsampled bilinearly to the original size
@@ -273,8 +276,13 @@ class Segmenter:
         if not references:
             return np.zeros((0, height, width), dtype=bool)
         corners = scale_prompts(references, embedding.size, self.config.image_size)
+        parts = corners.to(self.device).split(PROMPTS_AT_ONCE)
+        return np.concatenate([self._decode(embedding, part) for part in parts])
+
+    def _decode(self, embedding: ImageEmbedding, corners: Tensor) -> np.ndarray:
+        width, height = embedding.size
         logits, ious, _ = decode_prompts(
-            self.model, embedding.features, embedding.high_resolution, corners.to(self.device)
+            self.model, embedding.features, embedding.high_resolution, corners
         )
         best = logits[torch.arange(len(logits)), ious.argmax(dim=1)]
         full = F.interpolate(best[:, None].float(), (height, width), mode="bilinear")[:, 0]

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from foodseg.data.references import sample_ious
 from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result, summarise
-from foodseg.evaluation.metrics import measure, sample_ious
+from foodseg.evaluation.metrics import measure
 from foodseg.presets import Preset
 from foodseg.recipes import DAPO, GRPO, Recipe
 from foodseg.report.inputs import require

@@ -201,15 +201,20 @@ class GroupSampler:
         return self._reader.submit(read_photos, self.mllm, self.preset, self._samples(cursor))
 
     def _samples(self, cursor: int) -> list[Sample]:
-        return [self._sample(cursor + i) for i in range(self.preset.prompts_per_step)]
-
-    def _sample(self, index: int) -> Sample:
-        epoch, position = divmod(index, len(self.samples))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))
-        return self.samples[order[position]]
+        return draw_samples(self.samples, self.seed, cursor, self.preset.prompts_per_step)
 
     def _round_seed(self) -> int:
         return int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0])
+
+
+def draw_samples(samples: Sequence[Sample], seed: int, cursor: int, count: int) -> list[Sample]:
+    """`count` samples from the `cursor`-th on: epoch after epoch, each in an order of its own."""
+    chosen = []
+    for index in range(cursor, cursor + count):
+        epoch, position = divmod(index, len(samples))
+        order = np.random.default_rng([seed, epoch]).permutation(len(samples))
+        chosen.append(samples[order[position]])
+    return chosen
 
 
 def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:

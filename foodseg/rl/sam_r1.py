@@ -14,7 +14,7 @@ Our reading, where the notes are silent:
 
 from __future__ import annotations
 
-from foodseg.evaluation.metrics import intersection_union, sample_ious
+from foodseg.data.references import intersection_union, sample_ious
 from foodseg.rl.evidence import Evidence
 
 # (IoU to exceed, points), best first.

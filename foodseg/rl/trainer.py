@@ -118,11 +118,16 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
         "recipe": as_json(recipe),
         "seed": seed,
         "samples": len(samples),
-        "data": hashlib.sha256(repr(list(samples)).encode()).hexdigest()[:16],
+        "data": samples_hash(samples),
         "base": file_hash(weights) if weights.exists() else preset.mllm,
         "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
         "code": files_hash(_training_code(recipe)),
     }
+
+
+def samples_hash(samples: Sequence[Sample]) -> str:
+    """First 16 hexadecimal digits of a SHA-256 over the samples, in their order."""
+    return hashlib.sha256(repr(list(samples)).encode()).hexdigest()[:16]
 
 
 def _training_code(recipe: Recipe) -> list[Path]:
@@ -133,8 +138,7 @@ def _training_code(recipe: Recipe) -> list[Path]:
     used |= {"tool"} if recipe.tool else set()
     rl = [p for p in PACKAGE.glob("rl/*.py") if p.stem in used or p.stem not in METHODS]
     models = [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
-    others = [PACKAGE / "data" / "references.py", PACKAGE / "evaluation" / "metrics.py"]
-    return [*rl, *models, *others]
+    return [*rl, *models, PACKAGE / "data" / "references.py"]
 
 
 def _checkpoint(folder: Path, rows: list[dict], mllm: Mllm, parts: dict) -> None:
@@ -167,6 +171,7 @@ def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm, parts: dic
         "steps": len(rows),
         "seconds": round(seconds, 1),
         "adapter": file_hash(adapter / "adapter_model.safetensors"),
+        "decoder": file_hash(adapter / DECODER) if "tool" in parts else None,
         **provenance(config["preset"]["device"]),
     }
     write_json(folder / "result.json", result)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foodseg.data.references import encode_mask
+from foodseg.data.references import encode_mask, intersection_union
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import (
     Prediction,
@@ -28,7 +28,6 @@ from foodseg.evaluation.evaluate import (
     named_in_conclusion,
     save_predictions,
 )
-from foodseg.evaluation.metrics import intersection_union
 from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
 from foodseg.progress import tqdm
@@ -39,6 +38,7 @@ from foodseg.rl.shared_prefix import completion_tokens, predicting_states
 from foodseg.rl.trainer import load_policy
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import MaskHead
+from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, seg_token_id, to_text
 from foodseg.supervised.training import new_head
 
@@ -95,8 +95,10 @@ def evaluate_teacher_forced(
     `parse_rate` and `foods_right` say nothing here: the answer is given.
     """
 
+    photos = PhotoFeatures(mllm, preset)
+
     def answer(batch: Sequence[Sample]) -> list[Rollout]:
-        return target_rollouts(mllm, preset, baseline, batch)
+        return target_rollouts(photos, baseline, batch)
 
     return _evaluate(preset, row, samples, mllm, head, answer)
 

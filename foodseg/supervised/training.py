@@ -18,10 +18,11 @@ from foodseg.models.mllm import Mllm
 from foodseg.presets import PACKAGE, Preset
 from foodseg.progress import tqdm
 from foodseg.provenance import file_hash, files_hash, provenance, write_json
+from foodseg.rl.groups import draw_samples
 from foodseg.rl.memory import peak_memory_mb
-from foodseg.rl.trainer import PRESET_FIELDS, load_policy
+from foodseg.rl.trainer import PRESET_FIELDS, load_policy, samples_hash
 from foodseg.run_folder import append_row, claim, load_state, save_adapter, save_state
-from foodseg.supervised.batches import draw_samples, samples_in_a_step
+from foodseg.supervised.batches import samples_in_a_step
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
@@ -97,7 +98,7 @@ def baseline_config(
         "recipe": named,
         "seed": seed,
         "samples": len(samples),
-        "data": file_hash(preset.single("train")),
+        "data": samples_hash(samples),
         "base": file_hash(weights) if weights.exists() else preset.mllm,
         "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
         "code": files_hash(_training_code()),
@@ -108,7 +109,7 @@ def _training_code() -> list[Path]:
     """The package's files that a supervised run's bits depend on."""
     models = [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
     rl = ("groups", "memory", "model_sizes", "prompts", "rollouts", "shared_prefix")
-    own = ("batches", "mask_head", "targets", "training", "updates")
+    own = ("batches", "mask_head", "photos", "targets", "training", "updates")
     return [
         *models,
         *(PACKAGE / "rl" / f"{name}.py" for name in rl),

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from foodseg.data.samples import Sample
@@ -34,6 +33,7 @@ from foodseg.rl.rollouts import Rollout
 from foodseg.rl.shared_prefix import completion_tokens, predicting_states
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import MaskHead, mask_losses
+from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, seg_token_id
 
 LEARNING_RATE = 3e-4
@@ -63,6 +63,7 @@ class SupervisedUpdater:
             lambda step: min((step + 1) / max(warmup, 1), (total - step) / max(total - warmup, 1)),
         )
         self.sizes = ModelSizes.of(mllm)
+        self.photos = PhotoFeatures(mllm, preset, head and head.segmenter)
 
     def state_dict(self) -> dict:
         """Trained tensors, moments and schedule."""
@@ -80,7 +81,7 @@ class SupervisedUpdater:
 
     def gradient_step(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Learn from these samples at once; returns the losses and the gradient's norm."""
-        rollouts = target_rollouts(self.mllm, self.preset, self.baseline, samples)
+        rollouts = target_rollouts(self.photos, self.baseline, samples)
         self.optimizer.zero_grad()
         losses = self._backward_all(samples, rollouts)
         norm = torch.nn.utils.clip_grad_norm_(
@@ -140,7 +141,6 @@ class SupervisedUpdater:
         return gradient, *sums
 
     def _mask_losses(self, sample: Sample, states: Tensor) -> tuple[Tensor, Tensor]:
-        photo = Image.open(self.preset.dataset / sample.image).convert("RGB")
-        logits = self.head(self.head.segmenter.embed_image(photo), states)
+        logits = self.head(self.photos.embedding(sample.image), states)
         truth = torch.from_numpy(self.baseline.masks(sample)).to(logits)
         return mask_losses(logits, truth)
