@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from foodseg.data.samples import Sample
 from foodseg.rl.advantages import holistic
 from foodseg.rl.dr_seg import LOOK_PROMPT, continuous, look, non_repeat_normalised
 from foodseg.rl.evidence import (
@@ -39,6 +40,8 @@ class Recipe:
     arguments given by `functools.partial`; ranked: add Dr. Seg's points by rank to them.
     prompt_suffix: follows the preset's prompt template; literal braces are doubled.
     advantages: from the groups to one advantage a completion, or one a token (`rl.advantages`).
+    demonstration: (sample, side of the model image) -> a completion known to be right, from which
+    the policy learns in each group, beside those it sampled (`rl.demonstrations`).
     tool: how the mask decoder is trained on the same rollouts; None leaves it as it is.
 
     Raises ValueError if two terms have the same name.
@@ -53,6 +56,7 @@ class Recipe:
     ranked: bool = False
     prompt_suffix: str = ""
     advantages: Callable = holistic
+    demonstration: Callable[[Sample, int], str] | None = None
     tool: ToolTraining | None = None
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
+from foodseg.rl.demonstrations import demonstrate, without_demonstration
 from foodseg.rl.dr_seg import RankQueue, metrics
 from foodseg.rl.dynamic_sampling import GroupCollector
 from foodseg.rl.evidence import (
@@ -43,7 +44,10 @@ TEMPERATURE = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A question, its G completions, what they were judged by, and their points by term."""
+    """A question, its completions, what they were judged by, and their points by term.
+
+    G sampled ones and, last, the demonstration of a recipe that has any.
+    """
 
     sample: Sample
     rollout: Rollout
@@ -67,7 +71,10 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`."""
+    """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`.
+
+    A demonstration is in `groups` only.
+    """
 
     groups: list[Group]
     seen: list[Group]
@@ -128,16 +135,19 @@ class GroupSampler:
 
     def _plain_batch(self) -> Batch:
         groups = self._round()
-        return Batch(groups, groups, 1, self.seconds)
+        return Batch(groups, self._sampled(groups), 1, self.seconds)
 
     def _refilled_batch(self) -> Batch:
         collector = GroupCollector(self.preset.prompts_per_step, self.recipe.max_rounds)
         seen: list[Group] = []
         while not collector.full:
             groups = self._round()
-            seen += groups
+            seen += self._sampled(groups)
             collector.add(groups, [group.rewards for group in groups])
         return Batch(collector.take(), seen, collector.rounds, self.seconds)
+
+    def _sampled(self, groups: Sequence[Group]) -> list[Group]:
+        return [without_demonstration(g) for g in groups] if self.recipe.demonstration else groups
 
     def _round(self) -> list[Group]:
         start = time.perf_counter()
@@ -161,6 +171,8 @@ class GroupSampler:
 
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
         reward, side = self.recipe.reward, self.preset.image_side
+        if self.recipe.demonstration:
+            rollout = demonstrate(rollout, self.recipe.demonstration(sample, side), self.mllm)
         group = score_group(sample, rollout, side, reward, self._segment)
         if not self.queue:
             return group

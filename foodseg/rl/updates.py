@@ -262,5 +262,5 @@ def _advantage_rows(advantages: Sequence[float | np.ndarray], mask: torch.Tensor
 
 def _sampler_gap(rows: TrainedRows) -> float:
     sampled = [row for rollout in rows.rollouts for row in rollout.log_probs]
-    gap = (pad_rows(sampled, rows.mask) - rows.old_log_probs).abs()
-    return float(gap.sum() / rows.mask.sum())
+    gap = (pad_rows(sampled, rows.mask) - rows.old_log_probs)[rows.mask].abs()
+    return float(gap.nanmean())  # NaN: a demonstration, which no sampler drew
