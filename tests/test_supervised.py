@@ -212,3 +212,18 @@ def test_the_budget_is_that_of_the_completions_that_rl_learns_from(samples, monk
     train_baseline(PRESET, SFT, 0, samples)
     completions = PRESET.prompts_per_step * PRESET.group_size
     assert seen == [completions] * PRESET.steps * PRESET.updates_per_rollout
+
+
+def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(samples):
+    updater = start(PRESET, LISA, 0)
+    photos, (first, second) = updater.photos, (s.image for s in several(samples, 2))
+    photo = Image.open(PRESET.dataset / first).convert("RGB")
+    assert torch.equal(photos.visual_tokens(first), updater.mllm.embed_images([photo])[0])
+    expected = updater.head.segmenter.embed_image(photo)
+    assert torch.equal(photos.embedding(first).features, expected.features)
+    assert photos.embedding(first) is photos.embedding(first)
+    assert photos.visual_tokens(first) is photos.visual_tokens(first)
+    photos.free = 10
+    assert photos.visual_tokens(second) is not photos.visual_tokens(second)
+    assert torch.equal(photos.visual_tokens(second), photos.visual_tokens(second))
+    assert photos.free == 10
