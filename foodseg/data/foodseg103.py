@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from foodseg.errors import DataError
 
@@ -176,7 +176,7 @@ class FoodSeg103:
         if key not in self._listings:
             folder = self.root / "Images" / kind / split
             suffixes = IMAGE_SUFFIXES if kind == "img_dir" else (".png",)
-            self._listings[key] = _files_by_stem(folder, suffixes)
+            self._listings[key] = files_by_stem(folder, suffixes)
         return self._listings[key]
 
     def _numbered(self, split: str) -> dict[int, list[str]]:
@@ -211,6 +211,12 @@ def decode_image(data: bytes, file: str) -> Image.Image:
         raise FaultError(Problem(file, "pixels", "unreadable image", fix)) from error
 
 
+def is_turned(data: bytes) -> bool:
+    """Whether viewers turn an image by 90 degrees to show it (EXIF orientation 5 to 8)."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+
+
 def decode_mask_file(data: bytes, file: str) -> np.ndarray:
     """Class ids uint8 (H, W) from a PNG's bytes; of a palette image the indices, not colours."""
     try:
@@ -229,7 +235,8 @@ def decode_mask_file(data: bytes, file: str) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def _files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """The folder's files with one of the suffixes, by stem. Raises DataError without a folder."""
     if not folder.is_dir():
         raise DataError(
             f"{folder}: the folder is missing; a split needs its images and masks there."

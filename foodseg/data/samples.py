@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,14 +72,58 @@ _PLAIN = ("sample_id", "dish_id", "split", "image", "image_sha256", "width", "he
 _PLAIN += ("question", "answer")
 
 
-def save_samples(samples: Sequence[Sample], path: Path | str) -> None:
+# Samples of one row group, which is what memory holds while a file is written or gone through.
+ROW_GROUP = 512
+
+
+class SampleWriter:
+    """Writes samples to one Parquet file as they come, whole or not at all.
+
+        with SampleWriter(path) as writer:
+            writer.write(sample)
+
+    They go to `<path>.part`, `ROW_GROUP` at a time; the part becomes the file when the block ends
+    well and is removed when an exception ends it.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.count = 0
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._rows: list[dict] = []
+
+    def __enter__(self) -> SampleWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = pq.ParquetWriter(self._part, _SCHEMA, compression="zstd")
+        return self
+
+    def write(self, sample: Sample) -> None:
+        """Adds one sample after those before."""
+        self._rows.append(_to_row(sample))
+        self.count += 1
+        if len(self._rows) == ROW_GROUP:
+            self._flush()
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if kind is None and self._rows:
+                self._flush()
+            self._file.close()
+            if kind is None:
+                os.replace(self._part, self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
+        self._rows.clear()
+
+
+def save_samples(samples: Iterable[Sample], path: Path | str) -> None:
     """Writes the samples to one Parquet file, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    table = pa.Table.from_pylist([_to_row(sample) for sample in samples], schema=_SCHEMA)
-    pq.write_table(table, part, compression="zstd")
-    os.replace(part, path)
+    with SampleWriter(path) as writer:
+        for sample in samples:
+            writer.write(sample)
 
 
 def load_samples(path: Path | str) -> list[Sample]:
@@ -87,18 +131,29 @@ def load_samples(path: Path | str) -> list[Sample]:
 
     Raises DataError for a file that is missing, is no Parquet file or has other columns.
     """
+    return list(iterate_samples(path))
+
+
+def iterate_samples(path: Path | str) -> Iterator[Sample]:
+    """The samples of a Parquet file one by one, `ROW_GROUP` in memory. Raises as `load_samples`,
+    when the first is asked for."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: the file is missing; build FoodReasonSeg-Single (notebook 01).")
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=ROW_GROUP):
+                yield from (_from_row(row) for row in batch.to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: no readable Parquet file ({error}); build it again.") from error
-    different = set(table.schema.names) ^ set(_SCHEMA.names)
+
+
+def _check_columns(path: Path, found: Sequence[str]) -> None:
+    different = set(found) ^ set(_SCHEMA.names)
     if different:
         names = ", ".join(sorted(different))
         raise DataError(f"{path}: the columns {names} differ from this version's; build it again.")
-    return [_from_row(row) for row in table.to_pylist()]
 
 
 def _to_row(sample: Sample) -> dict:
@@ -122,8 +177,8 @@ def _from_row(row: dict) -> Sample:
     )
 
 
-def describe(samples: Sequence[Sample]) -> pd.DataFrame:
-    """One row for each food, most asked for first.
+def describe(samples: Iterable[Sample]) -> pd.DataFrame:
+    """One row for each food, most asked for first; of each sample only its areas are kept.
 
     Columns: `samples` that ask for it, `references`, `references_per_sample` (mean), `area_min`,
     `area_median`, `area_max` (pixels of one reference's mask) and `share_median` (of the image).
@@ -150,13 +205,16 @@ def describe(samples: Sequence[Sample]) -> pd.DataFrame:
     return table.sort_values(["samples", "food"], ascending=[False, True])
 
 
-def check_no_shared_images(train: Sequence[Sample], test: Sequence[Sample]) -> None:
+def check_no_shared_images(train: Iterable[Sample], test: Iterable[Sample]) -> None:
     """Raises DataError naming the files if a dish id, or an image file's bytes, is in both splits.
 
     Samples without `image_sha256` are compared by dish id alone.
     """
-    ids = {sample.dish_id: sample.image for sample in train}
-    hashes = {sample.image_sha256: sample.image for sample in train if sample.image_sha256}
+    ids, hashes = {}, {}
+    for sample in train:
+        ids[sample.dish_id] = sample.image
+        if sample.image_sha256:
+            hashes[sample.image_sha256] = sample.image
     shared = {}
     for sample in test:
         twin = ids.get(sample.dish_id) or hashes.get(sample.image_sha256)

@@ -7,13 +7,15 @@ of several ingredients is faulty the whole turn is left out, because its mask wo
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from foodseg.data.build_report import NO_MASK, BuildReport, Tally
-from foodseg.data.foodreasonseg import Conversation, Turn, read_conversations
+from foodseg.data.foodreasonseg import Conversation, ConversationFile, Turn
 from foodseg.data.foodseg103 import (
     CATEGORIES,
     EXCLUDED_LABELS,
@@ -23,6 +25,7 @@ from foodseg.data.foodseg103 import (
     Problem,
     decode_image,
     decode_mask_file,
+    is_turned,
     read_categories,
 )
 from foodseg.data.references import (
@@ -35,8 +38,10 @@ from foodseg.data.references import (
 )
 from foodseg.data.samples import (
     Sample,
+    SampleWriter,
     check_no_shared_images,
     describe,
+    iterate_samples,
     load_samples,
     save_samples,
 )
@@ -51,8 +56,10 @@ __all__ = [
     "build_single",
     "check_no_shared_images",
     "describe",
+    "iterate_samples",
     "load_samples",
     "save_samples",
+    "write_single",
 ]
 
 # 8 x 8 pixels of the original image: what is smaller is noise of the annotation, and less than one
@@ -75,17 +82,28 @@ def build_single(
     Faults of single items are in the report and the rest is built. DataError is raised where
     nothing could be: a missing folder or file, broken JSON, an unknown split.
     """
-    if split not in SPLITS or per not in ("ingredient", "component"):
-        raise DataError(f"split {split!r}, per {per!r}: choose from {SPLITS} and {Per.__args__}.")
-    reader = FoodSeg103(root)
-    tally = Tally()
-    categories = _categories(reader.root, tally)
-    conversations = read_conversations(reader.root / f"FoodReasonSeg_{split}.json", categories)
-    builder = _Builder(reader, split, per, min_area, categories, tally)
-    samples: list[Sample] = []
-    for conversation in tqdm(conversations, desc=f"build {split}", unit="dish"):
-        samples += builder.build(conversation)
-    return samples, tally.report(split, per, min_area)
+    builder = _Builder.open(root, split, per, min_area)
+    samples = list(builder.samples())
+    return samples, builder.report()
+
+
+def write_single(
+    root: Path | str,
+    split: str,
+    path: Path | str,
+    per: Per = "ingredient",
+    min_area: int = MIN_AREA,
+) -> BuildReport:
+    """Builds one split as `build_single` does, straight into the Parquet file `path`.
+
+    Memory holds one plate, one row group and the conversations' text, however many samples there
+    are; the file appears when it is whole. Raises DataError as `build_single`.
+    """
+    builder = _Builder.open(root, split, per, min_area)
+    with SampleWriter(path) as writer:
+        for sample in builder.samples():
+            writer.write(sample)
+    return builder.report()
 
 
 def _categories(root: Path, tally: Tally) -> dict[int, str]:
@@ -118,14 +136,44 @@ class _Plate:
 
 
 @dataclass
+class _Earlier:
+    """What is remembered of a dish's turns; hashes, because texts would add up over a large set."""
+
+    turns: int = 0  # all of them, turns left out included
+    hashes: set[bytes] = field(default_factory=set)
+
+
+@dataclass
 class _Builder:
     reader: FoodSeg103
     split: str
     per: Per
     min_area: int
     categories: dict[int, str]
+    conversations: ConversationFile
     tally: Tally
-    seen: dict[str, list[Turn]] = field(default_factory=dict)  # turns of earlier entries, by dish
+    earlier: dict[str, _Earlier] = field(default_factory=dict)  # by dish
+
+    @classmethod
+    def open(cls, root: Path | str, split: str, per: Per, min_area: int) -> _Builder:
+        """A builder whose files were found readable. Raises DataError as `build_single`."""
+        if split not in SPLITS or per not in ("ingredient", "component"):
+            choices = f"{SPLITS} and {Per.__args__}"
+            raise DataError(f"split {split!r}, per {per!r}: choose from {choices}.")
+        reader, tally = FoodSeg103(root), Tally()
+        categories = _categories(reader.root, tally)
+        path = reader.root / f"FoodReasonSeg_{split}.json"
+        conversations = ConversationFile(path, categories)
+        return cls(reader, split, per, min_area, categories, conversations, tally)
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample that can be built, in the file's order, with a progress bar."""
+        for conversation in tqdm(self.conversations, desc=f"build {self.split}", unit="dish"):
+            yield from self.build(conversation)
+
+    def report(self) -> BuildReport:
+        """The account of the samples gone through so far."""
+        return self.tally.report(self.split, self.per, self.min_area)
 
     def build(self, conversation: Conversation) -> list[Sample]:
         """The samples of one conversation; everything else goes into the tally."""
@@ -138,8 +186,13 @@ class _Builder:
             self._leave_out_all(conversation, fault.problem)
             return []
         earlier = self._earlier_turns(plate.dish_id, conversation)
-        built = [self._build_turn(plate, turn, earlier) for turn in conversation.turns]
-        self.seen[plate.dish_id] = [*earlier, *conversation.turns]
+        said: set[bytes] = set()  # by the turns of this entry
+        built = []
+        for turn in conversation.turns:
+            built.append(self._build_turn(plate, turn, earlier, said))
+            said.add(_hash(turn))
+        earlier.turns += len(conversation.turns)
+        earlier.hashes |= said
         return [sample for sample in built if sample is not None]
 
     def _load_plate(self, conversation: Conversation) -> _Plate:
@@ -159,6 +212,9 @@ class _Builder:
         if mask.shape != (height, width):
             found = f"{mask.shape[1]}x{mask.shape[0]}"
             fix = f"the mask has {found} pixels, the image {width}x{height}; bring them to one size"
+            if is_turned(data) and mask.shape == (width, height):
+                # A few of FoodSeg103's photos lie on their side; their masks are upright.
+                fix = f"the mask has {found} pixels, the photo is stored turned; store it upright"
             raise FaultError(Problem(mask_file, "size", "image and mask sizes differ", fix))
         self._check_labels(mask_file, mask)
         return _Plate(dish_id, image, hashlib.sha256(data).hexdigest(), mask_file, mask)
@@ -186,27 +242,31 @@ class _Builder:
             problems += [fault for fault in turn.problems if fault is not problem]
         self.tally.problems += problems
 
-    def _earlier_turns(self, dish_id: str, conversation: Conversation) -> list[Turn]:
-        if dish_id not in self.seen:
-            return []
+    def _earlier_turns(self, dish_id: str, conversation: Conversation) -> _Earlier:
+        if dish_id not in self.earlier:
+            return self.earlier.setdefault(dish_id, _Earlier())
         fix = (
             f"{dish_id!r} has an earlier entry; new turns were added to its turns, repeats left out"
         )
         where = f"{conversation.field}.dish_id"
         self.tally.problems.append(Problem(self._file, where, "duplicate dish_id", fix))
-        return self.seen[dish_id]
+        return self.earlier[dish_id]
 
-    def _build_turn(self, plate: _Plate, turn: Turn, earlier: list[Turn]) -> Sample | None:
-        texts = {(other.question, other.answer) for other in earlier}
+    def _build_turn(
+        self, plate: _Plate, turn: Turn, earlier: _Earlier, said: set[bytes]
+    ) -> Sample | None:
         problems = list(turn.problems)
         if not problems and not turn.class_ids:
             self.tally.leave_out(NO_MASK)
-        elif (turn.question, turn.answer) in texts:
-            self.tally.leave_out("duplicate turn")
+        elif not problems and _hash(turn) in earlier.hashes:
+            self.tally.leave_out("duplicate turn")  # its entry is a fault already
         else:
+            if not problems and _hash(turn) in said:
+                fix = "its conversation has the same question and answer before; take one out"
+                problems.append(Problem(self._file, turn.field, "duplicate turn", fix))
             problems += self._missing_parts(plate, turn)
             if not problems:
-                return self._sample(plate, turn, len(earlier) + turn.index)
+                return self._sample(plate, turn, earlier.turns + turn.index)
             self.tally.problems += problems
             self.tally.leave_out(problems[0].reason)
         return None
@@ -249,3 +309,9 @@ class _Builder:
             masks=tuple(mask for _, _, mask in found),
             image_sha256=plate.image_sha256,
         )
+
+
+def _hash(turn: Turn) -> bytes:
+    # JSON keeps ("ab", "c") and ("a", "bc") apart; half surrogate pairs are escaped.
+    text = json.dumps([turn.question, turn.answer])
+    return hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()
