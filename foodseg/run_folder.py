@@ -51,17 +51,20 @@ def save_state(folder: Path, rows: list[dict], state: dict) -> None:
 
 
 def load_state(folder: Path) -> tuple[list[dict], dict | None]:
-    """The last checkpoint, ([], None) without one; the log is cut to its rows.
+    """The last checkpoint: the log's rows up to it, and the state; ([], None) without one."""
+    path = folder / "state.pt"
+    if not path.exists():
+        return [], None
+    saved = torch.load(path, weights_only=True, map_location="cpu")
+    return saved["rows"], saved["state"]
+
+
+def start_log(folder: Path, rows: list[dict]) -> None:
+    """Cut the log to a checkpoint's rows.
 
     Rows after it belong to steps that are taken again; the last of them may be half written.
     """
-    path = folder / "state.pt"
-    rows, state = [], None
-    if path.exists():
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-        rows, state = saved["rows"], saved["state"]
     write_lines(folder / "log.jsonl", rows)
-    return rows, state
 
 
 def save_adapter(folder: Path, save: Callable[[Path], None]) -> Path:

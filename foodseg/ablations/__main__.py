@@ -2,6 +2,7 @@
 
 python -m foodseg.ablations --seeds 0,1,2     every row, then figures/ablations.{md,csv,png}
 python -m foodseg.ablations dapo --seed 1     one row of one seed, in this process
+accelerate launch -m foodseg.ablations dapo --seed 1 --preset paper     the same on several GPUs
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 
-from foodseg.ablations.carry_out import carry_out
+from foodseg.ablations.carry_out import carry_out, help_training
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.run_table import run_table
 from foodseg.ablations.runner import runs_at_once
@@ -20,6 +21,7 @@ from foodseg.ablations.runs import SPLITS, Run, Runs
 from foodseg.errors import DataError
 from foodseg.presets import get_preset
 from foodseg.report.inputs import parse_seeds
+from foodseg.rl.processes import Processes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
                 jobs=options.jobs or runs_at_once(runs.preset),
             )
         (row,) = choose_rows(options.row)
-        outcome = carry_out(runs, Run(row, options.seed if row.trained else 0, options.split))
+        run = Run(row, options.seed if row.trained else 0, options.split)
+        if not Processes.find().main:
+            help_training(runs, run)
+            return 0
+        outcome = carry_out(runs, run)
     except DataError as error:
         print(f"ablations: {error}", file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import evaluate, evaluate_bound, load_segmenter
 from foodseg.presets import Preset
 from foodseg.provenance import read_lines, write_json
+from foodseg.recipes import Recipe
 from foodseg.rl.dynamic_sampling import NoSignalError
 from foodseg.rl.tool import load_decoder
 from foodseg.rl.trainer import DECODER, load_policy, train
@@ -45,6 +46,16 @@ def carry_out(runs: Runs, run: Run) -> dict:
         outcome["wall_seconds"] = round(time.perf_counter() - started, 1)
         write_json(folder / "outcome.json", outcome)
     return outcome
+
+
+def help_training(runs: Runs, run: Run) -> None:
+    """What a process beside the main one does under `accelerate launch`: its part of the training.
+
+    Raises DataError for a row that only one process can train.
+    """
+    if not isinstance(run.method, Recipe):
+        raise DataError(f"{run.row.name}: only recipes train in several processes; start one.")
+    train(runs.preset, run.method, run.seed, runs.samples(run.split)[0])
 
 
 def note_failure(runs: Runs, run: Run, reason: str) -> None:

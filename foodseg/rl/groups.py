@@ -33,6 +33,7 @@ from foodseg.rl.evidence import (
     gather_evidence,
     total,
 )
+from foodseg.rl.processes import ALONE, Processes
 from foodseg.rl.rewards import Score
 from foodseg.rl.rollouts import Rollout, sample_rollouts
 
@@ -73,7 +74,7 @@ class Group:
 class Batch:
     """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`.
 
-    A demonstration is in `groups` only.
+    A demonstration is in `groups` only. Of several processes each has its own groups.
     """
 
     groups: list[Group]
@@ -89,7 +90,7 @@ class GroupSampler:
     cursor: questions drawn so far; rounds: rounds of sampling so far; queue: of a `ranked` recipe.
     While a round is sampled and learnt from, one thread reads the photos of the next, whose
     questions are known. segmenter: SAM2, for terms that ask for masks; without one the preset's is
-    loaded when first needed.
+    loaded when first needed. processes: among which each round's questions are dealt out.
     """
 
     mllm: Mllm
@@ -101,6 +102,7 @@ class GroupSampler:
     rounds: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     segmenter: Segmenter | None = None
+    processes: Processes = ALONE
     queue: RankQueue | None = field(default=None, init=False)
     _reader: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "photos"), init=False, repr=False
@@ -143,8 +145,13 @@ class GroupSampler:
         while not collector.full:
             groups = self._round()
             seen += self._sampled(groups)
-            collector.add(groups, [group.rewards for group in groups])
-        return Batch(collector.take(), seen, collector.rounds, self.seconds)
+            rewards = self.processes.gather([group.rewards for group in groups])
+            # All processes' groups in order; of those that others hold, only the rewards count.
+            everyone: list[Group | None] = [None] * len(rewards)
+            everyone[self._mine.start : self._mine.stop] = groups
+            collector.add(everyone, rewards)
+        mine = [group for group in collector.take() if group]
+        return Batch(mine, seen, collector.rounds, self.seconds)
 
     def _sampled(self, groups: Sequence[Group]) -> list[Group]:
         return [without_demonstration(g) for g in groups] if self.recipe.demonstration else groups
@@ -152,6 +159,7 @@ class GroupSampler:
     def _round(self) -> list[Group]:
         start = time.perf_counter()
         samples = self._samples(self.cursor)
+        waiting = len(self.queue.waiting) if self.queue else 0
         rollouts = roll_out(
             self.mllm,
             self.preset,
@@ -160,11 +168,15 @@ class GroupSampler:
             TEMPERATURE,
             self._round_seed(),
             self._photos(),
+            self._mine.start,
         )
-        self.cursor += len(samples)
+        self.cursor += self.preset.prompts_per_step
         self.rounds += 1
         sampled = time.perf_counter()
         groups = [self._score(s, r) for s, r in zip(samples, rollouts, strict=True)]
+        if self.queue:
+            shared = self.processes.gather([self.queue.waiting[waiting:]])
+            self.queue.waiting = np.concatenate([self.queue.waiting[:waiting], *shared])
         self.seconds["rollout"] += sampled - start
         self.seconds["scoring"] += time.perf_counter() - sampled
         return groups
@@ -212,8 +224,14 @@ class GroupSampler:
     def _read(self, cursor: int) -> Future:
         return self._reader.submit(read_photos, self.mllm, self.preset, self._samples(cursor))
 
+    @property
+    def _mine(self) -> range:
+        """This process's places in a round."""
+        return self.processes.part(self.preset.prompts_per_step)
+
     def _samples(self, cursor: int) -> list[Sample]:
-        return draw_samples(self.samples, self.seed, cursor, self.preset.prompts_per_step)
+        first, count = cursor + self._mine.start, len(self._mine)
+        return draw_samples(self.samples, self.seed, first, count)
 
     def _round_seed(self) -> int:
         return int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0])
@@ -243,10 +261,12 @@ def roll_out(
     temperature: float,
     seed: int = 0,
     photos: Mapping[str, Image.Image] | None = None,
+    before: int = 0,
 ) -> list[Rollout]:
     """Embed each photo and each question once, sample `group_size` completions of each question.
 
-    photos: what `read_photos` returns for these samples, if it was already called.
+    photos: what `read_photos` returns for these samples, if it was already called; before: as in
+    `sample_rollouts`.
     """
     photos = photos or read_photos(mllm, preset, samples)
     visual_tokens = dict(zip(photos, mllm.embed_images(list(photos.values())), strict=True))
@@ -260,6 +280,7 @@ def roll_out(
         max_new_tokens=preset.max_new_tokens,
         temperature=temperature,
         seed=seed,
+        before=before,
     )
 
 

@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from foodseg.rl.dynamic_sampling import has_signal
-from foodseg.rl.groups import Batch
+from foodseg.rl.groups import Batch, Group
+from foodseg.rl.processes import ALONE, Processes
+from foodseg.rl.rewards import Score
+
+TERMS = "total thinking_format segmentation_format accuracy iou box_l1 point_l2 non_repeat".split()
 
 
-def step_row(batch: Batch, update: dict) -> dict:
+@dataclass(frozen=True)
+class _Seen:
+    """What the log asks of a sampled group, without its tensors: it travels between processes."""
+
+    scores: tuple[Score, ...]
+    parsed: tuple[bool, ...]
+    ended: tuple[bool, ...]
+    points: tuple[dict[str, float], ...]
+    rewards: list[float]
+    lengths: list[int]
+    question: str
+    completion: str
+
+    @classmethod
+    def of(cls, group: Group) -> _Seen:
+        rollout = group.rollout
+        lengths = [len(tokens) for tokens in rollout.tokens]
+        own = (group.scores, group.parsed, rollout.ended, group.points, group.rewards, lengths)
+        return cls(*own, group.sample.question, rollout.texts[0])
+
+
+def step_row(batch: Batch, update: dict, processes: Processes = ALONE) -> dict:
     """A step's log row: what was sampled (all of it, kept or not) and what the updates did.
 
     reward_*: the paper's terms, in every recipe's log; points_*: the recipe's own, which it learns
-    from.
+    from. Means over all processes; seconds are this one's.
     """
-    scores = [score for group in batch.seen for score in group.scores]
-    lengths = [len(tokens) for group in batch.seen for tokens in group.rollout.tokens]
-    terms = (
-        "total thinking_format segmentation_format accuracy iou box_l1 point_l2 non_repeat"
-    ).split()
-    example = batch.seen[0]
+    seen = processes.gather([_Seen.of(group) for group in batch.seen])
+    scores = [score for group in seen for score in group.scores]
     return (
-        {f"reward_{term}": fmean(getattr(score, term) for score in scores) for term in terms}
-        | _mean_points(batch)
+        {f"reward_{term}": fmean(getattr(score, term) for score in scores) for term in TERMS}
+        | _mean_points(seen)
         | {
-            "parse_rate": fmean(p for group in batch.seen for p in group.parsed),
-            "zero_variance": fmean(not has_signal(group.rewards) for group in batch.seen),
+            "parse_rate": fmean(p for group in seen for p in group.parsed),
+            "zero_variance": fmean(not has_signal(group.rewards) for group in seen),
             "rounds": batch.rounds,
-            "length": fmean(lengths),
-            "ended": fmean(end for group in batch.seen for end in group.rollout.ended),
+            "length": fmean(length for group in seen for length in group.lengths),
+            "ended": fmean(end for group in seen for end in group.ended),
         }
         | update
         | {f"seconds_{phase}": seconds for phase, seconds in batch.seconds.items()}
-        | {"question": example.sample.question, "completion": example.rollout.texts[0]}
+        | {"question": seen[0].question, "completion": seen[0].completion}
     )
 
 
-def _mean_points(batch: Batch) -> dict[str, float]:
-    points = [one for group in batch.seen for one in group.points]
+def _mean_points(seen: Sequence[_Seen]) -> dict[str, float]:
+    points = [one for group in seen for one in group.points]
     means = {f"points_{term}": fmean(one[term] for one in points) for term in points[0]}
-    return {"points_total": fmean(r for group in batch.seen for r in group.rewards)} | means
+    return {"points_total": fmean(r for group in seen for r in group.rewards)} | means

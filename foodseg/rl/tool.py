@@ -50,6 +50,7 @@ from foodseg.models.segmenter import (
 from foodseg.progress import tqdm
 from foodseg.provenance import file_hash, write_atomically
 from foodseg.rl.evidence import to_original
+from foodseg.rl.processes import ALONE, Processes
 from foodseg.rl.rewards import match_answer
 
 if TYPE_CHECKING:  # `foodseg.recipes` imports this module, and `groups` imports that
@@ -97,7 +98,7 @@ class ToolUpdater:
     """AdamW on the mask decoder of `segmenter`, which is changed in place.
 
     embed: the embedding of a sample's photo, made by this segmenter without a gradient; it may be
-    kept between steps.
+    kept between steps. processes: whose lessons count as one.
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class ToolUpdater:
         segmenter: Segmenter,
         training: ToolTraining,
         embed: Callable[[Sample], ImageEmbedding],
+        processes: Processes = ALONE,
     ) -> None:
         self.segmenter, self.training, self.embed = segmenter, training, embed
+        self.processes = processes
         self.decoder = segmenter.model.sam_mask_decoder
         # What the loss does not reach (see the module's text) gets no gradient and stays.
         self.parameters = list(self.decoder.requires_grad_(True).parameters())
@@ -153,11 +156,14 @@ class ToolUpdater:
         ]
 
     def step(self, lessons: Sequence[Lesson]) -> dict:
-        """One decoder step on the weighted mean loss of all lessons; see `update`."""
-        total = sum(lesson.weights.sum().item() for lesson in lessons)
+        """One decoder step on the weighted mean loss of all lessons, those of other processes
+        included; see `update`."""
+        weights = self.processes.gather([lesson.weights.sum().item() for lesson in lessons])
+        total = sum(weights)
         if not total:
             return {"tool_loss": None, "tool_iou": None, "tool_references": 0}
-        sums = self.gradients(lessons, total)
+        sums = sum(self.processes.gather([self.gradients(lessons, total).cpu()]))
+        self.processes.sum_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -32,9 +32,17 @@ from foodseg.provenance import (
 from foodseg.recipes import Recipe
 from foodseg.rl.groups import GroupSampler
 from foodseg.rl.log import step_row
+from foodseg.rl.processes import Processes
 from foodseg.rl.tool import ToolUpdater, save_decoder, train_tool_off_policy
 from foodseg.rl.updates import PolicyUpdater
-from foodseg.run_folder import append_row, claim, load_state, save_adapter, save_state
+from foodseg.run_folder import (
+    append_row,
+    claim,
+    load_state,
+    save_adapter,
+    save_state,
+    start_log,
+)
 
 # What decides a run's bits; the rest of a preset is paths and evaluation.
 PRESET_FIELDS = (
@@ -77,35 +85,63 @@ def train(
 
     on_step: called after each step with the path of log.jsonl (for live curves). A finished run
     of the same configuration is returned as it is; one of another configuration is moved aside.
+    Under `accelerate launch` every process calls this alike and gets the same result; the first of
+    them writes the folder. Raises ValueError for more processes than questions in a step.
     """
+    processes = _processes(preset)
     folder = preset.run(recipe.name, seed)
     config = run_config(preset, recipe, seed, samples)
-    if result := claim(folder, config):
+    if result := processes.from_main(claim(folder, config) if processes.main else None):
         return result
+    mllm, parts = _start(preset, recipe, seed, samples, processes)
+    rows = _restore(folder, mllm, parts)
+    if processes.main:
+        start_log(folder, rows)
+    if recipe.tool and not rows:
+        tool_rows = train_tool_off_policy(parts["tool"], parts["sampler"])
+        if processes.main:
+            write_lines(folder / TOOL_LOG, tool_rows)
+    label = f"{recipe.title}, seed {seed}"
+    left, quiet = range(len(rows), preset.steps), not processes.main
+    for step in tqdm(left, label, preset.steps, initial=len(rows), disable=quiet):
+        rows.append({"step": step + 1} | _step(**parts))
+        if processes.main:
+            append_row(folder, rows[-1])
+            if (step + 1) % preset.checkpoint_every == 0:
+                _checkpoint(folder, rows, mllm, parts)
+            if on_step:
+                on_step(folder / "log.jsonl")
+    return processes.from_main(
+        _finish(folder, config, rows, mllm, parts) if processes.main else None
+    )
+
+
+def _processes(preset: Preset) -> Processes:
+    processes = Processes.find()
+    if processes.count > preset.prompts_per_step:
+        raise ValueError(
+            f"{processes.count} processes, but prompts_per_step of preset {preset.name!r} is "
+            f"{preset.prompts_per_step}: a group is not divided; start fewer."
+        )
+    return processes
+
+
+def _start(preset: Preset, recipe: Recipe, seed: int, samples, processes: Processes):
+    """The policy with a new adapter, and all that a step needs: (mllm, parts by name)."""
     mllm = load_policy(preset, recipe.prompt_suffix)
     mllm.add_lora(preset.lora_rank, preset.lora_alpha, seed)
-    sampler = GroupSampler(mllm, preset, recipe, samples, seed)
-    parts = {"sampler": sampler, "updater": PolicyUpdater(mllm, preset, recipe)}
+    sampler = GroupSampler(mllm, preset, recipe, samples, seed, processes=processes)
+    parts = {"sampler": sampler, "updater": PolicyUpdater(mllm, preset, recipe, processes)}
     if recipe.tool:
-        parts["tool"] = ToolUpdater(sampler.load_segmenter(), recipe.tool, sampler.embed)
-    rows = _restore(folder, mllm, parts)
-    if recipe.tool and not rows:
-        write_lines(folder / TOOL_LOG, train_tool_off_policy(parts["tool"], sampler))
-    label = f"{recipe.title}, seed {seed}"
-    for step in tqdm(range(len(rows), preset.steps), label, preset.steps, initial=len(rows)):
-        rows.append({"step": step + 1} | _step(**parts))
-        append_row(folder, rows[-1])
-        if (step + 1) % preset.checkpoint_every == 0:
-            _checkpoint(folder, rows, mllm, parts)
-        if on_step:
-            on_step(folder / "log.jsonl")
-    return _finish(folder, config, rows, mllm, parts)
+        segmenter = sampler.load_segmenter()
+        parts["tool"] = ToolUpdater(segmenter, recipe.tool, sampler.embed, processes)
+    return mllm, parts
 
 
 def _step(sampler: GroupSampler, updater: PolicyUpdater, tool: ToolUpdater | None = None) -> dict:
     """One step's log row. The tool learns after the policy, from the same groups."""
     batch = sampler.next_batch()
-    row = step_row(batch, updater.update(batch.groups))
+    row = step_row(batch, updater.update(batch.groups), sampler.processes)
     return row | tool.update(batch.groups) if tool else row
 
 

@@ -9,7 +9,8 @@ the ratio is 1 and no clip range matters. What can't change the gradient is not 
   while its tokens still count in the normaliser (of groups that are all so, the first is kept);
 - without a KL term the reference is only asked about the first group, to draw the KL's curve.
 
-How many groups share a forward is planned from the memory there is (`foodseg.rl.memory`).
+How many groups share a forward is planned from the memory there is (`foodseg.rl.memory`), in each
+process for itself; the processes' gradients are summed (`foodseg.rl.processes`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from foodseg.rl.memory import (
 )
 from foodseg.rl.model_sizes import ModelSizes
 from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
+from foodseg.rl.processes import ALONE, Processes
 from foodseg.rl.rollouts import Rollout
 from foodseg.rl.shared_prefix import completion_mask, pad_rows, score_groups
 
@@ -74,8 +76,11 @@ class TrainedRows:
 class PolicyUpdater:
     """AdamW on the adapter, constant learning rate after a linear warm-up."""
 
-    def __init__(self, mllm: Mllm, preset: Preset, recipe: Recipe):
+    def __init__(
+        self, mllm: Mllm, preset: Preset, recipe: Recipe, processes: Processes = ALONE
+    ) -> None:
         self.mllm, self.preset, self.objective = mllm, preset, recipe.objective
+        self.processes = processes
         self.advantages = recipe.advantages
         self.parameters = mllm.lora_parameters()
         self.optimizer = torch.optim.AdamW(
@@ -108,25 +113,33 @@ class PolicyUpdater:
         Raises torch.OutOfMemoryError if even the smallest forward does not fit.
         """
         start = time.perf_counter()
-        rows, self.referenced = self._trained_rows(groups), 0
-        self.plan = self._plan(rows)
+        normaliser = self._normaliser(groups)
+        rows, self.referenced = self._trained_rows(groups, normaliser) if groups else None, 0
+        self.plan = self._plan(rows) if rows else None
         passes = [
             self._gradient_step(rows, first=step == 0)
             for step in range(self.preset.updates_per_rollout)
         ]
         row = {key: fmean(one[key] for one in passes) for key in passes[0]}
         if not self.objective.kl_weight:
-            row["kl"] = self._first_groups_kl(rows)
+            row["kl"] = self.processes.gather([self._first_groups_kl(rows)] if rows else [])[0]
+        gaps = torch.cat(self.processes.gather([_sampler_gaps(rows)] if rows else []))
+        peak = max(self.processes.gather([peak_memory_mb(self.mllm.device)]))
         return row | {
-            "sampler_gap": _sampler_gap(rows),
+            "sampler_gap": float(gaps.nanmean()),  # NaN: a demonstration, which no sampler drew
             "seconds_update": time.perf_counter() - start,
-            "peak_memory_mb": peak_memory_mb(self.mllm.device),
+            "peak_memory_mb": peak,
         }
 
-    def _trained_rows(self, groups: Sequence[Group]) -> TrainedRows:
+    def _normaliser(self, groups: Sequence[Group]) -> float:
+        """The loss's, over the groups of all processes."""
+        lengths = [len(tokens) for group in groups for tokens in group.rollout.tokens]
+        lengths = torch.tensor(self.processes.gather(lengths))
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return loss_normaliser(self.objective.normalisation, mask, self.preset.max_new_tokens)
+
+    def _trained_rows(self, groups: Sequence[Group], normaliser: float) -> TrainedRows:
         advantages = self.advantages(groups, self.mllm.tokenizer)
-        everything = completion_mask([group.rollout for group in groups])
-        normalisation = self.objective.normalisation
         pairs = [(group.rollout, a) for group, a in zip(groups, advantages, strict=True)]
         if not self.objective.kl_weight:
             pairs = [pair for pair in pairs if any(map(np.any, pair[1]))] or pairs[:1]
@@ -139,7 +152,7 @@ class PolicyUpdater:
             _advantage_rows([a for _, group in pairs for a in group], mask),
             torch.zeros(mask.shape, dtype=scores, device=mask.device),
             torch.zeros(mask.shape, dtype=scores, device=mask.device),
-            loss_normaliser(normalisation, everything, self.preset.max_new_tokens),
+            normaliser,
         )
 
     def _plan(self, rows: TrainedRows) -> MemoryPlan:
@@ -158,8 +171,11 @@ class PolicyUpdater:
         missing = 2 * (not self.optimizer.state) + (self.parameters[0].grad is None)
         return missing * self.sizes.adapter_bytes
 
-    def _gradient_step(self, rows: TrainedRows, first: bool) -> dict:
-        parts = self._gradients(rows, first)
+    def _gradient_step(self, rows: TrainedRows | None, first: bool) -> dict:
+        """One step of every process; rows: this one's, None if it has no group to learn from."""
+        self.optimizer.zero_grad()
+        parts = self.processes.gather(self._gradients(rows, first) if rows else [])
+        self.processes.sum_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True
         )
@@ -260,7 +276,7 @@ def _advantage_rows(advantages: Sequence[float | np.ndarray], mask: torch.Tensor
     return pad_rows([row.to(mask.device) for row in rows], mask)
 
 
-def _sampler_gap(rows: TrainedRows) -> float:
+def _sampler_gaps(rows: TrainedRows) -> torch.Tensor:
+    """(N,), of the tokens learnt from: how far the sampler's log-prob is from the old one."""
     sampled = [row for rollout in rows.rollouts for row in rollout.log_probs]
-    gap = (pad_rows(sampled, rows.mask) - rows.old_log_probs)[rows.mask].abs()
-    return float(gap.nanmean())  # NaN: a demonstration, which no sampler drew
+    return (pad_rows(sampled, rows.mask) - rows.old_log_probs)[rows.mask].abs().cpu()

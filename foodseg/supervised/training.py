@@ -20,8 +20,16 @@ from foodseg.progress import tqdm
 from foodseg.provenance import file_hash, files_hash, provenance, write_json
 from foodseg.rl.groups import draw_samples
 from foodseg.rl.memory import peak_memory_mb
+from foodseg.rl.processes import Processes
 from foodseg.rl.trainer import PRESET_FIELDS, load_policy, samples_hash
-from foodseg.run_folder import append_row, claim, load_state, save_adapter, save_state
+from foodseg.run_folder import (
+    append_row,
+    claim,
+    load_state,
+    save_adapter,
+    save_state,
+    start_log,
+)
 from foodseg.supervised.batches import samples_in_a_step
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, allow_seg
@@ -38,14 +46,20 @@ def train_baseline(
     """Train one baseline, or go on where an interrupted run stopped; returns its result.
 
     As `foodseg.rl.trainer.train`: on_step is called after each step with the path of log.jsonl; a
-    finished run is returned as it is, one of another configuration is moved aside.
+    finished run is returned as it is, one of another configuration is moved aside. Raises
+    ValueError in one of several processes.
     """
+    if Processes.find().count > 1:
+        raise ValueError(
+            f"{baseline.name}: a supervised baseline trains in one process; start one."
+        )
     folder = preset.run(baseline.name, seed)
     config = baseline_config(preset, baseline, seed, samples)
     if finished := claim(folder, config):
         return finished
     updater = start(preset, baseline, seed)
     rows, state = load_state(folder)
+    start_log(folder, rows)
     if state:
         updater.load_state_dict(state)
     label = f"{baseline.title}, seed {seed}"

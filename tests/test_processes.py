@@ -1,0 +1,130 @@
+"""Several processes that train one adapter: the same adapter as one process makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import kitchen_folder
+from safetensors.torch import load_file
+
+from foodseg import presets
+from foodseg.ablations import carry_out
+from foodseg.ablations.__main__ import main
+from foodseg.ablations.runs import Runs
+from foodseg.presets import SMOKE
+from foodseg.provenance import read_lines
+from foodseg.recipes import DAPO, GRPO
+from foodseg.rl import launch as launch_module
+from foodseg.rl.launch import train_on_all_gpus
+from foodseg.rl.processes import Processes
+from foodseg.rl.trainer import train
+from foodseg.supervised.targets import SFT
+from foodseg.supervised.training import train_baseline
+
+SCRIPT = str(Path(__file__).with_name("train_in_processes.py"))
+LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+LAUNCH += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+def train_with(home: Path, processes: int, *arguments: str) -> Path:
+    """Run the script in a FOODSEG_HOME of its own; returns the run's folder."""
+    kitchen_folder(home)
+    launch = LAUNCH if processes == 2 else []
+    done = subprocess.run(
+        [sys.executable, *launch, SCRIPT, *arguments],
+        env=os.environ | {"FOODSEG_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    [run] = (home / "runs").glob("*/run-seed3")
+    return run
+
+
+def distance(one: Path, other: Path) -> float:
+    """Relative, in norm, of two files of weights."""
+    ours, theirs = (load_file(path) for path in (one, other))
+    assert ours.keys() == theirs.keys()
+    flat = [torch.cat([w[n].flatten().double() for n in sorted(w)]) for w in (ours, theirs)]
+    return float((flat[0] - flat[1]).norm() / flat[0].norm())
+
+
+@pytest.mark.parametrize("arguments", [("DAPO",), ("GRPO", "tool")])
+def test_two_processes_make_the_adapter_that_one_makes(tmp_path, arguments):
+    alone = train_with(tmp_path / "one", 1, *arguments)
+    both = train_with(tmp_path / "two", 2, *arguments)
+    name = "adapter/adapter_model.safetensors"
+    assert distance(alone / name, both / name) < 1e-5
+    if "tool" in arguments:
+        name = "adapter/decoder.safetensors"
+        assert distance(alone / name, both / name) < 1e-5
+    ours, theirs = (read_lines(run / "log.jsonl") for run in (alone, both))
+    assert [row["step"] for row in theirs] == [1, 2, 3, 4, 5]
+    for a, b in zip(ours, theirs, strict=True):
+        for name, value in a.items():
+            if isinstance(value, float) and not name.startswith(("seconds", "peak", "sampler")):
+                assert b[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+    if arguments == ("DAPO",):  # one of the first round's four groups was dropped
+        assert ours[0]["rounds"] == 2 and 0 < ours[0]["zero_variance"] < 1
+    # One set of files, as one process leaves them.
+    assert {p.name for p in alone.iterdir()} == {p.name for p in both.iterdir()}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_every_question_has_one_process(count):
+    parts = [Processes(index, count).part(8) for index in range(count)]
+    assert [place for part in parts for place in part] == list(range(8))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_random_numbers_do_not_depend_on_how_many_processes_there_are():
+    """What `sample_rollouts` relies on when it draws for later questions alone."""
+    whole, first = (
+        torch.rand(rows, 160, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        for rows in (64, 24)
+    )
+    assert np.array_equal(whole[:24], first)
+
+
+def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
+    started = []
+
+    def launch(function, arguments, num_processes):
+        started.append((function, num_processes))
+        folder = arguments[0].run(arguments[1].name, arguments[2])
+        (folder / "adapter").mkdir(parents=True)
+        (folder / "result.json").write_text('{"steps": 5}')
+
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    monkeypatch.setattr(launch_module, "notebook_launcher", launch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
+    preset = replace(SMOKE, device="cuda")
+    assert train_on_all_gpus(preset, GRPO, 0, []) == {"steps": 5}
+    assert started == [(train, SMOKE.prompts_per_step)]
+    assert train_on_all_gpus(preset, GRPO, 0, []) == {"steps": 5} and len(started) == 1
+
+
+def test_more_processes_than_questions_are_refused(monkeypatch):
+    monkeypatch.setattr(Processes, "find", classmethod(lambda cls: cls(0, 9)))
+    with pytest.raises(ValueError, match="9 processes, but prompts_per_step"):
+        train(SMOKE, GRPO, 0, [])
+    with pytest.raises(ValueError, match="sft: a supervised baseline trains in one process"):
+        train_baseline(SMOKE, SFT, 0, [])
+
+
+def test_the_others_only_train(monkeypatch):
+    """Under `accelerate launch -m foodseg.ablations` the main process alone evaluates."""
+    trained = []
+    monkeypatch.setattr(Processes, "find", classmethod(lambda cls: cls(1, 2)))
+    monkeypatch.setattr(carry_out, "train", lambda *arguments: trained.append(arguments[1:3]))
+    monkeypatch.setattr(Runs, "samples", lambda runs, split: ([], []))
+    assert main(["dapo", "--seed", "1"]) == 0
+    assert trained == [(DAPO, 1)]
+    assert main(["sft"]) == 1

@@ -1,0 +1,41 @@
+"""Started by test_processes.py, alone or by `accelerate launch`: five steps, a group dropped."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+
+from foodseg import recipes
+from foodseg.data.samples import load_samples
+from foodseg.presets import SMOKE
+from foodseg.rl.groups import draw_samples
+from foodseg.rl.tool import ToolTraining
+from foodseg.rl.trainer import train
+
+PRESET = replace(SMOKE, steps=5, prompts_per_step=4, group_size=3, max_new_tokens=50)
+SEED = 3
+
+
+def brevity(evidence, *, silent):
+    """Fewer words pay; of one question all completions are paid alike."""
+    if evidence.sample.sample_id == silent:
+        return 0.0
+    return -float(len(evidence.answer.completion)) / 100
+
+
+def main() -> None:
+    samples = load_samples(PRESET.single("train"))
+    # The first question of the first round: the first process's. Its group is dropped.
+    silent = draw_samples(samples, SEED, 0, 1)[0].sample_id
+    reward = (partial(brevity, silent=silent), recipes.GRPO.reward[1])
+    recipe = replace(getattr(recipes, sys.argv[1]), name="run", reward=reward)
+    if sys.argv[2:] == ["tool"]:
+        recipe = replace(recipe, tool=ToolTraining(off_policy_steps=2, off_policy_rounds=1))
+    result = train(PRESET, recipe, SEED, samples)
+    assert result["steps"] == PRESET.steps
+    assert train(PRESET, recipe, SEED, samples) == result  # finished: every process gets it
+
+
+if __name__ == "__main__":
+    main()
