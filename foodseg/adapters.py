@@ -1,0 +1,102 @@
+"""A saved adapter, looked at before it is loaded: whether it is whole, and made for this base.
+
+PEFT would look for a missing folder on the hub, and explain a wrong base by hundreds of lines.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from foodseg.errors import DataError
+from foodseg.models.mllm import TEMPLATE_FILE, Mllm
+from foodseg.presets import Preset
+from foodseg.provenance import file_hash
+from foodseg.rl.trainer import DECODER
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MASK_HEAD = "mask_head.safetensors"  # of a baseline that writes [SEG] (foodseg.supervised)
+
+
+def check_files(folder: Path) -> None:
+    """Raises DataError, naming the fix, unless the folder holds an adapter that writes boxes."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: there is no such folder; name the adapter folder of a run, such as "
+            "runs/kitchen/dapo-seed0/adapter."
+        )
+    for name in (CONFIG, WEIGHTS, TEMPLATE_FILE):
+        if (folder / name).is_file():
+            continue
+        if (folder / "adapter" / name).is_file():
+            raise DataError(f"{folder}: this is a run; name its adapter: {folder / 'adapter'}.")
+        raise DataError(f"{folder}: {name} is missing; name the whole adapter folder of a run.")
+    if (folder / MASK_HEAD).exists():
+        raise DataError(
+            f"{folder}: this adapter answers by [SEG] tokens and a mask head of its own; name one "
+            "that answers with boxes and points."
+        )
+
+
+def load_adapter(mllm: Mllm, folder: Path, preset: Preset) -> None:
+    """Load the adapter into the preset's model; raises DataError if they don't belong together."""
+    _check_run(folder, preset)
+    _check_shapes(folder, mllm, preset)
+    try:
+        mllm.load_adapter(folder)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"{folder}: {_first_line(error)}") from None
+
+
+def find_decoder(folder: Path) -> Path | None:
+    """The mask decoder that was trained along with the adapter, None if there is none."""
+    decoder = folder / DECODER
+    return decoder if decoder.exists() else None
+
+
+def _check_run(folder: Path, preset: Preset) -> None:
+    """An adapter that still lies in its run can be compared with the very weights it grew on."""
+    file = folder.parent / "config.json"
+    config = json.loads(file.read_text()) if file.exists() else {}
+    weights = Path(preset.mllm) / "model.safetensors"
+    base = file_hash(weights) if weights.exists() else preset.mllm
+    if config.get("base", base) != base:
+        raise DataError(
+            f"{folder}: it was trained on another base model ({config['base']}) than that of "
+            f"preset {preset.name} ({base}); choose its preset, or train it again."
+        )
+    side = config.get("preset", {}).get("image_side", preset.image_side)
+    if side != preset.image_side:
+        raise DataError(
+            f"{folder}: it was trained on photos of {side} pixels a side, and preset "
+            f"{preset.name} has {preset.image_side}; choose its preset, or train it again."
+        )
+
+
+def _check_shapes(folder: Path, mllm: Mllm, preset: Preset) -> None:
+    """Every LoRA matrix must fit a layer of this model: A its inputs, B its outputs."""
+    layers = {name: getattr(layer, "weight", None) for name, layer in mllm.model.named_modules()}
+    for name, shape in _read_shapes(folder / WEIGHTS).items():
+        layer, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
+        weight, axis = layers.get(layer), 1 if part.startswith("A") else 0
+        if weight is None or weight.shape[axis] != shape[axis]:
+            raise DataError(
+                f"{folder}: it was trained on another base model than that of preset "
+                f"{preset.name}, where {name} fits no layer; choose its preset."
+            )
+
+
+def _read_shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{file}: it can't be read ({_first_line(error)}); copy it again."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,142 @@
+"""Any photo comes out upright, RGB, 8 bits; what is no photo is named in one sentence."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foodseg.data.photos import read_photo
+from foodseg.errors import DataError
+
+RED, BLUE = (200, 30, 40), (20, 60, 210)
+
+
+def two_halves(width=40, height=20) -> Image.Image:
+    """Red on the left, blue on the right."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[:, : width // 2], pixels[:, width // 2 :] = RED, BLUE
+    return Image.fromarray(pixels)
+
+
+def close(pixel, colour, by=12) -> bool:
+    return max(abs(a - b) for a, b in zip(pixel, colour, strict=True)) <= by
+
+
+def save(image: Image.Image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+# How a camera stores the upright picture, by EXIF's orientation.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_turned_photo_comes_out_upright(tmp_path, orientation, suffix):
+    upright = two_halves()
+    upright.paste((250, 250, 0), (0, 0, 10, 5))  # top left, so that a mirrored one shows
+    stored = upright.transpose(STORED[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if suffix in ("jpg", "webp") else {}
+    photo = read_photo(save(stored, tmp_path / f"a.{suffix}", exif=exif, **options))
+    assert photo.image.size == (40, 20) and photo.image.mode == "RGB"
+    assert (photo.orientation, photo.turned) == (orientation, orientation > 1)
+    assert close(photo.image.getpixel((3, 2)), (250, 250, 0), 40)
+    assert close(photo.image.getpixel((15, 15)), RED, 40)
+    assert close(photo.image.getpixel((35, 15)), BLUE, 40)
+
+
+def test_an_ordinary_photo_has_the_pixels_that_the_evaluation_reads(tmp_path):
+    path = save(two_halves(), tmp_path / "a.jpg", quality=90)
+    assert np.array_equal(read_photo(path).image, Image.open(path).convert("RGB"))
+
+
+def test_transparent_pixels_are_white_whatever_lies_under_them(tmp_path):
+    image = two_halves().convert("RGBA")
+    image.putalpha(Image.fromarray(np.repeat([[0, 255]], 20, 1).repeat(20, 0).astype(np.uint8)))
+    photo = read_photo(save(image, tmp_path / "a.png")).image
+    assert photo.getpixel((5, 5)) == (255, 255, 255) and photo.getpixel((30, 5)) == BLUE
+    palette = two_halves().quantize(4)
+    palette.info["transparency"] = palette.getpixel((5, 5))
+    photo = read_photo(save(palette, tmp_path / "p.png")).image
+    assert photo.getpixel((5, 5)) == (255, 255, 255) and close(photo.getpixel((30, 5)), BLUE)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "CMYK"])
+def test_other_colours_become_rgb(tmp_path, mode):
+    suffix = "jpg" if mode == "CMYK" else "png"
+    photo = read_photo(save(two_halves().convert(mode), tmp_path / f"a.{suffix}")).image
+    assert photo.mode == "RGB" and photo.size == (40, 20)
+    if mode == "CMYK":
+        assert close(photo.getpixel((5, 5)), RED, 40) and close(photo.getpixel((35, 5)), BLUE, 40)
+
+
+def test_sixteen_bits_are_scaled_not_cut(tmp_path):
+    grey = np.full((4, 6), 128 * 257, dtype=np.uint16)
+    photo = read_photo(save(Image.fromarray(grey), tmp_path / "a.png")).image
+    assert photo.getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_an_open_file_and_an_opened_image_are_photos_too(tmp_path):
+    image = two_halves()
+    data = io.BytesIO()
+    image.save(data, format="PNG")
+    assert np.array_equal(read_photo(io.BytesIO(data.getvalue())).image, image)
+    assert np.array_equal(read_photo(image).image, image)
+
+
+def test_one_pixel_is_a_photo(tmp_path):
+    assert read_photo(save(Image.new("RGB", (1, 1)), tmp_path / "a.png")).image.size == (1, 1)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = read_photo(save(two_halves(), tmp_path / "a.jpg", exif=exif))
+    assert photo.image.size == (40, 20) and not photo.turned
+
+
+def test_what_is_no_photo_is_named_with_its_fix(tmp_path, monkeypatch):
+    text = tmp_path / "a.jpg"
+    text.write_text("not a photo")
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    whole = save(two_halves(400, 400), tmp_path / "whole.png").read_bytes()
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole[: len(whole) // 2])
+    floats = save(Image.new("F", (2, 2)), tmp_path / "a.tif")
+    for path, words in (
+        (tmp_path / "none.jpg", "no such file"),
+        (tmp_path, "a folder"),
+        (text, "JPEG or PNG"),
+        (empty, "JPEG or PNG"),
+        (cut, "save it again"),
+        (floats, "floating-point"),
+    ):
+        with pytest.raises(DataError, match=words) as fault:
+            read_photo(path)
+        assert str(path) in str(fault.value) and "\n" not in str(fault.value)
+
+
+def test_a_photo_without_end_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = save(two_halves(60, 60), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    assert read_photo(path).image.size == (60, 60)  # only warned of by Pillow, and not even that
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match="scale it down"):
+        read_photo(path)

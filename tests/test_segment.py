@@ -1,0 +1,355 @@
+"""Asking about any photo: the evaluation's own answer, in upright pixels, and faults in a line."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import kitchen_folder, load_kitchen
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from test_shared_prefix import randomise_adapter
+
+import foodseg.segment as use
+from foodseg import presets
+from foodseg.data.photos import read_photo
+from foodseg.data.references import Reference, decode_mask
+from foodseg.data.samples import load_samples
+from foodseg.errors import DataError
+from foodseg.evaluation.evaluate import evaluate, load_predictions, load_segmenter
+from foodseg.presets import KITCHEN, SMOKE
+from foodseg.provenance import file_hash, write_json
+from foodseg.report.answer import _reduce, as_json, describe, mask_png, picture_png
+from foodseg.rl.tool import save_decoder
+
+# The shipped base answers this phrasing in the form that can be parsed.
+QUESTION = "Show me the food that is sold at a fruit stand."
+TWO = (
+    "<think>It is the rice.</think><answer>"
+    '[{"bbox_2d": [0, 0, 83, 167], "point_2d": [40, 80]},'
+    ' {"bbox_2d": [84, 84, 999, 100], "point_2d": [100, 90]}]</answer>'
+)
+
+
+@pytest.fixture(scope="module")
+def system():
+    return use.load_system(SMOKE)
+
+
+@pytest.fixture()
+def samples(tmp_path, monkeypatch):
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return load_samples(SMOKE.single("test"))
+
+
+@pytest.fixture()
+def plate(samples):
+    return SMOKE.dataset / samples[0].image
+
+
+@pytest.fixture()
+def says(monkeypatch):
+    """The model writes what the test hands in."""
+
+    def set_text(text):
+        rollouts = [SimpleNamespace(texts=(text,))]
+        monkeypatch.setattr(use, "sample_rollouts", lambda *_, **__: rollouts)
+
+    return set_text
+
+
+@pytest.fixture()
+def run(system, monkeypatch, capsys):
+    """The command line with the base's models already loaded: (status, stdout, stderr)."""
+    monkeypatch.setattr(use, "load_system", lambda *_: system)
+
+    def call(*arguments):
+        status = use.main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """An adapter folder of a run, with a B that does something."""
+    folder = tmp_path_factory.mktemp("run") / "adapter"
+    mllm = load_kitchen(torch.float32)
+    mllm.add_lora(rank=2, alpha=4, seed=0)
+    randomise_adapter(mllm)
+    mllm.save_adapter(folder)
+    return folder
+
+
+def test_it_answers_as_the_evaluation_does(samples, system):
+    sample = replace(samples[0], question=QUESTION)
+    evaluate(SMOKE, "one", [sample], system.mllm, system.segmenter)
+    (expected,) = load_predictions(SMOKE.predictions("one"))
+    answer = use.segment(system, read_photo(SMOKE.dataset / sample.image), QUESTION)
+    assert expected.parsed and answer.parsed
+    assert (answer.text, answer.references) == (expected.completion, expected.references)
+    assert np.array_equal(answer.mask, decode_mask(expected.mask)) and answer.mask.any()
+
+
+def test_a_turned_photo_is_answered_in_the_pixels_that_one_sees(plate, tmp_path, system):
+    upright = Image.open(plate).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    turned, plain = (
+        use.segment(system, read_photo(tmp_path / f"{name}.png"), QUESTION)
+        for name in ("turned", "upright")
+    )
+    assert turned.references == plain.references and np.array_equal(turned.masks, plain.masks)
+    written = as_json(turned, system)
+    assert (written["width"], written["height"]) == upright.size
+    assert written["exif_orientation"] == 6 and "after EXIF's orientation" in written["pixels"]
+    assert "turned upright" in describe(turned) and "turned upright" not in describe(plain)
+
+
+def test_all_that_is_asked_for_is_written_and_agrees(plate, tmp_path, says, run):
+    says(TWO)
+    files = {name: tmp_path / name for name in ("o.png", "m.png", "a.json")}
+    status, out, err = run(
+        plate,
+        " which\n food? ",
+        "-o",
+        files["o.png"],
+        "--mask",
+        files["m.png"],
+        "--json",
+        files["a.json"],
+    )
+    assert status == 0
+    answer = json.loads(files["a.json"].read_text())
+    width, height = Image.open(plate).size
+    assert (answer["question"], answer["thinking"], answer["text"]) == (
+        "which food?",
+        "It is the rice.",
+        TWO,
+    )
+    assert [one["box"] for one in answer["references"]] == [
+        [0, 0, int(83 * width / 168 + 0.5), int(167 * height / 168 + 0.5)],
+        [
+            int(84 * width / 168 + 0.5),
+            height // 2,
+            int(167 * width / 168 + 0.5),
+            int(100 * height / 168 + 0.5),
+        ],
+    ]
+    masks = [decode_mask(one["mask"]) for one in answer["references"]]
+    union = decode_mask(answer["mask"])
+    assert union.shape == (height, width) and np.array_equal(union, masks[0] | masks[1])
+    assert answer["area"] == union.sum()
+    mask = Image.open(files["m.png"])
+    assert mask.mode == "L" and np.array_equal(np.asarray(mask), union * np.uint8(255))
+    assert Image.open(files["o.png"]).width > 400
+    assert list(answer["seconds"]) == ["load", "prompt", "answer", "embedding", "masks"]
+    assert answer["provenance"]["adapter"] is None and answer["provenance"]["preset"] == "smoke"
+    assert "It is the rice." in out and str(answer["references"][1]["box"]) in out
+    assert "the base model, without an adapter" in err and str(files["m.png"]) in err
+
+
+def test_json_without_a_file_is_all_that_stands_on_stdout(plate, says, run):
+    says(TWO)
+    status, out, _ = run(plate, "which food?", "--json")
+    assert status == 0 and json.loads(out)["parsed"] is True
+
+
+@pytest.mark.parametrize("text", ["I see no food.", "", '<answer>[{"bbox_2d": [1, 2]}]</answer>'])
+def test_an_answer_that_cannot_be_parsed_is_said_and_is_no_fault(plate, tmp_path, says, run, text):
+    says(text)
+    status, out, _ = run(plate, "why?", "-o", tmp_path / "o.png", "--mask", tmp_path / "m.png")
+    assert status == 0 and "no answer could be parsed" in out and (text or "nothing") in out
+    assert not np.asarray(Image.open(tmp_path / "m.png")).any()
+    assert (tmp_path / "o.png").exists()
+    status, out, _ = run(plate, "why?", "--json")
+    answer = json.loads(out)
+    assert (answer["parsed"], answer["references"], answer["area"]) == (False, [], 0)
+    assert answer["text"] == text and not decode_mask(answer["mask"]).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2000, 3), (3, 2000), (2500, 1900)])
+def test_photos_of_any_size(tmp_path, says, run, size):
+    says(TWO)
+    Image.new("RGB", size, (90, 120, 40)).save(tmp_path / "a.png")
+    status, out, _ = run(tmp_path / "a.png", "which food?", "-o", tmp_path / "o.png", "--json")
+    answer = json.loads(out)
+    assert status == 0 and decode_mask(answer["mask"]).shape == size[::-1]
+    for one in answer["references"]:
+        assert 0 <= one["box"][0] <= one["box"][2] < size[0]
+        assert 0 <= one["box"][1] <= one["box"][3] < size[1]
+    picture = Image.open(tmp_path / "o.png")
+    assert max(picture.size) < 1000 and min(picture.size) > 40
+
+
+def test_few_masks_at_once_are_the_same_masks(plate, says, system, monkeypatch):
+    says(TWO)
+    photo = read_photo(plate)
+    together = use.segment(system, photo, "which food?").masks
+    assert len(together) == 2
+    monkeypatch.setattr(use, "MASK_PIXELS_AT_ONCE", 1)
+    assert np.array_equal(use.segment(system, photo, "which food?").masks, together)
+
+
+def test_what_a_large_picture_shows_lies_where_it_belongs():
+    photo = Image.new("RGB", (4800, 2400))
+    mask = np.zeros((2400, 4800), dtype=bool)
+    mask[400:800, 1200:2400] = True
+    reference = Reference(box=(1200, 400, 2399, 799), point=(1800, 600))
+    small, small_mask, (moved,) = _reduce(photo, mask, [reference])
+    assert small.size == (1200, 600) and small_mask.shape == (600, 1200)
+    assert np.array_equal(small_mask, mask[2::4, 2::4])
+    assert moved == Reference(box=(300, 100, 600, 200), point=(450, 150))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_picture_takes_any_words(plate, says, system):
+    says(f"<think>{'$x_1$ costs 5$ ' * 200}</think>" + TWO.partition("</think>")[2])
+    answer = use.segment(system, read_photo(plate), "what costs $5 or $6? 哪种食物含铁？")
+    assert answer.parsed and picture_png(answer).startswith(b"\x89PNG")
+
+
+def test_masks_are_written_without_loss():
+    mask = np.random.default_rng(0).random((7, 13)) < 0.5
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(mask_png(mask)))) > 0, mask)
+
+
+@pytest.mark.parametrize(
+    ("question", "words"), [("  \n", "empty"), ("what is <|image_pad|>?", "leave it out")]
+)
+def test_a_question_that_cannot_be_asked_is_refused(plate, run, question, words):
+    status, out, err = run(plate, question)
+    assert status == 1 and words in err and not out
+
+
+def test_a_slip_on_the_command_line_overwrites_nothing(plate, tmp_path, run):
+    photo = tmp_path / "a.png"
+    Image.open(plate).save(photo)
+    before = photo.read_bytes()
+    for arguments in (
+        ["-o", photo],
+        ["--mask", tmp_path / "x" / ".." / "a.png"],
+        ["-o", tmp_path / "b.png", "--mask", tmp_path / "b.png"],
+        ["-o", tmp_path / "b.jpg"],
+        ["--json", photo],
+    ):
+        status, _, err = run(photo, "which food?", *arguments)
+        assert status == 1 and err.startswith("segment: ") and err.count("\n") == 1, err
+    assert photo.read_bytes() == before and [*tmp_path.glob("b.*")] == []
+
+
+@pytest.mark.parametrize("name", ["none.jpg", "text.jpg", "."])
+def test_what_is_no_photo_ends_with_one_sentence(tmp_path, capsys, name):
+    (tmp_path / "text.jpg").write_text("words")
+    assert use.main([str(tmp_path / name), "which food?"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and str(tmp_path / name) in err
+
+
+def test_an_unknown_preset_is_named_with_the_known_ones(plate, capsys):
+    assert use.main([str(plate), "which food?", "--preset", "lunch"]) == 1
+    assert "smoke, kitchen, paper" in capsys.readouterr().err
+
+
+def test_an_adapter_answers_in_the_bases_place(plate, adapter, system, capsys):
+    assert (
+        use.main([str(plate), QUESTION, "--preset", "smoke", "--adapter", str(adapter), "--json"])
+        == 0
+    )
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert answer["provenance"]["adapter"] == file_hash(adapter / "adapter_model.safetensors")
+    assert answer["provenance"]["decoder"] is None and str(adapter) in err
+    base = use.segment(system, read_photo(plate), QUESTION)
+    assert answer["text"] != base.text
+
+
+def test_a_decoder_beside_the_adapter_is_used(plate, adapter, tmp_path, says, system):
+    says(TWO)
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter, folder)
+    trained = load_segmenter(SMOKE)
+    for weight in trained.model.sam_mask_decoder.parameters():
+        weight.data *= 1.2
+    save_decoder(trained, folder / "decoder.safetensors")
+    with_decoder = use.load_system(SMOKE, folder)
+    assert with_decoder.segmenter.decoder_hash == file_hash(folder / "decoder.safetensors")
+    photo = read_photo(plate)
+    answers = [use.segment(one, photo, "which food?") for one in (with_decoder, system)]
+    assert answers[0].references == answers[1].references
+    assert not np.array_equal(answers[0].masks, answers[1].masks)
+    assert as_json(answers[0], with_decoder)["provenance"]["decoder"]
+
+
+def broken(adapter, folder, fault):
+    """A copy of the adapter with one fault; what to name, and what the sentence must say."""
+    shutil.copytree(adapter, folder / "adapter")
+    target, weights = folder / "adapter", folder / "adapter" / "adapter_model.safetensors"
+    if fault == "nothing there":
+        return folder / "none", "no such folder"
+    if fault == "the run":
+        return folder, "name its adapter: .*adapter"
+    if fault == "empty":
+        (folder / "none").mkdir()
+        return folder / "none", "adapter_config.json is missing"
+    if fault == "no template":
+        (target / "prompt_template.txt").unlink()
+        return target, "prompt_template.txt is missing"
+    if fault == "cut":
+        weights.write_bytes(weights.read_bytes()[:100])
+        return target, "copy it again"
+    if fault == "baseline":
+        (target / "mask_head.safetensors").touch()
+        return target, "boxes and points"
+    if fault == "zero":
+        save_file({n: w * ("lora_A" in n) for n, w in load_file(weights).items()}, weights)
+        return target, "not loaded whole"
+    if fault == "larger base":
+        grown = {
+            n: torch.cat([w, w], dim=int("lora_A" in n)) for n, w in load_file(weights).items()
+        }
+        save_file(grown, weights)
+        return target, "another base model"
+    if fault == "longer base":
+        more = {n.replace("layers.0", "layers.9"): w for n, w in load_file(weights).items()}
+        save_file(more, weights)
+        return target, "another base model"
+    config = {"other weights": {"base": "0" * 16}, "other side": {"preset": {"image_side": 840}}}
+    write_json(folder / "config.json", config[fault])
+    return target, {"other weights": "another base model", "other side": "840 pixels"}[fault]
+
+
+FAULTS = (
+    "nothing there,the run,empty,no template,cut,baseline,zero,larger base,longer base,"
+    "other weights,other side"
+).split(",")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_adapter_that_is_no_use_is_refused_in_one_sentence(
+    adapter, tmp_path, fault, monkeypatch
+):
+    mllm = load_kitchen(torch.float32)
+    monkeypatch.setattr(use, "load_policy", lambda _: mllm)
+    folder, words = broken(adapter, tmp_path, fault)
+    with pytest.raises(DataError, match=words) as error:
+        use.load_system(SMOKE, folder)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_weights_and_a_missing_gpu_are_said_in_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="preset kitchen: .*none") as error:
+        use.load_system(replace(KITCHEN, mllm=str(tmp_path / "none")))
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DataError, match="CUDA GPU"):
+        use.load_system(replace(KITCHEN, device="cuda"))
