@@ -1,0 +1,445 @@
+"""Your own folder of images, masks and questions: built as FoodSeg103 is, every fault named."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foodseg import presets
+from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.data.own import build_own, main, save_own
+from foodseg.data.own_questions import FIELDS
+from foodseg.data.references import decode_mask, mask_to_reference
+from foodseg.data.samples import check_no_shared_images, load_samples
+from foodseg.errors import DataError
+
+HEIGHT, WIDTH = 48, 64
+DOCUMENT = Path(__file__).parents[1] / "docs" / "your_own_data.md"
+GOOD = {"image": "good.jpg", "question": "Iron?", "things": ["spinach"], "split": "train"}
+
+
+def disc(left: int = 10) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:30, left : left + 20] = True
+    return mask
+
+
+class Folder:
+    """A folder of one's own, written file by file."""
+
+    def __init__(self, root: Path):
+        self.root, self.lines = root, []
+        for name in ("images", "masks"):
+            (root / name).mkdir()
+
+    def photo(self, name: str = "bad.jpg", colour: int = 90, **options) -> Path:
+        path = self.root / "images" / name
+        Image.new("RGB", (WIDTH, HEIGHT), (colour, 20, 30)).save(path, **options)
+        return path
+
+    def mask(self, name: str = "bad/spinach.png", mask: np.ndarray | None = None) -> Path:
+        path = self.root / "masks" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(disc() if mask is None else mask).save(path)
+        return path
+
+    def ask(self, line: dict | bytes | None = None, **fields) -> None:
+        if not isinstance(line, bytes):
+            line = json.dumps(GOOD | {"image": "bad.jpg"} | (line or {}) | fields).encode()
+        self.lines.append(line)
+
+    def write(self) -> None:
+        (self.root / "questions.jsonl").write_bytes(b"\n".join([*self.lines, b""]))
+
+    def build(self, split: str = "train", **options):
+        self.write()
+        samples, report = build_own(self.root, split, **options)
+        counts = report.counts
+        assert counts["turns"] == counts["entries"] == report.kept + sum(report.left_out.values())
+        assert report.kept == len(samples)
+        assert counts["references"] == sum(len(sample.references) for sample in samples)
+        return samples, report
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "own").mkdir()
+    own = Folder(tmp_path / "own")
+    own.photo("good.jpg", 200)
+    own.mask("good/spinach.png")
+    own.ask(GOOD)
+    return own
+
+
+def test_a_question_becomes_the_same_sample(folder):
+    folder.mask("good/egg yolk.png", disc(25))
+    folder.ask(GOOD, things=["spinach", "egg yolk"], answer=" Both. ", id="mine")
+    (first, second), report = folder.build()
+    assert report.problems == () and report.left_out == {}
+    assert report.counts == {"entries": 2, "dishes": 1, "turns": 2, "references": 3}
+    assert (first.sample_id, second.sample_id) == ("train-good-0", "mine")
+    assert (first.dish_id, first.split, first.image) == ("good", "train", "images/good.jpg")
+    assert first.size == (WIDTH, HEIGHT) == Image.open(folder.root / first.image).size
+    assert (first.question, first.answer, second.answer) == ("Iron?", "", "Both.")
+    assert (
+        first.image_sha256 == hashlib.sha256((folder.root / first.image).read_bytes()).hexdigest()
+    )
+    assert first.references == (mask_to_reference(disc()),)
+    assert (decode_mask(first.masks[0]) == disc()).all()
+    assert second.foods == second.reference_foods == ("spinach", "egg yolk")
+    assert (second.union_mask() == (disc() | disc(25))).all()  # things may overlap
+
+
+def test_one_reference_for_each_component(folder):
+    folder.mask("good/spinach.png", disc(2) | disc(40))
+    (sample,), report = folder.build(per="component")
+    assert sample.foods == ("spinach",) and sample.reference_foods == ("spinach", "spinach")
+    assert (report.per, len(sample.references)) == ("component", 2)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16])
+@pytest.mark.parametrize("value", [1, 255])
+def test_black_and_white_in_any_depth(folder, kind, value):
+    folder.mask("good/spinach.png", (disc() * value).astype(kind))
+    (sample,), _ = folder.build()
+    assert (sample.union_mask() == disc()).all()
+
+
+def class_ids(folder, name="bad.png"):
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[disc(40)], labels[0, 0] = 84, 255
+    return folder.mask(name, labels)
+
+
+def test_class_ids_by_foodseg103s_names_or_own(folder):
+    folder.photo()
+    class_ids(folder)
+    folder.ask(things=["Carrots", "carrot"])
+    (_, sample), report = folder.build()
+    assert sample.foods == (CATEGORIES[84],) == ("carrot",) and report.problems == ()
+    assert (sample.union_mask() == disc(40)).all()
+    (folder.root / "category_id.txt").write_text("0\tbackground\n84\tscrew\n")
+    folder.ask(things=["screw"])
+    (_, sample), report = folder.build()
+    assert sample.foods == ("screw",) and sample.sample_id == "train-bad-1"
+    named = [(problem.field, problem.reason) for problem in report.problems]
+    assert named == [("line 2, things", "unknown thing")] * 2  # a name each
+
+
+def test_a_things_own_file_counts_before_class_ids(folder):
+    folder.photo()
+    class_ids(folder)
+    folder.mask("bad/carrot.png", disc(2))
+    folder.ask(things=["carrot"])
+    (_, sample), _ = folder.build()
+    assert (sample.union_mask() == disc(2)).all()
+
+
+def test_names_are_compared_as_they_look(folder):
+    folder.photo(unicodedata.normalize("NFD", "Käse.jpg"))
+    folder.mask(unicodedata.normalize("NFD", "Käse/Käse.PNG"))
+    folder.ask(image="Käse.jpg", things=[unicodedata.normalize("NFC", "Käse")])
+    (_, sample), report = folder.build()
+    assert sample.foods == ("Käse",) and report.problems == ()
+
+
+def test_a_byte_order_mark_crlf_and_blank_lines_are_no_faults(folder):
+    folder.lines = [b"\xef\xbb\xbf" + folder.lines[0] + b"\r", b" \r", b""]
+    samples, report = folder.build()
+    assert len(samples) == 1 and report.problems == ()
+
+
+LINES = [
+    (b"{not json", "broken JSON", "line 2"),
+    (b'{"question": ' + b"[" * 100_000, "broken JSON", "line 2"),
+    ('{"question": "Kä"}'.encode("latin-1"), "not UTF-8", "line 2"),
+    (b'["a list"]', "wrong type", "line 2"),
+    ({"image": 5}, "wrong type", "line 2, image"),
+    ({"image": None}, "wrong type", "line 2, image"),
+    ({"question": ["?"]}, "wrong type", "line 2, question"),
+    ({"question": "  "}, "wrong type", "line 2, question"),
+    ({"question": "half a pair \ud800"}, "wrong type", "line 2, question"),
+    ({"things": "spinach"}, "wrong type", "line 2, things"),
+    ({"things": []}, "wrong type", "line 2, things"),
+    ({"things": ["spinach", 5]}, "wrong type", "line 2, things"),
+    ({"answer": 5}, "wrong type", "line 2, answer"),
+    ({"id": 7}, "wrong type", "line 2, id"),
+    ({"id": "../7"}, "unsafe id", "line 2, id"),
+    ({"split": "validation"}, "unknown split", "line 2, split"),
+    ({"split": ["train"]}, "wrong type", "line 2, split"),
+    ({"anwser": "Spinach."}, "unknown field", "line 2, 'anwser'"),
+    ({"image": "../away.jpg"}, "unsafe path", "line 2, image"),
+    ({"image": "/etc/passwd"}, "unsafe path", "line 2, image"),
+    ({"image": "..\\away.jpg"}, "unsafe path", "line 2, image"),
+    ({"image": ".."}, "unsafe path", "line 2, image"),
+    ({"things": ["../good/spinach"]}, "unsafe path", "line 2, things"),
+    ({"image": "none.jpg"}, "missing image", "line 2, image"),
+    ({"things": ["egg"]}, "missing mask", "line 2, things"),
+    ({"id": "train-good-0"}, "duplicate id", "line 2, id"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason", "field"), LINES)
+def test_a_faulty_line_is_named_and_left_out(folder, line, reason, field):
+    folder.photo()
+    folder.mask()
+    folder.ask(line)
+    folder.ask(question="Another?")
+    samples, report = folder.build()
+    assert [sample.dish_id for sample in samples] == ["good", "bad"]
+    assert report.left_out == {reason: 1}
+    (problem,) = report.problems
+    assert (problem.file, problem.field, problem.reason) == ("questions.jsonl", field, reason)
+
+
+def test_a_missing_field_is_named(folder):
+    for name in GOOD:
+        folder.ask(json.dumps({k: v for k, v in GOOD.items() if k != name}).encode())
+    _, report = folder.build()
+    assert {p.field for p in report.problems if p.reason == "missing field"} == {
+        f"line {number}, {name}" for number, name in enumerate(GOOD, start=2)
+    }
+
+
+def test_every_fault_of_a_line_is_named(folder):
+    folder.ask(GOOD, things=["egg"], question=5, id="a/b")
+    _, report = folder.build()
+    assert {p.reason for p in report.problems} == {"missing mask", "wrong type", "unsafe id"}
+    assert sum(report.left_out.values()) == 1
+
+
+def test_duplicate_questions(folder):
+    folder.ask(GOOD)
+    folder.ask(GOOD, question="Another?")
+    samples, report = folder.build()
+    assert [sample.sample_id for sample in samples] == ["train-good-0", "train-good-2"]
+    assert report.left_out == {"duplicate question": 1}
+    assert "line 1 asks the same" in report.problems[0].fix
+
+
+def test_duplicate_ids_of_both_splits(folder):
+    folder.photo()
+    folder.mask()
+    folder.ask(id="train-good-0", split="test")
+    assert len(folder.build()[0]) == 1
+    samples, report = folder.build("test")
+    assert samples == [] and report.left_out == {"duplicate id": 1}
+
+
+def spoil_photo(folder):
+    path = folder.root / "images/bad.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def turn_photo(folder):
+    exif = Image.Exif()
+    exif[274] = 6
+    folder.photo(exif=exif)
+
+
+def deepen_photo(folder):
+    (folder.root / "images/bad.jpg").unlink()
+    grey = np.full((HEIGHT, WIDTH), 40_000, np.uint16)
+    Image.fromarray(grey).save(folder.root / "images/bad.png")
+    folder.lines = [line.replace(b"bad.jpg", b"bad.png") for line in folder.lines]
+
+
+def clear_photo(folder):
+    (folder.root / "images/bad.jpg").unlink()
+    Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 100)).save(folder.root / "images/bad.png")
+    folder.lines = [line.replace(b"bad.jpg", b"bad.png") for line in folder.lines]
+
+
+def link_photo(folder):
+    path = folder.root / "images/bad.jpg"
+    path.rename(folder.root.parent / "away.jpg")
+    path.symlink_to(folder.root.parent / "away.jpg")
+
+
+def colour_mask(folder):
+    folder.mask(mask=np.stack([disc() * np.uint8(255)] * 3, axis=-1))
+
+
+def grey_mask(folder):
+    mask = disc() * np.uint8(255)
+    mask[9, 10:30] = 100  # a soft edge
+    folder.mask(mask=mask)
+
+
+def class_ids_of_16_bits(folder):
+    (folder.root / "masks/bad/spinach.png").unlink()
+    folder.mask("bad.png", disc() * np.uint16(300))
+    folder.lines = [line.replace(b"spinach", b"carrot") for line in folder.lines]
+    folder.mask("good/carrot.png")
+
+
+PHOTO, MASK = "images/bad.jpg", "masks/bad/spinach.png"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "file", "field"),
+    [
+        (spoil_photo, "unreadable image", PHOTO, "pixels"),
+        (turn_photo, "turned photo", PHOTO, "EXIF orientation"),
+        (deepen_photo, "photo of more than 8 bits", "images/bad.png", "channels"),
+        (clear_photo, "transparent photo", "images/bad.png", "channels"),
+        (link_photo, "unsafe path", PHOTO, "link"),
+        (lambda f: f.photo("bad.png"), "two images of one name", PHOTO, "file"),
+        (lambda f: f.mask().write_bytes(b"no picture"), "unreadable mask", MASK, "pixels"),
+        (lambda f: f.mask(mask=disc()[:, 1:]), "image and mask sizes differ", MASK, "size"),
+        (lambda f: f.mask(mask=disc().T), "image and mask sizes differ", MASK, "size"),
+        (lambda f: f.mask(mask=disc() & False), "empty mask", MASK, "pixels"),
+        (
+            lambda f: f.mask(mask=np.pad(disc()[9:16, 9:16], ((0, 41), (0, 57)))),
+            "mask too small",
+            MASK,
+            "pixels",
+        ),
+        (colour_mask, "mask not single-channel", MASK, "channels"),
+        (grey_mask, "mask not black and white", MASK, "pixels"),
+        (class_ids_of_16_bits, "mask not single-channel", "masks/bad.png", "channels"),
+    ],
+)
+def test_a_bad_file_is_named_once_and_the_rest_built(folder, spoil, reason, file, field):
+    folder.photo()
+    folder.mask()
+    folder.ask()
+    folder.ask(question="Another?")
+    spoil(folder)
+    samples, report = folder.build()
+    assert [sample.dish_id for sample in samples] == ["good"]
+    assert report.left_out == {reason: 2}
+    (problem,) = report.problems
+    assert (problem.file, problem.field, problem.reason) == (file, field, reason)
+
+
+def test_an_opaque_alpha_channel_and_an_unused_photo_are_no_faults(folder):
+    folder.photo("unused.jpg")
+    Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 255)).save(folder.root / "images/bad.png")
+    folder.mask()
+    folder.ask(image="bad.png")
+    samples, report = folder.build()
+    assert len(samples) == 2 and report.problems == ()
+
+
+def test_another_kind_of_image_is_named(folder):
+    folder.photo("bad.webp")
+    folder.mask()
+    folder.ask(image="bad.webp")
+    _, report = folder.build()
+    assert report.left_out == {"unknown image type": 1}
+
+
+def test_a_slip_gets_a_hint(folder):
+    folder.mask("good/egg.png")
+    folder.ask(image="god.jpg")
+    folder.ask(GOOD, things=["eggs"])
+    _, report = folder.build()
+    assert "perhaps 'good.jpg' is meant" in report.problems[-1].fix + report.problems[0].fix
+    assert "holds egg, spinach" in report.problems[0].fix + report.problems[-1].fix
+
+
+@pytest.mark.parametrize("name", ["good.jpg", "other.jpg"])
+def test_a_test_photo_is_taken_out_of_train(folder, name):
+    (folder.root / "images" / name).write_bytes((folder.root / "images/good.jpg").read_bytes())
+    folder.mask(f"{Path(name).stem}/spinach.png")
+    folder.photo()
+    folder.mask()
+    folder.ask(image=name, split="test")
+    folder.ask()
+    train, report = folder.build()
+    test, _ = folder.build("test")
+    assert [sample.dish_id for sample in train] == ["bad"] and len(test) == 1
+    assert report.left_out == {"photo in train and test": 1}
+    (problem,) = report.problems
+    assert problem.field == "line 1, image" and f"images/{name}" in problem.fix
+    check_no_shared_images(train, test)
+
+
+def test_folders_that_cannot_be_built_raise(folder, tmp_path):
+    for options in ({"split": "val"}, {"split": "train", "per": "piece"}):
+        with pytest.raises(DataError, match="choose from"):
+            build_own(folder.root, **options)
+    for data, text in ((b"\n \n", "there are no questions"), (b"\xff\xfe{\0", "UTF-16")):
+        (folder.root / "questions.jsonl").write_bytes(data)
+        with pytest.raises(DataError, match=rf"questions.jsonl: .*{text}"):
+            build_own(folder.root, "train")
+    (folder.root / "questions.jsonl").unlink()
+    with pytest.raises(DataError, match=r"questions.jsonl: the file can't be read"):
+        build_own(folder.root, "train")
+    (folder.root / "masks").rename(folder.root / "labels")
+    with pytest.raises(DataError, match="the folder masks is missing"):
+        build_own(folder.root, "train")
+    with pytest.raises(DataError, match="the folder images is missing"):
+        build_own(tmp_path / "nowhere", "train")
+
+
+def test_the_validator_names_faults_and_builds_the_rest(folder, tmp_path, capsys):
+    folder.write()
+    assert main([str(folder.root)]) == 0
+    assert "train: 1 of 1 questions are good" in capsys.readouterr().out
+    folder.ask(b"{")
+    folder.ask(image="none.jpg", split="test")
+    folder.write()
+    out = tmp_path / "datasets" / "mine"
+    assert main([str(folder.root), "--build", str(out)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("questions.jsonl, line 2: broken JSON; ")
+    assert lines[1].startswith("questions.jsonl, line 3, image: missing image; images/none.jpg: ")
+    assert lines[2].endswith("1 photos; left out: 1 broken JSON") and len(lines) == 4
+    assert load_samples(out / "foodreasonseg_single_train.parquet") == folder.build()[0]
+    assert load_samples(out / "foodreasonseg_single_test.parquet") == []
+    report = json.loads((out / "foodreasonseg_single_test.report.json").read_text())
+    assert report["left_out"] == {"missing image": 1} and report["kept"] == 0
+    assert main([str(tmp_path)]) == 1
+    assert "the folder images is missing" in capsys.readouterr().err
+
+
+def test_a_build_links_the_photos_and_never_other_ones(folder, tmp_path):
+    folder.write()
+    out = tmp_path / "mine"
+    save_own(folder.root, out)
+    save_own(folder.root, out)  # again
+    assert (out / "FoodSeg103" / "images/good.jpg").is_file()
+    folder.root.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="FoodSeg103: other photos are there"):
+        save_own(tmp_path / "moved", out)
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_documents_example_is_built_and_handed_to_training(tmp_path, monkeypatch):
+    writing, training = python_blocks()
+    for block, most in ((writing, 14), (training, 10)):
+        assert len([line for line in block.splitlines() if line.strip()]) <= most
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    exec(writing, {})
+    assert main(["my_photos", "--build", "datasets/mine"]) == 0
+    from foodseg.rl import trainer
+
+    calls, signature = [], inspect.signature(trainer.train)
+    monkeypatch.setattr(trainer, "train", lambda *a, **k: calls.append(signature.bind(*a, **k)))
+    exec(training, {})
+    preset, samples = calls[0].arguments["preset"], calls[0].arguments["samples"]
+    assert [sample.foods for sample in samples] == [("spinach",)]
+    with Image.open(preset.dataset / samples[0].image) as photo:  # as training opens it
+        assert photo.size == samples[0].size
+    assert preset.run("dapo", 0) == tmp_path / "runs" / "mine" / "dapo-seed0"
+
+
+def test_the_document_lists_the_very_fields():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == FIELDS
+    (line,) = re.findall(r"```json\n(.*?)\n```", text)
+    assert set(json.loads(line)) <= set(FIELDS)
