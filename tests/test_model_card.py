@@ -1,0 +1,245 @@
+"""The card says what the run's own files say, whose licence holds, and how to load the adapter."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import load_kitchen
+from huggingface_hub import ModelCard
+from peft import PeftModel
+from safetensors.torch import load_file
+from test_shared_prefix import randomise_adapter
+
+import foodseg.segment
+from foodseg import recipes
+from foodseg.errors import DataError
+from foodseg.presets import KITCHEN, PAPER
+from foodseg.provenance import file_hash, provenance, write_json
+from foodseg.recipes import Recipe
+from foodseg.report.model_card import main, write_card
+from foodseg.report.origins import find_base
+from foodseg.rl.trainer import run_config
+from foodseg.supervised.targets import LISA, SFT
+from foodseg.supervised.training import baseline_config
+
+RECIPES = {
+    one.name: one
+    for value in vars(recipes).values()
+    for one in (value if isinstance(value, tuple) else (value,))
+    if isinstance(one, Recipe)
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """An adapter as a training leaves it, with PEFT's own empty card."""
+    folder = tmp_path_factory.mktemp("saved") / "adapter"
+    mllm = load_kitchen(torch.float32)
+    mllm.add_lora(rank=2, alpha=4, seed=0)
+    randomise_adapter(mllm)
+    mllm.save_adapter(folder)
+    assert "More Information Needed" in (folder / "README.md").read_text()
+    return folder
+
+
+@pytest.fixture()
+def make_run(saved, tmp_path):
+    """A finished run's folder of a config."""
+
+    def make(config, name="dapo-seed0", decoder=None):
+        folder = tmp_path / "runs" / name
+        shutil.copytree(saved, folder / "adapter", dirs_exist_ok=True)
+        adapter = file_hash(folder / "adapter" / "adapter_model.safetensors")
+        trained = {"steps": 30, "seconds": 98.5, "adapter": adapter, "decoder": decoder}
+        write_json(folder / "result.json", config | trained | provenance("cpu"))
+        return folder
+
+    return make
+
+
+@pytest.fixture()
+def run(make_run):
+    return make_run(run_config(KITCHEN, recipes.DAPO, 0, []))
+
+
+def evaluated(run, row, **changes):
+    adapter = json.loads((run / "result.json").read_text())["adapter"]
+    result = {"row": row, "adapter": adapter, "decoder": None, "samples": 348, "seconds": 12.1}
+    result |= {"giou": 0.85712, "giou_interval": [0.838, 0.876], "parse_rate": 0.97}
+    result |= {"ciou": 0.82269, "ciou_interval": [0.793, 0.851], "foods_right": 0.82}
+    result |= {"commit": "abc", "device": "a CPU"} | changes
+    write_json(run.parent / "predictions" / row / "result.json", result)
+
+
+def based_on(run, source):
+    file = run / "adapter" / "adapter_config.json"
+    write_json(file, json.loads(file.read_text()) | {"base_model_name_or_path": source})
+
+
+def block(text, language):
+    (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return found
+
+
+def test_it_takes_the_place_of_pefts_empty_card(run):
+    assert write_card(run) == run / "adapter" / "README.md"
+    card = ModelCard.load(run / "adapter" / "README.md")
+    assert "More Information Needed" not in card.text and "[optional]" not in card.text
+    assert card.data.base_model == "kitchen_mllm" and card.data.library_name == "peft"
+    assert card.data.license == "apache-2.0" and card.data.datasets == ["foodseg-kitchen"]
+    assert {"lora", "dapo", "reinforcement-learning"} <= set(card.data.tags)
+    assert card.data.eval_results is None and "Not evaluated" in card.text
+
+
+def test_all_settings_stand_in_it_as_the_config_has_them(run):
+    text = write_card(run).read_text()
+    config = run_config(KITCHEN, recipes.DAPO, 0, [])
+    assert json.loads(block(text, "json")) == json.loads(json.dumps(config))
+    assert "clip low 0.2, clip high 0.28" in text and "thinking_format + segmentation" in text
+    assert block(text, "text").strip() == (run / "adapter" / "prompt_template.txt").read_text()
+
+
+def test_results_have_their_intervals_and_the_base_beside_them(run):
+    evaluated(run, "dapo-seed0")
+    evaluated(run, "base", adapter=None, giou=0.138)
+    evaluated(run, "bound", adapter=None, samples=8)  # other questions
+    card = ModelCard(write_card(run).read_text())
+    assert "| dapo-seed0 | 348 | 0.857 [0.838, 0.876] | 0.823 [0.793, 0.851] | 97%" in card.text
+    assert "| base | 348 | 0.138" in card.text and "| bound |" not in card.text
+    assert {r.metric_type: r.metric_value for r in card.data.eval_results} == {
+        "giou": 0.8571,
+        "ciou": 0.8227,
+    }
+    assert "3% of the answers can't be parsed, and 18% don't name" in card.text
+
+
+@pytest.mark.parametrize("other", [{"adapter": "0" * 16}, {"decoder": "0" * 16}])
+def test_results_of_another_adapter_are_left_out(run, other):
+    evaluated(run, "dapo-seed0", **other)
+    assert "Not evaluated" in write_card(run).read_text()
+
+
+# PEFT 0.21 reads an attribute that transformers 5 has renamed.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_its_lines_for_loading_load_it(run, saved, monkeypatch):
+    text = write_card(run).read_text()
+    monkeypatch.chdir(run / "adapter")
+    code = block(text, "python").replace("foodseg/weights/kitchen_mllm", KITCHEN.mllm)
+    loaded: dict = {}
+    exec(code, loaded)
+    assert isinstance(loaded["model"], PeftModel)
+    found = {n.replace(".default", ""): p for n, p in loaded["model"].named_parameters()}
+    for name, weight in load_file(saved / "adapter_model.safetensors").items():
+        assert torch.equal(found[name], weight)
+    words = shlex.split(block(text, "bash"))
+    assert words[:3] == ["python", "-m", "foodseg.segment"]
+    options = foodseg.segment._parse(words[3:])
+    assert (options.adapter, options.preset) == ("ADAPTER", "kitchen")
+
+
+def test_a_decoder_is_named_with_its_own_licence(make_run):
+    folder = make_run(run_config(KITCHEN, recipes.GRTO, 1, []), "grto-seed1", decoder="1" * 16)
+    (folder / "adapter" / "decoder.safetensors").touch()
+    text = write_card(folder).read_text()
+    assert "`decoder.safetensors` is a changed copy of a part of SAM2" in text
+    assert "learning rate 0.0001" in text and "1" * 16 in text
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_card(make_run, name):
+    text = write_card(make_run(run_config(KITCHEN, RECIPES[name], 0, []))).read_text()
+    assert f"# {RECIPES[name].title}, kitchen_mllm, seed 0" in text and "{" not in text.split(
+        "<details>"
+    )[0].replace("{question}", "")
+
+
+@pytest.mark.parametrize("baseline", [SFT, LISA])
+def test_a_supervised_adapter_is_called_so(make_run, baseline):
+    folder = make_run(baseline_config(KITCHEN, baseline, 0, []), f"{baseline.name}-seed0")
+    if baseline.masks:
+        (folder / "adapter" / "mask_head.safetensors").touch()
+    card = ModelCard(write_card(folder).read_text())
+    assert "supervised" in card.data.tags and "No reward" not in card.text
+    assert ("foodseg.segment" in card.text) != baseline.masks
+
+
+@pytest.mark.parametrize("source", ["Qwen/Qwen2.5-VL-3B-Instruct", "/srv/Qwen2.5-VL-3B-Instruct/"])
+def test_the_licence_of_the_3b_base_is_carried_on(make_run, source):
+    config = run_config(PAPER, recipes.DAPO, 0, [])
+    folder = make_run(config)
+    based_on(folder, source)
+    card = ModelCard(write_card(folder).read_text())
+    assert card.data.base_model == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert (card.data.license, card.data.license_name) == ("other", "qwen-research")
+    assert card.data.license_link.endswith("/LICENSE")
+    for words in (
+        "Built with Qwen",
+        "not commercially",
+        "Copyright (c)\nAlibaba Cloud. All Rights Reserved.",
+        "Recipe1M",
+        "--preset paper",
+        "840 x 840",
+    ):
+        assert words in card.text, words
+    assert card.data.datasets == ["EduardoPacheco/FoodSeg103", "Yueha0/FoodReasonSeg"]
+    assert "drawn plates" not in card.text and "/srv" not in card.text
+
+
+def test_what_the_kit_cannot_know_is_left_to_its_user_to_name(make_run):
+    config = run_config(replace(KITCHEN, name="mine"), recipes.DAPO, 0, [])
+    folder = make_run(config)
+    based_on(folder, "someone/Qwen2.5-VL-7B-Instruct")
+    card = ModelCard(write_card(folder).read_text())
+    assert card.data.license == "other" and card.data.datasets is None
+    assert card.text.count("before you pass the adapter on") == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("someone/model", "someone/model"),
+        ("/a/b/model", "model"),
+        ("./model", "model"),
+        ("C:\\a\\model", "model"),
+    ],
+)
+def test_a_bases_folder_is_not_told(source, name):
+    assert find_base(source).name == find_base(source).source == name
+
+
+def test_it_names_no_path_of_this_machine(run, tmp_path):
+    text = write_card(run).read_text()
+    assert str(tmp_path) not in text and KITCHEN.mllm not in text
+    assert not re.search(r"(?<![\w.:/~-])/(home|root|tmp|var|usr|opt|work)/", text)
+
+
+def test_a_validation_run_is_not_called_test(make_run):
+    config = run_config(KITCHEN, replace(recipes.DAPO, name="dapo-validation"), 0, [])
+    folder = make_run(config, "dapo-validation-seed0")
+    evaluated(folder, "dapo-validation-seed0")
+    evaluated(folder, "base", adapter=None)
+    evaluated(folder, "base-validation", adapter=None)
+    text = write_card(folder).read_text()
+    assert "348 questions of the validation split" in text
+    assert "| base-validation |" in text and "| base |" not in text
+
+
+def test_a_run_that_is_not_finished_is_refused(run, tmp_path, capsys):
+    weights = run / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(DataError, match="not the file that this run trained"):
+        write_card(run)
+    (run / "result.json").unlink()
+    assert main([str(run)]) == 1
+    assert "result.json: it is missing" in capsys.readouterr().err
+
+
+def test_the_command_writes_a_card_for_each_run(run, capsys):
+    assert main([str(run), f"{run}/"]) == 0
+    assert capsys.readouterr().out.count("written: ") == 2
