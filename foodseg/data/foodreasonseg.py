@@ -35,6 +35,8 @@ ALIASES = {
 _MARKUP = re.compile(
     r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
 )
+# In a question it says where FoodLMM's model sees the photo; it is no word of the question.
+IMAGE_TOKEN = "<image>"
 _PLURALS = (("s", ""), ("es", ""), ("ies", "y"))
 
 
@@ -176,6 +178,8 @@ class _Message:
 def _read_message(file: str, field: str, item: object) -> _Message:
     form = item.get("form") if isinstance(item, dict) else None
     text = item.get("value") if isinstance(item, dict) else None
+    if form == "question" and isinstance(text, str):
+        text = text.replace(IMAGE_TOKEN, "")
     if form in ("question", "answer") and _is_text(text):
         return _Message(form, f"{field}.value", text.strip(), None)
     fix = 'write {"form": "question" or "answer", "value": text}'
