@@ -11,6 +11,7 @@ import pandas as pd
 from foodseg.data.references import sample_ious
 from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result, summarise
+from foodseg.evaluation.external.rows import external_rows
 from foodseg.evaluation.metrics import measure
 from foodseg.presets import Preset
 from foodseg.recipes import DAPO, GRPO, Recipe
@@ -82,7 +83,8 @@ def read_predictions(preset: Preset, row: str) -> list[Prediction]:
 def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row a method, raw numbers; the index is the method, NaN where there is none.
 
-    A supervised baseline has its row once `make ablations` has measured it with these seeds.
+    A supervised baseline has its row once `make ablations` has measured it with these seeds, and
+    another system once `make score` has scored its masks.
     paper_*: as the paper reports them. giou, ciou, parse_rate, foods_right: the mean over seeds of
     what this kit measured; *_sd: the standard deviation over seeds (Bessel's); *_low, *_high: a
     95% bootstrap interval over questions, a question's seeds kept together.
@@ -95,6 +97,8 @@ def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     }
     baselines = measured_baselines(preset, seeds)
     rows_of |= {baseline.name: seed_rows(baseline, seeds) for baseline in baselines}
+    others = external_rows(preset)
+    rows_of |= {row.title: [row.name] for row in others}
     predictions = {
         name: [read_predictions(preset, row) for row in rows] for name, rows in rows_of.items()
     }
@@ -103,6 +107,8 @@ def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     frame: dict[str, dict] = {}
     for line in PAPER:
         if line.row == "grpo":  # supervised methods stand together, as in the paper
+            # A mask doesn't say which foods its system named.
+            frame |= {row.title: measured[row.title] | {"foods_right": np.nan} for row in others}
             frame |= {baseline.title: measured[baseline.name] for baseline in baselines}
         numbers = measured[line.row] if line.row else {}
         frame[line.method] = {"paper_giou": line.giou, "paper_ciou": line.ciou} | numbers
@@ -149,7 +155,9 @@ def _check_same_questions(predictions: dict[str, list[list[Prediction]]]) -> Non
 
 
 def _maker(row: str) -> str:
-    return f"notebook {NOTEBOOKS[row]}" if row in NOTEBOOKS else "`make ablations`"
+    if row in NOTEBOOKS:
+        return f"notebook {NOTEBOOKS[row]}"
+    return "`make ablations`" if row in {b.name for b in BASELINES} else "`make score`"
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -171,6 +179,7 @@ def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row for each set of predictions: what made it, on what, and how long it took."""
     methods = [GRPO, DAPO, *measured_baselines(preset, seeds)]
     rows = ["base", *(row for method in methods for row in seed_rows(method, seeds)), "bound"]
+    rows += [row.name for row in external_rows(preset)]
     return pd.DataFrame.from_dict(
         {row: _provenance(preset, row) for row in rows}, orient="index"
     ).rename_axis("row")
@@ -178,6 +187,8 @@ def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
 
 def _provenance(preset: Preset, row: str) -> dict:
     evaluation = load_result(preset.predictions(row))
+    if "system" in evaluation:
+        return _external_provenance(evaluation)
     run = preset.predictions(row).parents[1] / row / "result.json"
     training = json.loads(run.read_text()) if run.exists() else {}
     if evaluation["adapter"] != training.get("adapter"):
@@ -196,6 +207,14 @@ def _provenance(preset: Preset, row: str) -> dict:
         "torch": evaluation["versions"]["torch"],
         "transformers": evaluation["versions"]["transformers"],
     }
+
+
+def _external_provenance(evaluation: dict) -> dict:
+    # What made the masks, and on what, is not known here.
+    unknown = ["steps", "questions learnt from", "seconds to train", "seconds to evaluate"]
+    unknown += ["device", "torch", "transformers"]
+    masks = f"none; masks {evaluation['masks']['sha256']}"
+    return dict.fromkeys(unknown, "–") | {"adapter": masks, "commit": evaluation["commit"]}
 
 
 def _with_interval(value: float, interval: Sequence[float]) -> str:
@@ -246,21 +265,29 @@ def caption(preset: Preset) -> str:
     return f"Preset {preset.name}: FoodReasonSeg-Single, {preset.mllm}."
 
 
-NOTES = """\
+_NOT_MEASURED = """\
+* LISA and FoodLMM were not measured here. FoodLMM's own score reads its masks at the ground-truth
+  answer's `[SEG]` positions, which is another protocol than generate-then-segment."""
+_SCORED = """\
+* A row that names a protocol is another system's: it handed in masks (`make score`), and "parsed"
+  says for how many questions. generate-then-segment: it answered by itself, as in all our rows.
+  teacher-forced: its masks were read at the data's own answer, which tells that something is to be
+  found and, with FoodLMM, names the food; such a row does not compare with the others."""
+NOTES = f"""\
 * The **paper:** columns are as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. All
   other columns were measured by this run.
 * GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over
   questions, a question's seeds kept together.
-* LISA and FoodLMM were not measured here. FoodLMM's own score reads its masks at the ground-truth
-  answer's `[SEG]` positions, which is another protocol than generate-then-segment.
+{_NOT_MEASURED}
 * An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
   the last step's."""
 
 
 def notes(preset: Preset, seeds: Sequence[int]) -> str:
     """What a reader of this very table must know, as a Markdown list."""
+    text = NOTES.replace(_NOT_MEASURED, _SCORED) if external_rows(preset) else NOTES
     if not measured_baselines(preset, seeds):
-        return NOTES
-    return f"""{NOTES}
+        return text
+    return f"""{text}
 * The other supervised rows were trained by this kit on the same backbone and data, and answer by
   generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""

@@ -1,0 +1,53 @@
+"""`python -m foodseg.evaluation.external FOLDER --protocol ...`, which `make score` runs."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from foodseg.errors import DataError
+from foodseg.evaluation.external.rows import PROTOCOLS, ExternalRow
+from foodseg.evaluation.external.score import describe, score
+from foodseg.presets import get_preset
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0; 1 where the input is no use; 130 after Ctrl-C, with nothing half written."""
+    options = _parse(arguments)
+    try:
+        preset = get_preset(options.preset)
+        if not options.masks:
+            raise DataError("PREDICTIONS: name the folder of masks, as in PREDICTIONS=folder.")
+        path = Path(options.masks).resolve()
+        name = options.name or (path.parent if path.is_file() else path).name
+        row = ExternalRow(name, options.system or name, options.protocol)
+        print(describe(score(preset, path, row)))
+    except ValueError as error:
+        print(f"score: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("score: interrupted; start it again.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"make table PRESET={preset.name} puts it into the results table.")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m foodseg.evaluation.external",
+        description="Score the masks that another system predicted for the test questions.",
+    )
+    parser.add_argument("masks", help="folder of <sample_id>.png, or a file of COCO run lengths")
+    parser.add_argument("--preset", default="kitchen", help="whose test questions were asked")
+    parser.add_argument(
+        "--protocol", required=True, help=f"how the masks were made: {' or '.join(PROTOCOLS)}"
+    )
+    parser.add_argument("--name", default="", help="of the row; the folder's name without it")
+    parser.add_argument("--system", default="", help="its title in the table; the name without it")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

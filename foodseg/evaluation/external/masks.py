@@ -1,0 +1,209 @@
+"""One mask for each question, from a folder of PNG files or from a file of COCO run lengths.
+
+A PNG `<sample_id>.png` is foreground wherever its value isn't 0: 1 bit, 8 or 16 bits of grey, a
+palette (indices count), or RGB with three equal channels. Everything that leaves it open what was
+meant is a fault: colours, transparency, a palette whose index 0 isn't its only black, another
+format under the name .png, another size than the photo's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco
+
+from foodseg.data.foodseg103 import FaultError, Problem
+from foodseg.data.references import Size
+from foodseg.errors import DataError
+from foodseg.provenance import files_hash
+
+_FILES = ("predictions.json", "predictions.jsonl")
+_RLE = '{"size": [height, width], "counts": ...}'
+# Channels of colour in Pillow's modes; the one after them, if any, is alpha.
+_COLOURS = {"LA": 1, "RGB": 3, "RGBA": 3}
+
+
+@dataclass(frozen=True)
+class PredictedMasks:
+    """What a system handed in, not yet decoded.
+
+    entries: sample id -> the PNG's path, or (file and line, run lengths). others: names of files
+    that are no masks. problems: faults of single entries. sha256: its first 16 digits, over all
+    masks' files.
+    """
+
+    entries: dict[str, Path | tuple[str, object]]
+    others: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    sha256: str
+
+
+def find_masks(path: Path) -> PredictedMasks:
+    """What is in `path`: a folder of PNG files or of one predictions.json(l), or such a file.
+
+    Raises DataError for a missing path, a folder of both kinds or of neither, and broken JSON.
+    """
+    if path.is_file() and path.suffix in (".json", ".jsonl"):
+        return _from_file(path, ())
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: there is no such folder; give the folder of the masks, or its {_FILES[0]}."
+        )
+    files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    images = [file for file in files if file.suffix.lower() == ".png" and file.is_file()]
+    lists = [file for file in files if file.name in _FILES]
+    if len(lists) > 1 or (lists and images) or not (lists or images):
+        found = f"{len(images)} PNG files and {len(lists)} of {' and '.join(_FILES)}"
+        raise DataError(f"{path}: it holds {found}; give either PNG masks or one such file.")
+    others = tuple(file.name for file in files if file not in images and file not in lists)
+    if lists:
+        return _from_file(lists[0], others)
+    entries = {file.stem: file for file in images}
+    problems = [
+        Problem(file.name, "name", "repeated sample_id", f"keep it or {entries[file.stem].name}")
+        for file in images
+        if entries[file.stem] != file
+    ]
+    return PredictedMasks(entries, others, tuple(problems), files_hash(images))
+
+
+def _from_file(path: Path, others: tuple[str, ...]) -> PredictedMasks:
+    entries: dict[str, Path | tuple[str, object]] = {}
+    problems = []
+    for field, sample_id, mask in _listed(path):
+        if not isinstance(sample_id, str) or mask is None:
+            fix = f'write {{"sample_id": ..., "segmentation": {_RLE}}}'
+            problems.append(Problem(path.name, field, "wrong shape", fix))
+        elif sample_id in entries:
+            fix = f"{sample_id!r} has a mask already; write one, the union if there are several"
+            problems.append(Problem(path.name, field, "repeated sample_id", fix))
+        else:
+            entries[sample_id] = (f"{path.name}, {field}", mask)
+    return PredictedMasks(entries, others, tuple(problems), files_hash([path]))
+
+
+def _listed(path: Path) -> Iterator[tuple[str, object, object]]:
+    """(field, sample id, mask) of every entry; a mask of None where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".jsonl":
+            items = [
+                (f"line {number}", json.loads(line))
+                for number, line in enumerate(text.splitlines(), start=1)
+                if line.strip()
+            ]
+        else:
+            value = json.loads(text)
+            if isinstance(value, dict):
+                yield from ((f"[{key!r}]", key, mask) for key, mask in value.items())
+                return
+            items = [(f"[{i}]", item) for i, item in enumerate(value)]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON ({error}); write it again.") from error
+    for field, item in items:
+        row = item if isinstance(item, dict) else {}
+        # "mask" is what this kit's own predictions.jsonl calls it.
+        yield field, row.get("sample_id"), row.get("segmentation", row.get("mask"))
+
+
+def read_mask(entry: Path | tuple[str, object], size: Size) -> tuple[np.ndarray, bool]:
+    """(boolean (H, W) at the photo's size, whether the file has more than two values).
+
+    size: (width, height) of the photo in pixels. Raises FaultError, see the module's first lines.
+    """
+    if isinstance(entry, Path):
+        values = _read_png(entry, size)
+        return values > 0, np.unique(values).size > 2
+    where, rle = entry
+    file, _, field = where.partition(", ")
+    return decode_rle(rle, size, file, field), False
+
+
+def _read_png(path: Path, size: Size) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            if image.format != "PNG":
+                fix = "lossy formats blur a mask's edge; save the mask as PNG"
+                raise _fault(path, "format", f"{image.format} under a PNG's name", fix)
+            _check_size(path.name, "size", image.size, size)
+            return _values(path, image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, FaultError):
+            raise
+        raise _fault(path, "pixels", f"unreadable ({error})", "write it again") from error
+
+
+def _values(path: Path, image: Image.Image) -> np.ndarray:
+    """One number for each pixel, (H, W), 0 for background."""
+    pixels = np.asarray(image)
+    if image.mode == "P":
+        colours = np.asarray(image.convert("RGB"))
+        if not np.array_equal(pixels > 0, colours.any(axis=2)):
+            fix = "index 0 is not black, or another is; save one 8-bit channel"
+            raise _fault(path, "palette", "it can be read in two ways", fix)
+    if image.mode in _COLOURS:
+        count = _COLOURS[image.mode]
+        if (pixels[..., count:] < 255).any():
+            fix = "save one 8-bit channel without transparency"
+            raise _fault(path, "channels", "transparent pixels", fix)
+        if (pixels[..., :count] != pixels[..., :1]).any():
+            fix = "its channels differ: is it a picture? save one 8-bit channel"
+            raise _fault(path, "channels", "coloured pixels", fix)
+        pixels = pixels[..., 0]
+    return pixels.astype(np.int64)
+
+
+def _fault(path: Path, field: str, reason: str, fix: str) -> FaultError:
+    return FaultError(Problem(path.name, field, reason, fix))
+
+
+def _check_size(file: str, field: str, found: Size, expected: Size) -> None:
+    if found != expected:
+        fix = "the photo has {}x{}; bring the mask to it, by nearest neighbour".format(*expected)
+        raise FaultError(Problem(file, field, "odd-sized mask, {}x{}".format(*found), fix))
+
+
+def decode_rle(rle: object, size: Size, file: str, field: str) -> np.ndarray:
+    """The boolean mask (H, W) of COCO run lengths, compressed (text) or not (a list of numbers).
+
+    size: (width, height) that it must have. Raises FaultError, naming `file` and `field`, for run
+    lengths that don't fill it: the library would read past their end.
+    """
+    try:
+        height, width = (int(side) for side in rle["size"])
+        counts = rle["counts"]
+        counts = _counts(counts) if isinstance(counts, str) else [int(count) for count in counts]
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise FaultError(Problem(file, field, "no run lengths", f"write {_RLE}")) from error
+    _check_size(file, field, (width, height), size)
+    if min(counts, default=-1) < 0 or sum(counts) != width * height:
+        fix = f"they cover {sum(counts)} of {width * height} pixels; encode the mask again"
+        raise FaultError(Problem(file, field, "broken run lengths", fix))
+    encoded = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return coco.decode(encoded).astype(bool)
+
+
+def _counts(text: str) -> list[int]:
+    """Run lengths from COCO's text: 5 bits a character, least first, 32 for "more follows"; signed;
+    from the fourth on the difference to the length two before (rleFrString in maskApi.c)."""
+    counts: list[int] = []
+    value = shift = 0
+    for code in (ord(character) - 48 for character in text):
+        if not 0 <= code < 64:
+            raise ValueError("a character that the encoding doesn't use")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("the last number is cut off")
+    return counts

@@ -1,0 +1,62 @@
+"""The rows of other systems: what they may be called, and which ones have been scored."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from foodseg.errors import DataError
+from foodseg.presets import Preset
+
+# generate-then-segment: the system answered the question by itself, as every row of ours does.
+# teacher-forced: its masks were read while it was made to say the data's own answer.
+PROTOCOLS = ("generate-then-segment", "teacher-forced")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# What the kit's own rows are called: an untrained one, or a method with its seed.
+_OURS = re.compile(r"(base|bound)(-.*)?|.*-seed\d+")
+
+
+@dataclass(frozen=True)
+class ExternalRow:
+    """One scored system; `name` is its folder under the preset's predictions."""
+
+    name: str
+    system: str
+    protocol: str
+
+    @property
+    def title(self) -> str:
+        """What the table calls it: never without the protocol."""
+        return f"{self.system}, {self.protocol}"
+
+
+def external_rows(preset: Preset) -> list[ExternalRow]:
+    """Every system that has been scored with the preset's questions, by title."""
+    files = preset.predictions("base").parent.glob("*/result.json")
+    results = [json.loads(file.read_text()) for file in files]
+    rows = [ExternalRow(r["row"], r["system"], r["protocol"]) for r in results if "system" in r]
+    return sorted(rows, key=lambda row: row.title)
+
+
+def check_row(preset: Preset, row: ExternalRow) -> None:
+    """Raises DataError for a name or a title that is taken, or that can't name a folder."""
+    if row.protocol not in PROTOCOLS:
+        raise DataError(
+            f"protocol: {row.protocol!r} is none; say how the masks were made, "
+            f"{' or '.join(PROTOCOLS)}."
+        )
+    if not _NAME.fullmatch(row.name) or _OURS.fullmatch(row.name):
+        raise DataError(
+            f"name: {row.name!r} is no name for another system's row; use letters, digits, dots "
+            "and dashes, and no name of the kit's own rows, such as base or grpo-seed0."
+        )
+    if not row.system.strip() or not row.system.isprintable():
+        raise DataError(f"system: {row.system!r} is no title; write the system's name.")
+    for other in external_rows(preset):
+        if other.title == row.title and other.name != row.name:
+            raise DataError(
+                f"system: the row {other.name!r} is {row.title!r} already; give this one another "
+                "system's name, or the same row's name to replace it."
+            )

@@ -1,0 +1,376 @@
+"""Another system's masks become a row: read as meant or refused by name, never half written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+from test_report import MASK, prediction, sample, write_all_rows, write_row
+
+from foodseg.data.references import encode_mask
+from foodseg.data.samples import save_samples
+from foodseg.errors import DataError
+from foodseg.evaluation.evaluate import load_predictions, load_result
+from foodseg.evaluation.external import score as scoring
+from foodseg.evaluation.external.__main__ import main
+from foodseg.evaluation.external.masks import decode_rle
+from foodseg.evaluation.external.rows import ExternalRow, external_rows
+from foodseg.evaluation.external.score import describe, score
+from foodseg.presets import SMOKE
+from foodseg.report import bars, results
+from foodseg.supervised.targets import LISA
+
+SIZE = (6, 4)  # of test_report's photos; MASK has 6 pixels of them
+HALF = MASK.copy()
+HALF[2] = False  # 3 of its 6 pixels
+ROW = ExternalRow("lisa-7b", "LISA 7B", "generate-then-segment")
+
+
+@pytest.fixture()
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr("foodseg.presets.HOME", tmp_path)
+    monkeypatch.setattr("foodseg.report.inputs.HOME", tmp_path)
+    save_samples([sample(0), sample(1)], SMOKE.single("test"))
+    (tmp_path / "masks").mkdir()
+    return tmp_path
+
+
+def write_masks(home, **masks):
+    """masks: {"0": the mask of question test-0-0}."""
+    for number, mask in masks.items():
+        Image.fromarray(mask).save(home / "masks" / f"test-{number.strip('_')}-0.png")
+    return home / "masks"
+
+
+# ---- PNG
+
+
+def images() -> dict[str, Image.Image]:
+    grey = MASK.astype(np.uint8)
+    palette = Image.fromarray(grey * 7)
+    palette.putpalette([0, 0, 0] + [200, 30, 40] * 255)
+    opaque = np.full_like(grey, 255)
+    return {
+        "1 bit": Image.fromarray(MASK),
+        "0 and 1": Image.fromarray(grey),
+        "0 and 255": Image.fromarray(grey * 255),
+        "16 bit": Image.fromarray(grey.astype(np.uint16) * 40000),
+        "palette": palette,
+        "RGB": Image.fromarray(np.stack([grey * 100] * 3, axis=-1)),
+        "RGBA": Image.fromarray(np.stack([grey * 100] * 3 + [opaque], axis=-1)),
+        "LA": Image.fromarray(np.stack([grey * 100, opaque], axis=-1)),
+    }
+
+
+@pytest.mark.parametrize("kind", images())
+def test_every_kind_of_png_is_the_same_mask(home, kind):
+    for number in (0, 1):
+        images()[kind].save(home / "masks" / f"test-{number}-0.png")
+    result = score(SMOKE, home / "masks", ROW)
+    assert (result["giou"], result["ciou"], result["parse_rate"]) == (1, 1, 1)
+    assert result["masks"]["many_valued"] == []
+    (first, _) = load_predictions(SMOKE.predictions("lisa-7b"))
+    assert first.mask == encode_mask(MASK)
+
+
+def broken(path) -> dict[str, callable]:
+    grey = MASK.astype(np.uint8) * 255
+
+    def palette(first):
+        image = Image.fromarray(MASK.astype(np.uint8))
+        image.putpalette([first] * 3 + [255 - first] * 3)
+        image.save(path)
+
+    def cut_off():
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6), np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:-30])
+
+    return {
+        "odd-sized mask, 4x6; the photo has 6x4": lambda: Image.fromarray(grey.T).save(path),
+        "JPEG under a PNG's name": lambda: Image.fromarray(grey).save(path, "JPEG"),
+        "coloured pixels": lambda: Image.fromarray(np.stack([grey, grey, grey // 2], axis=-1)).save(
+            path
+        ),
+        "transparent pixels": lambda: Image.fromarray(np.stack([grey, grey], axis=-1)).save(path),
+        "it can be read in two ways": lambda: palette(255),
+        "unreadable": cut_off,
+        "unreadable (cannot identify": lambda: path.write_text("no picture"),
+    }
+
+
+@pytest.mark.parametrize("reason", broken(None))
+def test_a_mask_that_cannot_be_used_is_named_and_nothing_is_written(home, reason):
+    folder = write_masks(home, _0=MASK, _1=MASK)
+    broken(folder / "test-1-0.png")[reason]()
+    with pytest.raises(DataError) as error:
+        score(SMOKE, folder, ROW)
+    assert "1 masks can't be used, so none was scored" in str(error.value)
+    assert "test-1-0.png" in str(error.value) and reason in str(error.value)
+    assert not SMOKE.predictions("lisa-7b").exists()
+
+
+def test_a_palette_whose_only_black_is_index_0_is_read_by_index(home):
+    image = Image.fromarray(MASK.astype(np.uint8) * 2)
+    image.putpalette([0, 0, 0, 0, 0, 0, 9, 9, 9])  # index 1 is black too, but no pixel has it
+    for number in (0, 1):
+        image.save(home / "masks" / f"test-{number}-0.png")
+    assert score(SMOKE, home / "masks", ROW)["giou"] == 1
+
+
+def test_masks_of_more_than_two_values_are_scored_and_reported(home):
+    soft = MASK.astype(np.uint8) * 200
+    soft[0, 0] = 3
+    result = score(SMOKE, write_masks(home, _0=soft, _1=MASK), ROW)
+    assert result["giou"] == pytest.approx((6 / 7 + 1) / 2)
+    assert result["masks"]["many_valued"] == ["test-0-0"]
+    assert "1 masks have more than two values" in describe(result)
+
+
+# ---- COCO run lengths
+
+
+def test_run_lengths_are_decoded_as_the_library_does():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        height, width = rng.integers(1, 40, 2)
+        mask = rng.random((height, width)) < rng.random()
+        text = encode_mask(mask)
+        runs = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=2, append=2)))
+        counts = [0, *runs.tolist()] if mask[0, 0] else runs.tolist()
+        size = (int(width), int(height))
+        for rle in (text, text | {"counts": counts}):
+            assert np.array_equal(decode_rle(rle, size, "f", "x"), mask)
+        assert np.array_equal(coco.decode(text), mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"counts": [9, 2]}, "broken run lengths; they cover 11 of 24 pixels"),
+        ({"counts": [25]}, "broken run lengths"),
+        ({"counts": [-1, 25]}, "broken run lengths"),
+        ({"counts": []}, "broken run lengths"),
+        ({"counts": ""}, "broken run lengths"),
+        ({"counts": encode_mask(MASK)["counts"][:-1]}, "broken run lengths"),
+        ({"counts": "P"}, "no run lengths"),  # 32: more follows, and nothing does
+        ({"counts": "~"}, "no run lengths"),
+        ({"counts": None}, "no run lengths"),
+        ({"counts": ["a"]}, "no run lengths"),
+        ({"size": [6, 4]}, "odd-sized mask, 4x6; the photo has 6x4"),
+        ({"size": 24}, "no run lengths"),
+    ],
+)
+def test_broken_run_lengths_are_refused(change, reason):
+    with pytest.raises(DataError) as error:
+        decode_rle(encode_mask(MASK) | change, SIZE, "predictions.json", "line 3")
+    assert str(error.value).startswith("predictions.json, line 3: ") and reason in str(error.value)
+
+
+def lists() -> dict[str, str]:
+    ids, rle = ("test-0-0", "test-1-0"), encode_mask(HALF)
+    named = [{"sample_id": name, "segmentation": rle} for name in ids]
+    return {
+        "predictions.json": json.dumps(dict.fromkeys(ids, rle)),
+        "list.json": json.dumps(named),
+        "predictions.jsonl": "\n\n".join(map(json.dumps, named)),
+    }
+
+
+@pytest.mark.parametrize("name", lists())
+def test_a_file_of_run_lengths_is_scored(home, name):
+    path = home / "masks" / name
+    path.write_text(lists()[name])
+    result = score(SMOKE, path if name == "list.json" else path.parent, ROW)
+    assert result["giou"] == 0.5 and result["masks"]["source"] in (name, "masks")
+
+
+def test_own_predictions_scored_again_give_the_same_numbers(home):
+    first = score(SMOKE, write_masks(home, _0=HALF), ROW)
+    again = replace(ROW, name="again", system="again")
+    second = score(SMOKE, SMOKE.predictions("lisa-7b") / "predictions.jsonl", again)
+    assert {key: second[key] for key in ("giou", "ciou")} == {"giou": 0.25, "ciou": 0.25}
+    assert first["giou_interval"] == second["giou_interval"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"sample_id": "test-0-0"', "broken JSON"),
+        ('{"sample_id": "test-0-0", "segmentation": {}}\n{"sample_id": "test-0-0"}', "wrong shape"),
+        ('{"sample_id": "test-0-0", "segmentation": {}}\n' * 2, "line 2: repeated sample_id"),
+    ],
+)
+def test_a_broken_list_is_refused(home, text, reason):
+    (home / "masks" / "predictions.jsonl").write_text(text)
+    with pytest.raises(DataError, match=reason):
+        score(SMOKE, home / "masks", ROW)
+
+
+# ---- which masks there are
+
+
+def test_a_missing_mask_counts_as_empty_and_is_named(home):
+    folder = write_masks(home, _0=HALF, _7=MASK)
+    (folder / "notes.txt").write_text("x")
+    result = score(SMOKE, folder, ROW)
+    # 3 of 6 pixels, and 0 of 6.
+    assert (result["giou"], result["ciou"], result["parse_rate"]) == (0.25, 0.25, 0.5)
+    assert result["masks"] | {"sha256": ""} == {
+        "given": 1,
+        "missing": ["test-1-0"],
+        "unknown": ["test-7-0"],
+        "other_files": ["notes.txt"],
+        "many_valued": [],
+        "source": "masks",
+        "sha256": "",
+    }
+    first, second = load_predictions(SMOKE.predictions("lisa-7b"))
+    assert (first.sample_id, first.intersection, first.union, first.parsed) == (
+        "test-0-0", 3, 6, True
+    )  # fmt: skip
+    assert (second.intersection, second.union, second.parsed) == (0, 6, False)
+    said = describe(result)
+    assert "| lisa-7b | LISA 7B | generate-then-segment | 1 of 2 | 0.250 [" in said
+    assert "1 questions have no mask and count as empty: test-1-0." in said
+    assert "1 masks are named after no test question and were left out: test-7-0." in said
+    assert "notes.txt" in said
+
+
+def test_long_lists_are_cut_in_print_only():
+    assert scoring.named(range(30)).endswith("18, 19, and 10 more")
+    assert "more" not in scoring.named(range(20))
+
+
+def test_folders_without_a_mask_of_these_questions_are_refused(home):
+    for prepare, reason in (
+        (lambda folder: None, "0 PNG files and 0 of"),
+        (lambda folder: write_masks(home, _7=MASK), "named after a test question"),
+        (lambda folder: (folder / "predictions.json").write_text("{}"), "1 PNG files and 1 of"),
+        (lambda folder: shutil.rmtree(folder), "there is no such folder"),
+    ):
+        prepare(home / "masks")
+        with pytest.raises(DataError, match=reason):
+            score(SMOKE, home / "masks", ROW)
+
+
+def test_two_files_for_one_question_are_refused(home):
+    folder = write_masks(home, _0=MASK)
+    shutil.copy(folder / "test-0-0.png", folder / "test-0-0.PNG")
+    with pytest.raises(DataError, match="test-0-0.PNG, name: repeated sample_id"):
+        score(SMOKE, folder, ROW)
+
+
+# ---- the row
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"protocol": ""}, "say how the masks were made, generate-then-segment or teacher-forced"),
+        ({"name": "base"}, "no name of the kit's own rows"),
+        ({"name": "dapo-seed0"}, "no name of the kit's own rows"),
+        ({"name": "../x"}, "no name for another system's row"),
+        ({"name": ""}, "no name for another system's row"),
+        ({"system": " "}, "no title"),
+    ],
+)
+def test_a_row_needs_a_name_and_a_protocol(home, changes, reason):
+    with pytest.raises(DataError, match=reason):
+        score(SMOKE, write_masks(home, _0=MASK), replace(ROW, **changes))
+    assert not (home / "runs").exists()
+
+
+def test_two_rows_cannot_have_one_title_but_one_can_be_replaced(home):
+    folder = write_masks(home, _0=MASK)
+    score(SMOKE, folder, ROW)
+    with pytest.raises(DataError, match="the row 'lisa-7b' is 'LISA 7B, generate-then-segment'"):
+        score(SMOKE, folder, replace(ROW, name="other"))
+    score(SMOKE, folder, replace(ROW, name="forced", protocol="teacher-forced"))
+    write_masks(home, _1=MASK)
+    assert score(SMOKE, folder, ROW)["giou"] == 1
+    assert [row.name for row in external_rows(SMOKE)] == ["lisa-7b", "forced"]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def command(home, *options):
+    return main([str(home / "masks"), "--preset", "smoke", "--protocol", ROW.protocol, *options])
+
+
+def test_an_interrupted_scoring_leaves_the_row_before_or_none(home, monkeypatch, capsys):
+    write_masks(home, _0=MASK)
+    assert command(home, "--name", "lisa-7b") == 0
+    before = load_result(SMOKE.predictions("lisa-7b"))
+    write_masks(home, _1=MASK)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "read_mask", interrupt)
+        assert command(home, "--name", "lisa-7b") == 130
+    assert load_result(SMOKE.predictions("lisa-7b")) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "write_json", interrupt)
+        assert command(home, "--name", "lisa-7b") == 130
+    assert external_rows(SMOKE) == []
+    assert "interrupted; start it again" in capsys.readouterr().err
+
+
+def test_the_command_names_the_row_after_the_folder_and_prints_it(home, capsys):
+    write_masks(home, _0=MASK)
+    assert command(home) == 0
+    assert "| masks | masks | generate-then-segment | 1 of 2 |" in capsys.readouterr().out
+    assert main(["", "--preset", "smoke", "--protocol", ROW.protocol]) == 1
+    assert "PREDICTIONS=folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["masks", "--preset", "smoke"])
+    assert "--protocol" in capsys.readouterr().err
+
+
+# ---- the results table
+
+
+def test_the_results_table_has_the_row_with_its_protocol(home):
+    write_all_rows()
+    without = results.results_frame(SMOKE, [0, 1])
+    folder = write_masks(home, _0=HALF, _1=MASK)
+    score(SMOKE, folder, replace(ROW, protocol="teacher-forced"))
+    frame = results.results_frame(SMOKE, [0, 1])
+    title = "LISA 7B, teacher-forced"
+    assert list(frame.index[2:5]) == ["FoodLMM-Chat 7B", title, "GRPO"]
+    assert frame.drop(title).equals(without)
+    row = results.readable(frame).loc[title]
+    assert (row["gIoU"], row["paper: gIoU"]) == ("0.750", "–")
+    # Nobody knows which foods a mask names.
+    assert (row["parsed"], row["food right"]) == ("100%", "–")
+    notes = results.notes(SMOKE, [0, 1])
+    assert "teacher-forced" in notes and "were not measured here" not in notes
+    assert bars.results_bars(frame, results.seed_values(SMOKE, [0, 1])).axes
+    provenance = results.provenance_frame(SMOKE, [0, 1])
+    assert provenance.index[-1] == "lisa-7b"
+    assert provenance.loc["lisa-7b", "torch"] == "–"
+    assert (
+        load_result(SMOKE.predictions("lisa-7b"))["masks"]["sha256"]
+        in provenance.loc["lisa-7b", "adapter"]
+    )
+
+
+def test_a_row_may_be_called_as_a_supervised_baseline_is(home):
+    write_all_rows()
+    for seed in (0, 1):
+        write_row(f"lisa-seed{seed}", [prediction(0, 2), prediction(1, 4)])
+    score(SMOKE, write_masks(home, _0=MASK, _1=MASK), replace(ROW, name="lisa"))
+    frame = results.results_frame(SMOKE, [0, 1])
+    assert (frame.loc[ROW.title].giou, frame.loc[LISA.title].giou) == pytest.approx((1, 0.3))
+
+
+def test_a_row_about_other_questions_is_refused(home):
+    write_all_rows()
+    save_samples([sample(0), sample(2)], SMOKE.single("test"))
+    score(SMOKE, write_masks(home, _0=MASK), ROW)
+    with pytest.raises(DataError, match="predictions of LISA 7B, gen.*run `make score` again"):
+        results.results_frame(SMOKE, [0, 1])
