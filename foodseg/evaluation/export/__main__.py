@@ -1,0 +1,88 @@
+"""Write FoodReasonSeg-Single in the layout that another system's own code reads.
+
+    python -m foodseg.evaluation.export lisa --preset paper --out FOLDER
+    python -m foodseg.evaluation.export foodlmm --preset paper --out FOLDER --splits train test
+
+docs/other_systems.md says what to do with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from foodseg.data.foodseg103 import SPLITS
+from foodseg.data.samples import load_samples
+from foodseg.errors import DataError
+from foodseg.evaluation.export.foodlmm import write_foodlmm
+from foodseg.evaluation.export.lisa import write_lisa
+from foodseg.presets import Preset, get_preset
+from foodseg.provenance import find_commit, write_json
+
+WRITERS = {"lisa": write_lisa, "foodlmm": write_foodlmm}
+REPORT = "export_report.json"
+
+
+def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool = False) -> dict:
+    """Write the splits to `out`, whole or not at all, with export_report.json; returns the report.
+
+    Everything is written to `<out>.partial` and renamed at the end. Raises DataError if `out` is
+    there and isn't an empty folder.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"{out}: it is there already; remove it, or name another folder.")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    report = {"layout": layout, "preset": preset.name, "commit": find_commit(), "splits": {}}
+    try:
+        partial.mkdir(parents=True)
+        for split in splits:
+            samples = load_samples(preset.single(split))
+            written = WRITERS[layout](partial, preset.dataset, split, samples, copy)
+            report["splits"][split] = written
+        write_json(partial / REPORT, report)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0; 1 where the input is no use; 130 after Ctrl-C, with no half export left."""
+    options = _parse(arguments)
+    out = Path(options.out)
+    try:
+        preset = get_preset(options.preset)
+        report = export(options.layout, preset, out, options.splits, options.copy)
+    except ValueError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("export: interrupted; started again, it begins anew.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(json.dumps(report["splits"], indent=1))
+    print(f"{out}: written; {REPORT} in it has this account. Next: docs/other_systems.md.")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m foodseg.evaluation.export",
+        description="Write FoodReasonSeg-Single in the layout that another system's code reads.",
+    )
+    parser.add_argument("layout", choices=WRITERS, help="whose reader is to read it")
+    parser.add_argument("--preset", default="kitchen", help="whose data")
+    parser.add_argument("--out", required=True, help="folder to write, which must not be there yet")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test"])
+    parser.add_argument("--copy", action="store_true", help="copy the photos, don't link them")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
