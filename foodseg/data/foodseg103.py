@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from foodseg.errors import DataError
 
@@ -207,8 +207,13 @@ def decode_image(data: bytes, file: str) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        fix = f"the data is broken ({error}); fetch it again"
+        fix = f"the data is broken ({_why(error)}); fetch it again"
         raise FaultError(Problem(file, "pixels", "unreadable image", fix)) from error
+
+
+def _why(error: Exception) -> str:
+    # Pillow's own words name an address in memory, which would be new in every report.
+    return "no image is in it" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def is_turned(data: bytes) -> bool:
@@ -223,7 +228,7 @@ def decode_mask_file(data: bytes, file: str) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             mode, pixels = image.mode, np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        fix = f"the data is broken ({error}); fetch it again"
+        fix = f"the data is broken ({_why(error)}); fetch it again"
         raise FaultError(Problem(file, "pixels", "unreadable mask", fix)) from error
     # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
     single = mode in ("L", "P") or (

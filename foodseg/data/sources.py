@@ -1,0 +1,100 @@
+"""Where FoodSeg103 and FoodReasonSeg come from, under which licence, and what must arrive.
+
+Only what could be confirmed stands here; each place is named with what was found there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file to download: its name here, and its mirrors in the order they are tried.
+
+    sha256: as its authors published it, "" if they published none. Without one, the sum that the
+    mirror's own headers state is taken; failing that, the sum of the first download is remembered.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The two sets, once as the authors' zip and once as a Parquet mirror, and their counts.
+
+    shards, images: files and number of images by split, "train" and "test".
+    labels: a JSON object of names by class id, which stands in for `category_id.txt`.
+    """
+
+    archive: RemoteFile
+    password: bytes
+    shards: Mapping[str, tuple[RemoteFile, ...]]
+    labels: RemoteFile
+    conversations: tuple[RemoteFile, ...]
+    images: Mapping[str, int]
+
+
+_MIRROR = "https://huggingface.co/datasets/EduardoPacheco/FoodSeg103/resolve/main/"
+# A copy of the same Parquet files (their names and sizes agree), tried after the first.
+_SECOND_MIRROR = "https://huggingface.co/datasets/json9473/FoodSeg103/resolve/main/"
+_CONVERSATIONS = "https://huggingface.co/datasets/Yueha0/FoodReasonSeg/resolve/main/"
+
+
+def _shards(split: str, count: int) -> tuple[RemoteFile, ...]:
+    names = [f"{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
+    mirrors = (_MIRROR + "data/", _SECOND_MIRROR + "data/")
+    return tuple(RemoteFile(name, tuple(mirror + name for mirror in mirrors)) for name in names)
+
+
+# No author publishes checksums of these files. The hub states the SHA-256 of its large files in
+# its answers (X-Linked-Etag); for the others the first download is remembered.
+OFFICIAL = Sources(
+    # Address and password: README of the authors' repository, LARC-CMU-SMU/FoodSeg103-Benchmark-v1
+    # (quoted in its issue 29). 1.1 GB; the server is often out of reach (its issues 29, 30, 32).
+    archive=RemoteFile(
+        "FoodSeg103.zip", ("https://research.larc.smu.edu.sg/downloads/datarepo/FoodSeg103.zip",)
+    ),
+    password=b"LARCdataset9947",
+    # The mirror's "validation" is the official test split: both have 2,135 images. 1.25 GB.
+    shards={"train": _shards("train", 3), "test": _shards("validation", 1)},
+    labels=RemoteFile("id2label.json", (_MIRROR + "id2label.json",)),
+    # The dataset's page is linked from YuehaoYin/FoodLMM's README, which also names the two files
+    # and puts them beside FoodSeg103's category_id.txt.
+    conversations=tuple(
+        RemoteFile(name, (_CONVERSATIONS + name,))
+        for name in ("FoodReasonSeg_train.json", "FoodReasonSeg_test.json")
+    ),
+    images={"train": 4983, "test": 2135},
+)
+
+LICENCE = """\
+FoodSeg103 (Wu et al. 2021, https://xiongweiwu.github.io/foodseg103.html) is released under
+Apache-2.0 with its code (github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1). Its photos were taken
+from Recipe1M, whose own terms go on holding for them: read those before you pass photos on.
+FoodReasonSeg (Yin et al. 2023, https://huggingface.co/datasets/Yueha0/FoodReasonSeg) was written
+with GPT-4 about these photos: read its licence on that page, and OpenAI's terms of use.
+This kit redistributes neither. By downloading them you accept these terms."""
+
+
+def by_hand(folder: str, downloads: str) -> str:
+    """The plain list of what to download by hand and where to put it."""
+    shards = ", ".join(shard.name for split in OFFICIAL.shards.values() for shard in split)
+    return f"""\
+To do by hand what is missing above (then run `make data` again, which goes on from there):
+1. FoodSeg103, one of
+   a. FoodSeg103.zip (1.1 GB), linked from the README of
+      https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1 (a Google Drive page or the authors'
+      server; password {OFFICIAL.password.decode()}); put it, packed, into
+      {downloads}
+   b. {shards}
+      and id2label.json from https://huggingface.co/datasets/EduardoPacheco/FoodSeg103; same folder
+   c. FoodSeg103 that you have already: its Images folder and category_id.txt go into
+      {folder}
+2. FoodReasonSeg_train.json and FoodReasonSeg_test.json from
+   https://huggingface.co/datasets/Yueha0/FoodReasonSeg (log in and accept its form if it asks),
+   linked from https://github.com/YuehaoYin/FoodLMM; put both into
+      {folder}"""

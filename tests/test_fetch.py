@@ -1,0 +1,587 @@
+"""`make data` against a server on this machine: resumed, checked, unpacked, counted."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from foodseg.data import download as downloads
+from foodseg.data import fetch as fetching
+from foodseg.data import unpack
+from foodseg.data.check import check_folder
+from foodseg.data.download import Checksums, download
+from foodseg.data.fetch import default_folder, fetch, main
+from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.data.single import build_single
+from foodseg.data.sources import LICENCE, OFFICIAL, RemoteFile, Sources
+from foodseg.errors import DataError
+
+PASSWORD = OFFICIAL.password
+IMAGES = {"train": 3, "test": 2}
+# FoodSeg103/Images/img_dir/train/1.jpg with the bytes "hello photo", encrypted with PASSWORD by
+# Info-ZIP's `zip -P`: Python reads such archives and can't write them.
+ENCRYPTED = base64.b64decode(
+    "UEsDBAoACQAAAOmedF3ehIojFwAAAAsAAAAlABwARm9vZFNlZzEwMy9JbWFnZXMvaW1nX2Rpci90cmFpbi8xLmpwZ1VU"
+    "CQADpaUAa6WlAGt1eAsAAQQAAAAABAAAAAA1gid0mGr+sZwF2oA3R9a/B/cCFPHnulBLBwjehIojFwAAAAsAAABQSwEC"
+    "HgMKAAkAAADpnnRd3oSKIxcAAAALAAAAJQAYAAAAAAABAAAApIEAAAAARm9vZFNlZzEwMy9JbWFnZXMvaW1nX2Rpci90"
+    "cmFpbi8xLmpwZ1VUBQADpaUAa3V4CwABBAAAAAAEAAAAAFBLBQYAAAAAAQABAGsAAACGAAAAAAA="
+)
+
+
+class Mirror:
+    """A web server with files by path, and what is wrong with each.
+
+    cut: how many bytes each coming answer may send before it breaks. codes: an answer instead of
+    the file. linked: a path that leads on to the file, stating its sum as the hub does.
+    """
+
+    def __init__(self):
+        self.files, self.cut, self.codes, self.linked = {}, {}, {}, {}
+        self.resumes, self.version = True, '"one"'
+        self.requests: list[tuple[str, str | None]] = []
+        mirror = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                mirror.answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}/{path}"
+
+    def asked(self, path: str) -> list[str | None]:
+        return [place for asked, place in self.requests if asked == path]
+
+    def answer(self, handler) -> None:
+        path, place = handler.path.lstrip("/"), handler.headers.get("Range")
+        self.requests.append((path, place))
+        if path in self.linked:
+            target, sha256 = self.linked[path]
+            handler.send_response(302)
+            handler.send_header("Location", self.url(target))
+            handler.send_header("X-Linked-Etag", f'"{sha256}"')
+            return handler.end_headers()
+        if path in self.codes or path not in self.files:
+            return handler.send_error(self.codes.get(path, 404))
+        data, start = self.files[path], 0
+        if place and self.resumes:
+            start = int(place.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(data):
+                handler.send_response(416)
+                handler.send_header("Content-Range", f"bytes */{len(data)}")
+                return handler.end_headers()
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        else:
+            handler.send_response(200)
+        handler.send_header("ETag", self.version)
+        handler.send_header("Content-Length", str(len(data) - start))
+        handler.end_headers()
+        limit = self.cut[path].pop(0) if self.cut.get(path) else len(data)
+        handler.wfile.write(data[start : start + limit])
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    mirror = Mirror()
+    yield mirror
+    mirror.server.shutdown()
+    mirror.server.server_close()
+
+
+@pytest.fixture
+def sums(tmp_path):
+    return Checksums(tmp_path / "sums.json")
+
+
+DATA = b"PK" + bytes(range(256)) * 40
+
+
+def get(mirror, tmp_path, sums, *paths, name="a.zip", sha256=""):
+    remote = RemoteFile(name, tuple(mirror.url(path) for path in paths), sha256)
+    return download(remote, tmp_path, sums, wait=0)
+
+
+def test_a_cut_connection_is_resumed(mirror, tmp_path, sums):
+    mirror.files["a"], mirror.cut["a"] = DATA, [4000, 0, 3000]
+    path = get(mirror, tmp_path, sums, "a")
+    assert path.read_bytes() == DATA
+    assert mirror.asked("a") == [None, "bytes=4000-", "bytes=4000-", "bytes=7000-"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "sums.json"]
+    assert sums.get("a.zip").sha256 == hashlib.sha256(DATA).hexdigest()
+    assert (sums.get("a.zip").word, sums.get("a.zip").bytes) == ("first seen", len(DATA))
+
+
+def test_a_later_run_goes_on_with_the_part(mirror, tmp_path, sums):
+    mirror.files["a"], mirror.cut["a"] = DATA, [5000, 0, 0, 0, 0]
+    with pytest.raises(DataError, match="5000 of .* bytes came.*, 4 times in a row"):
+        get(mirror, tmp_path, sums, "a")
+    assert (tmp_path / "a.zip.part").stat().st_size == 5000
+    mirror.requests.clear()
+    assert get(mirror, tmp_path, sums, "a").read_bytes() == DATA
+    assert mirror.asked("a") == ["bytes=5000-"]
+
+
+def test_a_part_that_was_whole_already_is_taken(mirror, tmp_path, sums):
+    mirror.files["a"] = DATA
+    (tmp_path / "a.zip.part").write_bytes(DATA)
+    state = {"url": mirror.url("a"), "version": mirror.version}
+    (tmp_path / "a.zip.part.json").write_text(json.dumps(state))
+    assert get(mirror, tmp_path, sums, "a").read_bytes() == DATA
+    assert mirror.asked("a") == [f"bytes={len(DATA)}-"]
+
+
+def test_parts_of_two_files_are_never_joined(mirror, tmp_path, sums):
+    other = DATA[::-1]
+    mirror.files["a"], mirror.cut["a"] = DATA, [5000, 0, 0, 0, 0]
+    mirror.files["b"] = b"PK" + other
+    assert get(mirror, tmp_path, sums, "a", "b").read_bytes() == b"PK" + other  # another mirror
+    mirror.files["c"], mirror.cut["c"] = DATA, [5000, 0, 0, 0, 0]
+    with pytest.raises(DataError):
+        get(mirror, tmp_path, sums, "c", name="c.zip")
+    mirror.files["c"], mirror.version = b"PK" + other, '"two"'  # changed on the server
+    assert get(mirror, tmp_path, sums, "c", name="c.zip").read_bytes() == b"PK" + other
+    mirror.files["d"], mirror.cut["d"], mirror.resumes = DATA, [5000], False  # it can't resume
+    assert get(mirror, tmp_path, sums, "d", name="d.zip").read_bytes() == DATA
+
+
+def test_a_mirror_that_has_nothing_or_the_wrong_thing_is_passed_over(mirror, tmp_path, sums):
+    right = hashlib.sha256(DATA).hexdigest()
+    mirror.files |= {"wrong": DATA[:-1], "page": b"<html>log in</html>", "right": DATA}
+    mirror.codes["busy"] = 503
+    places = ["gone", "busy", "wrong", "page", "right"]
+    assert get(mirror, tmp_path, sums, *places, sha256=right).read_bytes() == DATA
+    assert [len(mirror.asked(path)) for path in places] == [1, 4, 1, 1, 1]
+    assert sums.get("a.zip").word == "published"
+    with pytest.raises(DataError) as error:
+        get(mirror, tmp_path, sums, "gone", "busy", "wrong", name="b.zip", sha256=right)
+    lines = str(error.value).splitlines()
+    assert "b.zip: no mirror gave the file; get it by hand" in lines[0]
+    assert "gone: it answered 404" in lines[1] and "busy: it answered 503" in lines[2]
+    assert "wrong checksum" in lines[3] and right[:12] in lines[3]
+    with pytest.raises(DataError, match="a web page"):
+        get(mirror, tmp_path, sums, "page", name="b.zip")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "sums.json"]
+
+
+def test_a_server_that_is_not_there(mirror, tmp_path, sums):
+    mirror.files["a"] = DATA
+    nowhere = RemoteFile("a.zip", ("http://127.0.0.1:9/a", mirror.url("a")))
+    assert download(nowhere, tmp_path, sums, wait=0).read_bytes() == DATA
+    with pytest.raises(DataError, match="can't be reached"):
+        download(RemoteFile("b.zip", nowhere.urls[:1]), tmp_path, sums, wait=0)
+
+
+def test_the_sum_that_the_hub_states_counts(mirror, tmp_path, sums):
+    mirror.files["cdn"] = DATA
+    mirror.linked = {
+        "good": ("cdn", hashlib.sha256(DATA).hexdigest()),
+        "bad": ("cdn", "0" * 64),
+        "git": ("cdn", "1" * 40),  # of a small file it states Git's hash, which is no SHA-256
+    }
+    with pytest.raises(DataError, match="000000000000… was expected"):
+        get(mirror, tmp_path, sums, "bad")
+    assert get(mirror, tmp_path, sums, "bad", "good").read_bytes() == DATA
+    assert sums.get("a.zip").word == "published"
+    get(mirror, tmp_path, sums, "git", name="b.zip")
+    assert sums.get("b.zip").word == "first seen"
+
+
+def test_the_first_download_is_remembered(mirror, tmp_path, sums):
+    mirror.files["a"] = DATA
+    path = get(mirror, tmp_path, sums, "a")
+    again = Checksums(tmp_path / "sums.json")
+    assert again.get("a.zip") == sums.get("a.zip")
+    get(mirror, tmp_path, again, "a")
+    assert len(mirror.requests) == 1  # it is there
+    path.write_bytes(DATA + b"!")
+    with pytest.raises(DataError, match="a.zip, sha256: changed since it was fetched"):
+        get(mirror, tmp_path, again, "a")
+    path.unlink()
+    mirror.files["a"] = DATA + b"!"
+    with pytest.raises(DataError, match="wrong checksum"):  # not what was fetched first
+        get(mirror, tmp_path, again, "a")
+    (tmp_path / "sums.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"sums.json: no list of checksums.*remove"):
+        Checksums(tmp_path / "sums.json")
+
+
+def test_a_full_disk_is_no_fault_of_the_mirror(mirror, tmp_path, sums, monkeypatch):
+    mirror.files["a"] = DATA
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(downloads, "_append", full)
+    with pytest.raises(OSError, match="No space left"):
+        get(mirror, tmp_path, sums, "a")
+    assert len(mirror.requests) == 1
+
+
+# ---- The whole folder --------------------------------------------------------------------------
+
+
+def picture(number: int, kind: str) -> bytes:
+    if kind == "img_dir":
+        image = Image.new("RGB", (20, 16), (number * 40, 90, 30))
+    else:
+        mask = np.zeros((16, 20), np.uint8)
+        mask[2:14, 2:14] = 66
+        image = Image.fromarray(mask)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG" if kind == "img_dir" else "PNG")
+    return stream.getvalue()
+
+
+def dishes(split: str) -> list[tuple[int, str]]:
+    first = 1 if split == "train" else 1 + IMAGES["train"]
+    return [(number, f"{number:08d}") for number in range(first, first + IMAGES[split])]
+
+
+def contents(top: str = "FoodSeg103/") -> dict[str, bytes]:
+    """The archive's files by name."""
+    lines = "".join(f"{class_id}\t{name}\n" for class_id, name in CATEGORIES.items())
+    files = {f"{top}category_id.txt": lines.encode(), f"{top}ImageSets/train.txt": b"1\n"}
+    for split in IMAGES:
+        for number, dish in dishes(split):
+            files[f"{top}Images/img_dir/{split}/{dish}.jpg"] = picture(number, "img_dir")
+            files[f"{top}Images/ann_dir/{split}/{dish}.png"] = picture(number, "ann_dir")
+    return files
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def shard(rows: list[tuple[str | None, bytes | None, bytes]]) -> bytes:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {
+        "image": pa.array([{"bytes": image, "path": name} for name, image, _ in rows], kind),
+        "label": pa.array([{"bytes": label, "path": None} for _, _, label in rows], kind),
+        "id": pa.array(range(len(rows)), pa.int64()),
+    }
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+def rows(split: str) -> list[tuple[str, bytes, bytes]]:
+    return [
+        (f"{dish}.jpg", picture(number, "img_dir"), picture(number, "ann_dir"))
+        for number, dish in dishes(split)
+    ]
+
+
+def conversations(split: str) -> bytes:
+    turn = [
+        {"form": "question", "value": "What gives energy?"},
+        {"form": "answer", "value": "The {rice} [SEG1]."},
+    ]
+    entries = [{"dish_id": dish, "conversations": turn} for _, dish in dishes(split)]
+    return json.dumps(entries).encode()
+
+
+@pytest.fixture
+def sources(mirror) -> Sources:
+    """Sources that all answer, with FoodSeg103 both as an archive and as Parquet files."""
+    mirror.files["FoodSeg103.zip"] = pack(contents())
+    train = rows("train")
+    mirror.files["train-0.parquet"], mirror.files["train-1.parquet"] = (
+        shard(train[:2]),
+        shard(train[2:]),
+    )
+    mirror.files["test-0.parquet"] = shard(rows("test"))
+    mirror.files["id2label.json"] = json.dumps({str(k): v for k, v in CATEGORIES.items()}).encode()
+    for split in IMAGES:
+        mirror.files[f"FoodReasonSeg_{split}.json"] = conversations(split)
+    remote = {name: RemoteFile(name, (mirror.url(name),)) for name in mirror.files}
+    return Sources(
+        archive=remote["FoodSeg103.zip"],
+        password=PASSWORD,
+        shards={
+            "train": (remote["train-0.parquet"], remote["train-1.parquet"]),
+            "test": (remote["test-0.parquet"],),
+        },
+        labels=remote["id2label.json"],
+        conversations=(remote["FoodReasonSeg_train.json"], remote["FoodReasonSeg_test.json"]),
+        images=IMAGES,
+    )
+
+
+def assert_whole(root):
+    for split, count in IMAGES.items():
+        samples, report = build_single(root, split)
+        assert len(samples) == count and report.problems == ()
+    for name, data in contents("").items():
+        if name.startswith("Images"):
+            assert (root / name).read_bytes() == data
+
+
+@pytest.mark.parametrize("way", ["archive", "parquet"])
+def test_an_empty_folder_becomes_whole(mirror, sources, tmp_path, way, capsys):
+    if way == "parquet":
+        del mirror.files["FoodSeg103.zip"]
+    root = tmp_path / "datasets" / "FoodSeg103"
+    assert fetch(root, sources, wait=0) == []
+    assert_whole(root)
+    out = capsys.readouterr().out
+    assert LICENCE in out and ("it answered 404" in out) == (way == "parquet")
+    asked = {path for path, _ in mirror.requests}
+    assert ("train-0.parquet" in asked) == (way == "parquet")
+    mirror.requests.clear()
+    assert fetch(root, sources, wait=0) == []  # a whole folder is only checked
+    assert mirror.requests == [] and LICENCE not in capsys.readouterr().out
+    names = {"FoodSeg103", "FoodSeg103.checksums.json", "downloads"}
+    assert {path.name for path in root.parent.iterdir()} == names
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_the_licence_comes_before_the_first_request(mirror, sources, tmp_path, capsys, monkeypatch):
+    seen = []
+    answer = mirror.answer
+
+    def note(handler):
+        seen.append(capsys.readouterr().out)
+        answer(handler)
+
+    monkeypatch.setattr(mirror, "answer", note)
+    fetch(tmp_path / "FoodSeg103", sources, wait=0)
+    assert LICENCE in seen[0]
+
+
+def test_a_file_put_there_by_hand_needs_no_server(mirror, sources, tmp_path):
+    archive = mirror.files.pop("FoodSeg103.zip")
+    shards = {name: mirror.files.pop(name) for name in list(mirror.files) if "parquet" in name}
+    for name, files in (("one", {"FoodSeg103.zip": archive}), ("two", shards)):
+        folder = tmp_path / name / "downloads"
+        folder.mkdir(parents=True)
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+        mirror.requests.clear()
+        assert fetch(tmp_path / name / "FoodSeg103", sources, wait=0) == []
+        assert_whole(tmp_path / name / "FoodSeg103")
+        assert "FoodSeg103.zip" not in {path for path, _ in mirror.requests}
+
+
+def test_what_is_missing_is_filled_in_and_nothing_else_is_touched(mirror, sources, tmp_path):
+    root = tmp_path / "FoodSeg103"
+    fetch(root, sources, wait=0)
+    kept = root / "Images/img_dir/train/00000001.jpg"
+    times = kept.stat().st_mtime_ns
+    (root / "Images/img_dir/train/00000002.jpg").unlink()
+    (root / "Images/ann_dir/train/00000003.png").write_bytes(b"")
+    (root / "FoodReasonSeg_test.json").unlink()
+    mirror.requests.clear()
+    assert fetch(root, sources, wait=0) == []
+    assert_whole(root)
+    assert kept.stat().st_mtime_ns == times
+    assert [path for path, _ in mirror.requests] == ["FoodReasonSeg_test.json"]
+    (root / "category_id.txt").unlink()  # a gigabyte isn't fetched for it
+    assert fetch(root, sources, wait=0) == []
+    assert mirror.requests[1:] == [("id2label.json", None)]
+    assert_whole(root)
+
+
+def faults(root, sources, tmp_path):
+    checksums = Checksums(tmp_path / "FoodSeg103.checksums.json")
+    return [str(problem) for problem in check_folder(root, sources, checksums)]
+
+
+def test_one_clear_line_for_each_fault(mirror, sources, tmp_path):
+    root = tmp_path / "FoodSeg103"
+    assert [line.partition(":")[0] for line in faults(root, sources, tmp_path)] == [
+        "Images/img_dir/train, folder",
+        "Images/ann_dir/train, folder",
+        "Images/img_dir/test, folder",
+        "Images/ann_dir/test, folder",
+        "category_id.txt, file",
+        "FoodReasonSeg_train.json, file",
+        "FoodReasonSeg_test.json, file",
+    ]
+    fetch(root, sources, wait=0)
+    (root / "Images/img_dir/train/00000002.jpg").unlink()
+    (root / "Images/ann_dir/test/00000004.png").unlink()
+    (root / "Images/ann_dir/test/00000005.png").write_bytes(b"")
+    photo = root / "Images/img_dir/train/00000001.jpg"
+    (root / "Images/img_dir/test/00000001.jpg").write_bytes(photo.read_bytes())
+    text = (root / "category_id.txt").read_text().replace("66\trice", "66\tgold")
+    (root / "category_id.txt").write_text(text.replace("103\tother ingredients\n", ""))
+    (root / "FoodReasonSeg_train.json").write_text("[{}")
+    (root / "FoodReasonSeg_test.json").write_text("[{}]")
+    lines = faults(root, sources, tmp_path)
+    for line, (place, words) in zip(
+        lines,
+        [
+            ("Images/img_dir/train, count", "2 files where FoodSeg103 has 3"),
+            ("Images/img_dir/train, file: missing image", "00000002"),
+            ("Images/img_dir/test, count", "3 files where FoodSeg103 has 2"),
+            ("Images/ann_dir/test, count", "1 files where FoodSeg103 has 2"),
+            ("Images/ann_dir/test, size: empty files", "00000005"),
+            ("Images/ann_dir/test, file: missing mask", "00000001, 00000004"),
+            ("Images/img_dir, split", "'00000001' stands in every split"),
+            ("category_id.txt, count", "103 labels where FoodSeg103 has 104"),
+            ("category_id.txt, id 66", "'gold'"),
+            ("FoodReasonSeg_train.json, file", "broken JSON"),
+            ("FoodReasonSeg_test.json, sha256", "changed since it was fetched"),
+        ],
+        strict=True,
+    ):
+        assert line.startswith(place) and words in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "/evil.txt", "Images/../../evil.jpg", "a\\..\\evil.jpg", "C:evil.txt"]
+)
+def test_an_archive_that_leaves_its_folder_is_refused_whole(tmp_path, name):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(pack(contents() | {name: b"evil"}))
+    root = tmp_path / "in" / "FoodSeg103"
+    with pytest.raises(DataError, match=r"evil.*leaves the folder or is a link.*nothing was unp"):
+        unpack.unpack_zip(archive, root, PASSWORD)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        info = zipfile.ZipInfo("Images/img_dir/train/1.jpg")
+        info.external_attr = 0o120777 << 16
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="is a link"):
+        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
+
+
+def test_an_encrypted_archive_is_opened_with_the_published_password(tmp_path):
+    archive, root = tmp_path / "a.zip", tmp_path / "in"
+    archive.write_bytes(ENCRYPTED)
+    unpack.unpack_zip(archive, root, PASSWORD)
+    assert (root / "Images/img_dir/train/1.jpg").read_bytes() == b"hello photo"
+    with pytest.raises(DataError, match=r"a.zip: it can't be unpacked \(Bad password"):
+        unpack.unpack_zip(archive, tmp_path / "other", b"guess")
+
+
+def test_archives_that_cannot_be_used(tmp_path, monkeypatch):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(pack(contents())[:-30])
+    with pytest.raises(DataError, match="can't be unpacked"):
+        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
+    archive.write_bytes(pack({"Foods/readme.txt": b"nothing"}))
+    with pytest.raises(DataError, match="holds no Images folder"):
+        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
+    archive.write_bytes(pack(contents("") | {"__MACOSX/._x": b"x", "Images/.DS_Store": b"x"}))
+    monkeypatch.setattr(unpack, "MOST_BYTES", 1000)
+    with pytest.raises(DataError, match="it unpacks to more than"):
+        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
+    assert not (tmp_path / "in").exists()
+    monkeypatch.undo()
+    unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
+    assert sorted(p.name for p in (tmp_path / "in").iterdir()) == [
+        "ImageSets",
+        "Images",
+        "category_id.txt",
+    ]
+    assert not list(tmp_path.rglob(".DS_Store"))
+
+
+def test_parquet_rows_with_a_fault_are_reported_and_the_rest_written(tmp_path):
+    good = picture(1, "img_dir"), picture(1, "ann_dir")
+    names = ["1.jpg", "../2.jpg", None, "x/3.jpg", "4.exe", "5.JPEG", ".6.jpg"]
+    path = tmp_path / "train.parquet"
+    path.write_bytes(shard([(name, *good) for name in names] + [("8.jpg", None, good[1])]))
+    problems = unpack.unpack_parquet([path], tmp_path / "in", "train")
+    assert [(p.file, p.field) for p in problems] == [
+        ("train.parquet", f"row {row}") for row in (1, 2, 3, 4, 6, 7)
+    ]
+    assert all(p.fix.endswith("FoodSeg103's own archive") for p in problems)
+    found = sorted(p.relative_to(tmp_path / "in").as_posix() for p in tmp_path.rglob("in/*/*/*/*"))
+    assert found == [
+        "Images/ann_dir/train/1.png",
+        "Images/ann_dir/train/5.png",
+        "Images/img_dir/train/1.jpg",
+        "Images/img_dir/train/5.JPEG",
+    ]
+    assert (tmp_path / "in/Images/img_dir/train/1.jpg").read_bytes() == good[0]
+
+
+def test_parquet_files_that_cannot_be_used(tmp_path):
+    path = tmp_path / "train.parquet"
+    path.write_bytes(shard(rows("train"))[:-50])
+    with pytest.raises(DataError, match="no readable Parquet file"):
+        unpack.unpack_parquet([path], tmp_path / "in", "train")
+    pq.write_table(pa.table({"image": ["a"], "label": ["b"]}), path)
+    with pytest.raises(DataError, match="column image: it holds no images"):
+        unpack.unpack_parquet([path], tmp_path / "in", "train")
+    (tmp_path / "id2label.json").write_text("[]")
+    with pytest.raises(DataError, match="id2label.json: no list of class names"):
+        unpack.unpack_labels(tmp_path / "id2label.json", tmp_path)
+
+
+def test_the_command_says_what_is_left_to_do_by_hand(
+    mirror, sources, tmp_path, capsys, monkeypatch
+):
+    """Where no mirror answers, and where a file needs a form."""
+    files, mirror.files = mirror.files, {}
+    mirror.codes["FoodReasonSeg_train.json"] = 401
+    monkeypatch.setattr(fetching, "OFFICIAL", sources)
+    monkeypatch.setattr(fetching.fetch, "__defaults__", (sources, 0))
+    root = tmp_path / "FoodSeg103"
+    assert main([str(root)]) == 1
+    out = capsys.readouterr().out
+    for words in ("it answered 404", "it answered 401", "Images/img_dir/train, folder: missing"):
+        assert words in out
+    by_hand = out[out.index("To do by hand") :]
+    for words in (
+        "FoodSeg103.zip",
+        PASSWORD.decode(),
+        str(tmp_path / "downloads"),
+        str(root),
+        "train-00000-of-00003.parquet",
+        "FoodReasonSeg_test.json",
+        "accept its form",
+    ):
+        assert words in by_hand
+    mirror.files, mirror.codes = files, {}
+    assert main([str(root)]) == 0
+    assert "5 images, 3 train and 2 test; 104 labels" in capsys.readouterr().out
+
+
+def test_the_official_sources():
+    assert sum(OFFICIAL.images.values()) == 7118
+    assert OFFICIAL.images == {"train": 4983, "test": 2135}
+    remotes = [OFFICIAL.archive, OFFICIAL.labels, *OFFICIAL.conversations]
+    remotes += [shard for split in OFFICIAL.shards.values() for shard in split]
+    for remote in remotes:
+        assert remote.urls and all(url.startswith("https://") for url in remote.urls)
+        assert all(url.endswith("/" + remote.name) for url in remote.urls)
+    assert replace(OFFICIAL.archive, urls=()).sha256 == ""  # none is published
+
+
+def test_the_default_folder_is_the_paper_preset_s(monkeypatch, tmp_path):
+    from foodseg.presets import HOME, PAPER
+
+    monkeypatch.setenv("FOODSEG_HOME", str(HOME))
+    assert default_folder() == PAPER.dataset
+    monkeypatch.delenv("FOODSEG_HOME")
+    assert default_folder().parts[-3:] == ("datasets", "paper", "FoodSeg103")

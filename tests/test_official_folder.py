@@ -1,0 +1,179 @@
+"""A whole folder in the official layout: all that can be built is built, all else reported."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from official_folder import CHICKEN, TEST, TRAIN, class_mask, messages, write_official
+
+from foodseg.data import samples as samples_module
+from foodseg.data.foodreasonseg import ConversationFile, read_conversations
+from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.data.samples import SampleWriter, iterate_samples, load_samples
+from foodseg.data.single import build_single, check_no_shared_images, describe, write_single
+from foodseg.errors import DataError
+
+
+@pytest.fixture
+def official(tmp_path):
+    return write_official(tmp_path / "FoodSeg103")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_all_is_built_or_reported(official, tmp_path, split):
+    path = tmp_path / f"{split}.parquet"
+    report = write_single(official.root, split, path)
+    samples = load_samples(path)
+    assert [sample.sample_id for sample in samples] == official.kept[split]
+    left_out = {reason: turns for reason, turns in official.left_out[split].items() if turns}
+    assert report.left_out == left_out
+    found = Counter((p.file, p.field, p.reason) for p in report.problems)
+    assert found == Counter(official.problems[split])
+    text = report.describe()
+    for problem in report.problems:
+        assert problem.fix and str(problem) in text
+    assert report.counts["turns"] == report.kept + sum(left_out.values())
+    assert report.counts["entries"] == len(official.entries[split])
+
+
+# Every reason that the reader and the builder know, but for a missing category list, which would
+# leave no list to plant a differing name in (tests/test_single.py has it).
+REASONS = {
+    "category differs",
+    "unknown class id",
+    "missing image",
+    "missing mask",
+    "unreadable image",
+    "unreadable mask",
+    "mask not single-channel",
+    "image and mask sizes differ",
+    "unsafe dish_id",
+    "unknown ingredient",
+    "[SEG] without a name",
+    "{name} without [SEG]",
+    "excluded label",
+    "empty mask",
+    "mask too small",
+    "answer without a question",
+    "question without an answer",
+    "wrong shape",
+    "duplicate turn",
+    "duplicate dish_id",
+}
+
+
+def test_fifty_plates_and_every_quirk_are_planted(official):
+    assert len(TRAIN + TEST) == 50
+    assert {reason for _, _, reason in official.problems["train"]} == REASONS
+    assert len(official.kept["train"]) > 40 and len(official.kept["test"]) == 20
+
+
+def test_masks_references_and_fixes_of_the_whole_folder(official, tmp_path):
+    samples, report = build_single(official.root, "train")
+    by_id = {sample.sample_id: sample for sample in samples}
+    for dish in official.kept["train"]:
+        sample = by_id[dish]
+        mask = class_mask(int(sample.dish_id))
+        asked = [k for k, name in CATEGORIES.items() if name in sample.foods]
+        assert (sample.union_mask() == np.isin(mask, asked)).all() and asked
+        assert "[" not in sample.answer and "{" not in sample.answer
+    duck = by_id[f"train-{TRAIN[5]}-0"]
+    assert duck.foods == (CATEGORIES[CHICKEN],) and duck.references[0].box == (6, 20, 19, 31)
+    turned = [p.fix for p in report.problems if f"{official.turned}.png" in p.file]
+    assert len(turned) == 1 and "stored turned" in turned[0]
+
+
+def test_writing_gives_what_building_gives(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples_module, "ROW_GROUP", 7)
+    for per in ("ingredient", "component"):
+        samples, report = build_single(official.root, "train", per=per)
+        path = tmp_path / "out" / "train.parquet"
+        assert write_single(official.root, "train", path, per=per) == report
+        assert list(iterate_samples(path)) == samples and len(samples) > 7
+    assert [found.name for found in path.parent.iterdir()] == ["train.parquet"]
+
+
+def test_an_interrupted_build_leaves_the_file_of_before(official, tmp_path):
+    path = tmp_path / "train.parquet"
+    write_single(official.root, "train", path)
+    before = path.read_bytes()
+    source = official.root / "FoodReasonSeg_train.json"
+    source.write_bytes(source.read_bytes()[:-3])
+    with pytest.raises(DataError, match="broken JSON"):
+        write_single(official.root, "train", path)
+    first = next(iterate_samples(path))
+    with pytest.raises(KeyboardInterrupt), SampleWriter(path) as writer:
+        writer.write(first)
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["FoodSeg103", "train.parquet"]
+
+
+def test_an_image_that_train_and_test_share_is_found(official):
+    photo = official.photo(TRAIN[0]).read_bytes()
+    official.photo(TEST[0], "test").write_bytes(photo)
+    train, _ = build_single(official.root, "train")
+    test, _ = build_single(official.root, "test")
+    with pytest.raises(DataError, match=f"{TEST[0]}.jpg is Images/img_dir/train/{TRAIN[0]}.jpg"):
+        check_no_shared_images(iter(train), iter(test))
+    assert describe(iter(test)).equals(describe(test))
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"a": 1}', '[{"a": 1} {"b": 2}]', '[{"a": 1},]', "[1, 2", "[] []", "[1] x", "{}}"]
+)
+def test_a_list_that_ends_badly_fails_before_anything_is_built(tmp_path, text):
+    path = tmp_path / "FoodReasonSeg_train.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="FoodReasonSeg_train.json: broken JSON"):
+        ConversationFile(path, CATEGORIES)
+
+
+@pytest.mark.parametrize("text", ["[]", " [ ]\r\n", '\n[ {"dish_id": "1"} ,\t5 ]\n'])
+def test_entries_are_read_one_by_one_like_all_at_once(tmp_path, text):
+    path = tmp_path / "FoodReasonSeg_train.json"
+    path.write_text(text)
+    file = ConversationFile(path, CATEGORIES)
+    assert len(file) == len(json.loads(text)) == len(list(file)) == len(list(file))
+    assert list(file) == read_conversations(path, CATEGORIES)
+
+
+def many_turns(official, entries: int):
+    """A folder's train split with 25 turns in each entry, all of them kept."""
+    answer = "{rice} [SEG1], {carrot} [SEG2], {duck} [SEG3]"
+    official.entries["train"] = []
+    for number in range(entries):
+        texts = [text for turn in range(25) for text in (f"{number}.{turn}?", answer)]
+        official.talk(TRAIN[0], messages(*texts))
+    path = official.root / "FoodReasonSeg_train.json"
+    path.write_text(json.dumps(official.entries["train"], separators=(",", ":")))
+    official.entries["train"] = []
+
+
+def peak(step) -> int:
+    """Python's own memory at its highest during a step, in bytes."""
+    tracemalloc.start()
+    try:
+        step()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_samples(official, tmp_path, monkeypatch):
+    """What is left of the growth is the conversations' text and 16 bytes for each turn."""
+    monkeypatch.setattr(samples_module, "ROW_GROUP", 64)
+    path = tmp_path / "train.parquet"
+    peaks = {}
+    for entries in (24, 120):  # 600 and 3000 turns
+        many_turns(official, entries)
+        peaks[entries] = peak(lambda: write_single(official.root, "train", path))
+    held = peak(lambda: len(build_single(official.root, "train")[0]))
+    print(f"600 turns {peaks[24]:,} bytes, 3000 turns {peaks[120]:,}, held in a list {held:,}")
+    assert pq.ParquetFile(path).metadata.num_rows == 3000
+    assert peaks[120] - peaks[24] < held / 4
