@@ -1,0 +1,110 @@
+"""Checkpoints of SAM2.1's official layout, of every size, with random weights.
+
+The official model is sam2's own, built from its own YAML with memory attention, memory encoder and
+object pointers. Photos are 256 pixels instead of 1024, which no weight's shape depends on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sam2.build_sam import build_sam2 as build_official
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from foodseg.data.references import Reference
+from foodseg.errors import DataError
+from foodseg.models.segmenter import (
+    SAM2_BASE_PLUS,
+    SAM2_LARGE,
+    SAM2_SMALL,
+    SAM2_TINY,
+    Segmenter,
+    decode_prompts,
+    scale_prompts,
+)
+
+SIDE = 256
+SIZES = {"t": SAM2_TINY, "s": SAM2_SMALL, "b+": SAM2_BASE_PLUS, "l": SAM2_LARGE}
+# In an official checkpoint and of no use for one photo, by the modules of sam2 that hold them.
+MEMORY = {
+    "memory_attention",
+    "memory_encoder",
+    "mask_downsample",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+    "maskmem_tpos_enc",
+    "no_mem_pos_enc",
+    "no_obj_ptr",
+    "no_obj_embed_spatial",
+}
+REFERENCES = [Reference((20, 30, 200, 150), (90, 80)), Reference((100, 10, 290, 180), (180, 90))]
+
+
+def official_model(size: str):
+    """sam2's video-capable model with weights that make masks of more than one kind."""
+    torch.manual_seed(0)
+    model = build_official(
+        f"configs/sam2.1/sam2.1_hiera_{size}.yaml",
+        device="cpu",
+        hydra_overrides_extra=[f"++model.image_size={SIDE}"],
+        apply_postprocessing=False,
+    )
+    with torch.no_grad():
+        for parameter in model.sam_mask_decoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_official_checkpoint_gives_the_official_models_masks(size, tmp_path):
+    official, config = official_model(size), replace(SIZES[size], image_size=SIDE)
+    path = tmp_path / "sam2.1.pt"
+    torch.save({"model": official.state_dict()}, path)
+    segmenter = Segmenter.load(path, config)
+
+    kept, whole = segmenter.model.state_dict(), official.state_dict()
+    assert {name.partition(".")[0] for name in whole.keys() - kept.keys()} == MEMORY
+    assert kept.keys() <= whole.keys()
+    assert all(torch.equal(weight, whole[name]) for name, weight in kept.items())
+
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 10, 3), dtype=np.uint8))
+    photo = np.asarray(coarse.resize((300, 190), Image.Resampling.BICUBIC))
+    ours = our_logits(segmenter, photo)
+    theirs = [official_logits(official, photo, reference) for reference in REFERENCES]
+    assert np.abs(ours - np.stack(theirs)).max() < 1e-5 * np.abs(ours).max()
+    masks = segmenter.predict(segmenter.embed_image(photo), REFERENCES)
+    assert 0 < masks.sum() < masks.size
+
+
+def our_logits(segmenter: Segmenter, photo: np.ndarray) -> np.ndarray:
+    """(N, 3, side / 4, side / 4): the three masks of each reference, all in one decoder call."""
+    embedding = segmenter.embed_image(photo)
+    corners = scale_prompts(REFERENCES, embedding.size, SIDE)
+    with torch.no_grad():
+        return decode_prompts(
+            segmenter.model, embedding.features, embedding.high_resolution, corners
+        )[0].numpy()
+
+
+def official_logits(model, photo: np.ndarray, reference: Reference) -> np.ndarray:
+    """The same of one reference, by sam2's image predictor around the whole video model."""
+    predictor = SAM2ImagePredictor(model)
+    predictor._bb_feat_sizes = [(SIDE // 4,) * 2, (SIDE // 8,) * 2, (SIDE // 16,) * 2]
+    predictor.set_image(photo)
+    return predictor.predict(
+        point_coords=np.array([reference.point]),
+        point_labels=np.array([1]),
+        box=np.array(reference.box),
+    )[2]
+
+
+def test_another_sizes_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "tiny.pt"
+    torch.save({"model": official_model("t").state_dict()}, path)
+    with pytest.raises(DataError, match="tiny.pt: the checkpoint lacks weight image_encoder"):
+        Segmenter.load(path, replace(SAM2_LARGE, image_size=SIDE))
