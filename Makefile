@@ -68,7 +68,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations test lab bench base clean help
+.PHONY: all table figures ablations score test lab bench base clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -78,6 +78,11 @@ figures: $(07)     ## figures/segmentation_results.{png,pdf}, and only what they
 ablations: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBOOKS),$(01))
 ablations:            ## figures/ablations.{md,csv,png}: every method (hours; goes on where it stopped)
 	$(PY) -m foodseg.ablations --preset $(PRESET) --seeds $(ABLATION_SEEDS) --rows "$(ROWS)"
+
+# A shell may have a NAME of its own; only one that is typed here names the row.
+score: $(ENVIRONMENT) $(01)  ## a row for another system's masks: PREDICTIONS=folder PROTOCOL=how NAME=row
+	$(PY) -m foodseg.evaluation.external "$(PREDICTIONS)" --preset $(PRESET) --protocol "$(PROTOCOL)" \
+		--name "$(if $(filter command,$(firstword $(origin NAME))),$(NAME))" --system "$(SYSTEM)"
 
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 	$(PY) -m pytest
@@ -100,6 +105,7 @@ help:                 ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "Choose with PRESET=smoke|kitchen|paper and SEEDS=0,1,2, as in: make table PRESET=smoke SEEDS=0"
 	@echo "make ablations takes ROWS=grpo,dapo too, for a part of the table."
+	@echo "make score takes PROTOCOL=generate-then-segment or teacher-forced, and SYSTEM=title; see docs/other_systems.md."
 
 # ---- The environment ---------------------------------------------------------------------------
 
@@ -131,6 +137,10 @@ $(07): $(06)
 $(08): $(07) $(wildcard foodseg/ablations/*.py foodseg/supervised/*.py $(FIGURES)/ablations.csv)
 # The supervised rows, once `make ablations` has measured them.
 $(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/lisa*/result.json)
+
+# The rows of other systems, once `make score` has scored their masks; no row of ours is called so.
+OTHERS := $(filter-out base bound base-% bound-%,$(notdir $(patsubst %/result.json,%,$(wildcard $(RUNS)/predictions/*/result.json))))
+$(06): $(foreach row,$(OTHERS),$(if $(findstring -seed,$(row)),,$(RUNS)/predictions/$(row)/result.json))
 
 # The package's code that each step runs. The style of a picture is no reason to train again, so
 # foodseg/report counts for the last two only; how the shipped weights were made is `make base`.

@@ -284,6 +284,25 @@ def test_what_ablations_left_is_shown_again(project):
     assert project.ran("table") == ["06"]
 
 
+def test_another_systems_masks_are_scored_and_then_in_the_table(project):
+    project.ran()
+    typed = ("score", "PREDICTIONS=a b", "PROTOCOL=teacher-forced", "SYSTEM=LISA 7B")
+    line = "-m foodseg.evaluation.external a b --preset kitchen --protocol teacher-forced --name"
+    assert project.ran(*typed, "NAME=lisa-7b") == [f"{line} lisa-7b --system LISA 7B"]
+    for ours in ("base-validation", "grpo-rank-8-seed0"):
+        project.write(f"runs/kitchen/predictions/{ours}/result.json")
+    assert project.ran("table") == []
+    project.write("runs/kitchen/predictions/lisa-7b/result.json")
+    assert project.ran("table") == ["06"]
+
+
+def test_a_shells_own_name_names_no_row(project, monkeypatch):
+    monkeypatch.setenv("NAME", "my-computer")
+    assert project.ran("score", "PREDICTIONS=a", "PROTOCOL=b")[1:] == [
+        "-m foodseg.evaluation.external a --preset kitchen --protocol b --name  --system "
+    ]
+
+
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
     project.write("pyproject.toml")
     steps = [line.split(" --")[0] for line in project.ran("bench")]
@@ -325,7 +344,7 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, argument, sentence):
 
 def test_help_names_every_door(project):
     text = project.make("help").stdout
-    doors = "all table figures ablations test lab bench base clean help".split()
+    doors = "all table figures ablations score test lab bench base clean help".split()
     assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
 
 

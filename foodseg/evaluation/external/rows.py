@@ -15,7 +15,7 @@ PROTOCOLS = ("generate-then-segment", "teacher-forced")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What the kit's own rows are called: an untrained one, or a method with its seed.
-_OURS = re.compile(r"(base|bound)(-.*)?|.*-seed\d+")
+_OURS = re.compile(r"(base|bound)(-.*)?|.*-seed.*")
 
 
 @dataclass(frozen=True)
