@@ -68,7 +68,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations score test lab bench base clean help
+.PHONY: all table figures ablations data score test lab bench base clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -78,6 +78,10 @@ figures: $(07)     ## figures/segmentation_results.{png,pdf}, and only what they
 ablations: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBOOKS),$(01))
 ablations:            ## figures/ablations.{md,csv,png}: every method (hours; goes on where it stopped)
 	$(PY) -m foodseg.ablations --preset $(PRESET) --seeds $(ABLATION_SEEDS) --rows "$(ROWS)"
+
+# Of the paper preset whichever is chosen: the others draw their own.
+data: $(ENVIRONMENT)  ## FoodSeg103 and FoodReasonSeg for PRESET=paper: checked, or fetched (1.3 GB)
+	$(PY) -m foodseg.data.fetch $(DATA_HOME)datasets/paper/FoodSeg103
 
 # A shell may have a NAME of its own; only one that is typed here names the row.
 score: $(ENVIRONMENT) $(01)  ## a row for another system's masks: PREDICTIONS=folder PROTOCOL=how NAME=row

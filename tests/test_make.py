@@ -303,6 +303,13 @@ def test_a_shells_own_name_names_no_row(project, monkeypatch):
     ]
 
 
+def test_the_official_sets_are_fetched_for_the_paper_preset(project):
+    folder = "datasets/paper/FoodSeg103"
+    for chosen in ((), ("PRESET=paper",), ("PRESET=smoke",)):
+        assert project.ran("data", *chosen) == [f"-m foodseg.data.fetch {folder}"]
+    assert project.ran("data", "FOODSEG_HOME=away") == [f"-m foodseg.data.fetch away/{folder}"]
+
+
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
     project.write("pyproject.toml")
     steps = [line.split(" --")[0] for line in project.ran("bench")]
@@ -344,7 +351,7 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, argument, sentence):
 
 def test_help_names_every_door(project):
     text = project.make("help").stdout
-    doors = "all table figures ablations score test lab bench base clean help".split()
+    doors = "all table figures ablations data score test lab bench base clean help".split()
     assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
 
 

@@ -114,7 +114,7 @@ class FoodSeg103:
             if not (self.root / "Images" / kind).is_dir():
                 raise DataError(
                     f"{self.root}: the folder Images/{kind} is missing; "
-                    "give the folder that holds FoodSeg103's Images."
+                    "run `make data`, or give the folder that holds FoodSeg103's Images."
                 )
         self._listings: dict[tuple[str, str], dict[str, Path]] = {}
         self._numbers: dict[str, dict[int, list[str]]] = {}
