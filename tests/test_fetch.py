@@ -404,6 +404,18 @@ def test_what_is_missing_is_filled_in_and_nothing_else_is_touched(mirror, source
     assert_whole(root)
 
 
+def test_a_file_too_many_is_no_reason_to_fetch(mirror, sources, tmp_path):
+    root = tmp_path / "FoodSeg103"
+    fetch(root, sources, wait=0)
+    for kind, suffix in (("img_dir", "jpg"), ("ann_dir", "png")):
+        (root / f"Images/{kind}/train/mine.{suffix}").write_bytes(picture(9, kind))
+    (tmp_path / "downloads" / "FoodSeg103.zip").unlink()
+    mirror.requests.clear()
+    lines = [str(problem) for problem in fetch(root, sources, wait=0)]
+    assert mirror.requests == [] and len(lines) == 2
+    assert all("4 files where FoodSeg103 has 3; take out" in line for line in lines)
+
+
 def faults(root, sources, tmp_path):
     checksums = Checksums(tmp_path / "FoodSeg103.checksums.json")
     return [str(problem) for problem in check_folder(root, sources, checksums)]

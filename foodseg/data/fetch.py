@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from foodseg.data.check import check_folder, check_images
+from foodseg.data.check import LACKING, check_folder, check_images
 from foodseg.data.download import Checksums, download
 from foodseg.data.foodseg103 import CATEGORIES, Problem
 from foodseg.data.sources import LICENCE, OFFICIAL, Sources, by_hand
@@ -60,26 +60,24 @@ def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: floa
         archive = download(sources.archive, folder, checksums, wait)
         unpack_zip(archive, root, sources.password)
 
-    def from_labels() -> None:
-        unpack_labels(download(sources.labels, folder, checksums, wait), root)
-
     def from_parquet() -> None:
         for split, shards in sources.shards.items():
             files = [download(shard, folder, checksums, wait) for shard in shards]
             _show(unpack_parquet(files, root, split))
-        from_labels()
+
+    def labels() -> None:
+        unpack_labels(download(sources.labels, folder, checksums, wait), root)
 
     # What was put there by hand, or fetched before, needs no server that may not answer.
     shards = [folder / shard.name for split in sources.shards.values() for shard in split]
     ways = [from_archive, from_parquet]
     if not (folder / sources.archive.name).is_file() and all(shard.is_file() for shard in shards):
         ways.reverse()
-    if {problem.file for problem in check_images(root, sources.images)} == {"category_id.txt"}:
-        ways = [from_labels]  # a small file, where the archive has a gigabyte
     for way in ways:
-        _attempt(way)
-        if not check_images(root, sources.images):
-            return
+        if any(problem.reason in LACKING for problem in check_images(root, sources.images)):
+            _attempt(way)
+    if not (root / "category_id.txt").is_file():
+        _attempt(labels)  # a small file, where the archive has a gigabyte
 
 
 def _attempt(step: Callable[[], object]) -> None:

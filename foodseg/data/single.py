@@ -213,7 +213,7 @@ class _Builder:
             found = f"{mask.shape[1]}x{mask.shape[0]}"
             fix = f"the mask has {found} pixels, the image {width}x{height}; bring them to one size"
             if is_turned(data) and mask.shape == (width, height):
-                # A few of FoodSeg103's photos lie on their side; their masks are upright.
+                # Reported of four of FoodSeg103's photos: they lie on their side, the mask upright.
                 fix = f"the mask has {found} pixels, the photo is stored turned; store it upright"
             raise FaultError(Problem(mask_file, "size", "image and mask sizes differ", fix))
         self._check_labels(mask_file, mask)

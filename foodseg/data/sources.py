@@ -71,13 +71,15 @@ OFFICIAL = Sources(
     images={"train": 4983, "test": 2135},
 )
 
+# Apache-2.0: README of the repository. Recipe1M: the Readme.txt that comes with FoodSeg103, whose
+# lists give each photo's id there. GPT-4: README of YuehaoYin/FoodLMM.
 LICENCE = """\
-FoodSeg103 (Wu et al. 2021, https://xiongweiwu.github.io/foodseg103.html) is released under
-Apache-2.0 with its code (github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1). Its photos were taken
-from Recipe1M, whose own terms go on holding for them: read those before you pass photos on.
-FoodReasonSeg (Yin et al. 2023, https://huggingface.co/datasets/Yueha0/FoodReasonSeg) was written
-with GPT-4 about these photos: read its licence on that page, and OpenAI's terms of use.
-This kit redistributes neither. By downloading them you accept these terms."""
+FoodSeg103 (Wu et al. 2021, https://xiongweiwu.github.io/foodseg103.html): its repository
+(https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1) puts the project under Apache-2.0 and
+says nothing of the photos apart. They come from Recipe1M, whose own terms hold for them.
+FoodReasonSeg (Yin et al. 2023, https://huggingface.co/datasets/Yueha0/FoodReasonSeg): written with
+GPT-4 about these photos; its licence is on that page.
+This kit redistributes neither. Read these terms before you use the data or pass it on."""
 
 
 def by_hand(folder: str, downloads: str) -> str:
@@ -86,9 +88,10 @@ def by_hand(folder: str, downloads: str) -> str:
     return f"""\
 To do by hand what is missing above (then run `make data` again, which goes on from there):
 1. FoodSeg103, one of
-   a. FoodSeg103.zip (1.1 GB), linked from the README of
-      https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1 (a Google Drive page or the authors'
-      server; password {OFFICIAL.password.decode()}); put it, packed, into
+   a. FoodSeg103.zip (1.1 GB; password {OFFICIAL.password.decode()}), from the link in the README of
+      https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1, such as
+      https://drive.google.com/file/d/1WvP_u3q9ZY7QUfZWQNWFItiEazwoYgIp/view;
+      put it, packed and under that name, into
       {downloads}
    b. {shards}
       and id2label.json from https://huggingface.co/datasets/EduardoPacheco/FoodSeg103; same folder

@@ -157,13 +157,10 @@ def _unpack_row(image: dict, label: dict, root: Path, split: str) -> tuple[str, 
 
 
 def unpack_labels(labels: Path, root: Path) -> None:
-    """Writes `category_id.txt` from a JSON object of names by class id, unless it is there.
+    """Writes `category_id.txt` from a JSON object of names by class id.
 
     Raises DataError for a file that isn't such an object.
     """
-    target = root / "category_id.txt"
-    if target.is_file():
-        return
     try:
         names = {int(key): str(name) for key, name in json.loads(labels.read_bytes()).items()}
     except (OSError, ValueError, AttributeError) as error:
@@ -171,4 +168,4 @@ def unpack_labels(labels: Path, root: Path) -> None:
             f"{labels}: no list of class names ({error}); remove it to fetch it again."
         ) from error
     lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(names.items())]
-    _write(target, "".join(lines).encode())
+    _write(root / "category_id.txt", "".join(lines).encode())
