@@ -12,6 +12,7 @@ from pathlib import Path
 
 from foodseg.models.kitchen_segmenter import KITCHEN_SAM2
 from foodseg.models.segmenter import SAM2_LARGE, SegmenterConfig
+from foodseg.provenance import file_hash, files_hash
 from foodseg.rl import prompts
 
 PACKAGE = Path(__file__).resolve().parent
@@ -24,7 +25,8 @@ HOME = Path(os.environ.get("FOODSEG_HOME", PROJECT))
 class Preset:
     """Sizes and sources of one scale of the experiment.
 
-    mllm, segmenter: folder, checkpoint or hub id of the weights. image_side: pixels of the square
+    mllm, segmenter: folder, checkpoint or hub id of the weights; mllm_revision: of a hub id, the
+    commit. image_side: pixels of the square
     model image. train_plates, test_plates: how many plates to draw (0: the data is on disk).
     learning_rate .. updates_per_rollout: the training budget that every recipe shares.
     """
@@ -51,6 +53,16 @@ class Preset:
     dtype: str
     device: str
     figures: Path
+    mllm_revision: str | None = None
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """What the weights are: hashes of files on disk, hub ids with what pins them."""
+        files, segmenter = sorted(Path(self.mllm).glob("*.safetensors")), Path(self.segmenter)
+        return {
+            "base": files_hash(files) if files else f"{self.mllm}@{self.mllm_revision}",
+            "segmenter": file_hash(segmenter) if segmenter.is_file() else self.segmenter,
+        }
 
     @property
     def dataset(self) -> Path:
@@ -108,7 +120,7 @@ SMOKE = replace(
 PAPER = Preset(
     name="paper",
     mllm="Qwen/Qwen2.5-VL-3B-Instruct",
-    segmenter="sam2.1_hiera_large.pt",
+    segmenter="facebook/sam2.1-hiera-large",
     segmenter_config=SAM2_LARGE,
     image_side=840,
     prompt_template=prompts.PAPER,
@@ -128,6 +140,7 @@ PAPER = Preset(
     dtype="bfloat16",
     device="cuda",
     figures=PROJECT / "figures" / "paper",
+    mllm_revision="66285546d2b821cf421d4f5eb2576359d3770cd3",
 )
 
 

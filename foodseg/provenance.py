@@ -63,7 +63,9 @@ def files_hash(paths: Iterable[Path]) -> str:
     """First 16 hexadecimal digits of the SHA-256 over the files' contents, in order of path."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while part := file.read(2**20):
+                digest.update(part)
     return digest.hexdigest()[:16]
 
 

@@ -6,7 +6,9 @@ object pointers. Photos are 256 pixels instead of 1024, which no weight's shape 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +19,16 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from foodseg.data.references import Reference
 from foodseg.errors import DataError
+from foodseg.models import segmenter
 from foodseg.models.segmenter import (
+    OFFICIAL,
     SAM2_BASE_PLUS,
     SAM2_LARGE,
     SAM2_SMALL,
     SAM2_TINY,
     Segmenter,
     decode_prompts,
+    find_checkpoint,
     scale_prompts,
 )
 
@@ -64,9 +69,9 @@ def test_an_official_checkpoint_gives_the_official_models_masks(size, tmp_path):
     official, config = official_model(size), replace(SIZES[size], image_size=SIDE)
     path = tmp_path / "sam2.1.pt"
     torch.save({"model": official.state_dict()}, path)
-    segmenter = Segmenter.load(path, config)
+    loaded = Segmenter.load(path, config)
 
-    kept, whole = segmenter.model.state_dict(), official.state_dict()
+    kept, whole = loaded.model.state_dict(), official.state_dict()
     assert {name.partition(".")[0] for name in whole.keys() - kept.keys()} == MEMORY
     assert kept.keys() <= whole.keys()
     assert all(torch.equal(weight, whole[name]) for name, weight in kept.items())
@@ -74,21 +79,21 @@ def test_an_official_checkpoint_gives_the_official_models_masks(size, tmp_path):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 10, 3), dtype=np.uint8))
     photo = np.asarray(coarse.resize((300, 190), Image.Resampling.BICUBIC))
-    ours = our_logits(segmenter, photo)
+    ours = our_logits(loaded, photo)
     theirs = [official_logits(official, photo, reference) for reference in REFERENCES]
     assert np.abs(ours - np.stack(theirs)).max() < 1e-5 * np.abs(ours).max()
-    masks = segmenter.predict(segmenter.embed_image(photo), REFERENCES)
+    masks = loaded.predict(loaded.embed_image(photo), REFERENCES)
     assert 0 < masks.sum() < masks.size
 
 
-def our_logits(segmenter: Segmenter, photo: np.ndarray) -> np.ndarray:
+def our_logits(loaded: Segmenter, photo: np.ndarray) -> np.ndarray:
     """(N, 3, side / 4, side / 4): the three masks of each reference, all in one decoder call."""
-    embedding = segmenter.embed_image(photo)
+    embedding = loaded.embed_image(photo)
     corners = scale_prompts(REFERENCES, embedding.size, SIDE)
     with torch.no_grad():
-        return decode_prompts(
-            segmenter.model, embedding.features, embedding.high_resolution, corners
-        )[0].numpy()
+        return decode_prompts(loaded.model, embedding.features, embedding.high_resolution, corners)[
+            0
+        ].numpy()
 
 
 def official_logits(model, photo: np.ndarray, reference: Reference) -> np.ndarray:
@@ -108,3 +113,31 @@ def test_another_sizes_checkpoint_is_refused(tmp_path):
     torch.save({"model": official_model("t").state_dict()}, path)
     with pytest.raises(DataError, match="tiny.pt: the checkpoint lacks weight image_encoder"):
         Segmenter.load(path, replace(SAM2_LARGE, image_size=SIDE))
+
+
+def test_a_hub_id_is_fetched_once_checked_and_named_when_it_fails(tmp_path, monkeypatch):
+    file = tmp_path / "sam2.1_hiera_large.pt"
+    file.write_bytes(b"not it")
+    asked = []
+
+    def download(repository, name):
+        asked.append((repository, name))
+        return str(file)
+
+    monkeypatch.setattr(segmenter, "hf_hub_download", download)
+    with pytest.raises(DataError, match=f"{file}: its SHA-256 is .*, not 2647878d"):
+        find_checkpoint("facebook/sam2.1-hiera-large")
+    right = hashlib.sha256(b"not it").hexdigest()
+    monkeypatch.setitem(OFFICIAL, "facebook/sam2.1-hiera-large", (file.name, right))
+    assert find_checkpoint("facebook/sam2.1-hiera-large") == file
+    assert asked == [("facebook/sam2.1-hiera-large", file.name)] * 2
+
+    def fail(repository, name):
+        raise OSError("no network")
+
+    monkeypatch.setattr(segmenter, "hf_hub_download", fail)
+    with pytest.raises(
+        DataError, match="fetched .no network.; fetch it by hand from http"
+    ):
+        Segmenter.load("facebook/sam2.1-hiera-tiny", SAM2_TINY)
+    assert find_checkpoint("somewhere/sam2.pt") == Path("somewhere/sam2.pt")

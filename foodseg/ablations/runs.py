@@ -123,9 +123,8 @@ class Runs:
     @cached_property
     def _evaluation(self) -> dict[tuple[str, bool], dict]:
         """What decides the evaluation, by split and by whether a supervised baseline is asked."""
-        segmenter = Path(self.preset.segmenter)
         shared = {
-            "segmenter": file_hash(segmenter) if segmenter.exists() else self.preset.segmenter,
+            "segmenter": self.preset.weights["segmenter"],
             "test data": file_hash(self.preset.single("test")),
             "prompt": self.preset.prompt_template,
         }

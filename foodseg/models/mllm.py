@@ -20,6 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import (
     AutoTokenizer,
+    DynamicCache,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
@@ -152,7 +153,7 @@ class Mllm:
     def load_adapter(self, folder: str | Path) -> None:
         """Load a saved adapter for inference, and word questions as in its training.
 
-        Raises ValueError if a part of the adapter does nothing, or if its template is missing.
+        Raises ValueError if the adapter or a part of it does nothing, or its template is missing.
         """
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
@@ -165,6 +166,17 @@ class Mllm:
                 f"{folder}: {len(dead)} of {len(matrices)} B matrices, such as {dead[0]}, are zero "
                 "or not finite, so the adapter was not loaded whole; train it again."
             )
+        with self.reference_policy():
+            without = self._probe()
+        if torch.equal(self._probe(), without):
+            raise ValueError(f"{folder}: the adapter changes no output; train it again.")
+
+    @torch.no_grad()
+    def _probe(self) -> torch.Tensor:
+        """Last hidden states of a few tokens."""
+        ids = torch.arange(8, device=self.device)
+        cache = DynamicCache(config=self.language_model.config)
+        return self.hidden_states(self.embed_tokens(ids)[None], None, ids.expand(3, 1, -1), cache)
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter in PEFT's format, and the prompt template that it was trained with."""

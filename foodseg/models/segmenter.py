@@ -8,6 +8,7 @@ The image path is the official one (`sam2.sam2_image_predictor.SAM2ImagePredicto
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import hf_hub_download
 from PIL import Image
 from safetensors.torch import load_file
 from sam2.modeling.backbones.hieradet import Hiera
@@ -87,6 +89,29 @@ SAM2_LARGE = SegmenterConfig(
     global_att_blocks=(23, 33, 43),
     window_spec=(8, 4, 16, 8),
 )
+
+
+# SAM2.1's checkpoints of 29 September 2024 (Apache-2.0) by hub id: file, and SHA-256 as public
+# projects that pin them record it; Meta's own address is CDN + file.
+CDN = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
+OFFICIAL = {
+    "facebook/sam2.1-hiera-tiny": (
+        "sam2.1_hiera_tiny.pt",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    ),
+    "facebook/sam2.1-hiera-small": (
+        "sam2.1_hiera_small.pt",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    ),
+    "facebook/sam2.1-hiera-base-plus": (
+        "sam2.1_hiera_base_plus.pt",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    ),
+    "facebook/sam2.1-hiera-large": (
+        "sam2.1_hiera_large.pt",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -197,12 +222,36 @@ def scale_prompts(references: Sequence[Reference], size: Size, side: int) -> Ten
     return corners * (side / torch.tensor(size, dtype=torch.float32))
 
 
+def find_checkpoint(source: Path | str) -> Path:
+    """The file of a checkpoint: a file's path as it is, or that of a hub id of `OFFICIAL`.
+
+    The latter is fetched at its first use and kept in the hub's cache; whatever revision it comes
+    from, its SHA-256 must be the known one. Raises DataError for anything else.
+    """
+    if str(source) not in OFFICIAL:
+        return Path(source)
+    name, sha256 = OFFICIAL[str(source)]
+    try:
+        path = Path(hf_hub_download(str(source), name))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{source}: {name} can't be fetched ({error}); fetch it by hand from {CDN}{name} and "
+            "give the preset that file's path as `segmenter`."
+        ) from error
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise DataError(f"{path}: its SHA-256 is {found}, not {sha256}; delete it and try again.")
+    return path
+
+
 def read_weights(path: Path | str) -> dict[str, Tensor]:
     """Read a SAM2 checkpoint: `.safetensors`, or the official `.pt` (weights only)."""
     path = Path(path)
     if not path.is_file():
         raise DataError(
-            f"{path}: there is no such SAM2 checkpoint; give a .safetensors or .pt file"
+            f"{path}: there is no such SAM2 checkpoint; give a .safetensors or .pt file, or one of "
+            f"{', '.join(OFFICIAL)}"
         )
     if path.suffix == ".safetensors":
         return load_file(path)
@@ -242,7 +291,11 @@ class Segmenter:
     def load(
         cls, path: Path | str, config: SegmenterConfig, device: torch.device | str = "cpu"
     ) -> Segmenter:
-        """Build the model of `config` with the weights at `path`; DataError if any is missing."""
+        """Build the model of `config` with its weights; DataError if any is missing.
+
+        path: a checkpoint's file, or a hub id of `OFFICIAL`.
+        """
+        path = find_checkpoint(path)
         segmenter = cls(config, device)
         load_weights(segmenter.model, read_weights(path), str(path))
         return segmenter

@@ -67,6 +67,7 @@ def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
         torch.set_num_threads(1)
     return Mllm.load(
         preset.mllm,
+        revision=preset.mllm_revision,
         image_side=preset.image_side,
         template=preset.prompt_template + prompt_suffix,
         device=preset.device,
@@ -148,15 +149,13 @@ def _step(sampler: GroupSampler, updater: PolicyUpdater, tool: ToolUpdater | Non
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
     """All that decides the run's result, as JSON values."""
     kept = {name: getattr(preset, name) for name in PRESET_FIELDS}
-    weights, segmenter = Path(preset.mllm) / "model.safetensors", Path(preset.segmenter)
     return {
         "preset": kept,
         "recipe": as_json(recipe),
         "seed": seed,
         "samples": len(samples),
         "data": samples_hash(samples),
-        "base": file_hash(weights) if weights.exists() else preset.mllm,
-        "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
+        **preset.weights,
         "code": files_hash(_training_code(recipe)),
     }
 

@@ -105,7 +105,6 @@ def baseline_config(
     preset: Preset, baseline: Baseline, seed: int, samples: Sequence[Sample]
 ) -> dict:
     """All that decides the run's result, as JSON values."""
-    weights, segmenter = Path(preset.mllm) / "model.safetensors", Path(preset.segmenter)
     named = {"name": baseline.name, "title": baseline.title, "template": baseline.template}
     return {
         "preset": {name: getattr(preset, name) for name in PRESET_FIELDS},
@@ -113,8 +112,7 @@ def baseline_config(
         "seed": seed,
         "samples": len(samples),
         "data": samples_hash(samples),
-        "base": file_hash(weights) if weights.exists() else preset.mllm,
-        "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
+        **preset.weights,
         "code": files_hash(_training_code()),
     }
 
