@@ -122,7 +122,7 @@ def mark_foods(sample: Sample, names: Sequence[str]) -> tuple[str, bool]:
         word = _find(rest, names.index(food.lower()), names, known)
         if word is None:
             listed = [f"{{{name.lower()}}} [SEG{i}]" for i, name in enumerate(sample.foods, 1)]
-            return f"{sample.answer} {', '.join(listed)}", True
+            return f"{sample.answer} {', '.join(listed)}".strip(), True
         marked += f"{rest[: word.start()]}{{{word[0]}}} [SEG{number}]"
         rest = rest[word.end() :]
     return marked + rest, False

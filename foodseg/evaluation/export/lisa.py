@@ -93,7 +93,7 @@ def _check_name(sample: Sample) -> None:
     if "." in sample.sample_id:
         raise DataError(
             f"{sample.image}: chat.py cuts a file's name at its first dot, and that of sample "
-            f"{sample.sample_id!r} has one; rename the photo and build the data again."
+            f"{sample.sample_id!r} has one; rename the photo or the id, and build the data again."
         )
 
 
