@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from foodseg.data.sources import LICENCE
+
 KIT = "The foodseg maintainers"
 
 
@@ -76,13 +78,7 @@ FOODSEG103 = About(
     ),
     creators=("The authors of FoodSeg103", "The authors of FoodReasonSeg", KIT),
     sources=(
-        "**Masks**: [FoodSeg103](https://xiongweiwu.github.io/foodseg103.html) (Wu et al. 2021). "
-        "The README of its [repository](https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1) "
-        "puts the project under Apache-2.0 and says nothing of the photos apart.",
-        "**Questions and answers**: "
-        "[FoodReasonSeg](https://huggingface.co/datasets/Yueha0/FoodReasonSeg) "
-        "(FoodLMM, Yin et al. 2023), written with GPT-4 about these photos; its terms are on that "
-        "page.",
+        " ".join(LICENCE.split()),
         "What is derived here (boxes, points, encoded masks, single turns) stays under its "
         "sources' terms. Read both before you pass these files on.",
     ),
