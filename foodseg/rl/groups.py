@@ -21,7 +21,6 @@ from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
-from foodseg.rl.demonstrations import demonstrate, without_demonstration
 from foodseg.rl.dr_seg import RankQueue, metrics
 from foodseg.rl.dynamic_sampling import GroupCollector
 from foodseg.rl.evidence import (
@@ -45,10 +44,7 @@ TEMPERATURE = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A question, its completions, what they were judged by, and their points by term.
-
-    G sampled ones and, last, the demonstration of a recipe that has any.
-    """
+    """A question, its G completions, what they were judged by, and their points by term."""
 
     sample: Sample
     rollout: Rollout
@@ -74,7 +70,7 @@ class Group:
 class Batch:
     """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`.
 
-    A demonstration is in `groups` only. Of several processes each has its own groups.
+    Of several processes each has its own groups.
     """
 
     groups: list[Group]
@@ -137,14 +133,14 @@ class GroupSampler:
 
     def _plain_batch(self) -> Batch:
         groups = self._round()
-        return Batch(groups, self._sampled(groups), 1, self.seconds)
+        return Batch(groups, groups, 1, self.seconds)
 
     def _refilled_batch(self) -> Batch:
         collector = GroupCollector(self.preset.prompts_per_step, self.recipe.max_rounds)
         seen: list[Group] = []
         while not collector.full:
             groups = self._round()
-            seen += self._sampled(groups)
+            seen += groups
             rewards = self.processes.gather([group.rewards for group in groups])
             # All processes' groups in order; of those that others hold, only the rewards count.
             everyone: list[Group | None] = [None] * len(rewards)
@@ -152,9 +148,6 @@ class GroupSampler:
             collector.add(everyone, rewards)
         mine = [group for group in collector.take() if group]
         return Batch(mine, seen, collector.rounds, self.seconds)
-
-    def _sampled(self, groups: Sequence[Group]) -> list[Group]:
-        return [without_demonstration(g) for g in groups] if self.recipe.demonstration else groups
 
     def _round(self) -> list[Group]:
         start = time.perf_counter()
@@ -183,8 +176,6 @@ class GroupSampler:
 
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
         reward, side = self.recipe.reward, self.preset.image_side
-        if self.recipe.demonstration:
-            rollout = demonstrate(rollout, self.recipe.demonstration(sample, side), self.mllm)
         group = score_group(sample, rollout, side, reward, self._segment)
         if not self.queue:
             return group

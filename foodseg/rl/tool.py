@@ -248,9 +248,7 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
     repeated from its start.
     """
     training = updater.training
-    recipe = replace(
-        sampler.recipe, dynamic_sampling=False, ranked=False, reward=(), demonstration=None
-    )
+    recipe = replace(sampler.recipe, dynamic_sampling=False, ranked=False, reward=())
     apart = replace(sampler, recipe=recipe, seed=sampler.seed + OFF_POLICY_SEED, cursor=0, rounds=0)
     buffer: list[list[Lesson]] = []
     rows = []

@@ -51,7 +51,7 @@ PRESET_FIELDS = (
 ).split()
 
 # Modules of foodseg.rl of one method each: only runs of recipes that use them depend on them.
-METHODS = ("demonstrations", "dr_seg", "sam_r1", "seg_zero", "segments", "tool")
+METHODS = ("dr_seg", "sam_r1", "seg_zero", "segments", "tool")
 
 DECODER = "decoder.safetensors"  # in adapter/, of a recipe with a tool
 TOOL_LOG = "tool.jsonl"
@@ -171,7 +171,6 @@ def _training_code(recipe: Recipe) -> list[Path]:
     used = {function.__module__.rpartition(".")[2] for function in functions}
     used |= {"dr_seg"} if recipe.ranked else set()
     used |= {"tool"} if recipe.tool else set()
-    used |= {"demonstrations"} if recipe.demonstration else set()
     rl = [p for p in PACKAGE.glob("rl/*.py") if p.stem in used or p.stem not in METHODS]
     models = [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
     return [*rl, *models, PACKAGE / "data" / "references.py"]
