@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import kitchen_folder
@@ -10,10 +12,13 @@ from foodseg import presets
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import (
+    FOOD_NAMES,
     evaluate,
     evaluate_bound,
+    food_names,
     load_predictions,
     load_result,
+    named_in_conclusion,
     segment,
     summarise,
     to_original,
@@ -89,3 +94,12 @@ def test_every_sample_is_answered_in_order_and_files_round_trip(samples, segment
     assert result["giou_interval"][0] <= result["giou"] <= result["giou_interval"][1]
     bound = evaluate_bound(preset, samples, segmenter)
     assert bound["samples"] == len(samples) and bound["parse_rate"] == 1.0
+
+
+def test_own_names_are_looked_for_where_they_are_asked_for(samples):
+    own = replace(samples[0], foods=("dragon fruit",), question="Which one is pink?")
+    names = food_names([own])
+    assert names[:-1] == FOOD_NAMES == food_names(samples) and names[-1] == "dragon fruit"
+    answer = parse_answer("<think>It is the dragon fruits.</think><answer>[]</answer>")
+    assert named_in_conclusion(answer, own, names) == ("dragon fruit",)
+    assert named_in_conclusion(answer, own) == ()

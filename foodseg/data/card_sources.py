@@ -118,7 +118,6 @@ def own_data(name: str, licence: str, creators: Sequence[str]) -> About:
         limits=(
             "What the photos show, who was asked, and how masks and questions were made is known "
             "to their maker only: say it here before you share it.",
-            "A name that is none of FoodSeg103's counts as wrong in the kit's `food right` column.",
         ),
         language=None,
         tags=("reasoning-segmentation",),

@@ -38,8 +38,9 @@ FOOD_NAMES = tuple(name for number, name in CATEGORIES.items() if number)
 class Prediction:
     """One question answered. References and mask are in original-image pixels.
 
-    foods_named: FoodSeg103 names that the conclusion adds to the question's; foods_right: whether
-    they are exactly the foods asked for. mask: COCO RLE of the union; intersection, union: pixels.
+    foods_named: of `food_names`, those that the conclusion adds to the question's; foods_right:
+    whether they are exactly the foods asked for. mask: COCO RLE of the union; intersection, union:
+    pixels.
     """
 
     sample_id: str
@@ -105,6 +106,7 @@ def segment(
 ) -> list[Prediction]:
     """Masks for each sample's references, each photo embedded once, compared with the truth."""
     predictions: list[Prediction | None] = [None] * len(samples)
+    names = food_names(samples)
     by_image: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
@@ -112,15 +114,20 @@ def segment(
         embedding = segmenter.embed_image(Image.open(preset.dataset / image).convert("RGB"))
         for i in indices:
             masks = segmenter.predict(embedding, references[i])
-            predictions[i] = _predict(samples[i], answers[i], references[i], masks.any(axis=0))
+            mask = masks.any(axis=0)
+            predictions[i] = _predict(samples[i], answers[i], references[i], mask, names)
     return predictions
 
 
 def _predict(
-    sample: Sample, answer: Answer, references: tuple[Reference, ...], mask: np.ndarray
+    sample: Sample,
+    answer: Answer,
+    references: tuple[Reference, ...],
+    mask: np.ndarray,
+    names: tuple[str, ...],
 ) -> Prediction:
     intersection, union = intersection_union(mask, sample.union_mask())
-    foods = named_in_conclusion(answer, sample)
+    foods = named_in_conclusion(answer, sample, names)
     return Prediction(
         sample_id=sample.sample_id,
         completion=answer.completion,
@@ -134,14 +141,22 @@ def _predict(
     )
 
 
-def named_in_conclusion(answer: Answer, sample: Sample) -> tuple[str, ...]:
-    """The foods that the answer settles on.
+def food_names(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """The names that are looked for: FoodSeg103's, and whatever else the samples ask for."""
+    asked_for = (food for sample in samples for food in sample.foods)
+    return tuple(dict.fromkeys((*FOOD_NAMES, *asked_for)))
+
+
+def named_in_conclusion(
+    answer: Answer, sample: Sample, names: tuple[str, ...] = FOOD_NAMES
+) -> tuple[str, ...]:
+    """The foods, out of `names`, that the answer settles on.
 
     A word that is only taken up from the question ("a fruit salad needs the orange") is no choice
     of food.
     """
-    asked = set(named_foods(sample.question, FOOD_NAMES)) - set(sample.foods)
-    return tuple(f for f in named_foods(answer.completion, FOOD_NAMES) if f not in asked)
+    asked = set(named_foods(sample.question, names)) - set(sample.foods)
+    return tuple(f for f in named_foods(answer.completion, names) if f not in asked)
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict:

@@ -24,6 +24,7 @@ from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import (
     Prediction,
     evaluate,
+    food_names,
     load_segmenter,
     named_in_conclusion,
     save_predictions,
@@ -129,6 +130,7 @@ def seg_states(mllm: Mllm, rollouts: Sequence[Rollout]) -> list[torch.Tensor]:
 def _segment(preset, row, samples, texts, states, head: MaskHead) -> list[Prediction]:
     """Each photo embedded once, as in `evaluate`."""
     predictions: list[Prediction | None] = [None] * len(samples)
+    names = food_names(samples)
     by_image: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
@@ -136,14 +138,15 @@ def _segment(preset, row, samples, texts, states, head: MaskHead) -> list[Predic
         photo = Image.open(preset.dataset / image).convert("RGB")
         embedding = head.segmenter.embed_image(photo)
         for i in indices:
-            predictions[i] = _predict(samples[i], texts[i], head.predict(embedding, states[i]))
+            masks = head.predict(embedding, states[i])
+            predictions[i] = _predict(samples[i], texts[i], masks, names)
     return predictions
 
 
-def _predict(sample: Sample, text: str, masks: np.ndarray) -> Prediction:
+def _predict(sample: Sample, text: str, masks: np.ndarray, names: tuple[str, ...]) -> Prediction:
     mask = masks.any(axis=0)
     intersection, union = intersection_union(mask, sample.union_mask())
-    foods = named_in_conclusion(parse_answer(text), sample)
+    foods = named_in_conclusion(parse_answer(text), sample, names)
     return Prediction(
         sample_id=sample.sample_id,
         completion=text,
