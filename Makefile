@@ -46,8 +46,9 @@ FIGURES         := $(FIGURES_$(PRESET))
 06 := $(OUT)/06_results_table.ipynb
 07 := $(OUT)/07_segmentation_results.ipynb
 08 := $(OUT)/08_relatives_and_ablations.ipynb
+09 := $(OUT)/09_use_it.ipynb
 # The order in which they are started, where their inputs leave a choice: the longest first.
-NOTEBOOKS := $(01) $(03) $(04) $(05) $(02) $(06) $(07) $(08)
+NOTEBOOKS := $(01) $(03) $(04) $(05) $(02) $(06) $(07) $(09) $(08)
 
 # A quick look takes few rows of the ablation table and one seed, and notebook 08 runs them itself;
 # at the other sizes it reads what `make ablations` left.
@@ -138,7 +139,8 @@ $(02) $(04) $(05): $(01)
 $(06): $(04) $(05) $(02)
 $(07): $(06)
 # Last, since it reads and at smoke writes the folders of those before it.
-$(08): $(07) $(wildcard foodseg/ablations/*.py foodseg/supervised/*.py $(FIGURES)/ablations.csv)
+$(08): $(07) $(wildcard foodseg/ablations/*.py foodseg/supervised/*.py $(FIGURES)/ablations.csv) | $(09)
+$(09): $(05)
 # The supervised rows, once `make ablations` has measured them.
 $(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/lisa*/result.json)
 
@@ -147,19 +149,21 @@ OTHERS := $(filter-out base bound base-% bound-%,$(notdir $(patsubst %/result.js
 $(06): $(foreach row,$(OTHERS),$(if $(findstring -seed,$(row)),,$(RUNS)/predictions/$(row)/result.json))
 
 # The package's code that each step runs. The style of a picture is no reason to train again, so
-# foodseg/report counts for the last two only; how the shipped weights were made is `make base`.
+# foodseg/report counts for the last ones only; how the shipped weights were made is `make base`.
 MODELS := $(filter-out foodseg/models/kitchen_%,$(wildcard foodseg/models/*.py)) \
           $(wildcard foodseg/weights/*/*)
-$(01): $(wildcard foodseg/*.py foodseg/data/*.py)
+USE := $(wildcard foodseg/segment.py foodseg/adapters.py)
+$(01): $(filter-out $(USE),$(wildcard foodseg/*.py foodseg/data/*.py))
 $(02) $(04) $(05): $(MODELS) $(wildcard foodseg/rl/*.py foodseg/evaluation/*.py)
 $(03): $(MODELS) $(wildcard foodseg/rl/*.py)
-$(06) $(07): $(wildcard foodseg/report/*.py)
+$(06) $(07) $(09): $(wildcard foodseg/report/*.py)
+$(09): $(USE)
 
 # The stamp's name holds the seeds: other seeds, another stamp, and what uses them is run again.
 SEEDS_STAMP := $(OUT)/seeds-$(SEEDS)
 $(SEEDS_STAMP):
 	mkdir -p $(OUT) && rm -f $(OUT)/seeds-* && touch $@
-SEEDED := $(04) $(05) $(06) $(07) $(08)
+SEEDED := $(04) $(05) $(06) $(07) $(08) $(09)
 $(SEEDED): $(SEEDS_STAMP)
 $(SEEDED): PARAMETERS := SEEDS=$(SEEDS)
 $(08): PARAMETERS := SEEDS=$(ABLATION_SEEDS) ROWS=$(ROWS_$(PRESET))

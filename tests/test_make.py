@@ -28,6 +28,7 @@ NAMES = (
     "06_results_table",
     "07_segmentation_results",
     "08_relatives_and_ablations",
+    "09_use_it",
 )
 RUNNER = """#!{python}
 import sys, time
@@ -78,7 +79,7 @@ class Project:
 
     def __init__(self, root: Path):
         self.root = root
-        for path in ("rl/a.py", "models/mllm.py", "report/a.py", "ablations/a.py"):
+        for path in ("rl/a.py", "models/mllm.py", "report/a.py", "ablations/a.py", "segment.py"):
             self.write(f"foodseg/{path}")
         self.write("foodseg/weights/kitchen_mllm/a")
         for name in NAMES:
@@ -127,8 +128,8 @@ def project(tmp_path) -> Project:
 
 def test_make_runs_each_notebook_once_and_after_its_inputs(project):
     order = project.ran()
-    assert sorted(order) == ["01", "02", "03", "04", "05", "06", "07", "08"]
-    for before, after in ("12", "14", "15", "26", "46", "56", "67", "78"):
+    assert sorted(order) == ["01", "02", "03", "04", "05", "06", "07", "08", "09"]
+    for before, after in ("12", "14", "15", "26", "46", "56", "67", "78", "59", "98"):
         assert order.index(f"0{before}") < order.index(f"0{after}")
     copies = sorted(path.stem for path in (project.root / "notebooks/executed").iterdir())
     assert copies == sorted(NAMES)
@@ -139,7 +140,7 @@ def test_a_second_make_has_nothing_to_do(project):
     started = time.monotonic()
     again = project.make()
     assert time.monotonic() - started < 1
-    assert "Nothing to be done" in again.stdout and len(project.log()) == 8
+    assert "Nothing to be done" in again.stdout and len(project.log()) == 9
 
 
 def test_the_two_trainings_run_side_by_side(project):
@@ -152,40 +153,41 @@ def test_a_fresh_clone_runs_all_although_results_are_committed(project):
         project.write(path)
         future = time.time() + 1000
         os.utime(project.root / path, (future, future))
-    assert len(project.ran()) == 8
+    assert len(project.ran()) == 9
 
 
 def test_a_failure_stops_what_depends_on_it_and_is_tried_again(project):
     project.write("fail", "05")
     failed = project.make()
     assert failed.returncode != 0
-    assert not {"06", "07", "08"} & set(project.log())
+    assert not {"06", "07", "08", "09"} & set(project.log())
     assert (project.root / "build/kitchen/05_train_dapo.failed.ipynb").exists()
     assert not (project.root / "build/kitchen/05_train_dapo.ipynb").exists()
     assert not (project.root / "notebooks/executed/05_train_dapo.ipynb").exists()
     (project.root / "fail").unlink()
     rest = project.ran()
-    assert rest[-3:] == ["06", "07", "08"] and "05" in rest and not {"01", "04"} & set(rest)
+    assert rest[-1] == "08" and [n for n in rest if n in ("05", "06", "07")] == ["05", "06", "07"]
+    assert "09" in rest and not {"01", "04"} & set(rest)
 
 
 def test_table_and_figures_run_only_what_they_need(project):
     assert sorted(project.ran("table")) == ["01", "02", "04", "05", "06"]
     assert project.ran("figures") == ["07"]
-    assert sorted(project.ran()) == ["03", "08"]
+    assert sorted(project.ran()) == ["03", "08", "09"]
 
 
 def test_other_seeds_run_again_what_uses_them(project):
     project.ran()
-    assert sorted(project.ran("SEEDS=0")) == ["04", "05", "06", "07", "08"]
+    assert sorted(project.ran("SEEDS=0")) == ["04", "05", "06", "07", "08", "09"]
     assert project.ran("SEEDS=0") == []
-    assert sorted(project.ran()) == ["04", "05", "06", "07", "08"]
+    assert sorted(project.ran()) == ["04", "05", "06", "07", "08", "09"]
 
 
 def test_presets_are_kept_apart(project):
     project.ran("PRESET=smoke", "table")
     assert not (project.root / "notebooks/executed").exists()
     assert not (project.root / "figures").exists()
-    assert len(project.ran()) == 8
+    assert len(project.ran()) == 9
     assert project.ran("PRESET=smoke", "table") == []
 
 
@@ -199,9 +201,10 @@ def test_a_goal_in_the_build_folder_names_its_preset(project):
     [
         ("notebooks/07_segmentation_results.ipynb", ["07", "08"]),
         ("foodseg/ablations/a.py", ["08"]),
-        ("foodseg/report/a.py", ["06", "07", "08"]),
-        ("foodseg/rl/a.py", ["02", "03", "04", "05", "06", "07", "08"]),
-        ("foodseg/weights/kitchen_mllm/a", ["02", "03", "04", "05", "06", "07", "08"]),
+        ("foodseg/report/a.py", ["06", "07", "08", "09"]),
+        ("foodseg/segment.py", ["09"]),
+        ("foodseg/rl/a.py", ["02", "03", "04", "05", "06", "07", "08", "09"]),
+        ("foodseg/weights/kitchen_mllm/a", ["02", "03", "04", "05", "06", "07", "08", "09"]),
         ("README.md", []),
     ],
 )
@@ -241,7 +244,7 @@ def test_a_dry_run_reads_as_a_list_of_steps(project):
     (project.root / ".venv/.installed").unlink()
     lines = project.make("-n").stdout.splitlines()
     steps = [line for line in lines if "run_notebook" in line]
-    assert len(steps) == 8 and len(lines) <= 29
+    assert len(steps) == 9 and len(lines) <= 31
     assert max(map(len, lines)) < 220
     assert project.log() == []
 

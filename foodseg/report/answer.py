@@ -16,7 +16,7 @@ from PIL import Image
 from foodseg.data.references import Reference, encode_mask, scale_reference
 from foodseg.provenance import file_hash, provenance
 from foodseg.report.pictures import draw_references, overlay
-from foodseg.report.style import VERMILION, new_figure, styled, to_png, without_axes
+from foodseg.report.style import BLUE, VERMILION, new_figure, styled, to_png, without_axes
 
 if TYPE_CHECKING:  # it shows its answers by these functions
     from foodseg.segment import Segmentation, System
@@ -107,7 +107,7 @@ def answer_picture(answer: Segmentation) -> Figure:
     lines = title.count("\n") + 1
     figure, (ax,) = new_figure(1, 1, figure_width, height + 0.17 * lines + 0.1)
     ax.imshow(overlay(photo, mask, VERMILION) if answer.parsed else photo)
-    draw_references(ax, references, [VERMILION])
+    draw_references(ax, references, [BLUE])
     # "$" would start mathematics.
     figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, parse_math=False)
     without_axes([ax])

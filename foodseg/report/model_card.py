@@ -172,7 +172,9 @@ def _results(run: TrainedRun) -> str:
 def _recipe(run: TrainedRun) -> str:
     preset, recipe = run.result["preset"], run.result["recipe"]
     rows = {"method": f"{run.title} (`{recipe['name']}`)"}
-    rows |= _rewarded_rows(run) if run.rewarded else _supervised_rows(run)
+    updates = f"{preset['updates_per_rollout']} gradient steps on true answers"
+    budget = {"budget": f"{run.result['steps']} steps of {updates}"}
+    rows |= _rewarded_rows(run) if run.rewarded else budget
     rows |= {
         "LoRA": f"rank {preset['lora_rank']}, alpha {preset['lora_alpha']}, on every projection of "
         "the language model; the vision tower and the embeddings are frozen",
@@ -189,23 +191,16 @@ def _rewarded_rows(run: TrainedRun) -> dict:
         "objective": _listed(recipe["objective"]),
         "reward": " + ".join(map(_name, recipe["reward"])) + " + rank" * recipe["ranked"],
         "advantages": _name(recipe["advantages"]),
-        "dynamic sampling": f"at most {recipe['max_rounds']} rounds"
-        if recipe["dynamic_sampling"]
-        else "no",
+        "dynamic sampling": "no",
         "budget": f"{run.result['steps']} steps of {preset['prompts_per_step']} questions x "
         f"{preset['group_size']} completions, {preset['updates_per_rollout']} updates each",
         "longest completion": f"{preset['max_new_tokens']} tokens",
     }
-    if recipe.get("demonstration"):
-        rows["demonstration in each group"] = _name(recipe["demonstration"])
+    if recipe["dynamic_sampling"]:
+        rows["dynamic sampling"] = f"at most {recipe['max_rounds']} rounds"
     if recipe.get("tool"):
         rows["mask decoder"] = _listed(recipe["tool"])
     return rows
-
-
-def _supervised_rows(run: TrainedRun) -> dict:
-    updates = run.result["preset"]["updates_per_rollout"]
-    return {"budget": f"{run.result['steps']} steps of {updates} gradient steps on true answers"}
 
 
 def _listed(settings: dict) -> str:

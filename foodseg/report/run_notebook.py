@@ -127,6 +127,8 @@ def _private_jupyter() -> Iterator[str]:
             "IPYTHONDIR": folder,
             # The kernel's debugger would complain about frozen modules at every start.
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            # Nobody is there to use a widget (foodseg.report.picker).
+            "FOODSEG_HEADLESS": "1",
         }
         yield os.path.join(folder, "kernel.json")
 

@@ -1,0 +1,105 @@
+"""The notebook's picker, used as a reader would: pick, upload, ask."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from conftest import kitchen_folder
+from PIL import Image
+
+import foodseg.segment
+from foodseg import presets
+from foodseg.data.samples import load_samples
+from foodseg.presets import SMOKE
+from foodseg.report import picker
+from foodseg.report.picker import Picker, show_picker
+
+TEXT = (
+    "<think>The <b>rice</b>.</think>"
+    '<answer>[{"bbox_2d": [10, 10, 80, 90], "point_2d": [40, 50]}]</answer>'
+)
+
+
+@pytest.fixture(scope="module")
+def system():
+    return foodseg.segment.load_system(SMOKE)
+
+
+@pytest.fixture()
+def samples(tmp_path, monkeypatch):
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return load_samples(SMOKE.single("test"))
+
+
+@pytest.fixture()
+def used(system, samples, monkeypatch):
+    rollouts = [SimpleNamespace(texts=(TEXT,))]
+    monkeypatch.setattr(foodseg.segment, "sample_rollouts", lambda *_, **__: rollouts)
+    return Picker(system, samples, SMOKE.dataset)
+
+
+def upload(name, content):
+    file = {"name": name, "type": "image/png", "size": len(content), "content": memoryview(content)}
+    return (file | {"last_modified": datetime.now(UTC)},)
+
+
+def as_png(image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def size(widget):
+    return Image.open(io.BytesIO(widget.value)).size
+
+
+def test_each_photo_comes_with_its_own_questions(used, samples):
+    images = list(dict.fromkeys(sample.image for sample in samples))
+    assert [image for _, image in used.photo.options] == images
+    for image in images[:2]:
+        used.photo.value = image
+        own = tuple(sample.question for sample in samples if sample.image == image)
+        assert used.question.options == own and used.question.value == own[0]
+
+
+def test_a_click_asks_and_shows_the_answer(used):
+    before = bytes(used.picture.value)
+    used.question.value = "which food?"
+    used.ask.click()
+    after = bytes(used.picture.value)
+    assert after != before and after.startswith(b"\x89PNG")
+    assert "The &lt;b&gt;rice&lt;/b&gt;." in used.words.value and not used.ask.disabled
+
+
+def test_an_upload_is_asked_about_until_a_photo_is_picked(used, samples):
+    used.upload.value = upload("mine.png", as_png(Image.new("RGB", (320, 80), "red")))
+    assert size(used.picture) == (320, 80)
+    used.ask.click()
+    assert "(320 x 80)" in used.words.value
+    used.photo.value = samples[-1].image
+    assert used.upload.value == () and size(used.picture) != (320, 80)
+    used.ask.click()
+    assert f"({samples[-1].width} x {samples[-1].height})" in used.words.value
+
+
+def test_faults_are_said_where_the_answer_would_stand(used):
+    used.question.value = " "
+    used.ask.click()
+    assert "it is empty" in used.words.value and not used.ask.disabled
+    used.upload.value = upload("words.png", b"no photo")
+    assert "words.png: this is no image" in used.words.value
+
+
+def test_an_executed_notebook_has_a_sentence_in_its_place(system, samples, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(picker, "display", shown.append)
+    monkeypatch.setenv("FOODSEG_HEADLESS", "1")
+    show_picker(system, samples, SMOKE.dataset)
+    assert "make lab" in capsys.readouterr().out and not shown
+    monkeypatch.delenv("FOODSEG_HEADLESS")
+    show_picker(system, samples, SMOKE.dataset)
+    assert len(shown) == 1
