@@ -19,7 +19,7 @@ from PIL import Image
 
 from foodseg import presets, recipes
 from foodseg.ablations import carry_out as one
-from foodseg.ablations import table
+from foodseg.ablations import page, table
 from foodseg.ablations.__main__ import _parse
 from foodseg.ablations.picture import ablation_curves, read_curves
 from foodseg.ablations.rows import BASE, BOUND, OTHER, Row, all_rows, choose_rows, differences
@@ -174,8 +174,8 @@ def test_a_validation_run_keeps_to_its_own_folder_and_samples(runs):
     assert {sample.split for sample in runs.samples("test")[1]} == {"test"}
     assert BOUND not in [run.row for run in runs_of([BASE, BOUND], [0], "validation")]
     assert "--split validation" in write_results(runs, [BASE, BOUND], [0], "validation")
-    assert list(table.read_table(runs.preset, "validation").index) == ["base"]
-    assert not table.figure_path(runs.preset).with_suffix(".csv").exists()
+    assert list(page.read_table(runs.preset, "validation").index) == ["base"]
+    assert not page.figure_path(runs.preset).with_suffix(".csv").exists()
 
 
 # ---- one run
@@ -404,6 +404,19 @@ def frame_of(runs: Runs, rows, seeds=(0, 1)) -> pd.DataFrame:
     return table.ablations_frame(runs, rows, list(seeds))
 
 
+def test_a_row_is_compared_with_dapo_question_by_question(runs):
+    # IoU 1.0, 0.0 and 0.5, 0.0: GRPO's seeds average 0.75 and 0; DAPO has 0.5 and 0.
+    finish(runs, Run(GRPO_ROW, 0), (10, 0))
+    finish(runs, Run(GRPO_ROW, 1), (5, 0))
+    finish(runs, Run(DAPO_ROW, 0), (5, 0))
+    frame = frame_of(runs, [BASE, GRPO_ROW, DAPO_ROW])
+    gain, low, high = frame.loc["grpo", list(table.GAIN)]
+    assert gain == pytest.approx(0.125) and (low, high) == (0, pytest.approx(0.25))
+    assert frame.loc[["base", "dapo"], "gain"].isna().all()
+    lines = table.readable(frame)["gIoU less DAPO's, 95%"]
+    assert lines["GRPO"] == "+0.125 (+0.000 to +0.250)" and lines["DAPO"] == "–"
+
+
 def test_the_table_by_hand(runs):
     finish(runs, Run(GRPO_ROW, 0), (10, 0), seconds=3)
     finish(runs, Run(GRPO_ROW, 1), (10, 10), seconds=5)
@@ -436,7 +449,7 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
     write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
     frame = frame_of(runs, [GRPO_ROW, DAPO_ROW])
     assert "grpo (1 of 2)" in table.missing_sentence(frame)
-    text = "\n".join(table.sections(frame))
+    text = "\n".join(page.sections(frame))
     assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
     stale = table.ablations_frame(Runs(replace(runs.preset, steps=9)), [GRPO_ROW], [0])
     assert "Of other settings or code than today's: grpo." in table.missing_sentence(stale)
@@ -449,7 +462,7 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
 def test_a_sentence_on_why_stands_with_finished_rows_only(runs, monkeypatch):
     monkeypatch.setattr(table, "WHY", {"grpo": "It learns.", "dapo": "It can't be known."})
     finish(runs, Run(GRPO_ROW, 0))
-    text = "\n".join(table.sections(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0])))
+    text = "\n".join(page.sections(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0])))
     assert "* GRPO: It learns." in text and "can't be known" not in text
 
 
@@ -471,7 +484,7 @@ def test_the_files_are_written_and_read_back(runs):
     finish(runs, Run(GRPO_ROW, 0))
     finish(runs, Run(BASE))
     said = write_results(runs, [GRPO_ROW], [0])
-    path = table.figure_path(runs.preset)
+    path = page.figure_path(runs.preset)
     assert "2 of 2 rows measured" in said  # the base has results, so it stays in
     text = path.with_suffix(".md").read_text()
     for words in (
@@ -484,10 +497,10 @@ def test_the_files_are_written_and_read_back(runs):
     assert str(runs.preset.figures.parent) not in text
     with Image.open(path.with_suffix(".png")) as image:
         assert image.format == "PNG"
-    frame, again = frame_of(runs, [BASE, GRPO_ROW], [0]), table.read_table(runs.preset)
-    assert table.sections(again) == table.sections(frame)
+    frame, again = frame_of(runs, [BASE, GRPO_ROW], [0]), page.read_table(runs.preset)
+    assert page.sections(again) == page.sections(frame)
     assert table.rollouts_sentence(again) == table.rollouts_sentence(frame)
-    assert table.read_table(runs.preset, "validation") is None
+    assert page.read_table(runs.preset, "validation") is None
 
 
 # ---- the picture
