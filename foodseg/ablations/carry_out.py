@@ -16,6 +16,7 @@ from foodseg.evaluation.evaluate import evaluate, evaluate_bound, load_segmenter
 from foodseg.presets import Preset
 from foodseg.provenance import read_lines, write_json
 from foodseg.recipes import Recipe
+from foodseg.report.model_card import write_card
 from foodseg.rl.dynamic_sampling import NoSignalError
 from foodseg.rl.tool import load_decoder
 from foodseg.rl.trainer import DECODER, load_policy, train
@@ -89,7 +90,9 @@ def _recipe(preset: Preset, run: Run, learning: list[Sample], asked: list[Sample
     mllm.load_adapter(folder / "adapter")
     if recipe.tool:
         load_decoder(segmenter, folder / "adapter" / DECODER)
-    return training, evaluate(preset, run.name, asked, mllm, segmenter)
+    evaluation = evaluate(preset, run.name, asked, mllm, segmenter)
+    write_card(folder)
+    return training, evaluation
 
 
 def _peak_memory(log: Path) -> float:

@@ -81,13 +81,17 @@ class Prompt:
 class Mllm:
     """A Qwen2.5-VL, its tokenizer and its image processor, with or without a LoRA adapter."""
 
-    def __init__(self, model, tokenizer, image_processor, image_side: int, template: str):
+    def __init__(
+        self, model, tokenizer, image_processor, image_side: int, template: str, name: str = ""
+    ) -> None:
+        """name: the base's, for whoever finds an adapter."""
         self.model = model.eval()
         self.model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_side = image_side
         self.template = template
+        self.name = name
         self.peft: PeftModel | None = None
         self.adapter_hash: str | None = None  # of a loaded adapter's file
         self.eos_token_id = tokenizer.eos_token_id
@@ -121,7 +125,8 @@ class Mllm:
             )
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         processor = Qwen2VLImageProcessorPil.from_pretrained(source, revision=revision)
-        return cls(model.to(device), tokenizer, processor, image_side, template)
+        name = Path(source).name if Path(source).exists() else str(source)
+        return cls(model.to(device), tokenizer, processor, image_side, template, name)
 
     @property
     def device(self) -> torch.device:
@@ -179,9 +184,16 @@ class Mllm:
         return self.hidden_states(self.embed_tokens(ids)[None], None, ids.expand(3, 1, -1), cache)
 
     def save_adapter(self, folder: str | Path) -> None:
-        """Write the adapter in PEFT's format, and the prompt template that it was trained with."""
+        """Write the adapter in PEFT's format, and the prompt template that it was trained with.
+
+        The base goes by its hub id, or by its folder's name, never by a path of this machine.
+        """
+        for config in self.peft.peft_config.values():
+            config.base_model_name_or_path = self.name
         self.peft.save_pretrained(folder)
         (Path(folder) / TEMPLATE_FILE).write_text(self.template)
+        # PEFT's card is an empty form; a filled one is `foodseg.report.model_card`'s.
+        (Path(folder) / "README.md").unlink(missing_ok=True)
 
     def lora_parameters(self) -> list[torch.nn.Parameter]:
         """The adapter's trainable tensors, in the model's own order."""
