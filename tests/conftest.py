@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from foodseg import presets
 from foodseg.data.kitchen import write_kitchen
-from foodseg.data.samples import save_samples
+from foodseg.data.samples import load_samples, save_samples
 from foodseg.data.single import build_single
 from foodseg.models.mllm import Mllm
 from foodseg.presets import SMOKE
@@ -62,3 +63,17 @@ def _drawn() -> tempfile.TemporaryDirectory:
 def kitchen_folder(home: Path) -> None:
     """Put the smoke dataset under `home`, as notebook 01 does."""
     shutil.copytree(Path(_drawn().name) / "datasets", home / "datasets")
+
+
+@pytest.fixture()
+def home(tmp_path, monkeypatch) -> Path:
+    """A FOODSEG_HOME of the test's own, with the smoke dataset in it."""
+    kitchen_folder(tmp_path)
+    monkeypatch.setattr(presets, "HOME", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture()
+def samples(home):
+    """The smoke preset's training questions."""
+    return load_samples(SMOKE.single("train"))

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import kitchen_folder
 
-from foodseg import presets
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import (
@@ -34,9 +32,7 @@ def segmenter():
 
 
 @pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+def samples(home):
     return load_samples(SMOKE.single("test"))
 
 

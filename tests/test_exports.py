@@ -7,10 +7,8 @@ import json
 
 import pytest
 import torch
-from conftest import kitchen_folder, load_kitchen
+from conftest import load_kitchen
 
-from foodseg import presets
-from foodseg.data.samples import load_samples
 from foodseg.presets import SMOKE
 from foodseg.rl import exports
 from foodseg.rl.evidence import PAPER_REWARD, gather_evidence, term_name
@@ -19,13 +17,6 @@ from foodseg.rl.prompts import build_messages
 from foodseg.supervised.targets import write_references
 
 SIDE = SMOKE.image_side
-
-
-@pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    return load_samples(SMOKE.single("train"))
 
 
 def texts_of(sample):

@@ -9,10 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import kitchen_folder, load_kitchen
+from conftest import load_kitchen
 
-from foodseg import presets
-from foodseg.data.samples import load_samples
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
 from foodseg.recipes import DR_SEG_RANKED, GRPO, SAM_R1
@@ -32,13 +30,6 @@ from foodseg.rl.groups import GroupSampler, score_group
 
 SIDE = SMOKE.image_side
 PRESET = replace(SMOKE, prompts_per_step=2, group_size=3)
-
-
-@pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    return load_samples(SMOKE.single("train"))
 
 
 def answer_text(*boxes) -> str:

@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from conftest import kitchen_folder
 from PIL import Image
 
 import foodseg.segment
-from foodseg import presets
 from foodseg.data.samples import load_samples
 from foodseg.presets import SMOKE
 from foodseg.report import picker
@@ -29,9 +27,7 @@ def system():
 
 
 @pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+def samples(home):
     return load_samples(SMOKE.single("test"))
 
 

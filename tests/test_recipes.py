@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import kitchen_folder
 from safetensors.torch import load_file
 
 from foodseg import presets, recipes
@@ -66,13 +65,6 @@ preset = replace(presets.KITCHEN, name="mine")  # its data: datasets/mine/FoodSe
 recipe = replace(recipes.DAPO, name="brief", reward=(*recipes.DAPO.reward, brief))
 train(preset, recipe, seed=0, samples=build_single(preset.dataset, "train")[0])
 """
-
-
-@pytest.fixture()
-def home(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    return tmp_path
 
 
 def test_every_recipe_is_one_of_its_own():

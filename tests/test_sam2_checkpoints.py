@@ -136,8 +136,6 @@ def test_a_hub_id_is_fetched_once_checked_and_named_when_it_fails(tmp_path, monk
         raise OSError("no network")
 
     monkeypatch.setattr(segmenter, "hf_hub_download", fail)
-    with pytest.raises(
-        DataError, match="fetched .no network.; fetch it by hand from http"
-    ):
+    with pytest.raises(DataError, match="fetched .no network.; fetch it by hand from http"):
         Segmenter.load("facebook/sam2.1-hiera-tiny", SAM2_TINY)
     assert find_checkpoint("somewhere/sam2.pt") == Path("somewhere/sam2.pt")

@@ -11,13 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import kitchen_folder, load_kitchen
+from conftest import load_kitchen
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
 
 import foodseg.segment as use
-from foodseg import presets
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.samples import load_samples
@@ -43,9 +42,7 @@ def system():
 
 
 @pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+def samples(home):
     return load_samples(SMOKE.single("test"))
 
 

@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import kitchen_folder
 from PIL import Image
 from test_shared_prefix import randomise_adapter
 from torch.nn import functional
 
 from foodseg import presets
-from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import to_original
 from foodseg.provenance import read_lines
 from foodseg.rl.answers import parse_answer
@@ -27,14 +25,6 @@ from foodseg.supervised.training import start, train_baseline
 PRESET = replace(
     presets.SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, group_size=2, warmup_steps=1
 )
-
-
-@pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    """The smoke questions, in a FOODSEG_HOME of their own."""
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    return load_samples(PRESET.single("train"))
 
 
 def several(samples, count):

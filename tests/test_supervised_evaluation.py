@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from test_shared_prefix import randomise_adapter
-from test_supervised import PRESET, plain_states, samples, several  # noqa: F401
+from test_supervised import PRESET, plain_states, several
 
 from foodseg.data.references import decode_mask, sample_ious
 from foodseg.evaluation.evaluate import load_predictions, load_result
@@ -35,7 +35,7 @@ def model():
     return updater.mllm, updater.head
 
 
-def test_the_states_are_those_that_predict_seg(samples, model):  # noqa: F811
+def test_the_states_are_those_that_predict_seg(samples, model):
     mllm, _ = model
     rollouts = target_rollouts(PhotoFeatures(mllm, PRESET), FOODLMM, several(samples, 3))
     for rollout, states in zip(rollouts, seg_states(mllm, rollouts), strict=True):
@@ -56,7 +56,7 @@ class Painter:
         return masks
 
 
-def test_true_masks_at_the_true_answers_tokens_score_one(samples, model):  # noqa: F811
+def test_true_masks_at_the_true_answers_tokens_score_one(samples, model):
     mllm, head = model
     chosen = several(samples, 2)
     painter = Painter(head.segmenter, [FOODLMM.masks(sample) for sample in chosen])
@@ -64,7 +64,7 @@ def test_true_masks_at_the_true_answers_tokens_score_one(samples, model):  # noq
     assert result["giou"] == result["ciou"] == 1.0 and result["parse_rate"] == 1.0
 
 
-def test_both_protocols_agree_on_one_answer(samples, model, monkeypatch):  # noqa: F811
+def test_both_protocols_agree_on_one_answer(samples, model, monkeypatch):
     mllm, head = model
     chosen = several(samples, 3)
     evaluate_teacher_forced(PRESET, FOODLMM, "forced", chosen, mllm, head)
@@ -79,7 +79,7 @@ def test_both_protocols_agree_on_one_answer(samples, model, monkeypatch):  # noq
     assert "[SEG]" in forced[0].completion and forced[0].references == ()
 
 
-def test_an_answer_without_seg_counts_as_unparsed(samples, model, monkeypatch):  # noqa: F811
+def test_an_answer_without_seg_counts_as_unparsed(samples, model, monkeypatch):
     mllm, head = model
     chosen = several(samples, 2)
 
@@ -99,7 +99,7 @@ def test_an_answer_without_seg_counts_as_unparsed(samples, model, monkeypatch): 
 
 
 @pytest.mark.parametrize("baseline", [SFT, LISA])
-def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, baseline):  # noqa: F811
+def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, baseline):
     short = replace(PRESET, steps=1, max_new_tokens=24)
     learnt = {}
     finish = training._finish
@@ -138,7 +138,7 @@ def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, bas
     assert learnt["template"] == (baseline.template or PRESET.prompt_template)
 
 
-def test_many_masks_are_those_of_each_alone(samples, model):  # noqa: F811
+def test_many_masks_are_those_of_each_alone(samples, model):
     mllm, head = model
     chosen = several(samples, 1)[0]
     photo = Image.open(PRESET.dataset / chosen.image).convert("RGB")

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import kitchen_folder, load_kitchen
+from conftest import load_kitchen
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from foodseg import presets
 from foodseg.data.references import decode_mask, scale_reference
-from foodseg.data.samples import load_samples
 from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import evaluate, load_segmenter
 from foodseg.models.segmenter import decode_prompts, scale_prompts
@@ -43,13 +41,6 @@ from foodseg.rl.updates import PolicyUpdater
 
 SIDE = SMOKE.image_side
 PRESET = replace(SMOKE, prompts_per_step=2, max_new_tokens=100)
-
-
-@pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    return load_samples(SMOKE.single("train"))
 
 
 def make_updater(training=ToolTraining()):  # noqa: B008

@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from conftest import kitchen_folder
 
 from foodseg import presets
 from foodseg.data.samples import load_samples
@@ -46,14 +45,6 @@ train(preset, DAPO, 1, load_samples(preset.single("train")))
 def adapter(home, recipe, seed):
     run = home / "runs" / "smoke" / f"{recipe.name}-seed{seed}"
     return (run / "adapter" / "adapter_model.safetensors").read_bytes()
-
-
-@pytest.fixture()
-def home(tmp_path, monkeypatch):
-    """A FOODSEG_HOME with the smoke dataset in it, for this process too."""
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    return tmp_path
 
 
 def run_until(home, steps):

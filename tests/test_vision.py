@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import kitchen_folder, load_kitchen
+from conftest import load_kitchen
 from PIL import Image
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
@@ -16,7 +16,6 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from foodseg import presets
-from foodseg.data.samples import load_samples
 from foodseg.models.mllm import Mllm
 from foodseg.models.vision import cut_patches, embed_patches, encode_patches
 from foodseg.recipes import GRPO
@@ -150,13 +149,6 @@ def test_no_layer_waits_for_the_device():
     patches = torch.empty(200, 1176, device="meta")
     features = encode_patches(random_tower().to("meta"), patches, [(10, 10)] * 2)
     assert [tuple(f.shape) for f in features] == [(25, 24)] * 2
-
-
-@pytest.fixture()
-def samples(tmp_path, monkeypatch):
-    kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    return load_samples(presets.SMOKE.single("train"))
 
 
 def test_a_photo_with_several_questions_is_embedded_once(kitchen_mllm, samples, monkeypatch):
