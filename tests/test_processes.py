@@ -29,8 +29,8 @@ from foodseg.supervised.targets import SFT
 from foodseg.supervised.training import train_baseline
 
 SCRIPT = str(Path(__file__).with_name("train_in_processes.py"))
-LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-LAUNCH += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+# What `accelerate launch` starts on several GPUs; for CPUs alone it starts a single process.
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 def train_with(home: Path, processes: int, *arguments: str) -> Path:
@@ -45,6 +45,7 @@ def train_with(home: Path, processes: int, *arguments: str) -> Path:
     )
     assert done.returncode == 0, done.stderr
     [run] = (home / "runs").glob("*/run-seed3")
+    assert done.stdout.splitlines() == [f"process {i} of {processes}" for i in range(processes)]
     return run
 
 
@@ -112,7 +113,7 @@ def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
 
 
 def test_more_processes_than_questions_are_refused(monkeypatch):
-    monkeypatch.setattr(Processes, "find", classmethod(lambda cls: cls(0, 9)))
+    monkeypatch.setattr(Processes, "find", classmethod(lambda cls, device: cls(0, 9)))
     with pytest.raises(ValueError, match="9 processes, but prompts_per_step"):
         train(SMOKE, GRPO, 0, [])
     with pytest.raises(ValueError, match="sft: a supervised baseline trains in one process"):
@@ -122,7 +123,7 @@ def test_more_processes_than_questions_are_refused(monkeypatch):
 def test_the_others_only_train(monkeypatch):
     """Under `accelerate launch -m foodseg.ablations` the main process alone evaluates."""
     trained = []
-    monkeypatch.setattr(Processes, "find", classmethod(lambda cls: cls(1, 2)))
+    monkeypatch.setattr(Processes, "find", classmethod(lambda cls, device: cls(1, 2)))
     monkeypatch.setattr(carry_out, "train", lambda *arguments: trained.append(arguments[1:3]))
     monkeypatch.setattr(Runs, "samples", lambda runs, split: ([], []))
     assert main(["dapo", "--seed", "1"]) == 0

@@ -1,4 +1,4 @@
-"""Started by test_processes.py, alone or by `accelerate launch`: five steps, a group dropped."""
+"""Started by test_processes.py, alone or twice at once: five steps, with a dropped group."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from foodseg import recipes
 from foodseg.data.samples import load_samples
 from foodseg.presets import SMOKE
 from foodseg.rl.groups import draw_samples
+from foodseg.rl.processes import Processes
 from foodseg.rl.tool import ToolTraining
 from foodseg.rl.trainer import train
 
@@ -35,6 +36,11 @@ def main() -> None:
     result = train(PRESET, recipe, SEED, samples)
     assert result["steps"] == PRESET.steps
     assert train(PRESET, recipe, SEED, samples) == result  # finished: every process gets it
+    processes = Processes.find(PRESET.device)
+    for index in range(processes.count):  # in order
+        if index == processes.index:
+            print(f"process {index} of {processes.count}", flush=True)
+        processes.gather([])
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         (row,) = choose_rows(options.row)
         run = Run(row, options.seed if row.trained else 0, options.split)
-        if not Processes.find().main:
+        if not Processes.find(runs.preset.device).main:
             help_training(runs, run)
             return 0
         outcome = carry_out(runs, run)

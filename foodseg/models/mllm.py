@@ -190,7 +190,8 @@ class Mllm:
         """
         for config in self.peft.peft_config.values():
             config.base_model_name_or_path = self.name
-        self.peft.save_pretrained(folder)
+        # Embeddings are frozen; to find that out itself, PEFT would look the base up on the hub.
+        self.peft.save_pretrained(folder, save_embedding_layers=False)
         (Path(folder) / TEMPLATE_FILE).write_text(self.template)
         # PEFT's card is an empty form; a filled one is `foodseg.report.model_card`'s.
         (Path(folder) / "README.md").unlink(missing_ok=True)

@@ -32,11 +32,11 @@ class Processes:
     count: int = 1
 
     @classmethod
-    def find(cls) -> Processes:
-        """Those that accelerate has started, and this one's place among them."""
+    def find(cls, device: str) -> Processes:
+        """Those that accelerate (or torchrun) has started, and this one's place among them."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        state = PartialState()
+        state = PartialState(cpu=device == "cpu")
         return cls(state.process_index, state.num_processes)
 
     @property

@@ -118,7 +118,7 @@ def train(
 
 
 def _processes(preset: Preset) -> Processes:
-    processes = Processes.find()
+    processes = Processes.find(preset.device)
     if processes.count > preset.prompts_per_step:
         raise ValueError(
             f"{processes.count} processes, but prompts_per_step of preset {preset.name!r} is "
