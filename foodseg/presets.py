@@ -28,7 +28,8 @@ class Preset:
     mllm, segmenter: folder, checkpoint or hub id of the weights; mllm_revision: of a hub id, the
     commit. image_side: pixels of the square
     model image. train_plates, test_plates: how many plates to draw (0: the data is on disk).
-    learning_rate .. updates_per_rollout: the training budget that every recipe shares.
+    learning_rate .. updates_per_rollout: the training budget that every recipe shares; supervised
+    baselines have a learning rate of their own.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Preset:
     device: str
     figures: Path
     mllm_revision: str | None = None
+    supervised_learning_rate: float = 3e-4  # LISA's
 
     @property
     def weights(self) -> dict[str, str]:
@@ -105,6 +107,9 @@ KITCHEN = Preset(
     dtype="float32",
     device="cpu",
     figures=PROJECT / "figures",
+    # Chosen on validation plates, where fine-tuning on references (one seed) reached 0.67 gIoU with
+    # 1e-3, 0.78 with 3e-3 and 0.78 with 1e-2.
+    supervised_learning_rate=3e-3,
 )
 
 SMOKE = replace(

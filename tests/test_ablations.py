@@ -208,6 +208,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(one, "evaluate", evaluate)
     monkeypatch.setattr(one, "load_policy", lambda preset, suffix="": Policy())
     monkeypatch.setattr(one, "load_segmenter", lambda preset: None)
+    monkeypatch.setattr(one, "write_card", lambda folder: calls.append(("card", folder.name)))
     return calls
 
 
@@ -219,6 +220,7 @@ def test_a_run_trains_evaluates_and_is_finished(runs, stand_ins):
     assert stand_ins == [
         ("train", "grpo", 1, len(train)),
         ("evaluate", "grpo-seed1", "grpo-seed1"),
+        ("card", "grpo-seed1"),
     ]
     assert (outcome["giou"], outcome["seconds"], outcome["peak_memory_mb"]) == (0.4, 4.0, 9.0)
     assert runs.outcome(run) == json.loads(json.dumps(outcome)) and runs.finished(run)

@@ -49,7 +49,7 @@ def train_baseline(
     finished run is returned as it is, one of another configuration is moved aside. Raises
     ValueError in one of several processes.
     """
-    if Processes.find().count > 1:
+    if Processes.find(preset.device).count > 1:
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
         )
@@ -107,7 +107,8 @@ def baseline_config(
     """All that decides the run's result, as JSON values."""
     named = {"name": baseline.name, "title": baseline.title, "template": baseline.template}
     return {
-        "preset": {name: getattr(preset, name) for name in PRESET_FIELDS},
+        "preset": {name: getattr(preset, name) for name in PRESET_FIELDS}
+        | {"learning_rate": preset.supervised_learning_rate},
         "recipe": named,
         "seed": seed,
         "samples": len(samples),

@@ -2,11 +2,11 @@
 
     loss = cross-entropy (mean over target tokens) + 2 BCE + 0.5 Dice (means over masks)
 
-The weights, AdamW's settings, the learning rate and its linear warm-up and decay are LISA's
-(`train_ds.py`); rank and alpha of LoRA, its place on all projections and the length of the warm-up
-are the preset's. Of LISA's trained parts we leave out the token embedding and the head, which are
-frozen and tied here. As in its code, the state that becomes a mask is the one from which [SEG] is
-predicted.
+The weights, AdamW's settings, and a linear warm-up and decay of the learning rate are LISA's
+(`train_ds.py`); rank and alpha of LoRA, its place on all projections, the learning rate and the
+length of the warm-up are the preset's. Of LISA's trained parts we leave out the token embedding and
+the head, which are frozen and tied here. As in its code, the state that becomes a mask is the one
+from which [SEG] is predicted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from foodseg.supervised.mask_head import MaskHead, mask_losses
 from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, seg_token_id
 
-LEARNING_RATE = 3e-4
 BETAS = (0.9, 0.95)
 MAX_GRADIENT_NORM = 1.0
 BCE_WEIGHT, DICE_WEIGHT = 2.0, 0.5
@@ -54,7 +53,7 @@ class SupervisedUpdater:
         self.mllm, self.preset, self.baseline, self.head = mllm, preset, baseline, head
         self.parameters = mllm.lora_parameters() + (head.trained() if head else [])
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0
+            self.parameters, lr=preset.supervised_learning_rate, betas=BETAS, weight_decay=0.0
         )
         total = preset.steps * preset.updates_per_rollout
         warmup = min(preset.warmup_steps * preset.updates_per_rollout, total)
