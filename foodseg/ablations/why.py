@@ -51,7 +51,7 @@ WHY: dict[str, str] = {
     ),
     "grto": (
         "No gain: the kitchen's mask decoder is at its ceiling from the first step (0.91 to 0.96 "
-        "IoU over the references that it learns from, with no trend), so its tool has nothing to learn."
+        "IoU over the references that it learns from, with no trend), so nothing is left to learn."
     ),
     "b-grto": "No gain, for the same reason: 40 steps more leave the decoder where it was.",
     "ours": (
