@@ -261,3 +261,17 @@ GRTO = replace(GRPO, name="grto", title="GRTO", tool=ToolTraining())
 # The decoder first learns alone, from rollouts of the base policy, which come on top of the budget
 # of rollouts that every recipe has: `off_policy_rounds` steps' worth of them.
 B_GRTO = replace(GRTO, name="b-grto", title="B-GRTO", tool=ToolTraining(off_policy_steps=40))
+
+# -- The best of all ------------------------------------------------------------------------------
+
+# DAPO's rule of sampling and objective, paid by SAM-R1's mask. What counts is what is paid for: the
+# thresholds of R_acc's three terms flip with a pixel of a box that is right anyway, and drown
+# whether the right food was named. And once a question is solved all its completions earn the same
+# tier, so dynamic sampling moves on to those that are not. Chosen on validation plates
+# (figures/ablations_validation.md).
+OURS = replace(
+    DAPO,
+    name="ours",
+    title="Ours: DAPO with SAM-R1's mask reward",
+    reward=(thinking_format, segmentation_format, mask_tiers),
+)

@@ -29,6 +29,7 @@ FAMILIES = {
     "sd-grpo": "SD-GRPO",
     "grto": "GRTO and B-GRTO",
     "b-grto": "GRTO and B-GRTO",
+    "ours": "The best of all",
 }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from foodseg.ablations.page import figure_path, write_table
 from foodseg.ablations.picture import ablation_curves, read_curves
 from foodseg.ablations.rows import Row, all_rows
 from foodseg.ablations.runner import run_all
 from foodseg.ablations.runs import Runs, runs_of
-from foodseg.ablations.table import ablations_frame, figure_path, missing_sentence, write_table
+from foodseg.ablations.table import ablations_frame, missing_sentence
 from foodseg.report.style import save
 
 

@@ -1,24 +1,24 @@
-"""The ablation table: numbers of every row, and the same as Markdown and CSV."""
+"""The ablation table: numbers of every row, and the same as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from foodseg.ablations.rows import BOUND, Row
+from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.runs import Run, Runs
 from foodseg.ablations.why import WHY
-from foodseg.evaluation.evaluate import load_predictions
+from foodseg.evaluation.evaluate import Prediction, load_predictions
 from foodseg.provenance import read_lines
-from foodseg.report.results import caption, summarise_seeds
-from foodseg.report.tables import to_markdown, write_markdown, write_text
+from foodseg.report.results import paired_difference, same_questions, summarise_seeds
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
 
 SCORES = ("giou", "ciou")
+GAIN = ("gain", "gain_low", "gain_high")
+REFERENCE = "dapo"
 MEANS = (*(f"{s}{end}" for s in SCORES for end in ("", "_sd", "_low", "_high")),)
 
 
@@ -27,8 +27,9 @@ def ablations_frame(runs: Runs, rows: Sequence[Row], seeds: Sequence[int], split
 
     giou, ciou, parse_rate, foods_right: mean over the seeds that ended; *_sd: standard deviation
     over them (Bessel's); *_low, *_high: a 95% bootstrap interval over questions, a question's
-    seeds kept together. seconds, seconds_sd: of the training; peak_memory_mb: the most of any
-    seed. learnt, sampled: completions of one run, from its log (least and most over seeds).
+    seeds kept together; gain, gain_low, gain_high: gIoU less DAPO's, question by question.
+    seconds, seconds_sd: of the training; peak_memory_mb: the most of any seed. learnt, sampled:
+    completions of one run, from its log (least and most over seeds).
     seeds, of: those that ended, those asked for; stale: seeds of other settings or code.
     """
     lines = {}
@@ -37,7 +38,27 @@ def ablations_frame(runs: Runs, rows: Sequence[Row], seeds: Sequence[int], split
         lines[row.name] = _line(runs, wanted)
         if isinstance(row.method, Baseline) and row.method.masks:
             lines[f"{row.name}-teacher-forced"] = _forced_line(runs, wanted, lines[row.name])
+    _compare(runs, lines, seeds, split)
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")
+
+
+def _compare(runs: Runs, lines: dict[str, dict], seeds: Sequence[int], split: str) -> None:
+    """Write into each line how far it is from DAPO's, where both answered the same questions."""
+    (dapo,) = choose_rows(REFERENCE)
+    reference = [_predictions(runs, name) for name in _ended(runs, _runs_of(dapo, seeds, split))]
+    for row, line in lines.items():
+        ours, gain = [_predictions(runs, name) for name in line.pop("predictions")], (np.nan,) * 3
+        if row != REFERENCE and same_questions([*reference[:1], *ours[:1]]):
+            gain = paired_difference(ours, reference)
+        line |= dict(zip(GAIN, gain, strict=True))
+
+
+def _ended(runs: Runs, wanted: Sequence[Run]) -> list[str]:
+    return [run.name for run in wanted if "giou" in (runs.outcome(run) or {})]
+
+
+def _predictions(runs: Runs, name: str) -> list[Prediction]:
+    return load_predictions(runs.preset.predictions(name))
 
 
 def _runs_of(row: Row, seeds: Sequence[int], split: str) -> list[Run]:
@@ -62,7 +83,7 @@ def _line(runs: Runs, wanted: Sequence[Run]) -> dict:
 
 def _forced_line(runs: Runs, wanted: Sequence[Run], generated: dict) -> dict:
     """The same models, their masks read at the true answer's [SEG]: another, easier, protocol."""
-    ended = [run for run in wanted if "giou" in (runs.outcome(run) or {})]
+    ended = [run for run in wanted if run.name in _ended(runs, wanted)]
     names = [teacher_forced_row_name(run.method, run.seed) for run in ended]
     given = {"parse_rate": np.nan, "foods_right": np.nan}  # the answer is not the model's
     title = f"{generated['title']}, teacher-forced (another protocol)"
@@ -72,11 +93,12 @@ def _forced_line(runs: Runs, wanted: Sequence[Run], generated: dict) -> dict:
 def _scores(runs: Runs, names: Sequence[str]) -> dict:
     """Means over the predictions of those names."""
     if not names:
-        return dict.fromkeys((*MEANS, "parse_rate", "foods_right"), np.nan)
-    scores = summarise_seeds([load_predictions(runs.preset.predictions(name)) for name in names])
+        return dict.fromkeys((*MEANS, "parse_rate", "foods_right"), np.nan) | {"predictions": []}
+    scores = summarise_seeds([_predictions(runs, name) for name in names])
     if names == [BOUND.name]:  # it is handed the true foods
         scores["foods_right"] = np.nan
-    return {name: scores[name] for name in (*MEANS, "parse_rate", "foods_right")}
+    kept = {name: scores[name] for name in (*MEANS, "parse_rate", "foods_right")}
+    return kept | {"predictions": names}
 
 
 def _cost(outcomes: Sequence[dict]) -> dict:
@@ -151,6 +173,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     for name, title in (("giou", "gIoU"), ("ciou", "cIoU")):
         columns[title] = [_spread(row[name], row[f"{name}_sd"], 3) for _, row in frame.iterrows()]
         columns[f"{title}, 95%"] = [_interval(row, name) for _, row in frame.iterrows()]
+    columns["gIoU less DAPO's, 95%"] = [_gain(row) for _, row in frame.iterrows()]
     columns["parsed"] = frame["parse_rate"].map(lambda value: _text(value, "{:.0%}"))
     columns["food right"] = frame["foods_right"].map(lambda value: _text(value, "{:.0%}"))
     columns["sampled"] = frame["sampled_most"].map(lambda value: _text(value, "{:,.0f}"))
@@ -166,6 +189,12 @@ def _seeds(row: pd.Series) -> str:
     if row["failure"]:
         return f"{row['seeds']} of {row['of']}, failed"
     return f"{row['seeds']}" if row["seeds"] == row["of"] else f"{row['seeds']} of {row['of']}"
+
+
+def _gain(row: pd.Series) -> str:
+    if pd.isna(row["gain"]):
+        return "–"
+    return f"{row['gain']:+.3f} ({row['gain_low']:+.3f} to {row['gain_high']:+.3f})"
 
 
 def _text(value: float, form: str) -> str:
@@ -204,77 +233,3 @@ def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
     whole = [] if frame is None else list(frame.index[frame["seeds"] == frame["of"]])
     absent = [row.name for row in rows if row.name not in whole]
     return f"Not (wholly) measured: {', '.join(absent)}." if absent else "Every row is measured."
-
-
-def sections(frame: pd.DataFrame) -> list[str]:
-    """A heading and a table for each family; below it why, and which runs failed."""
-    texts = []
-    for family, lines in frame.groupby("family", sort=False):
-        texts += [f"## {family}", to_markdown(readable(lines))]
-        notes = [f"* {row.title}: {row.why}" for row in lines.itertuples() if row.why]
-        notes += [f"* {r.title} failed. {r.failure}" for r in lines.itertuples() if r.failure]
-        texts += ["\n".join(notes)] if notes else []
-    return texts
-
-
-def origin_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Where each measured row comes from: adapters in the order of the seeds, code, machine."""
-    columns = ["adapters", "commit", "device", "torch", "transformers"]
-    return frame[frame["seeds"] > 0][columns]
-
-
-NOTES = {
-    "test": "Every row: evaluated on the test questions, the checkpoint of the last step.",
-    "validation": (
-        "Every row: trained on four fifths of the training plates, evaluated on the others. "
-        "Choices are made here; the test plates play no part."
-    ),
-}
-READING = """\
-Mean ± standard deviation over seeds; the 95% interval is a bootstrap over questions, a question's
-seeds kept together. Seconds: of one training, on one thread. Peak MB: of the training's process.
-A row's command trains and evaluates one seed, and goes on where it was stopped."""
-
-
-def write_table(preset, frame: pd.DataFrame, split: str = "test") -> Path:
-    """Write ablations.md and ablations.csv into the preset's figures; returns the former's path.
-
-    The validation table is ablations_validation.{md,csv}.
-    """
-    path = figure_path(preset, split)
-    written = [
-        "# Relatives and ablations" + ("" if split == "test" else ": validation"),
-        f"{caption(preset)} {NOTES[split]}",
-        READING,
-        rollouts_sentence(frame),
-        missing_sentence(frame, split),
-        *sections(frame),
-        "## Where each row comes from",
-        to_markdown(origin_frame(frame)),
-    ]
-    write_markdown(path.with_suffix(".md"), [text for text in written if text])
-    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
-    return path.with_suffix(".md")
-
-
-def figure_path(preset, split: str = "test") -> Path:
-    """The table's files, without their suffix."""
-    return preset.figures / ("ablations" if split == "test" else f"ablations_{split}")
-
-
-def read_table(preset, split: str = "test") -> pd.DataFrame | None:
-    """The frame that `write_table` wrote; None if it has not been written."""
-    path = figure_path(preset, split).with_suffix(".csv")
-    if not path.exists():
-        return None
-    frame = pd.read_csv(path, index_col="row")
-    texts = frame.columns.difference(NUMBERS)
-    return frame.assign(**{name: frame[name].astype(object).fillna("") for name in texts})
-
-
-NUMBERS = (
-    *MEANS,
-    *("parse_rate", "foods_right", "seeds", "of", "stale"),
-    *("seconds", "seconds_sd", "peak_memory_mb"),
-    *("learnt_least", "learnt_most", "sampled_least", "sampled_most"),
-)

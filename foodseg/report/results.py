@@ -133,6 +133,29 @@ def summarise_seeds(runs: Sequence[Sequence[Prediction]]) -> dict:
     return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
 
 
+def same_questions(runs: Sequence[Sequence[Prediction]]) -> bool:
+    """Whether there are at least two runs and all answered the same questions, in one order."""
+    asked = [[p.sample_id for p in run] for run in runs]
+    return len(asked) > 1 and all(one == asked[0] for one in asked)
+
+
+def paired_difference(
+    runs: Sequence[Sequence[Prediction]], others: Sequence[Sequence[Prediction]]
+) -> tuple[float, float, float]:
+    """gIoU of one method's runs less that of another's: mean, and its 95% interval.
+
+    Question by question, each method's seeds averaged: that some questions are hard for both takes
+    no part, so this interval is narrower than what two separate ones suggest. Both must have
+    answered the same questions (`same_questions`).
+    """
+    means = [
+        np.mean([sample_ious([p.intersection for p in r], [p.union for p in r]) for r in some], 0)
+        for some in (runs, others)
+    ]
+    measured = measure(means[0] - means[1], np.ones(len(means[0])))
+    return measured.giou, *measured.giou_interval
+
+
 def _check_same_questions(predictions: dict[str, list[list[Prediction]]]) -> None:
     asked = {
         (name, seed): [p.sample_id for p in run]
