@@ -28,8 +28,9 @@ WHY: dict[str, str] = {
         "boxes are what is left to learn from."
     ),
     "sam-r1": (
-        "Ahead of the paper's reward: a mask above 0.8 IoU earns the same whatever the pixels of "
-        "its box, so what counts is which foods were meant."
+        "Level with the paper's reward: a mask above 0.8 IoU earns the same whatever the pixels of "
+        "its box, so a little more of what is learnt is which foods were meant, and no more than "
+        "the seeds differ."
     ),
     "sam-r1-no-kl": (
         "No collapse within 30 steps, where the paper saw one near step 100 of a longer training."
@@ -49,8 +50,8 @@ WHY: dict[str, str] = {
         "credit to divide."
     ),
     "grto": (
-        "No gain: the kitchen's mask decoder is at its ceiling from the first step (0.95 IoU with "
-        "the references that it is trained on), so its tool has nothing to learn."
+        "No gain: the kitchen's mask decoder is at its ceiling from the first step (0.91 to 0.96 "
+        "IoU over the references that it learns from, with no trend), so nothing is left to learn."
     ),
     "b-grto": "No gain, for the same reason: 40 steps more leave the decoder where it was.",
     "ours": (
