@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from foodseg.errors import DataError
 from foodseg.models.mllm import TEMPLATE_FILE, Mllm
 from foodseg.presets import Preset
-from foodseg.provenance import file_hash
 from foodseg.rl.trainer import DECODER
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -60,8 +59,7 @@ def _check_run(folder: Path, preset: Preset) -> None:
     """An adapter that still lies in its run can be compared with the very weights it grew on."""
     file = folder.parent / "config.json"
     config = json.loads(file.read_text()) if file.exists() else {}
-    weights = Path(preset.mllm) / "model.safetensors"
-    base = file_hash(weights) if weights.exists() else preset.mllm
+    base = preset.weights["base"]
     if config.get("base", base) != base:
         raise DataError(
             f"{folder}: it was trained on another base model ({config['base']}) than that of "

@@ -17,15 +17,18 @@ from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
 
 import foodseg.segment as use
+from foodseg import adapters
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.samples import load_samples
 from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import evaluate, load_predictions, load_segmenter
-from foodseg.presets import KITCHEN, SMOKE
+from foodseg.presets import KITCHEN, PAPER, SMOKE
 from foodseg.provenance import file_hash, write_json
+from foodseg.recipes import GRPO
 from foodseg.report.answer import _reduce, as_json, describe, mask_png, picture_png
 from foodseg.rl.tool import save_decoder
+from foodseg.rl.trainer import run_config
 
 # The shipped base answers this phrasing in the form that can be parsed.
 QUESTION = "Show me the food that is sold at a fruit stand."
@@ -350,3 +353,13 @@ def test_missing_weights_and_a_missing_gpu_are_said_in_one_sentence(tmp_path, mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DataError, match="CUDA GPU"):
         use.load_system(replace(KITCHEN, device="cuda"))
+
+
+def test_an_adapter_of_the_papers_preset_is_known_by_its_pinned_base(tmp_path):
+    """The trainer writes hub id and revision down; the same preset must take its adapter back."""
+    config = run_config(PAPER, GRPO, 0, [])
+    assert config["base"].endswith(f"@{PAPER.mllm_revision}")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    adapters._check_run(tmp_path / "adapter", PAPER)
+    with pytest.raises(DataError, match="trained on another base model"):
+        adapters._check_run(tmp_path / "adapter", SMOKE)

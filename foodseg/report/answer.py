@@ -6,7 +6,6 @@ import io
 import textwrap
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from foodseg.data.references import Reference, encode_mask, scale_reference
-from foodseg.provenance import file_hash, provenance
+from foodseg.provenance import provenance
 from foodseg.report.pictures import draw_references, overlay
 from foodseg.report.style import BLUE, VERMILION, new_figure, styled, to_png, without_axes
 
@@ -77,11 +76,9 @@ def as_json(answer: Segmentation, system: System) -> dict:
 
 def _provenance(system: System) -> dict:
     preset = system.preset
-    weights, segmenter = Path(preset.mllm) / "model.safetensors", Path(preset.segmenter)
     return {
         "preset": preset.name,
-        "base": file_hash(weights) if weights.exists() else preset.mllm,
-        "segmenter": file_hash(segmenter) if segmenter.exists() else preset.segmenter,
+        **preset.weights,
         "adapter": system.mllm.adapter_hash,
         "decoder": system.segmenter.decoder_hash,
         **provenance(preset.device),
