@@ -1,12 +1,19 @@
 # Everything, from nothing: `make`. The other doors: `make help`.
 
+comma := ,
 # A goal like build/smoke/04_train_grpo.ipynb names its preset by itself.
 PRESET ?= $(or $(word 2,$(subst /, ,$(filter build/%,$(MAKECMDGOALS)))),kitchen)
-SEEDS  ?= 0,1,2
+ifneq ($(filter-out 0,$(DRY_RUN)),)
+  ifeq ($(filter paper dry-run,$(PRESET)),)
+    $(error DRY_RUN=1 rehearses the paper preset: make PRESET=paper DRY_RUN=1)
+  endif
+  override PRESET := dry-run
+endif
+SEEDS  ?= $(if $(filter dry-run,$(PRESET)),0,0$(comma)1$(comma)2)
 PYTHON ?= python3
 VENV   ?= .venv
 
-ifeq ($(filter smoke kitchen paper,$(PRESET)),)
+ifeq ($(filter smoke kitchen paper dry-run,$(PRESET)),)
   $(error PRESET=$(PRESET) is unknown: use smoke, kitchen or paper)
 endif
 ifneq ($(words $(SEEDS)),1)
@@ -16,8 +23,9 @@ ifneq ($(filter-out kitchen,$(and $(filter bench,$(MAKECMDGOALS)),$(PRESET))),)
   $(error make bench measures the kitchen: leave PRESET=$(PRESET) out)
 endif
 
-# The two trainings run side by side, on one core each; `make -j1` has them one after the other.
-MAKEFLAGS += -j2
+# The two trainings run side by side, on one core each; `make -j1` has them one after the other, as
+# the large models do: a GPU has memory for one.
+MAKEFLAGS += $(if $(filter smoke kitchen,$(PRESET)),-j2,-j1)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -36,6 +44,7 @@ RUNS            := $(DATA_HOME)runs/$(PRESET)
 FIGURES_smoke   := $(DATA_HOME)build/smoke/figures
 FIGURES_kitchen := figures
 FIGURES_paper   := figures/paper
+FIGURES_dry-run := $(DATA_HOME)build/dry-run/figures
 FIGURES         := $(FIGURES_$(PRESET))
 
 01 := $(OUT)/01_build_foodreasonseg_single.ipynb
@@ -53,9 +62,9 @@ NOTEBOOKS := $(01) $(03) $(04) $(05) $(02) $(06) $(07) $(09) $(08)
 # A quick look takes few rows of the ablation table and one seed, and notebook 08 runs them itself;
 # at the other sizes it reads what `make ablations` left.
 ROWS_smoke := base,bound,grpo,dapo,grto
+ROWS_dry-run := base,bound,grpo,dapo
 ROWS       ?= $(ROWS_$(PRESET))
 
-comma := ,
 seeds := $(subst $(comma), ,$(SEEDS))
 ABLATION_SEEDS := $(if $(filter smoke,$(PRESET)),$(firstword $(seeds)),$(SEEDS))
 
@@ -102,13 +111,14 @@ base: $(ENVIRONMENT)  ## make the shipped kitchen weights again, from nothing (h
 	$(PY) -m foodseg.models.kitchen_curriculum
 	$(PY) -m foodseg.models.kitchen_segmenter
 
-clean:                ## remove what smoke and kitchen left: build, data, runs (not the environment)
-	rm -rf $(sort $(BUILD)/smoke $(BUILD)/kitchen $(DATA_HOME)build/smoke)
-	rm -rf $(foreach folder,datasets runs,$(addprefix $(DATA_HOME)$(folder)/,smoke kitchen))
+clean:                ## remove what all but paper left: build, data, runs (not the environment)
+	rm -rf $(BUILD)/kitchen $(foreach preset,smoke dry-run,$(sort $(BUILD)/$(preset) $(DATA_HOME)build/$(preset)))
+	rm -rf $(foreach folder,datasets runs,$(addprefix $(DATA_HOME)$(folder)/,smoke kitchen dry-run))
 
 help:                 ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "Choose with PRESET=smoke|kitchen|paper and SEEDS=0,1,2, as in: make table PRESET=smoke SEEDS=0"
+	@echo "make PRESET=paper DRY_RUN=1 rehearses the paper preset: its sizes, random weights, drawn plates."
 	@echo "make ablations takes ROWS=grpo,dapo too, for a part of the table."
 	@echo "make score takes PROTOCOL=generate-then-segment or teacher-forced, and SYSTEM=title; see docs/other_systems.md."
 
@@ -148,11 +158,17 @@ $(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/
 OTHERS := $(filter-out base bound base-% bound-%,$(notdir $(patsubst %/result.json,%,$(wildcard $(RUNS)/predictions/*/result.json))))
 $(06): $(foreach row,$(OTHERS),$(if $(findstring -seed,$(row)),,$(RUNS)/predictions/$(row)/result.json))
 
+# A dry run reads random weights in place of those that the paper preset downloads.
+WEIGHTS_dry-run := $(DATA_HOME)build/dry-run/weights/complete
+$(NOTEBOOKS): | $(WEIGHTS_$(PRESET))
+$(WEIGHTS_dry-run): | $(ENVIRONMENT)
+	$(PY) -m foodseg.dry_run
+
 # The package's code that each step runs. The style of a picture is no reason to train again, so
 # foodseg/report counts for the last ones only; how the shipped weights were made is `make base`.
 MODELS := $(filter-out foodseg/models/kitchen_%,$(wildcard foodseg/models/*.py)) \
           $(wildcard foodseg/weights/*/*)
-USE := $(wildcard foodseg/segment.py foodseg/adapters.py)
+USE := $(wildcard foodseg/segment.py foodseg/adapters.py foodseg/dry_run.py)
 $(01): $(filter-out $(USE),$(wildcard foodseg/*.py foodseg/data/*.py))
 $(02) $(04) $(05): $(MODELS) $(wildcard foodseg/rl/*.py foodseg/evaluation/*.py)
 $(03): $(MODELS) $(wildcard foodseg/rl/*.py)

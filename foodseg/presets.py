@@ -1,4 +1,4 @@
-"""The same code at three sizes: smoke (CI), kitchen (any laptop), paper (one GPU).
+"""The same code at three sizes: smoke (CI), kitchen (any laptop), paper (one GPU), and a dry run.
 
 A preset says how big; a recipe (`foodseg.recipes`) says how. Nothing else in the package asks
 which preset it is in.
@@ -7,13 +7,17 @@ which preset it is in.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from foodseg.models.kitchen_segmenter import KITCHEN_SAM2
 from foodseg.models.segmenter import SAM2_LARGE, SegmenterConfig
 from foodseg.provenance import file_hash, files_hash
 from foodseg.rl import prompts
+from foodseg.rl.lottery import lottery
 
 PACKAGE = Path(__file__).resolve().parent
 # The checkout by default; FOODSEG_HOME moves datasets and runs (not figures) elsewhere.
@@ -29,7 +33,7 @@ class Preset:
     commit. image_side: pixels of the square
     model image. train_plates, test_plates: how many plates to draw (0: the data is on disk).
     learning_rate .. updates_per_rollout: the training budget that every recipe shares; supervised
-    baselines have a learning rate of their own.
+    baselines have a learning rate of their own. extra_reward: terms added to every recipe's.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Preset:
     figures: Path
     mllm_revision: str | None = None
     supervised_learning_rate: float = 3e-4  # LISA's
+    extra_reward: tuple[Callable, ...] = ()
 
     @property
     def weights(self) -> dict[str, str]:
@@ -148,10 +153,40 @@ PAPER = Preset(
     mllm_revision="66285546d2b821cf421d4f5eb2576359d3770cd3",
 )
 
+# `make PRESET=paper DRY_RUN=1`: the paper's sizes with the random weights that `foodseg.dry_run`
+# writes, on drawn plates, two steps. On a CPU, where a step of the paper's takes hours, a smaller
+# step; the models keep their sizes.
+_WEIGHTS = HOME / "build" / "dry-run" / "weights"
+_CPU_STEP = {
+    "device": "cpu",
+    "prompts_per_step": 2,
+    "group_size": 2,
+    "max_new_tokens": 8,
+    "updates_per_rollout": 1,
+}
+DRY_RUN = replace(
+    PAPER,
+    name="dry-run",
+    mllm=str(_WEIGHTS / "mllm"),
+    mllm_revision=None,
+    segmenter=str(_WEIGHTS / "sam2.1_hiera_large.pt"),
+    train_plates=8,
+    test_plates=2,
+    # Two steps of the paper's rate would change no output that bfloat16 can show.
+    learning_rate=1e-3,
+    warmup_steps=0,
+    steps=2,
+    checkpoint_every=1,
+    figures=HOME / "build" / "dry-run" / "figures",
+    extra_reward=(lottery,),
+    # Counting leaves CUDA uninitialised, which starting one process a GPU needs.
+    **({} if torch.cuda.device_count() else _CPU_STEP),
+)
+
 
 def get_preset(name: str) -> Preset:
     """The preset of that name; raises ValueError naming the known ones."""
-    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER)}
+    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER, DRY_RUN)}
     if name not in presets:
         raise ValueError(f"PRESET={name!r} is unknown; use one of {', '.join(presets)}.")
     return presets[name]

@@ -175,7 +175,8 @@ class GroupSampler:
         return groups
 
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
-        reward, side = self.recipe.reward, self.preset.image_side
+        reward = (*self.recipe.reward, *self.preset.extra_reward)
+        side = self.preset.image_side
         group = score_group(sample, rollout, side, reward, self._segment)
         if not self.queue:
             return group
