@@ -179,10 +179,11 @@ $(09): $(USE)
 SEEDS_STAMP := $(OUT)/seeds-$(SEEDS)
 $(SEEDS_STAMP):
 	mkdir -p $(OUT) && rm -f $(OUT)/seeds-* && touch $@
+# Private: what a notebook is made from must not get its parameters.
 SEEDED := $(04) $(05) $(06) $(07) $(08) $(09)
 $(SEEDED): $(SEEDS_STAMP)
-$(SEEDED): PARAMETERS := SEEDS=$(SEEDS)
-$(08): PARAMETERS := SEEDS=$(ABLATION_SEEDS) ROWS=$(ROWS_$(PRESET))
+$(SEEDED): private PARAMETERS := SEEDS=$(SEEDS)
+$(08): private PARAMETERS := SEEDS=$(ABLATION_SEEDS) ROWS=$(ROWS_$(PRESET))
 
 # An executed notebook is up to date only as long as what it wrote is still there.
 again_without = $(if $(filter-out $(wildcard $2),$2),$(eval .PHONY: $1))

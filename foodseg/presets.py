@@ -154,12 +154,12 @@ PAPER = Preset(
 )
 
 # `make PRESET=paper DRY_RUN=1`: the paper's sizes with the random weights that `foodseg.dry_run`
-# writes, on drawn plates, two steps. On a CPU, where a step of the paper's takes hours, a smaller
-# step; the models keep their sizes.
+# writes, on drawn plates, two steps. On a CPU, where a step of the paper's would take hours, a
+# smaller step; the models keep their sizes.
 _WEIGHTS = HOME / "build" / "dry-run" / "weights"
 _CPU_STEP = {
     "device": "cpu",
-    "prompts_per_step": 2,
+    "prompts_per_step": 1,
     "group_size": 2,
     "max_new_tokens": 8,
     "updates_per_rollout": 1,
@@ -171,7 +171,7 @@ DRY_RUN = replace(
     mllm_revision=None,
     segmenter=str(_WEIGHTS / "sam2.1_hiera_large.pt"),
     train_plates=8,
-    test_plates=2,
+    test_plates=1,
     # Two steps of the paper's rate would change no output that bfloat16 can show.
     learning_rate=1e-3,
     warmup_steps=0,

@@ -16,6 +16,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,8 @@ with (project / "log").open("a") as log:
     source, target = Path(sys.argv[3]), Path(sys.argv[4])
     log.write(source.stem[:2] + chr(10))
 values = dict(text.split("=") for text in sys.argv[5:])
+if unknown := set(values) - set({parameters!r}[source.stem]):
+    sys.exit(f"{{source.stem}} has no parameter {{unknown}}")
 preset, seeds = values["PRESET"], values.get("SEEDS", "").split(",")
 if (project / "side_by_side").exists() and source.stem[:2] in ("04", "05"):
     (project / source.stem[:2]).touch()
@@ -56,7 +59,7 @@ if (project / "fail").exists() and (project / "fail").read_text() == source.stem
     target.with_suffix(".failed.ipynb").touch()
     sys.exit(1)
 runs = "runs/" + preset
-figures = {{"kitchen": "figures", "smoke": "build/smoke/figures"}}[preset]
+figures = "figures" if preset == "kitchen" else f"build/{{preset}}/figures"
 products = {{
     "01": [f"datasets/{{preset}}/foodreasonseg_single_{{s}}.parquet" for s in ("train", "test")],
     "02": [f"{{runs}}/predictions/base/result.json"],
@@ -74,6 +77,16 @@ target.touch()
 """
 
 
+def parameters_of(name: str) -> list[str]:
+    """What the notebook's own parameters cell sets: the runner refuses anything else."""
+    cells = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    return re.findall(r"^(\w+) =", cell.source, re.MULTILINE)
+
+
+PARAMETERS = {name: parameters_of(name) for name in NAMES}
+
+
 class Project:
     """A checkout with the real Makefile, empty notebooks and the stand-in."""
 
@@ -86,7 +99,7 @@ class Project:
             self.write(f"notebooks/{name}.ipynb")
         self.write("requirements.lock", "setuptools==1 \\\n    --hash=sha256:0\n    # via torch\n")
         shutil.copy(PROJECT / "Makefile", root)
-        code = RUNNER.format(python=sys.executable, project=str(root))
+        code = RUNNER.format(python=sys.executable, project=str(root), parameters=PARAMETERS)
         for program in ("python", "pip"):
             self.write(f".venv/bin/{program}", code)
             (root / ".venv/bin" / program).chmod(stat.S_IRWXU)
@@ -102,7 +115,7 @@ class Project:
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess:
         # A make that runs these tests must not pass its own flags and variables on.
-        ours = ("MAKE", "MFLAGS", "PRESET", "SEEDS", "VENV", "FOODSEG_HOME")
+        ours = ("MAKE", "MFLAGS", "PRESET", "SEEDS", "VENV", "FOODSEG_HOME", "DRY_RUN")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         command = ["make", *arguments]
         return subprocess.run(
@@ -194,6 +207,33 @@ def test_presets_are_kept_apart(project):
 def test_a_goal_in_the_build_folder_names_its_preset(project):
     assert project.ran(f"build/smoke/{NAMES[3]}.ipynb") == ["01", "04"]
     assert (project.root / f"build/smoke/{NAMES[3]}.ipynb").exists()
+
+
+def test_each_notebook_gets_its_own_parameters_whichever_is_asked_for(project):
+    for name in reversed(NAMES):  # a goal's inputs are made for it, and must not get its parameters
+        shutil.rmtree(project.root / "build", ignore_errors=True)
+        assert project.ran(f"build/kitchen/{name}.ipynb")[-1] == name[:2]
+
+
+def test_a_rehearsal_of_the_paper_preset_writes_its_weights_first(project):
+    project.write("side_by_side")
+    refused = project.make("PRESET=paper", "DRY_RUN=1")
+    # One at a time, so that a GPU's memory is one training's.
+    assert refused.returncode != 0 and "the other training did not start" in refused.stderr
+    (project.root / "side_by_side").unlink()
+    project.write("log")
+    steps = project.ran("PRESET=paper", "DRY_RUN=1")
+    assert steps[0] == "-m foodseg.dry_run" and len(steps[1:]) == 9 - len({"01", "03"})
+    assert (project.root / "build/dry-run/09_use_it.ipynb").exists()
+    assert not (project.root / "notebooks/executed").exists()
+    assert not (project.root / "runs/paper").exists()
+
+
+@pytest.mark.parametrize("preset", ["kitchen", "smoke"])
+def test_only_the_paper_preset_is_rehearsed(project, preset):
+    refused = project.make("DRY_RUN=1", f"PRESET={preset}")
+    assert refused.returncode != 0 and "make PRESET=paper DRY_RUN=1" in refused.stderr
+    assert project.log() == []
 
 
 @pytest.mark.parametrize(
