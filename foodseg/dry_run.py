@@ -93,7 +93,7 @@ def main() -> int:
     if lacking := missing(DRY_RUN.device, *_found()):
         print("dry run: " + " ".join(lacking), file=sys.stderr)
         return 1
-    print(f"Writing random weights of Qwen2.5-VL-3B and SAM2.1 Hiera-L to {done.parent}", flush=True)
+    print(f"Writing random weights of the paper's models to {done.parent}", flush=True)
     write_weights(DRY_RUN, qwen2_5_vl_3b(), DRY_RUN.segmenter_config)
     done.touch()
     return 0
