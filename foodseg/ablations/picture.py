@@ -16,7 +16,8 @@ from foodseg.report.style import BLUE, GREY, VERMILION, styled
 
 COLUMNS = 6
 # In inches; the panels stand in one grid, so that families can be compared up and down.
-PANEL, STEP, LEFT, HEADING, BOTTOM = (1.35, 0.85), (1.6, 1.36), 0.35, 0.28, 0.5
+PANEL, STEP, LEFT, HEADING, BOTTOM = (1.35, 0.85), (1.6, 1.43), 0.35, 0.28, 0.5
+TITLE = 0.35  # two lines above a panel
 TITLE_WIDTH = 26  # characters
 # The log's columns that every recipe shares, whatever it is paid for: (label, full marks, colour).
 CURVES = {
@@ -60,7 +61,7 @@ def ablation_curves(
         figure.text(0.08 / width, top / height, family, fontsize=10, fontweight="bold")
         for index, row in enumerate(group):
             line, column = divmod(index, columns)
-            x, y = LEFT + column * STEP[0], top - line * STEP[1] - 0.28 - PANEL[1]
+            x, y = LEFT + column * STEP[0], top - line * STEP[1] - TITLE - PANEL[1]
             place = (x / width, y / height, PANEL[0] / width, PANEL[1] / height)
             _panel(figure.add_axes(place), row, logs, steps, first=column == 0)
         top -= lines[family] * STEP[1]
