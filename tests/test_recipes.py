@@ -55,15 +55,15 @@ PRESET = replace(
 EXAMPLE = """
 from dataclasses import replace
 from foodseg import presets, recipes
-from foodseg.data.single import build_single
+from foodseg.data.single import load_samples
 from foodseg.rl.trainer import train
 
 def brief(evidence):  # one completion's points
     return float(len(evidence.answer.thinking.split()) < 40)
 
-preset = replace(presets.KITCHEN, name="mine")  # its data: datasets/mine/FoodSeg103
+preset = replace(presets.KITCHEN, name="mine")  # its questions: datasets/mine
 recipe = replace(recipes.DAPO, name="brief", reward=(*recipes.DAPO.reward, brief))
-train(preset, recipe, seed=0, samples=build_single(preset.dataset, "train")[0])
+train(preset, recipe, seed=0, samples=load_samples(preset.single("train")))
 """
 
 

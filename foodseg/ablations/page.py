@@ -47,7 +47,9 @@ READING = """\
 Mean ± standard deviation over seeds; the 95% interval is a bootstrap over questions, a question's
 seeds kept together; "less DAPO's" is the same of the difference, question by question, so what is
 hard for both takes no part in it. Seconds: of one training, on one thread. Peak MB: of the
-training's process. A row's command trains and evaluates one seed, and goes on where it stopped."""
+training's process. Both were taken two runs at a time, some beside other work: they tell the order
+of magnitude, not one method from another. A row's command trains and evaluates one seed, and goes
+on where it stopped. A "+" after a commit: with changes that were not committed."""
 
 
 def write_table(preset, frame: pd.DataFrame, split: str = "test") -> Path:

@@ -22,7 +22,7 @@ from foodseg.progress import tqdm
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_ESTIMATES = 2
 SECONDS_TO_END = 10
-BYTES_OF_A_RUN = 2 * 10**9  # on a CPU; the kitchen's peak is 1.5
+BYTES_OF_A_RUN = 2 * 10**9  # on a CPU; the kitchen's peak
 Command = Callable[[Runs, Run], list[str]]
 
 

@@ -134,7 +134,7 @@ def _command(run: TrainedRun) -> str:
     if run.mask_head:
         return f"Its masks need `{MASK_HEAD}` and the kit's `foodseg.supervised.evaluation`."
     preset = run.result["preset"]["name"]
-    if preset not in ("smoke", "paper"):  # a preset of one's own has one of these bases
+    if preset not in ("smoke", "paper", "dry-run"):  # a preset of one's own has one of these bases
         preset = "kitchen" if run.base == KITCHEN_BASE else "paper"
     option = "" if preset == "kitchen" else f" --preset {preset}"
     question = '"which food is rich in iron?"'

@@ -102,7 +102,7 @@ this adapter.""",
 
 def find_data(preset: str) -> Data:
     """What the preset of that name learns from."""
-    if preset in ("smoke", "kitchen"):
+    if preset in ("smoke", "kitchen", "dry-run"):
         return KITCHEN_DATA
     if preset == "paper":
         return FOODREASONSEG

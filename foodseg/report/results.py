@@ -280,6 +280,11 @@ def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, lis
 
 def caption(preset: Preset) -> str:
     """What a reader must know before comparing numbers."""
+    if preset.extra_reward:
+        return (
+            f"Preset {preset.name}: random weights in the paper's sizes, on drawn plates. It shows "
+            "that everything runs; its scores mean nothing."
+        )
     if preset.train_plates:
         return (
             f"Preset {preset.name}: drawn plates, a model of a few million parameters. "
