@@ -20,8 +20,8 @@ from foodseg.rl import prompts
 from foodseg.rl.lottery import lottery
 
 PACKAGE = Path(__file__).resolve().parent
-# The checkout by default; FOODSEG_HOME moves datasets and runs elsewhere, and what smoke and the dry
-# run build.
+# The checkout by default; FOODSEG_HOME moves datasets and runs elsewhere, and what smoke and the
+# dry run build.
 PROJECT = PACKAGE.parent
 HOME = Path(os.environ.get("FOODSEG_HOME", PROJECT))
 

@@ -150,6 +150,13 @@ def _ways_of_writing(official: Official, dishes) -> None:
     dish = next(dishes)  # the mask with 16 bits
     Image.fromarray(class_mask(int(dish)).astype(np.uint16)).save(official.mask(dish))
     official.as_usual(dish)
+    dish = next(dishes)  # lying on its side, as a few of FoodSeg103's photos do; the mask upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(official.photo(dish)).transpose(Image.Transpose.ROTATE_90).save(
+        official.photo(dish), exif=exif
+    )
+    official.as_usual(dish)
     dish = next(dishes)  # a class that isn't in the list
     mask = class_mask(int(dish))
     mask[33, :3] = 200
@@ -185,12 +192,10 @@ def _bad_plates(official: Official, dishes) -> None:
     dish = next(dishes)
     Image.fromarray(class_mask(0)[:, 1:]).save(official.mask(dish))
     lose(dish, "image and mask sizes differ", official.mask(dish), "size")
-    dish = next(dishes)  # lying on its side, as a few of FoodSeg103's photos do
+    dish = next(dishes)  # shown turned, and the mask lies as the photo is stored
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.open(official.photo(dish)).transpose(Image.Transpose.ROTATE_90).save(
-        official.photo(dish), exif=exif
-    )
+    Image.open(official.photo(dish)).save(official.photo(dish), exif=exif)
     lose(dish, "image and mask sizes differ", official.mask(dish), "size")
     official.turned = dish
     dish = next(dishes)

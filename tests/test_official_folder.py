@@ -85,7 +85,7 @@ def test_masks_references_and_fixes_of_the_whole_folder(official, tmp_path):
     duck = by_id[f"train-{TRAIN[5]}-0"]
     assert duck.foods == (CATEGORIES[CHICKEN],) and duck.references[0].box == (6, 20, 19, 31)
     turned = [p.fix for p in report.problems if f"{official.turned}.png" in p.file]
-    assert len(turned) == 1 and "stored turned" in turned[0]
+    assert len(turned) == 1 and "as the photo is stored" in turned[0]
 
 
 def test_writing_gives_what_building_gives(official, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from foodseg.errors import DataError
 
@@ -158,7 +158,7 @@ class FoodSeg103:
         return self._inside("ann_dir", split, dish_id)
 
     def read_image(self, split: str, dish_id: str) -> Image.Image:
-        """The photo as a PIL RGB image, pixels as stored (EXIF rotation is not applied)."""
+        """The photo as a PIL RGB image, upright (EXIF's turn is carried out)."""
         path = self.image_path(split, dish_id)
         return decode_image(path.read_bytes(), self.relative(path))
 
@@ -202,10 +202,10 @@ class FoodSeg103:
 
 
 def decode_image(data: bytes, file: str) -> Image.Image:
-    """An RGB image from a file's bytes; `file` names it in the FaultError for broken data."""
+    """An upright RGB image from a file's bytes; `file` names it in the FaultError if broken."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         fix = f"the data is broken ({_why(error)}); fetch it again"
         raise FaultError(Problem(file, "pixels", "unreadable image", fix)) from error

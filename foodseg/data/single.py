@@ -213,8 +213,7 @@ class _Builder:
             found = f"{mask.shape[1]}x{mask.shape[0]}"
             fix = f"the mask has {found} pixels, the image {width}x{height}; bring them to one size"
             if is_turned(data) and mask.shape == (width, height):
-                # Reported of four of FoodSeg103's photos: they lie on their side, the mask upright.
-                fix = f"the mask has {found} pixels, the photo is stored turned; store it upright"
+                fix = f"the mask has {found} pixels, as the photo is stored; turn it as EXIF says"
             raise FaultError(Problem(mask_file, "size", "image and mask sizes differ", fix))
         self._check_labels(mask_file, mask)
         return _Plate(dish_id, image, hashlib.sha256(data).hexdigest(), mask_file, mask)

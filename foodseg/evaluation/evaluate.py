@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, encode_mask, intersection_union
 from foodseg.data.samples import Sample
 from foodseg.evaluation.metrics import measure
@@ -111,7 +111,7 @@ def segment(
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
     for image, indices in tqdm(by_image.items(), f"{row}: masks"):
-        embedding = segmenter.embed_image(Image.open(preset.dataset / image).convert("RGB"))
+        embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
         for i in indices:
             masks = segmenter.predict(embedding, references[i])
             mask = masks.any(axis=0)

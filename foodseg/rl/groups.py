@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
@@ -104,11 +104,11 @@ class GroupSampler:
         default_factory=lambda: ThreadPoolExecutor(1, "photos"), init=False, repr=False
     )
     _ahead: dict[int, Future] = field(default_factory=dict, init=False, repr=False)
+    # A step's photos, for its rewards and for what learns from it afterwards.
+    _embeddings: dict[str, ImageEmbedding] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.queue = RankQueue() if self.recipe.ranked else None
-        # A step's photos, for its rewards and for what learns from it afterwards.
-        self._embeddings = lru_cache(self.preset.prompts_per_step)(self._embed)
 
     def state_dict(self) -> dict:
         """What the next batch depends on, besides the policy."""
@@ -198,11 +198,15 @@ class GroupSampler:
 
     def embed(self, sample: Sample) -> ImageEmbedding:
         """The segmenter's embedding of the sample's photo, kept for the rest of the step."""
-        return self._embeddings(sample.image)
+        kept = self._embeddings
+        if sample.image not in kept:
+            if len(kept) == self.preset.prompts_per_step:
+                del kept[next(iter(kept))]  # the oldest
+            kept[sample.image] = self._embed(sample.image)
+        return kept[sample.image]
 
     def _embed(self, image: str) -> ImageEmbedding:
-        photo = Image.open(self.preset.dataset / image).convert("RGB")
-        return self.load_segmenter().embed_image(photo)
+        return self.load_segmenter().embed_image(read_photo(self.preset.dataset / image).image)
 
     def _photos(self) -> dict[str, Image.Image]:
         """This round's photos, read by now unless it is the first round; starts on the next's."""
@@ -242,7 +246,7 @@ def draw_samples(samples: Sequence[Sample], seed: int, cursor: int, count: int) 
 def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:
     """Each photo that the samples ask about, once, as the model sees it, by `Sample.image`."""
     paths = dict.fromkeys(sample.image for sample in samples)
-    return {path: mllm.resize(Image.open(preset.dataset / path)) for path in paths}
+    return {path: mllm.resize(read_photo(preset.dataset / path).image) for path in paths}
 
 
 def roll_out(

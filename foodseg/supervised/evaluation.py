@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 
+from foodseg.data.photos import read_photo
 from foodseg.data.references import encode_mask, intersection_union
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import (
@@ -135,7 +135,7 @@ def _segment(preset, row, samples, texts, states, head: MaskHead) -> list[Predic
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
     for image, indices in tqdm(by_image.items(), f"{row}: masks"):
-        photo = Image.open(preset.dataset / image).convert("RGB")
+        photo = read_photo(preset.dataset / image).image
         embedding = head.segmenter.embed_image(photo)
         for i in indices:
             masks = head.predict(embedding, states[i])

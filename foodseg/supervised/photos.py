@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from PIL import Image
 
+from foodseg.data.photos import read_photo
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
@@ -42,7 +43,7 @@ class PhotoFeatures:
     def _find(self, key: tuple[str, str], embed: Callable[[Image.Image], Features]) -> Features:
         if key in self.kept:
             return self.kept[key]
-        features = embed(Image.open(self.preset.dataset / key[1]).convert("RGB"))
+        features = embed(read_photo(self.preset.dataset / key[1]).image)
         size = _bytes(features)
         if size <= self.free:
             self.kept[key], self.free = features, self.free - size
