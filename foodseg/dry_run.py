@@ -26,7 +26,8 @@ from foodseg.presets import DRY_RUN, KITCHEN, Preset
 # Notebook 02 holds two copies of the MLLM (7.5 GB each) beside SAM2; a training on a GPU plans its
 # memory and asks for at least this much.
 MEMORY_BYTES = {"cuda": 23 * 10**9, "cpu": 20 * 10**9}
-DISK_BYTES = 10 * 10**9
+# 8.4 for the weights, 1.9 for each training, and an old checkpoint while a new one is written.
+DISK_BYTES = 15 * 10**9
 PLAIN_TOKENS = 151_643  # Qwen2.5's, before its special ones
 
 

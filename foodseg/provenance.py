@@ -10,7 +10,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 PROJECT = Path(__file__).resolve().parents[1]
+LARGE = 2**28  # bytes; files of so many are hashed once, as long as they stay as they are
 PACKAGES = ("torch", "transformers", "peft", "sam2", "numpy", "scipy")
 
 
@@ -61,8 +62,22 @@ def file_hash(path: Path) -> str:
 
 def files_hash(paths: Iterable[Path]) -> str:
     """First 16 hexadecimal digits of the SHA-256 over the files' contents, in order of path."""
+    paths = tuple(sorted(paths))
+    stats = [path.stat() for path in paths]
+    if sum(stat.st_size for stat in stats) < LARGE:
+        return _digest(paths)
+    return _known_digest(paths, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@lru_cache(maxsize=16)
+def _known_digest(paths: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) -> str:
+    """Gigabytes take seconds to read, and a run's identity is asked for often."""
+    return _digest(paths)
+
+
+def _digest(paths: tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(paths):
+    for path in paths:
         with path.open("rb") as file:
             while part := file.read(2**20):
                 digest.update(part)

@@ -24,7 +24,7 @@ from foodseg.ablations.__main__ import _parse
 from foodseg.ablations.picture import ablation_curves, read_curves
 from foodseg.ablations.rows import BASE, BOUND, OTHER, Row, all_rows, choose_rows, differences
 from foodseg.ablations.run_table import write_results
-from foodseg.ablations.runner import run_all, seconds_left
+from foodseg.ablations.runner import run_all, runs_at_once, seconds_left
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.ablations.validation import VALIDATION_SHARE, validation_split
 from foodseg.data.references import Reference, encode_mask
@@ -311,6 +311,14 @@ def stand_in_command(**behaviour):
 def events(runs: Runs) -> list[tuple[float, int, str]]:
     lines = (runs.folder(Run(BASE)).parent / "times").read_text().splitlines()
     return sorted((float(t), int(d), name) for t, d, name in map(str.split, lines))
+
+
+def test_large_weights_leave_memory_for_fewer_runs(tmp_path):
+    preset = replace(KITCHEN, mllm=str(tmp_path))
+    assert runs_at_once(preset) == runs_at_once(KITCHEN)
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(10**12)  # holes take no disk
+    assert runs_at_once(preset) == 1
 
 
 def test_as_many_runs_at_once_as_asked_for_and_each_once(runs, capsys):

@@ -40,7 +40,8 @@ class Operations(TorchDispatchMode):
         name = function.overloadpacket.__name__
         self.names[name] += 1
         if name in ("mm", "addmm", "addmm_"):
-            self.products[arguments[-1].dtype] += 1
+            tensors = [one for one in arguments if isinstance(one, torch.Tensor)]
+            self.products[tensors[-1].dtype] += 1
         return function(*arguments, **(keywords or {}))
 
 
@@ -67,6 +68,7 @@ def fake_mllm():
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         _put_on_fake_cuda(mllm.model)
         mllm.banned_token_ids = mllm.banned_token_ids
+        mllm.end_token_ids = torch.empty_like(mllm.end_token_ids, device="cuda")
     return mllm, mode
 
 

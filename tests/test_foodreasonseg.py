@@ -112,6 +112,12 @@ def test_conversations_become_pairs(tmp_path):
     assert (second.index, second.class_ids, second.problems) == (1, (), ())
 
 
+def test_a_question_is_asked_without_markup(tmp_path):
+    entry = ask(("q", "<image>Why  the {rice} [SEG1]?"), ("a", "The {rice} [SEG1] has starch."))
+    (conversation,) = read(tmp_path, [entry])
+    assert conversation.turns[0].question == "Why the rice?"
+
+
 @pytest.mark.parametrize(
     ("text", "class_ids", "plain"),
     [

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
-from conftest import load_kitchen
+from conftest import load_kitchen, toy_prompts
 from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
 
+from foodseg.models.mllm import Mllm
 from foodseg.presets import SMOKE
+from foodseg.rl.rollouts import sample_rollouts
 
 
 @pytest.fixture()
@@ -43,3 +46,36 @@ def test_an_adapter_that_does_nothing_is_refused(adapter, part, words):
     save_file(weights, file)
     with pytest.raises(ValueError, match=words):
         load_kitchen(torch.float32).load_adapter(adapter)
+
+
+def test_a_chat_template_that_only_the_processor_has_is_found(tmp_path):
+    """As in older checkpoints: the tokenizer's own template knows no images."""
+    folder = tmp_path / "mllm"
+    shutil.copytree(SMOKE.mllm, folder)
+    images = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": images}))
+    sizes = {"image_side": SMOKE.image_side, "template": SMOKE.prompt_template}
+    assert Mllm.load(folder, **sizes).tokenizer.chat_template == images
+    (folder / "chat_template.json").unlink()
+    with pytest.raises(OSError, match="chat_template.json"):
+        Mllm.load(folder, **sizes)
+
+
+def test_every_end_token_of_the_checkpoint_ends_a_completion(kitchen_mllm):
+    ours = kitchen_mllm.tokenizer
+    assert kitchen_mllm.end_token_ids.tolist() == [ours.eos_token_id]
+    model = kitchen_mllm.model
+    model.generation_config.eos_token_id = [ours.eos_token_id, ours.pad_token_id]
+    several = Mllm(model, ours, kitchen_mllm.image_processor, SMOKE.image_side, "{question}")
+    assert several.end_token_ids.tolist() == sorted([ours.eos_token_id, ours.pad_token_id])
+    prompts = toy_prompts(several, 2)
+    options = {"group_size": 4, "max_new_tokens": 60, "seed": 3}
+    for rollout in sample_rollouts(several, prompts, **options):
+        for tokens, ended in zip(rollout.tokens, rollout.ended, strict=True):
+            ends = torch.isin(tokens, several.end_token_ids)
+            assert ends.sum() == ended and (not ended or ends[-1])
+    # Any token may be made the end: rows stop at their first one, wherever it comes.
+    first = [tokens[2].item() for tokens in sample_rollouts(several, prompts, **options)[0].tokens]
+    several.end_token_ids = torch.tensor(sorted({*several.end_token_ids.tolist(), first[0]}))
+    assert len(sample_rollouts(several, prompts, **options)[0].tokens[0]) <= 3

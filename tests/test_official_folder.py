@@ -37,6 +37,10 @@ def test_all_is_built_or_reported(official, tmp_path, split):
     text = report.describe()
     for problem in report.problems:
         assert problem.fix and str(problem) in text
+    short = report.describe(faults=1).splitlines()
+    assert sum("fault:" in line for line in short) == 1
+    if len(report.problems) > 1:
+        assert short[-1] == f"  and {len(report.problems) - 1} other faults, in the saved report"
     assert report.counts["turns"] == report.kept + sum(left_out.values())
     assert report.counts["entries"] == len(official.entries[split])
 

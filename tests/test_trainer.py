@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,9 +16,9 @@ import pytest
 from foodseg import presets
 from foodseg.data.samples import load_samples
 from foodseg.provenance import read_lines
-from foodseg.recipes import DAPO, GRPO
+from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.rl import trainer
-from foodseg.rl.trainer import train
+from foodseg.rl.trainer import load_policy, train
 
 PRESET = replace(
     presets.SMOKE,
@@ -153,3 +154,17 @@ def test_a_finished_run_is_kept_and_one_with_other_settings_moved_aside(home):
     [aside] = run.parent.glob("grpo-seed0.before-*")
     assert json.loads((aside / "result.json").read_text()) == result
     assert json.loads((run / "config.json").read_text())["preset"]["learning_rate"] == 1e-4
+
+
+def test_a_training_leaves_no_model_behind(home, monkeypatch):
+    """On a GPU the next training, and the evaluation, need its room."""
+    alive = []
+
+    def note(*arguments, **options):
+        alive.append(weakref.ref(mllm := load_policy(*arguments, **options)))
+        return mllm
+
+    monkeypatch.setattr(trainer, "load_policy", note)
+    # Its reward asks for masks, so the sampler keeps embeddings of photos.
+    train(replace(PRESET, steps=1), SAM_R1, 0, load_samples(PRESET.single("train")))
+    assert len(alive) == 1 and alive[0]() is None

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from foodseg.ablations.carry_out import note_failure
@@ -38,7 +39,8 @@ def runs_at_once(preset: Preset) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores or 1, memory // BYTES_OF_A_RUN))
+    weights = sum(path.stat().st_size for path in Path(preset.mllm).glob("*.safetensors"))
+    return max(1, min(cores or 1, memory // (BYTES_OF_A_RUN + 2 * weights)))
 
 
 def run_all(

@@ -45,8 +45,8 @@ class BuildReport:
         rows = [asdict(problem) for problem in self.problems]
         return pd.DataFrame(rows, columns=["file", "field", "reason", "fix"])
 
-    def describe(self) -> str:
-        """The whole account as text: one line of totals, one a reason, one a fault."""
+    def describe(self, faults: int | None = None) -> str:
+        """The account as text: one line of totals, one a reason, one a fault (at most `faults`)."""
         counts = self.counts
         lines = [
             f"{self.split}: {self.kept} of {counts['turns']} turns kept with "
@@ -56,7 +56,10 @@ class BuildReport:
         lines += [f"  left out: {turns} {reason}" for reason, turns in self.left_out.items()]
         if self.parts_dropped:
             lines.append(f"  dropped: {self.parts_dropped} parts under {self.min_area} pixels")
-        return "\n".join(lines + [f"  fault: {problem}" for problem in self.problems])
+        lines += [f"  fault: {problem}" for problem in self.problems[:faults]]
+        if more := len(self.problems) - len(self.problems[:faults]):
+            lines.append(f"  and {more} other faults, in the saved report")
+        return "\n".join(lines)
 
     def save(self, path: Path | str) -> None:
         """Writes the report as JSON, whole or not at all."""

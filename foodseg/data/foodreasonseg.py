@@ -225,13 +225,13 @@ def _pair_up(
     problems = [m.problem for m in (question, answer) if m.problem is not None]
     class_ids, faults = _parse_markup(answer.text, names)
     problems += [Problem(file, answer.field, reason, fix) for reason, fix in faults]
-    text = plain_text(answer.text)
-    return Turn(index, answer.field, question.text, text, tuple(class_ids), tuple(problems))
+    texts = plain_text(question.text), plain_text(answer.text)
+    return Turn(index, answer.field, *texts, tuple(class_ids), tuple(problems))
 
 
-def plain_text(answer: str) -> str:
-    """An answer without its markup: "The {steak} [SEG1]: it" becomes "The steak: it"."""
-    text = _MARKUP.sub(lambda match: match["name"] or "", answer)
+def plain_text(message: str) -> str:
+    """A message without its markup: "The {steak} [SEG1]: it" becomes "The steak: it"."""
+    text = _MARKUP.sub(lambda match: match["name"] or "", message)
     return " ".join(text.split())
 
 

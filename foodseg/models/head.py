@@ -24,9 +24,21 @@ def log_probabilities(
 
     head: (vocabulary, D). banned: (K,) int64, the tokens whose probability is set to 0.
     """
+    return (
+        (_logits(hidden, head) / temperature).index_fill(-1, banned, float("-inf")).log_softmax(-1)
+    )
+
+
+def _logits(hidden: Tensor, head: Tensor) -> Tensor:
+    """(N, vocabulary), at least float32.
+
+    Rounded to bfloat16 a logit of 16 would move in steps of an eighth, and a ratio with it past a
+    clip; a GPU's product adds up in float32 anyway and can leave it so.
+    """
+    if hidden.is_cuda and hidden.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(hidden, head.T, out_dtype=torch.float32)
     logits = linear(hidden, head)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return (logits / temperature).index_fill(-1, banned, float("-inf")).log_softmax(-1)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def token_log_probabilities(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
+from transformers.utils import cached_file
 
 from foodseg.models import head
 from foodseg.models.attention import SHARED_PREFIX, RowLayout
@@ -95,6 +97,10 @@ class Mllm:
         self.peft: PeftModel | None = None
         self.adapter_hash: str | None = None  # of a loaded adapter's file
         self.eos_token_id = tokenizer.eos_token_id
+        ends = self.model.generation_config.eos_token_id
+        ends = {self.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        # All that end a completion; on the device, as `_banned` is.
+        self.end_token_ids = torch.tensor(sorted(ends), dtype=torch.long, device=self.device)
         self.banned_token_ids = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
         self.language_model.set_attn_implementation(SHARED_PREFIX)
 
@@ -123,7 +129,7 @@ class Mllm:
                 f"{source}: the checkpoint lacks {sorted(report['missing_keys'])} and has other "
                 f"shapes for {sorted(map(str, report['mismatched_keys']))}; fetch it again."
             )
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = _load_tokenizer(source, revision)
         processor = Qwen2VLImageProcessorPil.from_pretrained(source, revision=revision)
         name = Path(source).name if Path(source).exists() else str(source)
         return cls(model.to(device), tokenizer, processor, image_side, template, name)
@@ -290,6 +296,16 @@ class Mllm:
         """
         weight = self.model.lm_head.weight
         return head.token_log_probabilities(hidden, weight, tokens, self._banned, temperature)
+
+
+def _load_tokenizer(source: str | Path, revision: str | None):
+    """The tokenizer, with a chat template that knows images."""
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    if IMAGE_TOKEN not in (tokenizer.chat_template or ""):
+        # Older checkpoints keep it for their processor, in a file that no tokenizer reads.
+        file = cached_file(source, "chat_template.json", revision=revision)
+        tokenizer.chat_template = json.loads(Path(file).read_text())["chat_template"]
+    return tokenizer
 
 
 def _read_template(file: Path) -> str:

@@ -140,7 +140,7 @@ class Decoder:
         token = token.masked_fill(self.ended, self.mllm.eos_token_id)
         self.tokens[self.rows, self.cache.step] = token
         self.log_probs[self.rows, self.cache.step] = log_prob.float()
-        self.ended.logical_or_(token == self.mllm.eos_token_id)
+        self.ended.logical_or_(torch.isin(token, self.mllm.end_token_ids))
         self.token.copy_(token)
 
     def drop_ended(self) -> None:
@@ -207,7 +207,7 @@ def _find(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _collect(mllm, prompts, group_size: int, decoder: Decoder) -> list[Rollout]:
-    at_end = (decoder.tokens == mllm.eos_token_id).cpu()
+    at_end = torch.isin(decoder.tokens, mllm.end_token_ids).cpu()
     ended = at_end.any(1)
     lengths = torch.where(ended, at_end.int().argmax(1) + 1, at_end.shape[1]).tolist()
     tokens, log_probs = (

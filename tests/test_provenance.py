@@ -1,0 +1,36 @@
+"""Hashes of files: the same for the same bytes, and large ones are read once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+
+from foodseg import provenance
+from foodseg.provenance import file_hash, files_hash
+
+
+@pytest.mark.parametrize("large", [2**28, 1], ids=["small", "large"])
+def test_a_hash_follows_the_bytes_in_order_of_path(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(provenance, "LARGE", large)
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"one")
+    second.write_bytes(b"two")
+    expected = hashlib.sha256(b"onetwo").hexdigest()[:16]
+    assert files_hash([second, first]) == files_hash(iter([first, second])) == expected
+    assert file_hash(first) == hashlib.sha256(b"one").hexdigest()[:16]
+    first.write_bytes(b"other")
+    assert file_hash(first) == hashlib.sha256(b"other").hexdigest()[:16]
+
+
+def test_a_large_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "LARGE", 1)
+    reads, digest = [], provenance._digest
+    monkeypatch.setattr(provenance, "_digest", lambda paths: reads.append(paths) or digest(paths))
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    assert file_hash(file) == file_hash(file) and len(reads) == 1
+    file.write_bytes(b"two")
+    os.utime(file, (1, 1))
+    assert file_hash(file) == hashlib.sha256(b"two").hexdigest()[:16] and len(reads) == 2
