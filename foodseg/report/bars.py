@@ -23,9 +23,10 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
     names = {line.method: line.row for line in PAPER} | {BOUND_TITLE: "bound"}
     for ax, (metric, title) in zip(axes, (("giou", "gIoU"), ("ciou", "cIoU")), strict=True):
         for y, (method, row) in enumerate(frame.iterrows()):
-            if not np.isnan(row[metric]):
-                _bar(ax, y, row, metric, METHOD_COLOURS.get(names.get(method), PURPLE))
             values = seed_values[metric].get(method, [])
+            if not np.isnan(row[metric]):
+                colour = METHOD_COLOURS.get(names.get(method), PURPLE)
+                _bar(ax, y, row, metric, colour, end=max(values, default=0.0))
             ax.plot(values, [y] * len(values), "o", ms=3.5, mfc="white", mec=BLACK, mew=0.8)
         paper = frame[f"paper_{metric}"]
         ax.plot(paper, range(len(frame)), "D", ms=6, **DIAMOND)
@@ -38,11 +39,12 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
     return figure
 
 
-def _bar(ax, y: int, row: pd.Series, metric: str, colour: str) -> None:
+def _bar(ax, y: int, row: pd.Series, metric: str, colour: str, end: float) -> None:
+    """end: of the dots; the number stands to the right of all."""
     value, low, high = row[metric], row[f"{metric}_low"], row[f"{metric}_high"]
     ax.barh(y, value, height=0.55, color=colour, alpha=0.85)
     ax.plot([low, high], [y, y], color=BLACK, lw=1.2)
-    ax.text(max(high, value) + 0.015, y, f"{value:.2f}", va="center", fontsize=8)
+    ax.text(max(high, value, end) + 0.015, y, f"{value:.2f}", va="center", fontsize=8)
 
 
 def _legend(figure: Figure, ax) -> None:
