@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_shared_prefix import randomise_adapter
 
 from foodseg import presets
 from foodseg.data.foodseg103 import CATEGORIES
@@ -20,6 +21,7 @@ from foodseg.data.own_questions import FIELDS
 from foodseg.data.references import decode_mask, mask_to_reference
 from foodseg.data.samples import check_no_shared_images, load_samples
 from foodseg.errors import DataError
+from foodseg.evaluation.evaluate import load_predictions
 
 HEIGHT, WIDTH = 48, 64
 DOCUMENT = Path(__file__).parents[1] / "docs" / "your_own_data.md"
@@ -418,9 +420,9 @@ def python_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_documents_example_is_built_and_handed_to_training(tmp_path, monkeypatch):
-    writing, training = python_blocks()
-    for block, most in ((writing, 14), (training, 10)):
+def test_the_documents_example_is_built_trained_on_and_evaluated(tmp_path, monkeypatch, capsys):
+    writing, training, evaluating = python_blocks()
+    for block, most in ((writing, 14), (training, 10), (evaluating, 8)):
         assert len([line for line in block.splitlines() if line.strip()]) <= most
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(presets, "HOME", tmp_path)
@@ -430,12 +432,20 @@ def test_the_documents_example_is_built_and_handed_to_training(tmp_path, monkeyp
 
     calls, signature = [], inspect.signature(trainer.train)
     monkeypatch.setattr(trainer, "train", lambda *a, **k: calls.append(signature.bind(*a, **k)))
-    exec(training, {})
+    names = {}
+    exec(training, names)
     preset, samples = calls[0].arguments["preset"], calls[0].arguments["samples"]
     assert [sample.foods for sample in samples] == [("spinach",)]
     with Image.open(preset.dataset / samples[0].image) as photo:  # as training opens it
         assert photo.size == samples[0].size
     assert preset.run("dapo", 0) == tmp_path / "runs" / "mine" / "dapo-seed0"
+    mllm = trainer.load_policy(preset)
+    mllm.add_lora(4, 8, seed=0)
+    randomise_adapter(mllm)
+    mllm.save_adapter(preset.run("dapo", 0) / "adapter")
+    exec(evaluating, names)
+    assert "dapo-seed0" in capsys.readouterr().out
+    assert len(load_predictions(preset.predictions("dapo-seed0"))) == 1
 
 
 def test_the_document_lists_the_very_fields():

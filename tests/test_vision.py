@@ -16,6 +16,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from foodseg import presets
+from foodseg.errors import DataError
 from foodseg.models.mllm import Mllm
 from foodseg.models.vision import cut_patches, embed_patches, encode_patches
 from foodseg.recipes import GRPO
@@ -208,5 +209,5 @@ def test_a_photo_that_cannot_be_read_fails_the_round_that_needs_it(samples):
     (presets.SMOKE.dataset / missing).unlink()
     sampler._photos()
     sampler.cursor = 8
-    with pytest.raises(FileNotFoundError, match=missing):
+    with pytest.raises(DataError, match=missing):
         sampler._photos()
