@@ -6,6 +6,8 @@ import sys
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from foodseg import recipes
 from foodseg.data.samples import load_samples
 from foodseg.presets import SMOKE
@@ -41,6 +43,9 @@ def main() -> None:
         if index == processes.index:
             print(f"process {index} of {processes.count}", flush=True)
         processes.gather([])
+    if processes.count > 1:
+        # Left to the interpreter's end, gloo's threads now and then outlive it, and it aborts.
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
