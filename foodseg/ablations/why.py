@@ -16,9 +16,9 @@ WHY: dict[str, str] = {
         "them twice."
     ),
     "lisa": (
-        "Two foods are no one mask for this decoder: its Dice loss is still at 0.57 to 0.60 at the "
-        "end, in all seeds, and being handed the true answer changes nothing. What it says is no "
-        "worse than fine-tuning's (food right: 76%)."
+        "Not learnt in 30 steps: its Dice loss is still at 0.57 to 0.60 at the end, in all seeds, "
+        "and being handed the true answer changes nothing. What it says itself is no worse than "
+        "fine-tuning's (food right: 76%)."
     ),
     "lisa-ingredients": (
         "A matter of the seed: the Dice loss ends at 0.13, 0.53 and 0.69, so one seed has learnt "
@@ -72,8 +72,8 @@ WHY: dict[str, str] = {
     "ours": (
         "It does what it was made for: of the questions that ask for several foods it names "
         "exactly these in 63% (DAPO: 48%, GRPO: 44%). But of those that ask for one it names "
-        "another one, or one too many, in 8% (DAPO: 5%), which takes most of the gain back. What "
-        "is left to gain is the base's: it hardly ever samples three foods, and as a second one it "
-        "often says the first again; no reward can find what is never sampled."
+        "another one, or one too many, in 8% (DAPO: 5%), which takes most of the gain back. Most "
+        "of what is left to gain are foods left out (79 of 291 such answers); three foods the base "
+        "hardly ever samples, and no reward can find what is never sampled."
     ),
 }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import itertools
 import resource
 import sys
@@ -167,13 +166,6 @@ def peak_memory_mb(device: torch.device) -> float:
         return peak / 1e6
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def release_memory() -> None:
-    """Free models that nobody holds: parts of one refer to each other, so counting isn't enough."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -32,7 +32,6 @@ from foodseg.provenance import (
 from foodseg.recipes import Recipe
 from foodseg.rl.groups import GroupSampler
 from foodseg.rl.log import step_row
-from foodseg.rl.memory import release_memory
 from foodseg.rl.processes import Processes
 from foodseg.rl.tool import ToolUpdater, save_decoder, train_tool_off_policy
 from foodseg.rl.updates import PolicyUpdater
@@ -113,12 +112,9 @@ def train(
                 _checkpoint(folder, rows, mllm, parts)
             if on_step:
                 on_step(folder / "log.jsonl")
-    result = processes.from_main(
+    return processes.from_main(
         _finish(folder, config, rows, mllm, parts) if processes.main else None
     )
-    del mllm, parts  # the next training, or the evaluation, needs the room
-    release_memory()
-    return result
 
 
 def _processes(preset: Preset) -> Processes:
