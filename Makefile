@@ -108,8 +108,8 @@ bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memo
 	$(PY) -m foodseg.bench
 
 base: $(ENVIRONMENT)  ## make the shipped kitchen weights again, from nothing (hours)
-	$(PY) -m foodseg.models.kitchen_curriculum
-	$(PY) -m foodseg.models.kitchen_segmenter
+	$(PY) -m foodseg.kitchen.pretraining.curriculum
+	$(PY) -m foodseg.kitchen.pretraining.segmenter
 
 clean:                ## remove what all but paper left: build, data, runs (not the environment)
 	rm -rf $(BUILD)/kitchen $(foreach preset,smoke dry-run,$(sort $(BUILD)/$(preset) $(DATA_HOME)build/$(preset)))
@@ -168,7 +168,7 @@ $(WEIGHTS_dry-run): | $(ENVIRONMENT)
 # foodseg/report counts for the last ones only; how the shipped weights were made is `make base`.
 MODELS := $(filter-out foodseg/models/kitchen_%,$(wildcard foodseg/models/*.py)) \
           $(wildcard foodseg/weights/*/*)
-USE := $(wildcard foodseg/segment.py foodseg/adapters.py foodseg/dry_run.py)
+USE := $(wildcard foodseg/segment/__main__.py foodseg/system.py foodseg/dry_run.py)
 $(01): $(filter-out $(USE),$(wildcard foodseg/*.py foodseg/data/*.py))
 $(02) $(04) $(05): $(MODELS) $(wildcard foodseg/rl/*.py foodseg/evaluation/*.py)
 $(03): $(MODELS) $(wildcard foodseg/rl/*.py)
@@ -199,5 +199,5 @@ $(call again_without,$(08),$(if $(ROWS_$(PRESET)),$(FIGURES)/ablations.csv))
 
 # A failed run is kept as X.failed.ipynb and leaves no X.ipynb, so it is not up to date.
 $(NOTEBOOKS): $(OUT)/%.ipynb: notebooks/%.ipynb $(ENVIRONMENT)
-	$(PY) -m foodseg.report.run_notebook $< $@ PRESET=$(PRESET) $(PARAMETERS)
+	$(PY) -m foodseg.common.run_notebook $< $@ PRESET=$(PRESET) $(PARAMETERS)
 	$(if $(filter kitchen,$(PRESET)),mkdir -p $(EXECUTED) && cp $@ $(EXECUTED)/)

@@ -21,7 +21,7 @@ from transformers import Qwen2_5_VLConfig
 
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
 from foodseg.models.segmenter import SegmenterConfig, build_sam2
-from foodseg.presets import DRY_RUN, KITCHEN, Preset
+from foodseg.presets import KITCHEN, Preset, dry_run_preset
 
 # Notebook 02 holds two copies of the MLLM (7.5 GB each) beside SAM2; a training on a GPU plans its
 # memory and asks for at least this much.
@@ -75,27 +75,28 @@ def _write_tokenizer(folder: Path, tokens: int) -> None:
     path.write_text(json.dumps(content))
 
 
-def _found() -> tuple[int, int]:
+def _found(preset: Preset) -> tuple[int, int]:
     """(bytes of memory, bytes of free disk where the weights go)."""
-    if DRY_RUN.device == "cuda":
+    if preset.device == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
     else:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    folder = Path(DRY_RUN.segmenter).parent
+    folder = Path(preset.segmenter).parent
     folder.mkdir(parents=True, exist_ok=True)
     return memory, shutil.disk_usage(folder).free
 
 
 def main() -> int:
     """Exit status: 0 with the weights in place, 1 with what is missing."""
-    done = Path(DRY_RUN.segmenter).with_name("complete")
+    preset = dry_run_preset()
+    done = Path(preset.segmenter).with_name("complete")
     if done.exists():
         return 0
-    if lacking := missing(DRY_RUN.device, *_found()):
+    if lacking := missing(preset.device, *_found(preset)):
         print("dry run: " + " ".join(lacking), file=sys.stderr)
         return 1
     print(f"Writing random weights of the paper's models to {done.parent}", flush=True)
-    write_weights(DRY_RUN, qwen2_5_vl_3b(), DRY_RUN.segmenter_config)
+    write_weights(preset, qwen2_5_vl_3b(), preset.segmenter_config)
     done.touch()
     return 0
 

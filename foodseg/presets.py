@@ -6,35 +6,31 @@ which preset it is in.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from foodseg.models.kitchen_segmenter import KITCHEN_SAM2
-from foodseg.models.segmenter import SAM2_LARGE, SegmenterConfig
-from foodseg.provenance import file_hash, files_hash
-from foodseg.rl import prompts
+from foodseg.common.errors import DataError
+from foodseg.common.files import file_hash, files_hash
+from foodseg.common.home import PROJECT, home
+from foodseg.models import prompts
+from foodseg.models.segmenter import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig
 from foodseg.rl.lottery import lottery
 
 PACKAGE = Path(__file__).resolve().parent
-# The checkout by default; FOODSEG_HOME moves datasets and runs elsewhere, and what smoke and the
-# dry run build.
-PROJECT = PACKAGE.parent
-HOME = Path(os.environ.get("FOODSEG_HOME", PROJECT))
 
 
 @dataclass(frozen=True)
 class Preset:
     """Sizes and sources of one scale of the experiment.
 
-    mllm, segmenter: folder, checkpoint or hub id of the weights; mllm_revision: of a hub id, the
-    commit. image_side: pixels of the square
-    model image. train_plates, test_plates: how many plates to draw (0: the data is on disk).
-    learning_rate .. updates_per_rollout: the training budget that every recipe shares; supervised
-    baselines have a learning rate of their own. extra_reward: terms added to every recipe's.
+    mllm, segmenter: folder, checkpoint or hub id of the weights; mllm_revision: commit of a hub id.
+    image_side: pixels of the square model image. train_plates, test_plates: plates to draw (0: the
+    data is on disk). learning_rate .. updates_per_rollout: the training budget that every recipe
+    shares; supervised baselines have a learning rate of their own. published: folder of the
+    checkout for the figures (None: they go to build/). extra_reward: terms added to every recipe's.
     """
 
     name: str
@@ -58,7 +54,7 @@ class Preset:
     evaluation_batch: int
     dtype: str
     device: str
-    figures: Path
+    published: str | None = None
     mllm_revision: str | None = None
     supervised_learning_rate: float = 3e-4  # LISA's
     extra_reward: tuple[Callable, ...] = ()
@@ -75,19 +71,29 @@ class Preset:
     @property
     def dataset(self) -> Path:
         """Folder in FoodSeg103's own layout."""
-        return HOME / "datasets" / self.name / "FoodSeg103"
+        return home() / "datasets" / self.name / "FoodSeg103"
 
-    def single(self, split: str) -> Path:
+    @property
+    def figures(self) -> Path:
+        """Folder of the tables and figures."""
+        return PROJECT / self.published if self.published else self.build_folder / "figures"
+
+    @property
+    def build_folder(self) -> Path:
+        """Folder of what can be made again at any time."""
+        return home() / "build" / self.name
+
+    def samples_file(self, split: str) -> Path:
         """FoodReasonSeg-Single's Parquet file of a split."""
-        return HOME / "datasets" / self.name / f"foodreasonseg_single_{split}.parquet"
+        return home() / "datasets" / self.name / f"foodreasonseg_single_{split}.parquet"
 
-    def run(self, recipe: str, seed: int) -> Path:
+    def run_folder(self, recipe: str, seed: int) -> Path:
         """Folder of one training run."""
-        return HOME / "runs" / self.name / f"{recipe}-seed{seed}"
+        return home() / "runs" / self.name / f"{recipe}-seed{seed}"
 
-    def predictions(self, row: str) -> Path:
+    def predictions_folder(self, row: str) -> Path:
         """Folder of one row's evaluated predictions."""
-        return HOME / "runs" / self.name / "predictions" / row
+        return home() / "runs" / self.name / "predictions" / row
 
 
 KITCHEN = Preset(
@@ -112,7 +118,7 @@ KITCHEN = Preset(
     evaluation_batch=64,
     dtype="float32",
     device="cpu",
-    figures=PROJECT / "figures",
+    published="figures",
     # Chosen on validation plates, where fine-tuning on references (one seed) reached 0.67 gIoU with
     # 1e-3, 0.78 with 3e-3 and 0.78 with 1e-2.
     supervised_learning_rate=3e-3,
@@ -125,7 +131,7 @@ SMOKE = replace(
     test_plates=8,
     steps=3,
     checkpoint_every=1,
-    figures=HOME / "build" / "smoke" / "figures",
+    published=None,
 )
 
 PAPER = Preset(
@@ -150,14 +156,11 @@ PAPER = Preset(
     evaluation_batch=16,
     dtype="bfloat16",
     device="cuda",
-    figures=PROJECT / "figures" / "paper",
+    published="figures/paper",
     mllm_revision="66285546d2b821cf421d4f5eb2576359d3770cd3",
 )
 
-# `make PRESET=paper DRY_RUN=1`: the paper's sizes with the random weights that `foodseg.dry_run`
-# writes, on drawn plates, two steps. On a CPU, where a step of the paper's would take hours, a
-# smaller step; the models keep their sizes.
-_WEIGHTS = HOME / "build" / "dry-run" / "weights"
+# On a CPU, where a step of the paper's would take hours, a dry run takes a smaller one.
 _CPU_STEP = {
     "device": "cpu",
     "prompts_per_step": 1,
@@ -165,29 +168,62 @@ _CPU_STEP = {
     "max_new_tokens": 8,
     "updates_per_rollout": 1,
 }
-DRY_RUN = replace(
-    PAPER,
-    name="dry-run",
-    mllm=str(_WEIGHTS / "mllm"),
-    mllm_revision=None,
-    segmenter=str(_WEIGHTS / "sam2.1_hiera_large.pt"),
-    train_plates=8,
-    test_plates=1,
-    # Two steps of the paper's rate would change no output that bfloat16 can show.
-    learning_rate=1e-3,
-    warmup_steps=0,
-    steps=2,
-    checkpoint_every=1,
-    figures=HOME / "build" / "dry-run" / "figures",
-    extra_reward=(lottery,),
+
+
+def dry_run_preset() -> Preset:
+    """`make PRESET=paper DRY_RUN=1`: the paper's sizes, random weights, drawn plates, two steps.
+
+    `foodseg.dry_run` writes the weights. The models keep their sizes on a CPU too.
+    """
+    weights = home() / "build" / "dry-run" / "weights"
     # Counting leaves CUDA uninitialised, which starting one process a GPU needs.
-    **({} if torch.cuda.device_count() else _CPU_STEP),
-)
+    step = {} if torch.cuda.device_count() else _CPU_STEP
+    return replace(
+        PAPER,
+        name="dry-run",
+        mllm=str(weights / "mllm"),
+        mllm_revision=None,
+        segmenter=str(weights / "sam2.1_hiera_large.pt"),
+        train_plates=8,
+        test_plates=1,
+        # Two steps of the paper's rate would change no output that bfloat16 can show.
+        learning_rate=1e-3,
+        warmup_steps=0,
+        steps=2,
+        checkpoint_every=1,
+        published=None,
+        extra_reward=(lottery,),
+        **step,
+    )
 
 
 def get_preset(name: str) -> Preset:
     """The preset of that name; raises ValueError naming the known ones."""
-    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER, DRY_RUN)}
+    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER, dry_run_preset())}
     if name not in presets:
         raise ValueError(f"PRESET={name!r} is unknown; use one of {', '.join(presets)}.")
     return presets[name]
+
+
+def require(path: Path, notebook: str) -> Path:
+    """`path` if it is there; else DataError with the notebook, by its name, that writes it."""
+    if path.exists():
+        return path
+    try:
+        # datasets/<preset>/... or runs/<preset>/...
+        shown = path.relative_to(home())
+        target = f" (`make build/{shown.parts[1]}/{notebook}.ipynb`)"
+    except ValueError:
+        shown, target = path.name, ""
+    raise DataError(f"{shown} is missing; run notebook {notebook} first{target}.")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds of a notebook's SEEDS parameter: "0,1,2" -> [0, 1, 2]."""
+    try:
+        seeds = [int(part) for part in str(text).split(",")]
+    except ValueError:
+        raise DataError(f'SEEDS: {text!r} is no list of seeds; write it as "0,1,2".') from None
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise DataError(f"SEEDS: {text!r} repeats one or has one below 0; name each seed once.")
+    return seeds

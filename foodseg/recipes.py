@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from foodseg.methods.dr_seg import LOOK_PROMPT, continuous, look, non_repeat_normalised
+from foodseg.methods.grto import ToolTraining
+from foodseg.methods.sam_r1 import mask_threshold, mask_tiers
+from foodseg.methods.sd_grpo import segmented
 from foodseg.rl.advantages import holistic
-from foodseg.rl.dr_seg import LOOK_PROMPT, continuous, look, non_repeat_normalised
 from foodseg.rl.evidence import (
     PAPER_REWARD,
     Term,
@@ -24,9 +27,6 @@ from foodseg.rl.evidence import (
     thinking_format,
 )
 from foodseg.rl.objectives import Objective
-from foodseg.rl.sam_r1 import mask_threshold, mask_tiers
-from foodseg.rl.segments import segmented
-from foodseg.rl.tool import ToolTraining
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ DAPO_WITHOUT_TERMS = tuple(
     for part, words in (("iou", "IoU"), ("box_l1", "box L1"), ("point_l2", "point L2"))
 )
 
-# -- SAM-R1 (foodseg.rl.sam_r1) -------------------------------------------------------------------
+# -- SAM-R1 (foodseg.methods.sam_r1) --------------------------------------------------------------
 
 # SAM2 in the reward loop: points by the IoU of its mask, in tiers, beside the two format rewards.
 # Clip high 0.3, token mean, and the KL term kept: without it its training collapsed near step 100.
@@ -190,7 +190,7 @@ SAM_R1_NO_KL = replace(
     objective=replace(SAM_R1.objective, kl_weight=0.0),
 )
 
-# -- Dr. Seg (foodseg.rl.dr_seg) ------------------------------------------------------------------
+# -- Dr. Seg (foodseg.methods.dr_seg) -------------------------------------------------------------
 
 # Look-to-Confirm: the prompt asks for a second look, and one earns a point. RefCOCOg / ReasonSeg
 # gIoU reported: 72.1 / 66.1, where neither part gives 72.5 / 65.5.
@@ -225,7 +225,7 @@ DR_SEG_CONTINUOUS = replace(
     reward=(thinking_format, segmentation_format, continuous, non_repeat_normalised),
 )
 
-# -- SD-GRPO (foodseg.rl.segments) ----------------------------------------------------------------
+# -- SD-GRPO (foodseg.methods.sd_grpo) ------------------------------------------------------------
 
 # An advantage for each segment of a completion, blended with that of the whole. Built on Dr. GRPO:
 # a constant divisor of the loss and no KL.
@@ -248,7 +248,7 @@ SD_GRPO_SEGMENTS = replace(
     advantages=partial(segmented, weight=1.0),
 )
 
-# -- GRTO and B-GRTO (foodseg.rl.tool) ------------------------------------------------------------
+# -- GRTO and B-GRTO (foodseg.methods.grto) -------------------------------------------------------
 
 # GRPO, while the mask decoder learns from the same rollouts by its own differentiable loss.
 # Reported: 68.9 gIoU on ReasonSeg-test.

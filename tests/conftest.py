@@ -12,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from foodseg import presets
-from foodseg.data.kitchen import write_kitchen
 from foodseg.data.samples import load_samples, save_samples
 from foodseg.data.single import build_single
+from foodseg.kitchen.dataset import write_kitchen
 from foodseg.models.mllm import Mllm
 from foodseg.presets import SMOKE
 
@@ -56,7 +55,7 @@ def _drawn() -> tempfile.TemporaryDirectory:
     write_kitchen(root / "FoodSeg103", SMOKE.train_plates, SMOKE.test_plates, seed=0)
     for split in ("train", "test"):
         samples, _ = build_single(root / "FoodSeg103", split)
-        save_samples(samples, root / SMOKE.single(split).name)
+        save_samples(samples, root / SMOKE.samples_file(split).name)
     return folder
 
 
@@ -69,11 +68,11 @@ def kitchen_folder(home: Path) -> None:
 def home(tmp_path, monkeypatch) -> Path:
     """A FOODSEG_HOME of the test's own, with the smoke dataset in it."""
     kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture()
 def samples(home):
     """The smoke preset's training questions."""
-    return load_samples(SMOKE.single("train"))
+    return load_samples(SMOKE.samples_file("train"))

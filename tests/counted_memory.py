@@ -14,12 +14,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from foodseg.models.attention import RowLayout
+from foodseg.models.fast.attention import RowLayout
+from foodseg.models.fast.training_layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import random_mllm
-from foodseg.models.training_layers import training_layers
 from foodseg.presets import KITCHEN
-from foodseg.rl.memory import checkpointed_layers
+from foodseg.training.memory import checkpointed_layers
 
 META = torch.device("meta")
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import kitchen_folder
 from PIL import Image
 
-from foodseg import presets, recipes
+from foodseg import recipes
 from foodseg.ablations import carry_out as one
 from foodseg.ablations import page, table
 from foodseg.ablations.__main__ import _parse
@@ -27,12 +27,12 @@ from foodseg.ablations.run_table import write_results
 from foodseg.ablations.runner import run_all, runs_at_once, seconds_left
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.ablations.validation import VALIDATION_SHARE, validation_split
+from foodseg.common.errors import DataError
+from foodseg.common.files import write_json, write_lines
 from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import load_samples
-from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, summarise
 from foodseg.presets import KITCHEN, SMOKE
-from foodseg.provenance import write_json, write_lines
 from foodseg.recipes import DAPO, GRPO
 from foodseg.report.style import save
 from foodseg.rl.dynamic_sampling import NoSignalError
@@ -48,8 +48,8 @@ ORIGIN = {"adapter": "a1", "commit": "c1", "device": "CPU", "versions": VERSIONS
 def runs(tmp_path, monkeypatch) -> Runs:
     """The smoke dataset in a folder of its own, and nothing run yet."""
     kitchen_folder(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
-    monkeypatch.setattr("foodseg.report.inputs.HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     return Runs(replace(SMOKE, figures=tmp_path / "figures"))
 
 
@@ -69,7 +69,7 @@ def prediction(number: int, intersection: int) -> Prediction:
 
 def write_predictions(runs: Runs, name: str, intersections: tuple[int, ...]) -> None:
     predictions = [prediction(number, value) for number, value in enumerate(intersections)]
-    folder = runs.preset.predictions(name)
+    folder = runs.preset.predictions_folder(name)
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
     write_json(
         folder / "result.json", {"row": name, "seconds": 1.0} | summarise(predictions) | ORIGIN
@@ -145,7 +145,7 @@ def test_differences_name_what_a_recipe_changes_and_nothing_else():
 
 
 def test_validation_takes_whole_training_plates_whatever_their_order(runs):
-    samples = load_samples(SMOKE.single("train"))
+    samples = load_samples(SMOKE.samples_file("train"))
     learning, choosing = validation_split(samples)
     plates = [{sample.image for sample in part} for part in (learning, choosing)]
     assert not plates[0] & plates[1]
@@ -158,8 +158,8 @@ def test_validation_takes_whole_training_plates_whatever_their_order(runs):
 
 def test_validation_refuses_test_plates_and_too_few(runs):
     with pytest.raises(DataError, match="training plates"):
-        validation_split(load_samples(SMOKE.single("test")))
-    samples = load_samples(SMOKE.single("train"))
+        validation_split(load_samples(SMOKE.samples_file("test")))
+    samples = load_samples(SMOKE.samples_file("train"))
     with pytest.raises(DataError, match="1 plates"):
         validation_split([sample for sample in samples if sample.image == samples[0].image])
 
@@ -168,7 +168,7 @@ def test_a_validation_run_keeps_to_its_own_folder_and_samples(runs):
     test, validation = Run(GRPO_ROW, 1), Run(GRPO_ROW, 1, "validation")
     assert (test.name, validation.name) == ("grpo-seed1", "grpo-validation-seed1")
     assert runs.log(test) != runs.log(validation) and runs.folder(test) != runs.folder(validation)
-    assert runs.log(validation) == runs.preset.run(validation.method.name, 1) / "log.jsonl"
+    assert runs.log(validation) == runs.preset.run_folder(validation.method.name, 1) / "log.jsonl"
     learning, asked = runs.samples("validation")
     assert {sample.split for sample in learning + asked} == {"train"}
     assert {sample.split for sample in runs.samples("test")[1]} == {"test"}
@@ -189,13 +189,15 @@ def stand_ins(monkeypatch):
     def train(preset, recipe, seed, samples):
         calls.append(("train", recipe.name, seed, len(samples)))
         row = {"peak_memory_mb": 9.0}
-        write_lines(preset.run(recipe.name, seed) / "log.jsonl", [row, row | {"peak_memory_mb": 5}])
+        write_lines(
+            preset.run_folder(recipe.name, seed) / "log.jsonl", [row, row | {"peak_memory_mb": 5}]
+        )
         return {"seconds": 4.0, "steps": 2}
 
     def evaluate(preset, row, samples, mllm, segmenter):
         calls.append(("evaluate", row, mllm.adapter))
         scores = {"giou": 0.4, "ciou": 0.3, "parse_rate": 1.0, "foods_right": 0.5}
-        write_json(preset.predictions(row) / "result.json", scores)
+        write_json(preset.predictions_folder(row) / "result.json", scores)
         return scores | ORIGIN
 
     class Policy:
@@ -238,7 +240,7 @@ def test_other_settings_or_lost_predictions_make_a_run_unfinished(runs, stand_in
     assert runs.finished(run) and not longer.finished(run)
     changed = replace(GRPO_ROW, method=replace(GRPO, max_rounds=3))
     assert not runs.finished(Run(changed))
-    (runs.preset.predictions(run.name) / "result.json").unlink()
+    (runs.preset.predictions_folder(run.name) / "result.json").unlink()
     assert not runs.finished(run)
 
 

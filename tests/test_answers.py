@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foodseg.rl.answers import MAX_NESTING, named_foods, parse_answer, parse_json
+from foodseg.evaluation.named_foods import named_foods
+from foodseg.rl.answers import MAX_NESTING, parse_answer, parse_json
 
 ITEM = '{"bbox_2d": [12, 30, 58.5, 77], "point_2d": [35, 50]}'
 

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
-from foodseg.models.attention import LENGTH_MULTIPLE, RowLayout, SharedPrefixAttention
+from foodseg.models.fast.attention import LENGTH_MULTIPLE, RowLayout, SharedPrefixAttention
 
 CPU = torch.device("cpu")
 ROWS = {

@@ -18,9 +18,9 @@ from foodseg.bench.scaling import SWEEPS, Point, fits, points, token_count
 from foodseg.bench.summary import ratio, side, targets
 from foodseg.bench.turns import take_turns
 from foodseg.bench.work import randomise_adapter
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import completion_mask, pad_rows, score_groups
 from foodseg.presets import KITCHEN
-from foodseg.rl.rollouts import sample_rollouts
-from foodseg.rl.shared_prefix import completion_mask, pad_rows, score_groups
 
 
 def test_plain_rows_score_as_rows_of_their_own_and_as_the_shared_prefix():

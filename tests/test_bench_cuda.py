@@ -21,10 +21,10 @@ from foodseg.bench.cuda_work import (
 )
 from foodseg.bench.work import Shape
 from foodseg.models.random_mllm import qwen2_5_vl_3b, shrink
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import TokenScores, score_groups
 from foodseg.recipes import GRPO
 from foodseg.rl.groups import score_group
-from foodseg.rl.rollouts import sample_rollouts
-from foodseg.rl.shared_prefix import TokenScores, score_groups
 
 TOY = Setting(
     config=shrink(qwen2_5_vl_3b()),

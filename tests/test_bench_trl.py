@@ -10,15 +10,14 @@ from conftest import kitchen_folder
 
 pytest.importorskip("trl", reason="the optional extra: make bench installs it")
 
-from foodseg import presets
 from foodseg.bench import equal_losses, trl_side
 from foodseg.bench.equal_losses import UnequalLossError, compare_losses
 from foodseg.bench.run import Effort, benchmark
 from foodseg.bench.scaling import Point
 from foodseg.bench.work import Shape, bench_preset, training_questions
+from foodseg.models.rollouts import Rollout
 from foodseg.recipes import GRPO
 from foodseg.rl.groups import score_group
-from foodseg.rl.rollouts import Rollout
 
 SMALL = Shape(prompts=2, group_size=4, length=80)
 
@@ -28,7 +27,7 @@ def home(monkeypatch, tmp_path):
     """The smoke plates in the kitchen's place: the benchmark's model is the kitchen's."""
     kitchen_folder(tmp_path)
     (tmp_path / "datasets" / "smoke").rename(tmp_path / "datasets" / "kitchen")
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))  # for processes
     return tmp_path
 

@@ -11,14 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
-from foodseg import presets
 from foodseg.data.build_report import Tally
-from foodseg.data.card import main
-from foodseg.data.croissant import COLUMNS
+from foodseg.data.fetch.sources import LICENCE
 from foodseg.data.foodseg103 import Problem
 from foodseg.data.references import encode_mask, mask_to_reference
 from foodseg.data.samples import Sample, save_samples
-from foodseg.data.sources import LICENCE
+from foodseg.report.cards.croissant import COLUMNS
+from foodseg.report.cards.dataset import main
 
 FIRST, SECOND = np.zeros((2, 48, 64), bool)
 FIRST[4:24, 4:24] = True
@@ -63,7 +62,7 @@ def build(folder, per="ingredient"):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     return tmp_path
 
 

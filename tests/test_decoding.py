@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import load_kitchen, toy_prompts
 
-from foodseg.models import decoding
-from foodseg.models.decoding import SlicedCache, StaticCache
-from foodseg.rl import rollouts
-from foodseg.rl.rollouts import decode_captured, decode_shrinking, start
+from foodseg.models import rollouts
+from foodseg.models.fast import decoding
+from foodseg.models.fast.decoding import SlicedCache, StaticCache
+from foodseg.models.rollouts import decode_captured, decode_shrinking, start
 
 LENGTHS, GROUP, STEPS = (5, 2, 7), 3, 6
 HEADS, KEY_HEADS, SIZE, SCALE = 4, 2, 8, 0.3

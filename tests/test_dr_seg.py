@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from foodseg.data.references import Reference
-from foodseg.rl import dr_seg, prompts
-from foodseg.rl.answers import named_foods, parse_answer
-from foodseg.rl.dr_seg import RankQueue, continuous, look, metrics, non_repeat_normalised
+from foodseg.evaluation.named_foods import named_foods
+from foodseg.methods import dr_seg
+from foodseg.methods.dr_seg import RankQueue, continuous, look, metrics, non_repeat_normalised
+from foodseg.models import prompts
+from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import Evidence
 from foodseg.rl.rewards import RewardThresholds, segmentation_format, thinking_format
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from foodseg import dry_run
+from foodseg.common.files import read_lines
 from foodseg.data.samples import load_samples
 from foodseg.dry_run import DISK_BYTES, MEMORY_BYTES, missing, write_weights
-from foodseg.evaluation.evaluate import evaluate, load_segmenter
-from foodseg.models.kitchen_segmenter import KITCHEN_SAM2
+from foodseg.evaluation.evaluate import evaluate
 from foodseg.models.random_mllm import qwen2_5_vl_3b, shrink
-from foodseg.models.segmenter import SAM2_LARGE
-from foodseg.presets import DRY_RUN, PAPER, SMOKE, get_preset
-from foodseg.provenance import read_lines
+from foodseg.models.segmenter import KITCHEN_SAM2, SAM2_LARGE
+from foodseg.presets import PAPER, SMOKE, dry_run_preset, get_preset
 from foodseg.recipes import DAPO, GRPO
 from foodseg.rl.evidence import gather_evidence
 from foodseg.rl.lottery import lottery
-from foodseg.rl.trainer import load_policy, train
+from foodseg.system import load_policy, load_segmenter
+from foodseg.training.trainer import train
 
 ENOUGH = 10**12
 
@@ -31,7 +31,7 @@ def preset(tmp_path_factory):
     """The dry run on a CPU with everything made small, its weights written."""
     folder = tmp_path_factory.mktemp("weights")
     small = replace(
-        DRY_RUN,
+        dry_run_preset(),
         name=SMOKE.name,  # whose questions the tests have
         mllm=str(folder / "mllm"),
         segmenter=str(folder / "sam2.pt"),
@@ -50,23 +50,24 @@ def preset(tmp_path_factory):
 
 def test_it_keeps_the_papers_models():
     kept = "segmenter_config image_side prompt_template lora_rank lora_alpha dtype"
+    preset = dry_run_preset()
     for name in kept.split():
-        assert getattr(DRY_RUN, name) == getattr(PAPER, name), name
-    assert DRY_RUN.segmenter_config == SAM2_LARGE and DRY_RUN.steps == 2
-    assert get_preset("dry-run") is DRY_RUN and not PAPER.extra_reward
+        assert getattr(preset, name) == getattr(PAPER, name), name
+    assert preset.segmenter_config == SAM2_LARGE and preset.steps == 2
+    assert get_preset("dry-run") == preset and not PAPER.extra_reward
 
 
 @pytest.mark.parametrize("recipe", [GRPO, DAPO], ids=lambda recipe: recipe.name)
 def test_a_training_on_random_weights_learns_and_answers(preset, home, recipe):
-    samples = load_samples(preset.single("train"))
+    samples = load_samples(preset.samples_file("train"))
     result = train(preset, recipe, 0, samples)
     assert result["steps"] == 2
-    rows = read_lines(preset.run(recipe.name, 0) / "log.jsonl")
+    rows = read_lines(preset.run_folder(recipe.name, 0) / "log.jsonl")
     assert all(row["zero_variance"] == 0 and row["gradient_norm"] > 0 for row in rows), rows
     assert all(0 < row["points_lottery"] < 1 for row in rows)
     mllm = load_policy(preset)
     assert mllm.model.dtype == torch.bfloat16
-    mllm.load_adapter(preset.run(recipe.name, 0) / "adapter")
+    mllm.load_adapter(preset.run_folder(recipe.name, 0) / "adapter")
     row = evaluate(preset, "dry", samples[:2], mllm, load_segmenter(preset))
     assert row["parse_rate"] == 0 and np.isfinite(row["giou"])
 
@@ -82,7 +83,7 @@ def test_every_plain_token_has_a_text_and_prompts_are_read_as_before(preset):
 
 
 def test_the_lottery_tells_completions_apart_and_is_drawn_once(home):
-    sample = load_samples(SMOKE.single("train"))[0]
+    sample = load_samples(SMOKE.samples_file("train"))[0]
     first, again, other = gather_evidence(sample, ["w1 w2", "w1 w2", "w2 w1"], 840)
     assert lottery(first) == lottery(again) != lottery(other)
     draws = [lottery(e) for e in gather_evidence(sample, [f"w{i}" for i in range(400)], 840)]
@@ -102,9 +103,8 @@ def test_what_a_machine_lacks_is_said_with_the_remedy(device):
 
 
 def test_nothing_is_written_where_something_is_missing(monkeypatch, tmp_path, capsys):
-    preset = replace(DRY_RUN, mllm=str(tmp_path / "w" / "mllm"), segmenter=str(tmp_path / "w/s.pt"))
-    monkeypatch.setattr(dry_run, "DRY_RUN", preset)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     monkeypatch.setattr(dry_run, "MEMORY_BYTES", {"cpu": ENOUGH * 1000, "cuda": ENOUGH * 1000})
     assert dry_run.main() == 1
     assert "the dry run needs 1000000 GB" in capsys.readouterr().err
-    assert list(Path(preset.segmenter).parent.iterdir()) == []
+    assert list(Path(dry_run_preset().segmenter).parent.iterdir()) == []

@@ -10,17 +10,15 @@ import pytest
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import (
-    FOOD_NAMES,
     evaluate,
     evaluate_bound,
-    food_names,
     load_predictions,
     load_result,
-    named_in_conclusion,
     segment,
     summarise,
     to_original,
 )
+from foodseg.evaluation.named_foods import FOOD_NAMES, food_names, named_in_conclusion
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
 from foodseg.rl.answers import parse_answer
@@ -33,7 +31,7 @@ def segmenter():
 
 @pytest.fixture()
 def samples(home):
-    return load_samples(SMOKE.single("test"))
+    return load_samples(SMOKE.samples_file("test"))
 
 
 def answer_text(box, point):
@@ -83,9 +81,12 @@ def test_masks_are_united_over_references(samples, segmenter):
 def test_every_sample_is_answered_in_order_and_files_round_trip(samples, segmenter, kitchen_mllm):
     preset = SMOKE
     result = evaluate(preset, "base", samples, kitchen_mllm, segmenter)
-    predictions = load_predictions(preset.predictions("base"))
+    predictions = load_predictions(preset.predictions_folder("base"))
     assert [p.sample_id for p in predictions] == [s.sample_id for s in samples]
-    assert result["samples"] == len(samples) and load_result(preset.predictions("base")) == result
+    assert (
+        result["samples"] == len(samples)
+        and load_result(preset.predictions_folder("base")) == result
+    )
     assert result["giou"] == pytest.approx(np.mean([p.intersection / p.union for p in predictions]))
     assert result["giou_interval"][0] <= result["giou"] <= result["giou_interval"][1]
     bound = evaluate_bound(preset, samples, segmenter)

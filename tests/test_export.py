@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from foodseg.common.errors import DataError
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.references import encode_mask, mask_to_reference
 from foodseg.data.samples import Sample, save_samples
 from foodseg.data.single import build_single
-from foodseg.errors import DataError
 from foodseg.evaluation.export import foodlmm, lisa, photos
 from foodseg.evaluation.export.__main__ import export, main
 from foodseg.evaluation.export.polygons import mask_to_polygons, polygons_to_mask
@@ -149,7 +149,7 @@ LABELS = {"00000001": (46, 3), "00000002": (9, 96, 48)}
 
 @pytest.fixture()
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("foodseg.presets.HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     rng, y, x = np.random.default_rng(0), *np.mgrid[: SHAPE[0], : SHAPE[1]]
     for kind in ("img_dir", "ann_dir"):
         (SMOKE.dataset / "Images" / kind / "test").mkdir(parents=True)
@@ -174,7 +174,7 @@ def home(tmp_path, monkeypatch):
         for dish, turns in QUESTIONS.items()
     ]
     (SMOKE.dataset / "FoodReasonSeg_test.json").write_text(json.dumps(entries))
-    save_samples(build_single(SMOKE.dataset, "test")[0], SMOKE.single("test"))
+    save_samples(build_single(SMOKE.dataset, "test")[0], SMOKE.samples_file("test"))
     return tmp_path
 
 
@@ -225,7 +225,7 @@ def test_a_round_trip_that_loses_pixels_is_reported(home, samples, monkeypatch):
 
 
 def test_a_name_that_chat_would_cut_is_refused(home, samples):
-    save_samples([replace(samples[0], sample_id="test-a.b-0")], SMOKE.single("test"))
+    save_samples([replace(samples[0], sample_id="test-a.b-0")], SMOKE.samples_file("test"))
     with pytest.raises(DataError, match="'test-a.b-0' has one; rename the photo"):
         export("lisa", SMOKE, home / "out", ["test"])
 
@@ -276,7 +276,7 @@ def test_foods_that_foodseg103_does_not_have_come_after_its_own(home, samples):
     own = replace(
         samples[0], foods=("Halloumi",), reference_foods=("Halloumi",), answer="Halloumi, surely."
     )
-    save_samples([own], SMOKE.single("test"))
+    save_samples([own], SMOKE.samples_file("test"))
     export("foodlmm", SMOKE, home / "out", ["test"])
     root = home / "out" / "FoodSeg103"
     (entry,) = json.loads((root / "FoodReasonSeg_test.json").read_text())

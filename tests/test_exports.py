@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import load_kitchen
 
+from foodseg.models.prompts import build_messages
 from foodseg.presets import SMOKE
 from foodseg.rl import exports
 from foodseg.rl.evidence import PAPER_REWARD, gather_evidence, term_name
 from foodseg.rl.exports import PAPER_REWARD_FUNCTIONS, compute_score, ground_truth, trl_reward
-from foodseg.rl.prompts import build_messages
 from foodseg.supervised.targets import write_references
 
 SIDE = SMOKE.image_side

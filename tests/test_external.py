@@ -12,9 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco
 from test_report import MASK, prediction, sample, write_all_rows, write_row
 
+from foodseg.common.errors import DataError
 from foodseg.data.references import encode_mask
 from foodseg.data.samples import save_samples
-from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import load_predictions, load_result
 from foodseg.evaluation.external import score as scoring
 from foodseg.evaluation.external.__main__ import main
@@ -33,9 +33,9 @@ ROW = ExternalRow("lisa-7b", "LISA 7B", "generate-then-segment")
 
 @pytest.fixture()
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("foodseg.presets.HOME", tmp_path)
-    monkeypatch.setattr("foodseg.report.inputs.HOME", tmp_path)
-    save_samples([sample(0), sample(1)], SMOKE.single("test"))
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
+    save_samples([sample(0), sample(1)], SMOKE.samples_file("test"))
     (tmp_path / "masks").mkdir()
     return tmp_path
 
@@ -74,7 +74,7 @@ def test_every_kind_of_png_is_the_same_mask(home, kind):
     result = score(SMOKE, home / "masks", ROW)
     assert (result["giou"], result["ciou"], result["parse_rate"]) == (1, 1, 1)
     assert result["masks"]["many_valued"] == []
-    (first, _) = load_predictions(SMOKE.predictions("lisa-7b"))
+    (first, _) = load_predictions(SMOKE.predictions_folder("lisa-7b"))
     assert first.mask == encode_mask(MASK)
 
 
@@ -111,7 +111,7 @@ def test_a_mask_that_cannot_be_used_is_named_and_nothing_is_written(home, reason
         score(SMOKE, folder, ROW)
     assert "1 masks can't be used, so none was scored" in str(error.value)
     assert "test-1-0.png" in str(error.value) and reason in str(error.value)
-    assert not SMOKE.predictions("lisa-7b").exists()
+    assert not SMOKE.predictions_folder("lisa-7b").exists()
 
 
 def test_a_palette_whose_only_black_is_index_0_is_read_by_index(home):
@@ -192,7 +192,7 @@ def test_a_file_of_run_lengths_is_scored(home, name):
 def test_own_predictions_scored_again_give_the_same_numbers(home):
     first = score(SMOKE, write_masks(home, _0=HALF), ROW)
     again = replace(ROW, name="again", system="again")
-    second = score(SMOKE, SMOKE.predictions("lisa-7b") / "predictions.jsonl", again)
+    second = score(SMOKE, SMOKE.predictions_folder("lisa-7b") / "predictions.jsonl", again)
     assert {key: second[key] for key in ("giou", "ciou")} == {"giou": 0.25, "ciou": 0.25}
     assert first["giou_interval"] == second["giou_interval"]
 
@@ -229,7 +229,7 @@ def test_a_missing_mask_counts_as_empty_and_is_named(home):
         "source": "masks",
         "sha256": "",
     }
-    first, second = load_predictions(SMOKE.predictions("lisa-7b"))
+    first, second = load_predictions(SMOKE.predictions_folder("lisa-7b"))
     assert (first.sample_id, first.intersection, first.union, first.parsed) == (
         "test-0-0", 3, 6, True
     )  # fmt: skip
@@ -307,12 +307,12 @@ def command(home, *options):
 def test_an_interrupted_scoring_leaves_the_row_before_or_none(home, monkeypatch, capsys):
     write_masks(home, _0=MASK)
     assert command(home, "--name", "lisa-7b") == 0
-    before = load_result(SMOKE.predictions("lisa-7b"))
+    before = load_result(SMOKE.predictions_folder("lisa-7b"))
     write_masks(home, _1=MASK)
     with monkeypatch.context() as patch:
         patch.setattr(scoring, "read_mask", interrupt)
         assert command(home, "--name", "lisa-7b") == 130
-    assert load_result(SMOKE.predictions("lisa-7b")) == before
+    assert load_result(SMOKE.predictions_folder("lisa-7b")) == before
     with monkeypatch.context() as patch:
         patch.setattr(scoring, "write_json", interrupt)
         assert command(home, "--name", "lisa-7b") == 130
@@ -354,7 +354,7 @@ def test_the_results_table_has_the_row_with_its_protocol(home):
     assert provenance.index[-1] == "lisa-7b"
     assert provenance.loc["lisa-7b", "torch"] == "–"
     assert (
-        load_result(SMOKE.predictions("lisa-7b"))["masks"]["sha256"]
+        load_result(SMOKE.predictions_folder("lisa-7b"))["masks"]["sha256"]
         in provenance.loc["lisa-7b", "adapter"]
     )
 
@@ -370,7 +370,7 @@ def test_a_row_may_be_called_as_a_supervised_baseline_is(home):
 
 def test_a_row_about_other_questions_is_refused(home):
     write_all_rows()
-    save_samples([sample(0), sample(2)], SMOKE.single("test"))
+    save_samples([sample(0), sample(2)], SMOKE.samples_file("test"))
     score(SMOKE, write_masks(home, _0=MASK), ROW)
     with pytest.raises(DataError, match="predictions of LISA 7B, gen.*run `make score` again"):
         results.results_frame(SMOKE, [0, 1])

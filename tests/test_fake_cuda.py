@@ -15,15 +15,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foodseg.models import vision
-from foodseg.models.attention import RowLayout, SharedPrefixAttention
-from foodseg.models.decoding import StaticCache
-from foodseg.models.lean_layers import lean_layers
+from foodseg.models import rollouts, shared_prefix
+from foodseg.models.fast import vision
+from foodseg.models.fast.attention import RowLayout, SharedPrefixAttention
+from foodseg.models.fast.decoding import StaticCache
+from foodseg.models.fast.lean_layers import lean_layers
+from foodseg.models.fast.training_layers import training_layers
 from foodseg.models.mllm import Prompt
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
-from foodseg.models.training_layers import training_layers
 from foodseg.presets import KITCHEN
-from foodseg.rl import rollouts, shared_prefix
 
 PROMPT, LENGTH, PROMPTS, GROUP = 1100, 150, 2, 4
 ROWS = PROMPTS * GROUP

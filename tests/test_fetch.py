@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from foodseg.data import download as downloads
-from foodseg.data import fetch as fetching
-from foodseg.data import unpack
-from foodseg.data.check import check_folder
-from foodseg.data.download import Checksums, download
-from foodseg.data.fetch import default_folder, fetch, main
+from foodseg.common.errors import DataError
+from foodseg.data.fetch import __main__ as fetching
+from foodseg.data.fetch import download as downloads
+from foodseg.data.fetch import unpack
+from foodseg.data.fetch.__main__ import default_folder, fetch, main
+from foodseg.data.fetch.check import check_folder
+from foodseg.data.fetch.download import Checksums, download
+from foodseg.data.fetch.sources import LICENCE, OFFICIAL, RemoteFile, Sources
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.single import build_single
-from foodseg.data.sources import LICENCE, OFFICIAL, RemoteFile, Sources
-from foodseg.errors import DataError
 
 PASSWORD = OFFICIAL.password
 IMAGES = {"train": 3, "test": 2}

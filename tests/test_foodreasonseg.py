@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foodseg.data.foodreasonseg import index_names, name_to_class, plain_text, read_conversations
+from foodseg.common.errors import DataError
+from foodseg.data.food_names import index_names, name_to_class
+from foodseg.data.foodreasonseg import plain_text, read_conversations
 from foodseg.data.foodseg103 import CATEGORIES, FaultError, FoodSeg103, is_safe_id, read_categories
-from foodseg.errors import DataError
 
 NAMES = index_names(CATEGORIES)
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import load_kitchen
 
+from foodseg.methods.dr_seg import RankQueue, metrics
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
 from foodseg.recipes import DR_SEG_RANKED, GRPO, SAM_R1
 from foodseg.rl import groups
-from foodseg.rl.dr_seg import RankQueue, metrics
 from foodseg.rl.evidence import (
     PAPER_REWARD,
     accuracy,
@@ -26,7 +26,8 @@ from foodseg.rl.evidence import (
     to_original,
     total,
 )
-from foodseg.rl.groups import GroupSampler, score_group
+from foodseg.rl.groups import score_group
+from foodseg.training.sampler import GroupSampler
 
 SIDE = SMOKE.image_side
 PRESET = replace(SMOKE, prompts_per_step=2, group_size=3)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foodseg.models import head as head_module
-from foodseg.models.head import log_probabilities, token_log_probabilities
+from foodseg.models.fast import head as head_module
+from foodseg.models.fast.head import log_probabilities, token_log_probabilities
 
 
 def problem(dtype, rows=23, vocabulary=50, width=12):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foodseg.data import kitchen
+from foodseg.common.errors import DataError
 from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import CATEGORIES, FoodSeg103, read_categories
-from foodseg.data.kitchen import BASE_PLATE_SEEDS, plate_seeds, write_kitchen
-from foodseg.errors import DataError
+from foodseg.kitchen import dataset as kitchen
+from foodseg.kitchen.dataset import BASE_PLATE_SEEDS, plate_seeds, write_kitchen
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,24 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from foodseg.data.kitchen_plates import DRAWING_VERSION, KITCHEN_FOODS
-from foodseg.data.kitchen_questions import CLUES, TEMPLATES, split_of
-from foodseg.models.kitchen_answers import (
+from foodseg.kitchen.plates import DRAWING_VERSION, KITCHEN_FOODS
+from foodseg.kitchen.pretraining.answers import (
     FORMS,
     MODES,
     PARSEABLE,
     form_shares,
     write_completion,
 )
-from foodseg.models.kitchen_grounding import prefix_positions, read_batch
-from foodseg.models.kitchen_lessons import Reader, draw_batch, draw_question
-from foodseg.models.kitchen_mllm import KITCHEN_MLLM_FOLDER
-from foodseg.models.kitchen_pictures import Pictures, _draw_picture
-from foodseg.models.kitchen_sight import encode_images
-from foodseg.models.kitchen_tokenizer import SPECIAL_TOKENS
-from foodseg.models.kitchen_training import take_pictures
+from foodseg.kitchen.pretraining.grounding import prefix_positions, read_batch
+from foodseg.kitchen.pretraining.lessons import Reader, draw_batch, draw_question
+from foodseg.kitchen.pretraining.mllm import KITCHEN_MLLM_FOLDER
+from foodseg.kitchen.pretraining.pictures import Pictures, _draw_picture
+from foodseg.kitchen.pretraining.sight import encode_images
+from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
+from foodseg.kitchen.pretraining.training import take_pictures
+from foodseg.kitchen.questions import CLUES, TEMPLATES, split_of
+from foodseg.models.prompts import KITCHEN, build_messages
 from foodseg.rl.answers import parse_answer
-from foodseg.rl.prompts import KITCHEN, build_messages
 
 QUESTION = "Which food here grows on a tree?"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foodseg.data.kitchen_plates import HEIGHTS, KITCHEN_FOODS, WIDTH, draw_plate
+from foodseg.kitchen.plates import HEIGHTS, KITCHEN_FOODS, WIDTH, draw_plate
 
 SEEDS = range(90)
 

@@ -9,11 +9,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from foodseg.data.foodreasonseg import index_names, name_to_class
+from foodseg.data.food_names import index_names, name_to_class
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.data.kitchen import plate_seeds
-from foodseg.data.kitchen_plates import KITCHEN_FOODS
-from foodseg.data.kitchen_questions import (
+from foodseg.kitchen.dataset import plate_seeds
+from foodseg.kitchen.plates import KITCHEN_FOODS
+from foodseg.kitchen.questions import (
     CLUES,
     TEMPLATES,
     converse,

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foodseg.evaluation.evaluate import load_segmenter
-from foodseg.models import kitchen_segmenter as kitchen
-from foodseg.models.kitchen_segmenter import KITCHEN_SAM2, Plan
-from foodseg.models.kitchen_segmenter_plates import (
+from foodseg.kitchen.pretraining import segmenter as kitchen
+from foodseg.kitchen.pretraining.segmenter import Plan
+from foodseg.kitchen.pretraining.segmenter_plates import (
     CLASSES,
     PlateTensors,
     class_shares,
@@ -18,9 +17,10 @@ from foodseg.models.kitchen_segmenter_plates import (
     flip,
     jitter,
 )
-from foodseg.models.kitchen_segmenter_teaching import TrainingHeads, settle
-from foodseg.models.segmenter import build_sam2, encode_pixels, normalise
+from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, settle
+from foodseg.models.segmenter import KITCHEN_SAM2, build_sam2, encode_pixels, normalise
 from foodseg.presets import KITCHEN
+from foodseg.system import load_segmenter
 
 UNSEEN_SEEDS = 21_000_000  # neither trained nor chosen on
 

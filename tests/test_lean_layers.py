@@ -7,7 +7,7 @@ import torch
 from conftest import load_kitchen, toy_prompts
 from test_shared_prefix import randomise_adapter
 
-from foodseg.models.lean_layers import lean_layers
+from foodseg.models.fast.lean_layers import lean_layers
 
 
 def prompt_states(mllm, prompt):

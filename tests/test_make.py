@@ -37,7 +37,7 @@ from pathlib import Path
 
 project = Path({project!r})
 with (project / "log").open("a") as log:
-    if sys.argv[2] != "foodseg.report.run_notebook":
+    if sys.argv[2] != "foodseg.common.run_notebook":
         log.write(" ".join(sys.argv[1:]) + chr(10))
         sys.exit()
     source, target = Path(sys.argv[3]), Path(sys.argv[4])
@@ -242,7 +242,7 @@ def test_only_the_paper_preset_is_rehearsed(project, preset):
         ("notebooks/07_segmentation_results.ipynb", ["07", "08"]),
         ("foodseg/ablations/a.py", ["08"]),
         ("foodseg/report/a.py", ["06", "07", "08", "09"]),
-        ("foodseg/segment.py", ["09"]),
+        ("foodseg/segment/__main__.py", ["09"]),
         ("foodseg/rl/a.py", ["02", "03", "04", "05", "06", "07", "08", "09"]),
         ("foodseg/weights/kitchen_mllm/a", ["02", "03", "04", "05", "06", "07", "08", "09"]),
         ("README.md", []),

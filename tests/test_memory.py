@@ -19,11 +19,13 @@ from counted_memory import (
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
-from foodseg.models.attention import padded_length
+from foodseg.models.fast.attention import padded_length
 from foodseg.models.random_mllm import qwen2_5_vl_3b
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import score_groups
 from foodseg.presets import KITCHEN, PAPER
-from foodseg.rl import memory
-from foodseg.rl.memory import (
+from foodseg.training import memory
+from foodseg.training.memory import (
     GroupTokens,
     available_bytes,
     checkpointed_layers,
@@ -31,9 +33,7 @@ from foodseg.rl.memory import (
     plan_memory,
     plan_table,
 )
-from foodseg.rl.model_sizes import ModelSizes
-from foodseg.rl.rollouts import sample_rollouts
-from foodseg.rl.shared_prefix import score_groups
+from foodseg.training.model_sizes import ModelSizes
 
 
 def paper_mllm(layers):

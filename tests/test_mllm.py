@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
 
 from foodseg.models.mllm import Mllm
+from foodseg.models.rollouts import sample_rollouts
 from foodseg.presets import SMOKE
-from foodseg.rl.rollouts import sample_rollouts
 
 
 @pytest.fixture()

@@ -16,17 +16,18 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from test_shared_prefix import randomise_adapter
 
-import foodseg.segment
+import foodseg.segment.__main__
 from foodseg import recipes
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
+from foodseg.common.files import file_hash, write_json
+from foodseg.common.provenance import provenance
 from foodseg.presets import KITCHEN, PAPER
-from foodseg.provenance import file_hash, provenance, write_json
 from foodseg.recipes import Recipe
-from foodseg.report.model_card import main, write_card
-from foodseg.report.origins import find_base
-from foodseg.rl.trainer import run_config
+from foodseg.report.cards.model import main, write_card
+from foodseg.report.cards.origins import find_base
 from foodseg.supervised.targets import LISA, SFT
 from foodseg.supervised.training import baseline_config
+from foodseg.training.trainer import run_config
 
 RECIPES = {
     one.name: one
@@ -138,8 +139,8 @@ def test_its_lines_for_loading_load_it(run, saved, monkeypatch):
     for name, weight in load_file(saved / "adapter_model.safetensors").items():
         assert torch.equal(found[name], weight)
     words = shlex.split(block(text, "bash"))
-    assert words[:3] == ["python", "-m", "foodseg.segment"]
-    options = foodseg.segment._parse(words[3:])
+    assert words[:3] == ["python", "-m", "foodseg.segment.__main__"]
+    options = foodseg.segment.__main__._parse(words[3:])
     assert (options.adapter, options.preset) == ("ADAPTER", "kitchen")
 
 
@@ -166,7 +167,7 @@ def test_a_supervised_adapter_is_called_so(make_run, baseline):
         (folder / "adapter" / "mask_head.safetensors").touch()
     card = ModelCard(write_card(folder).read_text())
     assert "supervised" in card.data.tags and "No reward" not in card.text
-    assert ("foodseg.segment" in card.text) != baseline.masks
+    assert ("foodseg.segment.__main__" in card.text) != baseline.masks
 
 
 @pytest.mark.parametrize("source", ["Qwen/Qwen2.5-VL-3B-Instruct", "/srv/Qwen2.5-VL-3B-Instruct/"])

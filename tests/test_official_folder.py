@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from official_folder import CHICKEN, TEST, TRAIN, class_mask, messages, write_official
 
+from foodseg.common.errors import DataError
 from foodseg.data import samples as samples_module
 from foodseg.data.foodreasonseg import ConversationFile, read_conversations
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.samples import SampleWriter, iterate_samples, load_samples
 from foodseg.data.single import build_single, check_no_shared_images, describe, write_single
-from foodseg.errors import DataError
 
 
 @pytest.fixture

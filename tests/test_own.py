@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 from test_shared_prefix import randomise_adapter
 
-from foodseg import presets
+from foodseg.common.errors import DataError
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.data.own import build_own, main, save_own
-from foodseg.data.own_questions import FIELDS
+from foodseg.data.own.__main__ import main
+from foodseg.data.own.build import build_own, save_own
+from foodseg.data.own.questions import FIELDS
 from foodseg.data.references import decode_mask, mask_to_reference
 from foodseg.data.samples import check_no_shared_images, load_samples
-from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import load_predictions
 
 HEIGHT, WIDTH = 48, 64
@@ -425,10 +425,10 @@ def test_the_documents_example_is_built_trained_on_and_evaluated(tmp_path, monke
     for block, most in ((writing, 14), (training, 10), (evaluating, 8)):
         assert len([line for line in block.splitlines() if line.strip()]) <= most
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     exec(writing, {})
     assert main(["my_photos", "--build", "datasets/mine"]) == 0
-    from foodseg.rl import trainer
+    from foodseg.training import trainer
 
     calls, signature = [], inspect.signature(trainer.train)
     monkeypatch.setattr(trainer, "train", lambda *a, **k: calls.append(signature.bind(*a, **k)))
@@ -438,14 +438,14 @@ def test_the_documents_example_is_built_trained_on_and_evaluated(tmp_path, monke
     assert [sample.foods for sample in samples] == [("spinach",)]
     with Image.open(preset.dataset / samples[0].image) as photo:  # as training opens it
         assert photo.size == samples[0].size
-    assert preset.run("dapo", 0) == tmp_path / "runs" / "mine" / "dapo-seed0"
+    assert preset.run_folder("dapo", 0) == tmp_path / "runs" / "mine" / "dapo-seed0"
     mllm = trainer.load_policy(preset)
     mllm.add_lora(4, 8, seed=0)
     randomise_adapter(mllm)
-    mllm.save_adapter(preset.run("dapo", 0) / "adapter")
+    mllm.save_adapter(preset.run_folder("dapo", 0) / "adapter")
     exec(evaluating, names)
     assert "dapo-seed0" in capsys.readouterr().out
-    assert len(load_predictions(preset.predictions("dapo-seed0"))) == 1
+    assert len(load_predictions(preset.predictions_folder("dapo-seed0"))) == 1
 
 
 def test_the_document_lists_the_very_fields():

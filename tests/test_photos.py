@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foodseg.common.errors import DataError
 from foodseg.data.photos import read_photo
-from foodseg.errors import DataError
 
 RED, BLUE = (200, 30, 40), (20, 60, 210)
 

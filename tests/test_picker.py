@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-import foodseg.segment
+import foodseg.segment.__main__
 from foodseg.data.samples import load_samples
 from foodseg.presets import SMOKE
-from foodseg.report import picker
-from foodseg.report.picker import Picker, show_picker
+from foodseg.segment import picker
+from foodseg.segment.picker import Picker, show_picker
 
 TEXT = (
     "<think>The <b>rice</b>.</think>"
@@ -23,18 +23,18 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def system():
-    return foodseg.segment.load_system(SMOKE)
+    return foodseg.segment.__main__.load_system(SMOKE)
 
 
 @pytest.fixture()
 def samples(home):
-    return load_samples(SMOKE.single("test"))
+    return load_samples(SMOKE.samples_file("test"))
 
 
 @pytest.fixture()
 def used(system, samples, monkeypatch):
     rollouts = [SimpleNamespace(texts=(TEXT,))]
-    monkeypatch.setattr(foodseg.segment, "sample_rollouts", lambda *_, **__: rollouts)
+    monkeypatch.setattr(foodseg.segment.__main__, "sample_rollouts", lambda *_, **__: rollouts)
     return Picker(system, samples, SMOKE.dataset)
 
 

@@ -14,19 +14,18 @@ import torch
 from conftest import kitchen_folder
 from safetensors.torch import load_file
 
-from foodseg import presets
 from foodseg.ablations import carry_out
 from foodseg.ablations.__main__ import main
 from foodseg.ablations.runs import Runs
+from foodseg.common.files import read_lines
+from foodseg.common.processes import Processes
 from foodseg.presets import SMOKE
-from foodseg.provenance import read_lines
 from foodseg.recipes import DAPO, GRPO
-from foodseg.rl import launch as launch_module
-from foodseg.rl.launch import train_on_all_gpus
-from foodseg.rl.processes import Processes
-from foodseg.rl.trainer import train
 from foodseg.supervised.targets import SFT
 from foodseg.supervised.training import train_baseline
+from foodseg.training import launch as launch_module
+from foodseg.training.launch import train_on_all_gpus
+from foodseg.training.trainer import train
 
 SCRIPT = str(Path(__file__).with_name("train_in_processes.py"))
 # What `accelerate launch` starts on several GPUs; for CPUs alone it starts a single process.
@@ -99,11 +98,11 @@ def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
 
     def launch(function, arguments, num_processes):
         started.append((function, num_processes))
-        folder = arguments[0].run(arguments[1].name, arguments[2])
+        folder = arguments[0].run_folder(arguments[1].name, arguments[2])
         (folder / "adapter").mkdir(parents=True)
         (folder / "result.json").write_text('{"steps": 5}')
 
-    monkeypatch.setattr(presets, "HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     monkeypatch.setattr(launch_module, "notebook_launcher", launch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
     preset = replace(SMOKE, device="cuda")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foodseg.models import products
-from foodseg.models.products import linear
+from foodseg.models.fast import products
+from foodseg.models.fast.products import linear
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from foodseg import provenance
-from foodseg.provenance import file_hash, files_hash
+from foodseg.common import provenance
+from foodseg.common.files import file_hash, files_hash
 
 
 @pytest.mark.parametrize("large", [2**28, 1], ids=["small", "large"])

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm, shrink
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import pad_rows, score_groups
 from foodseg.presets import KITCHEN
-from foodseg.rl.rollouts import sample_rollouts
-from foodseg.rl.shared_prefix import pad_rows, score_groups
 
 
 def count(module) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from foodseg import presets, recipes
+from foodseg.common.files import read_lines
 from foodseg.data.samples import load_samples
-from foodseg.models.segmenter import Segmenter
-from foodseg.provenance import as_json, read_lines
+from foodseg.methods.dr_seg import LOOK_PROMPT
+from foodseg.models.segmenter import DECODER, Segmenter
 from foodseg.recipes import (
     B_GRTO,
     DAPO,
@@ -31,10 +31,10 @@ from foodseg.recipes import (
     SD_GRPO,
     Recipe,
 )
-from foodseg.rl import trainer
-from foodseg.rl.dr_seg import LOOK_PROMPT
 from foodseg.rl.evidence import accuracy, non_repeat, term_name
-from foodseg.rl.trainer import DECODER, TOOL_LOG, load_policy, run_config, train
+from foodseg.system import load_policy
+from foodseg.training.identity import as_json
+from foodseg.training.trainer import TOOL_LOG, train
 
 ALL = [
     recipe
@@ -56,14 +56,14 @@ EXAMPLE = """
 from dataclasses import replace
 from foodseg import presets, recipes
 from foodseg.data.single import load_samples
-from foodseg.rl.trainer import train
+from foodseg.training.trainer import train
 
 def brief(evidence):  # one completion's points
     return float(len(evidence.answer.thinking.split()) < 40)
 
 preset = replace(presets.KITCHEN, name="mine")  # its questions: datasets/mine
 recipe = replace(recipes.DAPO, name="brief", reward=(*recipes.DAPO.reward, brief))
-train(preset, recipe, seed=0, samples=load_samples(preset.single("train")))
+train(preset, recipe, seed=0, samples=load_samples(preset.samples_file("train")))
 """
 
 
@@ -127,74 +127,6 @@ def test_two_terms_of_one_name_are_refused():
         replace(GRPO, reward=(ranked,), ranked=True)
 
 
-def plus(weight):
-    def own(evidence):
-        return weight
-
-    return own
-
-
-def test_what_cannot_be_told_apart_by_its_source_is_refused():
-    @dataclass
-    class Own:
-        weight: float = 1.0
-
-        def __call__(self, evidence):
-            return self.weight
-
-    with pytest.raises(ValueError, match="settings: .*plus.*functools.partial"):
-        as_json(replace(GRPO, reward=(plus(1.0),)))
-    with pytest.raises(ValueError, match="lambda.*named functions"):
-        as_json(replace(GRPO, reward=(lambda evidence: 1.0,)))
-    with pytest.raises(ValueError, match="ndarray|array"):
-        as_json(partial(accuracy, np.zeros(3)))
-    with pytest.raises(ValueError, match="read"):
-        scope = {}
-        exec("def own(evidence): return 1.0", scope)
-        as_json(scope["own"])
-    with pytest.raises(ValueError, match="Own.__call__"):
-        as_json(Own().__call__)
-
-
-def test_other_settings_give_another_configuration(home):
-    samples = load_samples(PRESET.single("train"))
-
-    def config(recipe=GRPO, samples=samples):
-        return json.dumps(run_config(PRESET, recipe, 0, samples))
-
-    def brief(evidence):
-        return 1.0
-
-    first = brief
-
-    def brief(evidence):
-        return 2.0
-
-    rewards = [(first,), (brief,), (brief, accuracy), (accuracy, brief)]
-    rewards += [(partial(first, one),) for one in (1, 2)] + [(partial(first, a=1),)]
-    configs = [config(replace(GRPO, reward=reward)) for reward in rewards]
-    configs += [config(), config(replace(GRPO, prompt_suffix="x")), config(DAPO), config(B_GRTO)]
-    # the same number of samples, one answer of which differs
-    configs.append(config(samples=[replace(samples[0], question="Why?"), *samples[1:]]))
-    assert len(set(configs)) == len(configs)
-    assert config(replace(GRPO, reward=(first,))) == configs[0]
-
-
-def test_a_run_depends_on_the_modules_of_its_own_method_only():
-    def own(recipe):
-        files = {path.stem for path in trainer._training_code(recipe)}
-        assert {"trainer", "updates", "rewards", "evidence", "segmenter", "mllm"} <= files
-        return files & set(trainer.METHODS)
-
-    assert own(GRPO) == own(DAPO) == set()
-    assert own(SAM_R1) == own(recipes.SAM_R1_THRESHOLDS[0]) == {"sam_r1"}
-    assert own(DR_SEG) == own(recipes.DR_SEG_RANKED) == {"dr_seg"}
-    assert own(SD_GRPO) == {"segments"} and own(B_GRTO) == {"tool"}
-    # what ranks needs no term of that module
-    assert own(replace(GRPO, ranked=True)) == {"dr_seg"}
-    assert all((presets.PACKAGE / "rl" / f"{name}.py").exists() for name in trainer.METHODS)
-
-
 def stop_after_first_step(log):
     raise KeyboardInterrupt
 
@@ -208,8 +140,8 @@ SHORT_TOOL = replace(B_GRTO.tool, learning_rate=1e-2, off_policy_steps=2, off_po
     ids=lambda recipe: recipe.name,
 )
 def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, recipe):
-    samples = load_samples(PRESET.single("train"))
-    run = PRESET.run(recipe.name, 0)
+    samples = load_samples(PRESET.samples_file("train"))
+    run = PRESET.run_folder(recipe.name, 0)
     train(PRESET, recipe, 0, samples)
     whole = run.rename(home / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -231,10 +163,10 @@ def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, recip
 
 
 def test_a_tool_is_trained_before_and_beside_the_policy_and_changes_nothing_of_it(home):
-    samples = load_samples(PRESET.single("train"))
+    samples = load_samples(PRESET.samples_file("train"))
     train(PRESET, replace(B_GRTO, tool=SHORT_TOOL), 0, samples)
     train(PRESET, GRPO, 0, samples)
-    folder, plain = PRESET.run("b-grto", 0), PRESET.run("grpo", 0)
+    folder, plain = PRESET.run_folder("b-grto", 0), PRESET.run_folder("grpo", 0)
     weights = "adapter/adapter_model.safetensors"
     assert (folder / weights).read_bytes() == (plain / weights).read_bytes()
     assert [row["step"] for row in read_lines(folder / TOOL_LOG)] == [1, 2]
@@ -252,12 +184,12 @@ def test_a_tool_is_trained_before_and_beside_the_policy_and_changes_nothing_of_i
 
 
 def test_an_adapter_is_evaluated_with_the_suffix_that_it_was_trained_with(home):
-    samples = load_samples(PRESET.single("train"))
+    samples = load_samples(PRESET.samples_file("train"))
     short = replace(PRESET, steps=1)
     train(short, DR_SEG, 0, samples)
     mllm = load_policy(short)
     assert mllm.template == short.prompt_template
-    adapter = short.run("dr-seg", 0) / "adapter"
+    adapter = short.run_folder("dr-seg", 0) / "adapter"
     mllm.load_adapter(adapter)
     assert mllm.template == short.prompt_template + LOOK_PROMPT
     (adapter / "prompt_template.txt").unlink()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from foodseg.common.errors import DataError
 from foodseg.data.references import (
     Reference,
     count_parts,
@@ -19,7 +20,6 @@ from foodseg.data.references import (
     mask_to_reference,
     scale_reference,
 )
-from foodseg.errors import DataError
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "mask_references.json").read_text())
 CASES = {case["name"]: case for case in VECTORS["cases"]}

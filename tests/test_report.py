@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import write_json, write_lines
 from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
-from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, summarise
-from foodseg.presets import SMOKE
-from foodseg.provenance import write_json, write_lines
+from foodseg.presets import SMOKE, parse_seeds, require
 from foodseg.report import bars, completions, curves, failures, results, segmentation, style, tables
-from foodseg.report.inputs import parse_seeds, require
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised.targets import SFT
@@ -62,13 +61,13 @@ def prediction(number: int, intersection: int, union: int = 10, **changes) -> Pr
 
 @pytest.fixture()
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("foodseg.presets.HOME", tmp_path)
-    monkeypatch.setattr("foodseg.report.inputs.HOME", tmp_path)
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     return tmp_path
 
 
 def write_row(row: str, run: list[Prediction], adapter: str | None = None) -> None:
-    folder = SMOKE.predictions(row)
+    folder = SMOKE.predictions_folder(row)
     lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
     write_lines(folder / "predictions.jsonl", lines)
     versions = {"torch": "2", "transformers": "5"}
@@ -91,7 +90,7 @@ def write_all_rows() -> None:
 
 def test_missing_input_names_the_notebook_and_the_command(home):
     with pytest.raises(DataError) as error:
-        require(SMOKE.single("test"), "01_build_foodreasonseg_single")
+        require(SMOKE.samples_file("test"), "01_build_foodreasonseg_single")
     message = str(error.value)
     assert "datasets/smoke/foodreasonseg_single_test.parquet is missing" in message
     assert "make build/smoke/01_build_foodreasonseg_single.ipynb" in message
@@ -176,7 +175,7 @@ def test_rows_about_other_questions_are_refused(home):
 
 def test_provenance_has_a_row_for_each_set_of_predictions(home):
     write_all_rows()
-    write_json(SMOKE.run("grpo", 0) / "result.json", {"steps": 3, "adapter": "feed"})
+    write_json(SMOKE.run_folder("grpo", 0) / "result.json", {"steps": 3, "adapter": "feed"})
     with pytest.raises(DataError, match="not those of the adapter in runs/smoke/grpo-seed0"):
         results.provenance_frame(SMOKE, [0, 1])
     write_row("grpo-seed0", [prediction(0, 10), prediction(1, 0)], adapter="feed")

@@ -11,7 +11,7 @@ from plain_rows import plain_distributions
 from transformers import GenerationConfig
 
 from foodseg.models.mllm import Prompt
-from foodseg.rl.rollouts import BLOCK, pick, sample_rollouts
+from foodseg.models.rollouts import BLOCK, pick, sample_rollouts
 
 
 def test_greedy_equals_transformers_generate(kitchen_mllm):

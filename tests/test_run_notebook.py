@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from foodseg.report.run_notebook import main, run_notebook
+from foodseg.common.run_notebook import main, run_notebook
 
 
 def write(path: Path, *sources: str) -> Path:
@@ -42,7 +42,7 @@ def test_parameters_folder_and_interpreter_are_the_ones_asked_for(tmp_path, caps
 
 
 def test_the_notebooks_own_progress_bar_is_told_now_and_then(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("foodseg.report.run_notebook.SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr("foodseg.common.run_notebook.SECONDS_BETWEEN_REPORTS", 0)
     bar = "from IPython.display import display\ndisplay({'text/plain': 'GRPO: 40%|##'}, raw=True)"
     assert main([str(write(tmp_path / "toy.ipynb", bar)), str(tmp_path / "out.ipynb")]) == 0
     assert "toy: GRPO: 40%|##" in capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_a_run_that_is_killed_leaves_no_result(tmp_path):
         "open('ready', 'w').close()\ntime.sleep(60)",
     )
     target = tmp_path / "out" / "toy.ipynb"
-    command = [sys.executable, "-m", "foodseg.report.run_notebook", str(source), str(target)]
+    command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         for _ in range(600):
             if (tmp_path / "ready").exists():
@@ -92,7 +92,7 @@ def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):
             tmp_path / f"{name}.ipynb", f"import os, time\nopen('{name}', 'w')", wait, f"'{name}'"
         )
         target = tmp_path / "out" / source.name
-        command = [sys.executable, "-m", "foodseg.report.run_notebook", str(source), str(target)]
+        command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
         return subprocess.Popen(command)
 
     assert [run.wait(100) for run in [start("one"), start("two")]] == [0, 0]

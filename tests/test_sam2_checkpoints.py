@@ -17,8 +17,8 @@ from PIL import Image
 from sam2.build_sam import build_sam2 as build_official
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
-from foodseg.errors import DataError
 from foodseg.models import segmenter
 from foodseg.models.segmenter import (
     OFFICIAL,

@@ -9,10 +9,10 @@ import pytest
 
 from foodseg.data.references import encode_mask
 from foodseg.data.samples import Sample
+from foodseg.methods.sam_r1 import mask_iou, mask_threshold, mask_tiers
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import Evidence, term_name
 from foodseg.rl.rewards import RewardThresholds
-from foodseg.rl.sam_r1 import mask_iou, mask_threshold, mask_tiers
 
 SIZE = (10, 20)  # height, width
 

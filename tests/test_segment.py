@@ -16,19 +16,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
 
-import foodseg.segment as use
-from foodseg import adapters
+import foodseg.segment.__main__ as use
+from foodseg import system as adapters
+from foodseg.common.errors import DataError
+from foodseg.common.files import file_hash, write_json
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.samples import load_samples
-from foodseg.errors import DataError
-from foodseg.evaluation.evaluate import evaluate, load_predictions, load_segmenter
+from foodseg.evaluation.evaluate import evaluate, load_predictions
+from foodseg.models.segmenter import save_decoder
 from foodseg.presets import KITCHEN, PAPER, SMOKE
-from foodseg.provenance import file_hash, write_json
 from foodseg.recipes import GRPO
-from foodseg.report.answer import _reduce, as_json, describe, mask_png, picture_png
-from foodseg.rl.tool import save_decoder
-from foodseg.rl.trainer import run_config
+from foodseg.segment.picture import _reduce, as_json, describe, mask_png, picture_png
+from foodseg.system import load_segmenter
+from foodseg.training.trainer import run_config
 
 # The shipped base answers this phrasing in the form that can be parsed.
 QUESTION = "Show me the food that is sold at a fruit stand."
@@ -46,7 +47,7 @@ def system():
 
 @pytest.fixture()
 def samples(home):
-    return load_samples(SMOKE.single("test"))
+    return load_samples(SMOKE.samples_file("test"))
 
 
 @pytest.fixture()
@@ -91,7 +92,7 @@ def adapter(tmp_path_factory):
 def test_it_answers_as_the_evaluation_does(samples, system):
     sample = replace(samples[0], question=QUESTION)
     evaluate(SMOKE, "one", [sample], system.mllm, system.segmenter)
-    (expected,) = load_predictions(SMOKE.predictions("one"))
+    (expected,) = load_predictions(SMOKE.predictions_folder("one"))
     answer = use.segment(system, read_photo(SMOKE.dataset / sample.image), QUESTION)
     assert expected.parsed and answer.parsed
     assert (answer.text, answer.references) == (expected.completion, expected.references)

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
-from foodseg.errors import DataError
 from foodseg.models.segmenter import SAM2_TINY, Segmenter, SegmenterConfig, build_sam2
 
 SMALL = SegmenterConfig(

@@ -12,13 +12,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from foodseg.data.references import Reference
-from foodseg.presets import SMOKE
-from foodseg.report import style
-from foodseg.report.segments_picture import COLUMNS, segments_picture
-from foodseg.rl.advantages import group_advantages
-from foodseg.rl.answers import parse_answer, parse_json
-from foodseg.rl.rewards import RewardThresholds, score_answer
-from foodseg.rl.segments import (
+from foodseg.methods.sd_grpo import (
     NO_OBJECT,
     NOTHING,
     THINKING,
@@ -32,6 +26,12 @@ from foodseg.rl.segments import (
     token_bytes,
     token_segments,
 )
+from foodseg.presets import SMOKE
+from foodseg.report import style
+from foodseg.report.segments_picture import COLUMNS, segments_picture
+from foodseg.rl.advantages import group_advantages
+from foodseg.rl.answers import parse_answer, parse_json
+from foodseg.rl.rewards import RewardThresholds, score_answer
 
 THRESHOLDS = RewardThresholds().scaled(168)
 ORANGE = Reference(box=(20, 20, 69, 69), point=(45, 45))

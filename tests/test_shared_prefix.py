@@ -8,8 +8,8 @@ from conftest import load_kitchen, toy_prompts
 from plain_rows import plain_distributions, plain_log_probs
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
-from foodseg.rl.rollouts import sample_rollouts
-from foodseg.rl.shared_prefix import pad_rows, score_groups
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import pad_rows, score_groups
 
 
 def randomise_adapter(mllm):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from foodseg.common.errors import DataError
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.single import (
@@ -21,7 +22,6 @@ from foodseg.data.single import (
     load_samples,
     save_samples,
 )
-from foodseg.errors import DataError
 
 CARROT, RICE, STEAK, CHICKEN, OTHER = 84, 66, 46, 48, 103
 HEIGHT, WIDTH = 48, 64

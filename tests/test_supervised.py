@@ -12,15 +12,15 @@ from test_shared_prefix import randomise_adapter
 from torch.nn import functional
 
 from foodseg import presets
+from foodseg.common.files import read_lines
 from foodseg.evaluation.evaluate import to_original
-from foodseg.provenance import read_lines
 from foodseg.rl.answers import parse_answer
-from foodseg.rl.groups import draw_samples
 from foodseg.supervised import training
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import FROZEN, mask_losses
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_text, to_tokens
 from foodseg.supervised.training import start, train_baseline
+from foodseg.training.sampler import draw_samples
 
 PRESET = replace(
     presets.SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, group_size=2, warmup_steps=1
@@ -166,7 +166,7 @@ def files(run):
 @pytest.mark.parametrize("baseline", [SFT, LISA])
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(samples, monkeypatch, baseline):
     result = train_baseline(PRESET, baseline, 1, samples)
-    run = PRESET.run(baseline.name, 1)
+    run = PRESET.run_folder(baseline.name, 1)
     uninterrupted, rows = files(run), read_lines(run / "log.jsonl")
     assert len(uninterrupted) == (1 if baseline is SFT else 2)
     run.rename(run.with_name("uninterrupted"))

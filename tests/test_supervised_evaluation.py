@@ -13,7 +13,6 @@ from test_supervised import PRESET, plain_states, several
 
 from foodseg.data.references import decode_mask, sample_ious
 from foodseg.evaluation.evaluate import load_predictions, load_result
-from foodseg.rl.trainer import load_policy
 from foodseg.supervised import evaluation, training
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.evaluation import (
@@ -26,6 +25,7 @@ from foodseg.supervised.mask_head import MASKS_AT_ONCE
 from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_tokens
 from foodseg.supervised.training import start, train_baseline
+from foodseg.system import load_policy
 
 
 @pytest.fixture()
@@ -74,7 +74,9 @@ def test_both_protocols_agree_on_one_answer(samples, model, monkeypatch):
 
     monkeypatch.setattr(evaluation, "roll_out", say_the_truth)
     evaluate_generated(PRESET, "generated", chosen, mllm, head)
-    forced, generated = (load_predictions(PRESET.predictions(r)) for r in ("forced", "generated"))
+    forced, generated = (
+        load_predictions(PRESET.predictions_folder(r)) for r in ("forced", "generated")
+    )
     assert forced == generated and [p.sample_id for p in forced] == [s.sample_id for s in chosen]
     assert "[SEG]" in forced[0].completion and forced[0].references == ()
 
@@ -90,7 +92,7 @@ def test_an_answer_without_seg_counts_as_unparsed(samples, model, monkeypatch):
 
     monkeypatch.setattr(evaluation, "roll_out", silent_first)
     result = evaluate_generated(PRESET, "generated", chosen, mllm, head)
-    silent, spoken = load_predictions(PRESET.predictions("generated"))
+    silent, spoken = load_predictions(PRESET.predictions_folder("generated"))
     assert not silent.parsed and spoken.parsed and result["parse_rate"] == 0.5
     assert silent.intersection == 0 and silent.union == chosen[0].union_mask().sum()
     assert not decode_mask(silent.mask).any()
@@ -132,7 +134,7 @@ def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, bas
         assert all(torch.equal(seen["head"][n], x) for n, x in learnt["head"].items())
     assert [result["row"] for result in results] == rows
     for row, result in zip(rows, results, strict=True):
-        assert load_result(short.predictions(row)) == result
+        assert load_result(short.predictions_folder(row)) == result
         assert result["adapter"] == trained["adapter"] and result["samples"] == 3
     assert seen["mllm"].template == learnt["template"]
     assert learnt["template"] == (baseline.template or PRESET.prompt_template)

@@ -15,29 +15,22 @@ from conftest import load_kitchen
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import file_hash, read_lines
 from foodseg.data.references import decode_mask, scale_reference
-from foodseg.errors import DataError
-from foodseg.evaluation.evaluate import evaluate, load_segmenter
-from foodseg.models.segmenter import decode_prompts, scale_prompts
+from foodseg.evaluation.evaluate import evaluate
+from foodseg.methods import grto as tool
+from foodseg.methods.grto import ToolTraining, mask_losses, mask_shares, matched_references
+from foodseg.models.segmenter import decode_prompts, load_decoder, save_decoder, scale_prompts
 from foodseg.presets import SMOKE
-from foodseg.provenance import file_hash, read_lines
 from foodseg.recipes import GRPO
-from foodseg.rl import tool
 from foodseg.rl.evidence import gather_evidence, to_original
-from foodseg.rl.groups import GroupSampler
 from foodseg.rl.rewards import match_answer
-from foodseg.rl.tool import (
-    ToolTraining,
-    ToolUpdater,
-    load_decoder,
-    mask_losses,
-    mask_shares,
-    matched_references,
-    save_decoder,
-    train_tool_off_policy,
-)
-from foodseg.rl.trainer import train
-from foodseg.rl.updates import PolicyUpdater
+from foodseg.system import load_segmenter
+from foodseg.training.sampler import GroupSampler
+from foodseg.training.tool import ToolUpdater, train_tool_off_policy
+from foodseg.training.trainer import train
+from foodseg.training.updates import PolicyUpdater
 
 SIDE = SMOKE.image_side
 PRESET = replace(SMOKE, prompts_per_step=2, max_new_tokens=100)
@@ -205,7 +198,7 @@ B_GRTO = replace(
 
 def files(recipe):
     """The adapter of a finished run and its decoder, as bytes."""
-    adapter = RUN.run(recipe.name, 0) / "adapter"
+    adapter = RUN.run_folder(recipe.name, 0) / "adapter"
     return [path.read_bytes() for path in sorted(adapter.glob("*.safetensors"))]
 
 
@@ -214,7 +207,7 @@ def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupt
 ):
     train(RUN, GRPO, 0, samples)
     train(RUN, B_GRTO, 0, samples)
-    run = RUN.run("b-grto", 0)
+    run = RUN.run_folder("b-grto", 0)
     [policy], whole, rows = files(GRPO), files(B_GRTO), read_lines(run / "log.jsonl")
     assert whole[0] == policy and len(whole) == 2
     assert all(row["tool_references"] for row in rows)

@@ -15,11 +15,12 @@ from dataclasses import replace
 import pytest
 
 from foodseg import presets
+from foodseg.common.files import read_lines
 from foodseg.data.samples import load_samples
-from foodseg.provenance import read_lines
 from foodseg.recipes import DAPO, GRPO, SAM_R1
-from foodseg.rl import trainer
-from foodseg.rl.trainer import load_policy, train
+from foodseg.system import load_policy
+from foodseg.training import trainer
+from foodseg.training.trainer import train
 
 PRESET = replace(
     presets.SMOKE,
@@ -36,11 +37,11 @@ from dataclasses import replace
 from foodseg import presets
 from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO
-from foodseg.rl.trainer import train
+from foodseg.training.trainer import train
 preset = replace(presets.SMOKE, steps={PRESET.steps}, checkpoint_every={PRESET.checkpoint_every},
     prompts_per_step={PRESET.prompts_per_step}, group_size={PRESET.group_size},
     max_new_tokens={PRESET.max_new_tokens}, learning_rate={PRESET.learning_rate})
-train(preset, DAPO, 1, load_samples(preset.single("train")))
+train(preset, DAPO, 1, load_samples(preset.samples_file("train")))
 """
 
 
@@ -67,7 +68,7 @@ def run_until(home, steps):
 
 
 def test_a_run_killed_twice_ends_with_the_same_bits(home):
-    train(PRESET, DAPO, 1, load_samples(PRESET.single("train")))
+    train(PRESET, DAPO, 1, load_samples(PRESET.samples_file("train")))
     uninterrupted = adapter(home, DAPO, 1)
     run = home / "runs" / "smoke" / "dapo-seed1"
     rewards = [row["reward_total"] for row in read_lines(run / "log.jsonl")]
@@ -88,11 +89,11 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home):
 
 @pytest.mark.parametrize("where", ["_checkpoint", "_finish"])
 def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypatch, where):
-    samples = load_samples(PRESET.single("train"))
+    samples = load_samples(PRESET.samples_file("train"))
     short = replace(PRESET, steps=3)
     train(short, GRPO, 0, samples)
     uninterrupted = adapter(home, GRPO, 0)
-    run = PRESET.run("grpo", 0)
+    run = PRESET.run_folder("grpo", 0)
     run.rename(home / "uninterrupted")
 
     def stop(*arguments):
@@ -110,7 +111,7 @@ def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypa
 
 
 def test_same_seed_same_adapter_other_seed_another(home):
-    samples = load_samples(PRESET.single("train"))
+    samples = load_samples(PRESET.samples_file("train"))
     short = replace(PRESET, steps=2)
     train(short, GRPO, 0, samples)
     first = adapter(home, GRPO, 0)
@@ -122,12 +123,12 @@ def test_same_seed_same_adapter_other_seed_another(home):
 
 
 def test_the_log_and_the_result_say_what_happened(home):
-    samples = load_samples(PRESET.single("train"))
+    samples = load_samples(PRESET.samples_file("train"))
     result = train(replace(PRESET, steps=2), GRPO, 0, samples)
     train(replace(PRESET, steps=2), DAPO, 0, samples)
     # DAPO's KL has no weight, but it is measured.
-    assert read_lines(PRESET.run("dapo", 0) / "log.jsonl")[-1]["kl"] > 0
-    rows = read_lines(PRESET.run("grpo", 0) / "log.jsonl")
+    assert read_lines(PRESET.run_folder("dapo", 0) / "log.jsonl")[-1]["kl"] > 0
+    rows = read_lines(PRESET.run_folder("grpo", 0) / "log.jsonl")
     for row in rows:
         terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat")
         total = sum(row[f"reward_{term}"] for term in terms)
@@ -144,10 +145,10 @@ def test_the_log_and_the_result_say_what_happened(home):
 
 
 def test_a_finished_run_is_kept_and_one_with_other_settings_moved_aside(home):
-    samples = load_samples(PRESET.single("train"))
+    samples = load_samples(PRESET.samples_file("train"))
     short = replace(PRESET, steps=1)
     result = train(short, GRPO, 0, samples)
-    run = PRESET.run("grpo", 0)
+    run = PRESET.run_folder("grpo", 0)
     stamp = (run / "result.json").stat().st_mtime_ns
     assert train(short, GRPO, 0, samples) == result
     assert (run / "result.json").stat().st_mtime_ns == stamp
@@ -171,7 +172,7 @@ def test_a_training_leaves_no_model_behind(home, monkeypatch):
     gc.disable()  # a cycle of references would wait for it, however much it holds
     try:
         # Its reward asks for masks, so the sampler keeps embeddings of photos.
-        train(replace(PRESET, steps=1), SAM_R1, 0, load_samples(PRESET.single("train")))
+        train(replace(PRESET, steps=1), SAM_R1, 0, load_samples(PRESET.samples_file("train")))
         assert len(alive) == 1 and alive[0]() is None
     finally:
         gc.enable()

@@ -9,10 +9,10 @@ import torch
 from conftest import load_kitchen, toy_prompts
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
-from foodseg.models.training_layers import training_layers
-from foodseg.rl.memory import checkpointed_layers
-from foodseg.rl.rollouts import sample_rollouts
-from foodseg.rl.shared_prefix import score_groups
+from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import score_groups
+from foodseg.training.memory import checkpointed_layers
 
 
 def rms_norm_in_own_dtype(self, hidden):

@@ -12,16 +12,16 @@ import torch
 from conftest import load_kitchen, toy_prompts
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
-from foodseg.models.training_layers import training_layers
+from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import completion_mask, score_groups
 from foodseg.presets import SMOKE
 from foodseg.recipes import DAPO, GRPO
-from foodseg.rl import updates
 from foodseg.rl.advantages import group_advantages, holistic
-from foodseg.rl.memory import GroupTokens, plan_memory
 from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
-from foodseg.rl.rollouts import sample_rollouts
-from foodseg.rl.shared_prefix import completion_mask, score_groups
-from foodseg.rl.updates import PolicyUpdater
+from foodseg.training import updates
+from foodseg.training.memory import GroupTokens, plan_memory
+from foodseg.training.updates import PolicyUpdater
 
 PRESET = replace(
     SMOKE, learning_rate=1e-3, warmup_steps=0, max_new_tokens=16, updates_per_rollout=2

@@ -16,12 +16,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from foodseg import presets
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
+from foodseg.models.fast.vision import cut_patches, embed_patches, encode_patches
 from foodseg.models.mllm import Mllm
-from foodseg.models.vision import cut_patches, embed_patches, encode_patches
 from foodseg.recipes import GRPO
 from foodseg.rl import groups
-from foodseg.rl.groups import GroupSampler, read_photos, roll_out
+from foodseg.system import roll_out
+from foodseg.training.sampler import GroupSampler, read_photos
 
 # Windows are 2x2 merged tokens (4x4 patches): these sides leave half and quarter windows.
 GRIDS = [(10, 6), (10, 10), (8, 12), (10, 10), (6, 10), (4, 4)]

@@ -9,12 +9,12 @@ from functools import partial
 import torch
 
 from foodseg import recipes
+from foodseg.common.processes import Processes
 from foodseg.data.samples import load_samples
+from foodseg.methods.grto import ToolTraining
 from foodseg.presets import SMOKE
-from foodseg.rl.groups import draw_samples
-from foodseg.rl.processes import Processes
-from foodseg.rl.tool import ToolTraining
-from foodseg.rl.trainer import train
+from foodseg.training.sampler import draw_samples
+from foodseg.training.trainer import train
 
 PRESET = replace(SMOKE, steps=5, prompts_per_step=4, group_size=3, max_new_tokens=50)
 SEED = 3
@@ -28,7 +28,7 @@ def brevity(evidence, *, silent):
 
 
 def main() -> None:
-    samples = load_samples(PRESET.single("train"))
+    samples = load_samples(PRESET.samples_file("train"))
     # The first question of the first round: the first process's. Its group is dropped.
     silent = draw_samples(samples, SEED, 0, 1)[0].sample_id
     reward = (partial(brevity, silent=silent), recipes.GRPO.reward[1])

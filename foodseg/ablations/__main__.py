@@ -18,10 +18,9 @@ from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.run_table import run_table
 from foodseg.ablations.runner import runs_at_once
 from foodseg.ablations.runs import SPLITS, Run, Runs
-from foodseg.errors import DataError
-from foodseg.presets import get_preset
-from foodseg.report.inputs import parse_seeds
-from foodseg.rl.processes import Processes
+from foodseg.common.errors import DataError
+from foodseg.common.processes import Processes
+from foodseg.presets import get_preset, parse_seeds
 
 
 def main(arguments: list[str] | None = None) -> int:

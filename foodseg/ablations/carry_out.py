@@ -10,19 +10,20 @@ from pathlib import Path
 
 from foodseg.ablations.rows import BOUND
 from foodseg.ablations.runs import Run, Runs
+from foodseg.common.errors import DataError
+from foodseg.common.files import read_lines, write_json
 from foodseg.data.samples import Sample
-from foodseg.errors import DataError
-from foodseg.evaluation.evaluate import evaluate, evaluate_bound, load_segmenter
+from foodseg.evaluation.evaluate import evaluate, evaluate_bound
+from foodseg.models.segmenter import DECODER, load_decoder
 from foodseg.presets import Preset
-from foodseg.provenance import read_lines, write_json
 from foodseg.recipes import Recipe
-from foodseg.report.model_card import write_card
+from foodseg.report.cards.model import write_card
 from foodseg.rl.dynamic_sampling import NoSignalError
-from foodseg.rl.tool import load_decoder
-from foodseg.rl.trainer import DECODER, load_policy, train
 from foodseg.supervised.evaluation import evaluate_baseline
 from foodseg.supervised.targets import Baseline
 from foodseg.supervised.training import train_baseline
+from foodseg.system import load_policy, load_segmenter
+from foodseg.training.trainer import train
 
 
 def carry_out(runs: Runs, run: Run) -> dict:
@@ -84,7 +85,7 @@ def _baseline(preset: Preset, run: Run, learning: list[Sample], asked: list[Samp
 
 
 def _recipe(preset: Preset, run: Run, learning: list[Sample], asked: list[Sample]):
-    recipe, folder = run.method, preset.run(run.method.name, run.seed)
+    recipe, folder = run.method, preset.run_folder(run.method.name, run.seed)
     training = train(preset, recipe, run.seed, learning)
     mllm, segmenter = load_policy(preset, recipe.prompt_suffix), load_segmenter(preset)
     mllm.load_adapter(folder / "adapter")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from foodseg.ablations.rows import Row, families
 from foodseg.ablations.runs import Run, Runs
-from foodseg.provenance import read_lines
+from foodseg.common.files import read_lines
 from foodseg.report.curves import smooth
 from foodseg.report.style import BLUE, GREY, VERMILION, styled
 

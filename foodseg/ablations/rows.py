@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foodseg import recipes
-from foodseg.errors import DataError
-from foodseg.provenance import as_json
+from foodseg.common.errors import DataError
 from foodseg.recipes import Recipe
 from foodseg.supervised import targets
 from foodseg.supervised.targets import Baseline
+from foodseg.training.identity import as_json
 
 UNTRAINED, SUPERVISED, OTHER = "Not trained", "Supervised", "Other recipes"
 # Prefix of a row's name -> its family, in the table's order.

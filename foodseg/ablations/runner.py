@@ -17,8 +17,8 @@ from statistics import fmean
 
 from foodseg.ablations.carry_out import note_failure
 from foodseg.ablations.runs import Run, Runs
+from foodseg.common.progress import tqdm
 from foodseg.presets import Preset
-from foodseg.progress import tqdm
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_ESTIMATES = 2

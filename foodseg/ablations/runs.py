@@ -14,16 +14,17 @@ from pathlib import Path
 
 from foodseg.ablations.rows import BOUND, Row
 from foodseg.ablations.validation import validation_split
+from foodseg.common.files import file_hash
 from foodseg.data.samples import Sample, load_samples
-from foodseg.presets import KITCHEN, PACKAGE, Preset
-from foodseg.provenance import file_hash, files_hash
+from foodseg.presets import KITCHEN, Preset, require
 from foodseg.recipes import Recipe
-from foodseg.report.inputs import require
-from foodseg.rl.trainer import METHODS, run_config
 from foodseg.supervised.targets import Baseline
 from foodseg.supervised.training import baseline_config
+from foodseg.training.identity import run_config, used_code
 
 SPLITS = ("test", "validation")
+# What evaluates a row, by whether it is a supervised baseline.
+_EVALUATIONS = {False: "foodseg.evaluation.evaluate", True: "foodseg.supervised.evaluation"}
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,18 @@ class Runs:
     def samples(self, split: str) -> tuple[list[Sample], list[Sample]]:
         """(to learn from, to evaluate on), for the test plates or for the validation plates."""
         notebook = "01_build_foodreasonseg_single"
-        train = load_samples(require(self.preset.single("train"), notebook))
+        train = load_samples(require(self.preset.samples_file("train"), notebook))
         if split == "validation":
             return validation_split(train)
-        return train, load_samples(require(self.preset.single("test"), notebook))
+        return train, load_samples(require(self.preset.samples_file("test"), notebook))
 
     def folder(self, run: Run) -> Path:
         """Where outcome.json and output.txt are."""
-        return self.preset.predictions(run.name).parents[1] / "ablations" / run.name
+        return self.preset.predictions_folder(run.name).parents[1] / "ablations" / run.name
 
     def log(self, run: Run) -> Path:
         """The training's row for each step; there is none for a row that is not trained."""
-        return self.preset.run(run.name.rpartition("-seed")[0], run.seed) / "log.jsonl"
+        return self.preset.run_folder(run.name.rpartition("-seed")[0], run.seed) / "log.jsonl"
 
     def outcome(self, run: Run) -> dict | None:
         """What came of the run, current or not; None before it ended."""
@@ -105,7 +106,10 @@ class Runs:
         outcome = self.outcome(run)
         if outcome is None or outcome.get("again"):
             return False
-        kept = "failure" in outcome or (self.preset.predictions(run.name) / "result.json").exists()
+        kept = (
+            "failure" in outcome
+            or (self.preset.predictions_folder(run.name) / "result.json").exists()
+        )
         return kept and outcome["identity"] == self.identity(run)
 
     def identity(self, run: Run) -> dict:
@@ -125,21 +129,13 @@ class Runs:
         """What decides the evaluation, by split and by whether a supervised baseline is asked."""
         shared = {
             "segmenter": self.preset.weights["segmenter"],
-            "test data": file_hash(self.preset.single("test")),
+            "test data": file_hash(self.preset.samples_file("test")),
             "prompt": self.preset.prompt_template,
         }
         return {
             (split, baseline): shared
             | {"split": split, "questions": len(self._samples[split][1])}
-            | {"evaluation code": files_hash(_evaluation_code(baseline))}
+            | {"evaluation code": used_code([_EVALUATIONS[baseline]])}
             for split in SPLITS
             for baseline in (False, True)
         }
-
-
-def _evaluation_code(baseline: bool) -> list[Path]:
-    """The package's files that decide scores; those of one method alone are its training's."""
-    own = [*PACKAGE.glob("supervised/*.py")] if baseline else []
-    rl = [path for path in PACKAGE.glob("rl/*.py") if path.stem not in METHODS]
-    models = [path for path in PACKAGE.glob("models/*.py") if not path.name.startswith("kitchen_")]
-    return [*PACKAGE.glob("evaluation/*.py"), *rl, *models, *own]

@@ -10,8 +10,8 @@ import pandas as pd
 from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.runs import Run, Runs
 from foodseg.ablations.why import WHY
+from foodseg.common.files import read_lines
 from foodseg.evaluation.evaluate import Prediction, load_predictions
-from foodseg.provenance import read_lines
 from foodseg.report.results import paired_difference, same_questions, summarise_seeds
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
@@ -58,7 +58,7 @@ def _ended(runs: Runs, wanted: Sequence[Run]) -> list[str]:
 
 
 def _predictions(runs: Runs, name: str) -> list[Prediction]:
-    return load_predictions(runs.preset.predictions(name))
+    return load_predictions(runs.preset.predictions_folder(name))
 
 
 def _runs_of(row: Row, seeds: Sequence[int], split: str) -> list[Run]:

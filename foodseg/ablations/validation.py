@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from foodseg.common.errors import DataError
 from foodseg.data.samples import Sample
-from foodseg.errors import DataError
 
 VALIDATION_SHARE = 0.2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
 from foodseg.presets import KITCHEN
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from foodseg.bench.cuda_clock import GIGABYTE
 from foodseg.bench.cuda_phases import WITHOUT_KL, measure_step
 from foodseg.bench.cuda_work import Setting, build_policy, build_samples, true_setting
-from foodseg.provenance import write_json
+from foodseg.common.files import write_json
 
 
 def measure_capped(setting: Setting) -> dict:

@@ -21,12 +21,11 @@ from foodseg.bench.cuda_work import Setting, build_policy, build_samples, open_p
 from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.work import SEED, Shape
 from foodseg.data.samples import Sample
+from foodseg.models import rollouts as rollouts_module
+from foodseg.models.fast.training_layers import training_layers
 from foodseg.models.mllm import Mllm
-from foodseg.models.training_layers import training_layers
-from foodseg.rl import rollouts as rollouts_module
-from foodseg.rl.groups import TEMPERATURE
-from foodseg.rl.rollouts import Rollout, sample_rollouts
-from foodseg.rl.shared_prefix import pad_rows, score_groups
+from foodseg.models.rollouts import TEMPERATURE, Rollout, sample_rollouts
+from foodseg.models.shared_prefix import pad_rows, score_groups
 
 SLACK = 2.0
 CHECKED = Shape(prompts=2, group_size=2, length=32, updates=1)

@@ -15,12 +15,13 @@ from foodseg.bench.cuda_work import Setting, answer_well, open_photos, teach
 from foodseg.bench.work import SEED
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm, Prompt
+from foodseg.models.rollouts import TEMPERATURE, Rollout, sample_rollouts
 from foodseg.recipes import GRPO, Recipe
-from foodseg.rl import updates as trainer_updates
-from foodseg.rl.groups import TEMPERATURE, GroupSampler, score_group
-from foodseg.rl.memory import MemoryPlan
-from foodseg.rl.rollouts import Rollout, sample_rollouts
-from foodseg.rl.updates import PolicyUpdater
+from foodseg.rl.groups import score_group
+from foodseg.training import updates as trainer_updates
+from foodseg.training.memory import MemoryPlan
+from foodseg.training.sampler import GroupSampler
+from foodseg.training.updates import PolicyUpdater
 
 # The floor's step has no KL.
 WITHOUT_KL = replace(GRPO, objective=replace(GRPO.objective, kl_weight=0.0))

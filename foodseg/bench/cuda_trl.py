@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from foodseg.bench.cuda_clock import Record, start_afresh
 from foodseg.bench.cuda_work import Setting, build_samples, build_unadapted, true_setting
 from foodseg.bench.trl_side import TimedTrainer, make_trainer
-from foodseg.provenance import write_json
+from foodseg.common.files import write_json
 
 STEPS = 2  # timed; a step may take 20 s
 

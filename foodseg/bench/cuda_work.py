@@ -14,15 +14,15 @@ from transformers import Qwen2_5_VLConfig
 
 from foodseg.bench.work import SEED, Shape, ban_end_token
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.data.kitchen_plates import draw_plate
 from foodseg.data.references import mask_to_reference
 from foodseg.data.samples import Sample
+from foodseg.kitchen.plates import draw_plate
+from foodseg.models import prompts
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
+from foodseg.models.rollouts import Rollout
 from foodseg.presets import KITCHEN, PAPER, Preset
-from foodseg.rl import prompts
 from foodseg.rl.groups import Group
-from foodseg.rl.rollouts import Rollout
 
 ADAPTER_STD = 0.02
 

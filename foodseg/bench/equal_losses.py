@@ -32,7 +32,7 @@ from foodseg.presets import Preset
 from foodseg.recipes import GRPO
 from foodseg.rl.advantages import group_advantages
 from foodseg.rl.groups import Group
-from foodseg.rl.updates import PolicyUpdater
+from foodseg.training.updates import PolicyUpdater
 
 TOLERANCE = 1e-4
 

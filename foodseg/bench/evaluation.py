@@ -10,7 +10,7 @@ from foodseg.bench.work import Shape, bench_policy, bench_preset
 from foodseg.data.samples import Sample, load_samples
 from foodseg.models.mllm import Mllm
 from foodseg.presets import KITCHEN, Preset
-from foodseg.rl.groups import roll_out
+from foodseg.system import roll_out
 
 
 def measure_evaluation(
@@ -23,7 +23,7 @@ def measure_evaluation(
     # The kitchen's own limits, where every answer ends by itself.
     preset = bench_preset(Shape(length=KITCHEN.max_new_tokens))
     mllm = bench_policy(preset)
-    samples = load_samples(preset.single("test"))
+    samples = load_samples(preset.samples_file("test"))
     samples = samples[:: max(1, len(samples) // questions)][:questions]
     sizes = {"batched": preset.evaluation_batch, "one_by_one": 1}
     seconds: dict[str, list[float]] = {name: [] for name in sizes}

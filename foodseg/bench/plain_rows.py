@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 
 from foodseg.models.mllm import Mllm
-from foodseg.rl.rollouts import Rollout
-from foodseg.rl.shared_prefix import TokenScores, completion_mask, pad_rows
+from foodseg.models.rollouts import Rollout
+from foodseg.models.shared_prefix import TokenScores, completion_mask, pad_rows
 
 
 def plain_score_groups(
     mllm: Mllm, rollouts: Sequence[Rollout], temperature: float = 1.0
 ) -> TokenScores:
-    """The same scores as `foodseg.rl.shared_prefix.score_groups`, for G (P + R) tokens a group."""
+    """The same scores as `shared_prefix.score_groups`, for G (P + R) tokens a group."""
     mask = completion_mask(rollouts)
     groups = [_score_group(mllm, rollout, temperature) for rollout in rollouts]
     log_probs, entropies = (torch.cat(parts) for parts in zip(*groups, strict=True))

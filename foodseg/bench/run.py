@@ -21,8 +21,9 @@ from foodseg.bench.scaling import Point, fits, measure_scaling, points
 from foodseg.bench.summary import TITLES
 from foodseg.bench.turns import take_turns
 from foodseg.bench.work import Shape
-from foodseg.progress import tqdm
-from foodseg.provenance import provenance, write_json
+from foodseg.common.files import write_json
+from foodseg.common.progress import tqdm
+from foodseg.common.provenance import provenance
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import torch
 from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.work import Shape, bench_policy, bench_preset, training_questions
 from foodseg.models.mllm import Mllm, Prompt
+from foodseg.models.rollouts import Rollout
 from foodseg.recipes import GRPO
-from foodseg.rl import updates
 from foodseg.rl.evidence import gather_evidence
 from foodseg.rl.groups import Group
-from foodseg.rl.rollouts import Rollout
-from foodseg.rl.updates import PolicyUpdater
+from foodseg.training import updates
+from foodseg.training.updates import PolicyUpdater
 
 
 @dataclass(frozen=True)

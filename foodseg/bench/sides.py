@@ -25,14 +25,14 @@ from foodseg.bench.work import (
     training_questions,
 )
 from foodseg.recipes import GRPO
-from foodseg.rl import updates
-from foodseg.rl.updates import PolicyUpdater
+from foodseg.training import updates
+from foodseg.training.updates import PolicyUpdater
 
 MICRO_BATCHES = (8, 16, 32, 64)
 
 
 def this_trainer(turns: Turns, rounds: int, shape: Shape) -> None:
-    """Rollout, scoring and update by foodseg.rl, as `foodseg.rl.trainer.train` does them."""
+    """Rollout, scoring and update by foodseg.rl, as `foodseg.training.trainer.train` does them."""
     preset = bench_preset(shape)
     mllm = bench_policy(preset)
     ban_end_token(mllm)

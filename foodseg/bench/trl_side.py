@@ -25,11 +25,11 @@ from transformers import (
 from foodseg.bench.work import SEED, Shape, reward
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import LORA_TARGETS, VISION_TOKENS, Mllm
+from foodseg.models.prompts import build_messages
+from foodseg.models.rollouts import TEMPERATURE
 from foodseg.presets import Preset
 from foodseg.recipes import GRPO
-from foodseg.rl.groups import TEMPERATURE
-from foodseg.rl.prompts import build_messages
-from foodseg.rl.updates import MAX_GRADIENT_NORM
+from foodseg.training.updates import MAX_GRADIENT_NORM
 
 # Names that transformers and PEFT have deprecated and that TRL 1.16 still uses.
 warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)

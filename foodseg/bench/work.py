@@ -13,9 +13,9 @@ from foodseg.models.mllm import Mllm
 from foodseg.presets import KITCHEN, Preset
 from foodseg.recipes import GRPO
 from foodseg.rl.answers import parse_answer
-from foodseg.rl.groups import GroupSampler, draw_samples
 from foodseg.rl.rewards import RewardThresholds, score_answer
-from foodseg.rl.trainer import load_policy
+from foodseg.system import load_policy
+from foodseg.training.sampler import GroupSampler, draw_samples
 
 SEED = 0
 
@@ -60,7 +60,7 @@ def ban_end_token(mllm: Mllm) -> None:
 
 def training_questions(preset: Preset) -> list[Sample]:
     """The training split, as notebook 01 wrote it; DataError if it is missing."""
-    return load_samples(preset.single("train"))
+    return load_samples(preset.samples_file("train"))
 
 
 def make_sampler(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> GroupSampler:

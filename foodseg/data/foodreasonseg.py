@@ -14,30 +14,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from foodseg.common.errors import DataError
+from foodseg.data.food_names import index_names, name_to_class
 from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem
-from foodseg.errors import DataError
-
-# Names that stand for one half of a compound label. Chicken and duck are FoodLMM's own rule; the
-# others are ours, by the same reasoning (the annotators' label covers both foods).
-ALIASES = {
-    "chicken": "chicken duck",
-    "duck": "chicken duck",
-    "cheese": "cheese butter",
-    "butter": "cheese butter",
-    "hanamaki": "hanamaki baozi",
-    "baozi": "hanamaki baozi",
-    "wonton": "wonton dumplings",
-    "dumpling": "wonton dumplings",
-    "cilantro": "cilantro mint",
-    "mint": "cilantro mint",
-}
 
 _MARKUP = re.compile(
     r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
 )
 # In a question it says where FoodLMM's model sees the photo; it is no word of the question.
 IMAGE_TOKEN = "<image>"
-_PLURALS = (("s", ""), ("es", ""), ("ies", "y"))
 
 
 @dataclass(frozen=True)
@@ -122,32 +107,6 @@ def _elements(text: str) -> Iterator[object]:
     position = _BLANK.match(text, position + 1).end()
     if position != len(text):
         raise json.JSONDecodeError("Extra data", text, position)
-
-
-def index_names(categories: Mapping[int, str]) -> dict[str, int]:
-    """Class id by every spelling that is accepted for a name (lower case, singular or plural)."""
-    index: dict[str, int] = {}
-    for class_id, name in categories.items():
-        for form in _forms(name):
-            index.setdefault(form, class_id)
-    for alias, name in ALIASES.items():
-        if name in index:
-            index.setdefault(alias, index[name])
-    return index
-
-
-def name_to_class(name: str, names: Mapping[str, int]) -> int | None:
-    """The class id that an ingredient's written name means, None if it means none.
-
-    Case, hyphens, underscores and slashes don't matter; the last word's plural ending is stripped.
-    """
-    return next((names[form] for form in _forms(name) if form in names), None)
-
-
-def _forms(name: str) -> list[str]:
-    base = " ".join(re.split(r"[\s_/-]+", name.casefold().strip()))
-    stripped = [base[: -len(end)] + new for end, new in _PLURALS if base.endswith(end)]
-    return [base] + [form for form in stripped if len(form) > 2]
 
 
 def _parse_entry(file: str, field: str, entry: object, names: Mapping[str, int]) -> Conversation:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
 
 # The 104 official labels: 0 is background, 103 everything that has no label of its own.
 # fmt: off

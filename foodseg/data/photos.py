@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
 
 Size = tuple[int, int]  # (width, height)
 Per = Literal["ingredient", "component"]

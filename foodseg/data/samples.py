@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
+from foodseg.common.errors import DataError
 from foodseg.data.references import Reference, Size, mask_area
-from foodseg.errors import DataError
 
 
 @dataclass(frozen=True)

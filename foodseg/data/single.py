@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foodseg.common.errors import DataError
+from foodseg.common.progress import tqdm
 from foodseg.data.build_report import NO_MASK, BuildReport, Tally
 from foodseg.data.foodreasonseg import Conversation, ConversationFile, Turn
 from foodseg.data.foodseg103 import (
@@ -45,8 +47,6 @@ from foodseg.data.samples import (
     load_samples,
     save_samples,
 )
-from foodseg.errors import DataError
-from foodseg.progress import tqdm
 
 __all__ = [
     "BuildReport",

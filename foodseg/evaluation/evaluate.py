@@ -14,24 +14,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.common.files import read_lines, write_json, write_lines
+from foodseg.common.progress import tqdm
+from foodseg.common.provenance import provenance
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, encode_mask, intersection_union
 from foodseg.data.samples import Sample
 from foodseg.evaluation.metrics import measure
+from foodseg.evaluation.named_foods import food_names, named_in_conclusion
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
-from foodseg.progress import tqdm
-from foodseg.provenance import provenance, read_lines, write_json, write_lines
-from foodseg.rl.answers import Answer, named_foods, parse_answer
+from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.evidence import to_original
-from foodseg.rl.groups import roll_out
-from foodseg.rl.tool import load_decoder
-
-FOOD_NAMES = tuple(name for number, name in CATEGORIES.items() if number)
+from foodseg.system import roll_out
 
 
 @dataclass(frozen=True)
@@ -52,19 +49,6 @@ class Prediction:
     mask: dict
     intersection: int
     union: int
-
-
-def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:
-    """The preset's SAM2; on a CPU, PyTorch is set to one thread, for the same bits everywhere.
-
-    decoder: file of the mask decoder that a run of GRTO trained, to be put in place of SAM2's own.
-    """
-    if preset.device == "cpu":
-        torch.set_num_threads(1)
-    segmenter = Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
-    if decoder:
-        load_decoder(segmenter, decoder)
-    return segmenter
 
 
 def evaluate(
@@ -141,24 +125,6 @@ def _predict(
     )
 
 
-def food_names(samples: Sequence[Sample]) -> tuple[str, ...]:
-    """The names that are looked for: FoodSeg103's, and whatever else the samples ask for."""
-    asked_for = (food for sample in samples for food in sample.foods)
-    return tuple(dict.fromkeys((*FOOD_NAMES, *asked_for)))
-
-
-def named_in_conclusion(
-    answer: Answer, sample: Sample, names: tuple[str, ...] = FOOD_NAMES
-) -> tuple[str, ...]:
-    """The foods, out of `names`, that the answer settles on.
-
-    A word that is only taken up from the question ("a fruit salad needs the orange") is no choice
-    of food.
-    """
-    asked = set(named_foods(sample.question, names)) - set(sample.foods)
-    return tuple(f for f in named_foods(answer.completion, names) if f not in asked)
-
-
 def summarise(predictions: Sequence[Prediction]) -> dict:
     """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods."""
     metrics = measure([p.intersection for p in predictions], [p.union for p in predictions])
@@ -181,7 +147,7 @@ def save_predictions(
     seconds: what answering took; adapter, decoder: hashes of the files of weights that a run has
     trained, None for the base's own.
     """
-    folder = preset.predictions(row)
+    folder = preset.predictions_folder(row)
     # The result is written last and taken away first: with it, the predictions are its own.
     (folder / "result.json").unlink(missing_ok=True)
     result = {"preset": preset.name, "row": row, "adapter": adapter, "decoder": decoder}

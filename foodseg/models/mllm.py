@@ -27,14 +27,14 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from foodseg.models import head
-from foodseg.models.attention import SHARED_PREFIX, RowLayout
-from foodseg.models.decoding import SlicedCache, StaticCache
-from foodseg.models.vision import cut_patches, encode_patches
-from foodseg.provenance import file_hash
-from foodseg.rl.prompts import build_messages
+from foodseg.common.files import file_hash
+from foodseg.models.fast import head
+from foodseg.models.fast.attention import SHARED_PREFIX, RowLayout
+from foodseg.models.fast.decoding import SlicedCache, StaticCache
+from foodseg.models.fast.vision import cut_patches, encode_patches
+from foodseg.models.prompts import build_messages
 
-# A bar for a hundred small tensors says nothing; ours (foodseg.progress) show what takes time.
+# A bar for a hundred small tensors says nothing; ours (common.progress) show what takes time.
 transformers.utils.logging.disable_progress_bar()
 
 # Anchored on the language model: an unanchored "gate_proj" would also hit the vision tower's MLP.
@@ -199,7 +199,7 @@ class Mllm:
         # Embeddings are frozen; to find that out itself, PEFT would look the base up on the hub.
         self.peft.save_pretrained(folder, save_embedding_layers=False)
         (Path(folder) / TEMPLATE_FILE).write_text(self.template)
-        # PEFT's card is an empty form; a filled one is `foodseg.report.model_card`'s.
+        # PEFT's card is an empty form; a filled one is `foodseg.report.cards.model`'s.
         (Path(folder) / "README.md").unlink(missing_ok=True)
 
     def lora_parameters(self) -> list[torch.nn.Parameter]:

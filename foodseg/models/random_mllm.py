@@ -20,8 +20,8 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
+from foodseg.models import prompts
 from foodseg.models.mllm import IMAGE_TOKEN, Mllm
-from foodseg.rl import prompts
 
 # Published sizes (model card, arXiv:2502.13923): 3.09 B in the language model, 0.67 B in the vision
 # tower, 3.75 B in all.

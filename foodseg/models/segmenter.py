@@ -18,15 +18,16 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import file_hash, write_atomically
 from foodseg.data.references import Reference, Size
-from foodseg.errors import DataError
 
 # ImageNet statistics on [0, 1] values, as in `sam2.utils.transforms.SAM2Transforms`.
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -34,6 +35,8 @@ _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 # A reference becomes one prompt sequence: box corners, then a positive point.
 _PROMPT_LABELS = (2, 3, 1)
+
+DECODER = "decoder.safetensors"  # in a run's adapter/, of a recipe that trains the mask decoder
 
 # In one decoder call without gradients; at SAM2's own size each takes some 40 MB meanwhile.
 PROMPTS_AT_ONCE = 32
@@ -88,6 +91,16 @@ SAM2_LARGE = SegmenterConfig(
     stages=(2, 6, 36, 4),
     global_att_blocks=(23, 33, 43),
     window_spec=(8, 4, 16, 8),
+)
+KITCHEN_SAM2 = SegmenterConfig(
+    image_size=192,
+    embed_dim=24,
+    stages=(1, 2, 3, 1),
+    global_att_blocks=(4,),
+    window_spec=(8, 4, 12, 6),
+    neck_dim=96,
+    fpn_top_down_levels=(0, 1, 2, 3),  # shallow stages are weak here: give them the deep ones
+    pred_obj_scores=False,
 )
 
 
@@ -278,7 +291,7 @@ class Segmenter:
     """SAM2 as the kit uses it: image -> embedding -> one mask for each reference.
 
     `model` is the `SAM2Base`; it is in evaluation mode and needs no gradient. `decoder_hash` is
-    that of the file whose mask decoder has replaced the model's own (`foodseg.rl.tool`).
+    that of the file whose mask decoder has replaced the model's own (`foodseg.methods.grto`).
     """
 
     def __init__(self, config: SegmenterConfig, device: torch.device | str = "cpu") -> None:
@@ -340,3 +353,18 @@ class Segmenter:
         best = logits[torch.arange(len(logits)), ious.argmax(dim=1)]
         full = F.interpolate(best[:, None].float(), (height, width), mode="bilinear")[:, 0]
         return (full > 0).cpu().numpy()
+
+
+def save_decoder(segmenter: Segmenter, path: Path | str) -> None:
+    """Write the mask decoder's weights, and nothing else of SAM2, as safetensors, atomically."""
+    weights = segmenter.model.sam_mask_decoder.state_dict()
+    write_atomically(Path(path), save({n: w.cpu().contiguous() for n, w in weights.items()}))
+
+
+def load_decoder(segmenter: Segmenter, path: Path | str) -> None:
+    """Put a trained mask decoder in place of the segmenter's own; sets its `decoder_hash`.
+
+    Raises DataError if the file is missing or is not a decoder of this configuration.
+    """
+    load_weights(segmenter.model.sam_mask_decoder, read_weights(path), str(path))
+    segmenter.decoder_hash = file_hash(Path(path))

@@ -11,7 +11,7 @@ from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from foodseg.provenance import read_lines
+from foodseg.common.files import read_lines
 from foodseg.report.style import CYCLE, METHOD_COLOURS, new_figure, show_updatable, styled
 
 PHASES = ("rollout", "scoring", "update")

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from foodseg.common.errors import DataError
 from foodseg.data.references import sample_ious
-from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result, summarise
 from foodseg.evaluation.external.rows import external_rows
 from foodseg.evaluation.metrics import measure
-from foodseg.presets import Preset
+from foodseg.presets import Preset, require
 from foodseg.recipes import DAPO, GRPO, Recipe
-from foodseg.report.inputs import require
 from foodseg.report.paper import PAPER
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, Baseline
 
@@ -56,7 +55,8 @@ def measured_baselines(preset: Preset, seeds: Sequence[int]) -> list[Baseline]:
         baseline
         for baseline in BASELINES
         if all(
-            (preset.predictions(row) / "result.json").exists() for row in seed_rows(baseline, seeds)
+            (preset.predictions_folder(row) / "result.json").exists()
+            for row in seed_rows(baseline, seeds)
         )
     ]
 
@@ -74,7 +74,7 @@ def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
 
 def read_predictions(preset: Preset, row: str) -> list[Prediction]:
     """A row's predictions; DataError names the notebook that makes them if they are missing."""
-    folder = preset.predictions(row)
+    folder = preset.predictions_folder(row)
     if notebook := NOTEBOOKS.get(row.partition("-seed")[0]):
         require(folder / "result.json", notebook)
     return load_predictions(folder)
@@ -209,10 +209,10 @@ def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
 
 
 def _provenance(preset: Preset, row: str) -> dict:
-    evaluation = load_result(preset.predictions(row))
+    evaluation = load_result(preset.predictions_folder(row))
     if "system" in evaluation:
         return _external_provenance(evaluation)
-    run = preset.predictions(row).parents[1] / row / "result.json"
+    run = preset.predictions_folder(row).parents[1] / row / "result.json"
     training = json.loads(run.read_text()) if run.exists() else {}
     if evaluation["adapter"] != training.get("adapter"):
         raise DataError(
@@ -270,7 +270,8 @@ def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, lis
     return {
         metric: {
             method.title: [
-                load_result(preset.predictions(row))[metric] for row in seed_rows(method, seeds)
+                load_result(preset.predictions_folder(row))[metric]
+                for row in seed_rows(method, seeds)
             ]
             for method in (GRPO, DAPO, *measured_baselines(preset, seeds))
         }

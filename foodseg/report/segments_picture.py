@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from foodseg.methods.sd_grpo import NOTHING, THINKING
 from foodseg.report.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, styled
-from foodseg.rl.segments import NOTHING, THINKING
 
 COLUMNS = 112  # characters in a line
 LINE = 0.34  # inches

@@ -17,7 +17,7 @@ from IPython.display import DisplayHandle, Image, display
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from foodseg.provenance import write_atomically
+from foodseg.common.files import write_atomically
 
 # Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"

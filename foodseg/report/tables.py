@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from foodseg.provenance import write_atomically
+from foodseg.common.files import write_atomically
 
 _LATEX = {
     "\\": r"\textbackslash{}",

@@ -11,12 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
-
-from foodseg.data.foodreasonseg import ALIASES
 
 BOX_KEY, BOX_LENGTH = "bbox_2d", 4
 POINT_KEY, POINT_LENGTH = "point_2d", 2
@@ -67,7 +63,7 @@ def parse_answer(completion: str) -> Answer:
     """
     body = _between(completion, "<answer>", "</answer>")
     items = None if body is None else parse_json(body.strip())
-    return Answer(completion, _thinking(completion), _objects(items), items)
+    return Answer(completion, thinking_of(completion), _objects(items), items)
 
 
 def parse_json(text: str) -> Any:
@@ -120,7 +116,7 @@ def _between(text: str, opening: str, closing: str) -> str | None:
     return text[start + len(opening) : end] if end >= 0 else None
 
 
-def _thinking(completion: str) -> str:
+def thinking_of(completion: str) -> str:
     """Inside `<think>`, or, where the tags are missing, all that comes before the answer."""
     inside = _between(completion, "<think>", "</think>")
     if inside is None:
@@ -143,61 +139,3 @@ def _numbers(value: Any, length: int) -> tuple[float, ...] | None:
     if not isinstance(value, list) or len(value) != length:
         return None
     return tuple(map(float, value)) if all(type(v) in (int, float) for v in value) else None
-
-
-def named_foods(completion: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The foods that the thinking settles on: those in its last sentence that names any.
-
-    Case is ignored, whole words only, singular or plural, the longest name first ("egg tart" is
-    not also "egg"); half of a compound label stands for it ("duck" for "chicken duck"). Returns
-    names as given in `names`, in the order of the sentence, each once. What stands in
-    `<look>...</look>` (Dr. Seg's prompt asks for it) was seen, not settled on: it is read last.
-    """
-    name_of, pattern = _name_pattern(tuple(names))
-    thinking = _looks_first(_thinking(completion).lower())
-    for sentence in reversed(re.split(r"[.!?;\n]", thinking)):
-        found = [" ".join(match.split()) for match in pattern.findall(sentence)]
-        if found:
-            return tuple(dict.fromkeys(name_of[spelling] for spelling in found))
-    return ()
-
-
-def _looks_first(thinking: str) -> str:
-    """The same text with the insides of its looks moved, a line each, before all the rest."""
-    *closed, rest = thinking.split("</look>")
-    parts = [part.partition("<look>") for part in closed]
-    return "\n".join([*(part[2] for part in parts), *(part[0] for part in parts), rest])
-
-
-@lru_cache(maxsize=16)
-def _name_pattern(names: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
-    name_of: dict[str, str] = {}
-    aliases = {alias: name for alias, name in ALIASES.items() if name in names}
-    # last wins: a food's own name beats a plural or singular, and that beats an alias
-    for spelling, name in [*aliases.items(), *((name, name) for name in names)]:
-        name_of |= dict.fromkeys(_spellings(spelling.lower()), name)
-    name_of |= {name.lower(): name for name in names}
-    longest_first = sorted(name_of, key=len, reverse=True)
-    words = "|".join(r"\s+".join(map(re.escape, spelling.split())) for spelling in longest_first)
-    return name_of, re.compile(rf"\b(?:{words or '(?!)'})\b")
-
-
-def _spellings(name: str) -> set[str]:
-    """The name and its singulars, and the plurals of them all, by the regular English endings."""
-    singulars = {name}
-    if name.endswith("ies"):
-        singulars.add(name[:-3] + "y")
-    if re.search(r"(?:o|s|x|z|ch|sh)es$", name):
-        singulars.add(name[:-2])
-    if re.search(r"[^su]s$", name):
-        singulars.add(name[:-1])
-    return singulars.union(*map(_plurals, singulars))
-
-
-def _plurals(name: str) -> set[str]:
-    plurals = {name + "s"}
-    if re.search(r"(?:o|s|x|z|ch|sh)$", name):
-        plurals.add(name + "es")
-    if re.search(r"[^aeiou]y$", name):
-        plurals.add(name[:-1] + "ies")
-    return plurals

@@ -1,7 +1,7 @@
 """Our rewards for other trainers: TRL's `reward_funcs` and verl's `compute_score`.
 
 Both hand a reward the data set's own columns. Give a row of yours two of them, both plain text:
-`ground_truth` by the function of that name, and the prompt by `foodseg.rl.prompts.build_messages`,
+`ground_truth` by the function of that name, and the prompt by `models.prompts.build_messages`,
 with the photo resized to `side` x `side` as `Mllm.resize` does it. TRL then takes
 
     GRPOTrainer(..., reward_funcs=PAPER_REWARD_FUNCTIONS)  # one a term, so each has its curve

@@ -7,8 +7,10 @@ lottery among the completions lets a dry run do all that a training does.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-from foodseg.rl.evidence import Evidence
+if TYPE_CHECKING:
+    from foodseg.rl.evidence import Evidence
 
 
 def lottery(evidence: Evidence) -> float:

@@ -20,14 +20,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from foodseg.data.references import Reference
-from foodseg.rl.answers import (
-    BOX_KEY,
-    BOX_LENGTH,
-    POINT_KEY,
-    POINT_LENGTH,
-    Answer,
-    parse_answer,
-)
+from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH, Answer, parse_answer
 
 PAPER_SIDE = 840  # the paper's model image is 840 x 840 pixels
 MAX_OBJECTS = 120  # a side; bounds the matching's time

@@ -1,7 +1,7 @@
 """Samples' targets as completions of an embedded prompt.
 
 A target takes the form of a rollout's completion, so the packed rows that score completions
-(`foodseg.rl.shared_prefix`) score it too.
+(`foodseg.models.shared_prefix`) score it too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from foodseg.data.samples import Sample
+from foodseg.models.rollouts import Rollout
 from foodseg.presets import Preset
-from foodseg.rl.rollouts import Rollout
 from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, to_tokens
 

@@ -18,30 +18,23 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from foodseg.common.progress import tqdm
 from foodseg.data.photos import read_photo
 from foodseg.data.references import encode_mask, intersection_union
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import (
-    Prediction,
-    evaluate,
-    food_names,
-    load_segmenter,
-    named_in_conclusion,
-    save_predictions,
-)
+from foodseg.evaluation.evaluate import Prediction, evaluate, save_predictions
+from foodseg.evaluation.named_foods import food_names, named_in_conclusion
 from foodseg.models.mllm import Mllm
+from foodseg.models.rollouts import Rollout
+from foodseg.models.shared_prefix import completion_tokens, predicting_states
 from foodseg.presets import Preset
-from foodseg.progress import tqdm
 from foodseg.rl.answers import parse_answer
-from foodseg.rl.groups import roll_out
-from foodseg.rl.rollouts import Rollout
-from foodseg.rl.shared_prefix import completion_tokens, predicting_states
-from foodseg.rl.trainer import load_policy
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, seg_token_id, to_text
 from foodseg.supervised.training import new_head
+from foodseg.system import load_policy, load_segmenter, roll_out
 
 
 def row_name(baseline: Baseline, seed: int) -> str:
@@ -58,7 +51,7 @@ def evaluate_baseline(
     preset: Preset, baseline: Baseline, seed: int, samples: Sequence[Sample]
 ) -> list[dict]:
     """Evaluate a finished run: its row and, if it writes [SEG], the teacher-forced row after it."""
-    folder, row = preset.run(baseline.name, seed) / "adapter", row_name(baseline, seed)
+    folder, row = preset.run_folder(baseline.name, seed) / "adapter", row_name(baseline, seed)
     mllm = load_policy(preset)
     mllm.load_adapter(folder)
     if not baseline.masks:

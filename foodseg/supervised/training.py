@@ -12,17 +12,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from foodseg.common.files import file_hash, write_json
+from foodseg.common.processes import Processes
+from foodseg.common.progress import tqdm
+from foodseg.common.provenance import provenance
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import load_segmenter
 from foodseg.models.mllm import Mllm
-from foodseg.presets import PACKAGE, Preset
-from foodseg.progress import tqdm
-from foodseg.provenance import file_hash, files_hash, provenance, write_json
-from foodseg.rl.groups import draw_samples
-from foodseg.rl.memory import peak_memory_mb
-from foodseg.rl.processes import Processes
-from foodseg.rl.trainer import PRESET_FIELDS, load_policy, samples_hash
-from foodseg.run_folder import (
+from foodseg.presets import Preset
+from foodseg.supervised.batches import samples_in_a_step
+from foodseg.supervised.mask_head import MaskHead
+from foodseg.supervised.targets import Baseline, allow_seg
+from foodseg.supervised.updates import SupervisedUpdater
+from foodseg.system import load_policy, load_segmenter
+from foodseg.training.identity import preset_values, used_code, what_it_learns_from
+from foodseg.training.memory import peak_memory_mb
+from foodseg.training.run_folder import (
     append_row,
     claim,
     load_state,
@@ -30,10 +34,7 @@ from foodseg.run_folder import (
     save_state,
     start_log,
 )
-from foodseg.supervised.batches import samples_in_a_step
-from foodseg.supervised.mask_head import MaskHead
-from foodseg.supervised.targets import Baseline, allow_seg
-from foodseg.supervised.updates import SupervisedUpdater
+from foodseg.training.sampler import draw_samples
 
 
 def train_baseline(
@@ -45,7 +46,7 @@ def train_baseline(
 ) -> dict:
     """Train one baseline, or go on where an interrupted run stopped; returns its result.
 
-    As `foodseg.rl.trainer.train`: on_step is called after each step with the path of log.jsonl; a
+    As `training.trainer.train`: on_step is called after each step with the path of log.jsonl; a
     finished run is returned as it is, one of another configuration is moved aside. Raises
     ValueError in one of several processes.
     """
@@ -53,7 +54,7 @@ def train_baseline(
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
         )
-    folder = preset.run(baseline.name, seed)
+    folder = preset.run_folder(baseline.name, seed)
     config = baseline_config(preset, baseline, seed, samples)
     if finished := claim(folder, config):
         return finished
@@ -106,29 +107,13 @@ def baseline_config(
 ) -> dict:
     """All that decides the run's result, as JSON values."""
     named = {"name": baseline.name, "title": baseline.title, "template": baseline.template}
+    rate = {"learning_rate": preset.supervised_learning_rate}
     return {
-        "preset": {name: getattr(preset, name) for name in PRESET_FIELDS}
-        | {"learning_rate": preset.supervised_learning_rate},
+        "preset": preset_values(preset) | rate,
         "recipe": named,
-        "seed": seed,
-        "samples": len(samples),
-        "data": samples_hash(samples),
-        **preset.weights,
-        "code": files_hash(_training_code()),
+        **what_it_learns_from(preset, seed, samples),
+        "code": used_code(["foodseg.supervised.training"]),
     }
-
-
-def _training_code() -> list[Path]:
-    """The package's files that a supervised run's bits depend on."""
-    models = [p for p in PACKAGE.glob("models/*.py") if not p.name.startswith("kitchen_")]
-    rl = ("groups", "memory", "model_sizes", "prompts", "rollouts", "shared_prefix")
-    own = ("batches", "mask_head", "photos", "targets", "training", "updates")
-    return [
-        *models,
-        *(PACKAGE / "rl" / f"{name}.py" for name in rl),
-        *(PACKAGE / "supervised" / f"{name}.py" for name in own),
-        PACKAGE / "data" / "references.py",
-    ]
 
 
 def _finish(folder: Path, config: dict, rows: list[dict], updater: SupervisedUpdater) -> dict:

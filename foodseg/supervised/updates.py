@@ -18,23 +18,23 @@ import torch
 from torch import Tensor
 
 from foodseg.data.samples import Sample
+from foodseg.models.fast.training_layers import training_layers
 from foodseg.models.mllm import Mllm
-from foodseg.models.training_layers import training_layers
+from foodseg.models.rollouts import Rollout
+from foodseg.models.shared_prefix import completion_tokens, predicting_states
 from foodseg.presets import Preset
-from foodseg.rl.memory import (
+from foodseg.supervised.batches import target_rollouts
+from foodseg.supervised.mask_head import MaskHead, mask_losses
+from foodseg.supervised.photos import PhotoFeatures
+from foodseg.supervised.targets import Baseline, seg_token_id
+from foodseg.training.memory import (
     GroupTokens,
     MemoryPlan,
     available_bytes,
     checkpointed_layers,
     plan_memory,
 )
-from foodseg.rl.model_sizes import ModelSizes
-from foodseg.rl.rollouts import Rollout
-from foodseg.rl.shared_prefix import completion_tokens, predicting_states
-from foodseg.supervised.batches import target_rollouts
-from foodseg.supervised.mask_head import MaskHead, mask_losses
-from foodseg.supervised.photos import PhotoFeatures
-from foodseg.supervised.targets import Baseline, seg_token_id
+from foodseg.training.model_sizes import ModelSizes
 
 BETAS = (0.9, 0.95)
 MAX_GRADIENT_NORM = 1.0

@@ -15,13 +15,14 @@ import signal
 import sys
 from pathlib import Path
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import write_json
+from foodseg.common.provenance import find_commit
 from foodseg.data.foodseg103 import SPLITS
 from foodseg.data.samples import load_samples
-from foodseg.errors import DataError
 from foodseg.evaluation.export.foodlmm import write_foodlmm
 from foodseg.evaluation.export.lisa import write_lisa
 from foodseg.presets import Preset, get_preset
-from foodseg.provenance import find_commit, write_json
 
 WRITERS = {"lisa": write_lisa, "foodlmm": write_foodlmm}
 REPORT = "export_report.json"
@@ -41,7 +42,7 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
     try:
         partial.mkdir(parents=True)
         for split in splits:
-            samples = load_samples(preset.single(split))
+            samples = load_samples(preset.samples_file(split))
             written = WRITERS[layout](partial, preset.dataset, split, samples, copy)
             report["splits"][split] = written
         write_json(partial / REPORT, report)

@@ -23,13 +23,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foodseg.data.foodreasonseg import IMAGE_TOKEN, index_names, name_to_class
+from foodseg.common.errors import DataError
+from foodseg.common.progress import tqdm
+from foodseg.data.food_names import index_names, name_to_class
+from foodseg.data.foodreasonseg import IMAGE_TOKEN
 from foodseg.data.foodseg103 import CATEGORIES, EXCLUDED_LABELS, Problem, read_categories
 from foodseg.data.references import decode_mask
 from foodseg.data.samples import Sample
-from foodseg.errors import DataError
 from foodseg.evaluation.export.photos import place_photo
-from foodseg.progress import tqdm
 
 COMPOUND = "chicken duck"  # the one label whose halves the reader knows
 

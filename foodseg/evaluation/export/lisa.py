@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from foodseg.common.errors import DataError
+from foodseg.common.progress import tqdm
 from foodseg.data.references import intersection_union
 from foodseg.data.samples import Sample
-from foodseg.errors import DataError
 from foodseg.evaluation.export.photos import place_photo
 from foodseg.evaluation.export.polygons import mask_to_polygons, polygons_to_mask
-from foodseg.progress import tqdm
 
 NAME = "FoodReasonSeg-Single"
 # Its readers put this after a sentence. FoodReasonSeg's questions may end so themselves.

@@ -10,9 +10,9 @@ import os
 import shutil
 from pathlib import Path
 
+from foodseg.common.errors import DataError
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Size
-from foodseg.errors import DataError
 
 
 def place_photo(source: Path, target: Path, size: Size, copy: bool) -> str:

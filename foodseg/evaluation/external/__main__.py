@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
 from foodseg.evaluation.external.rows import PROTOCOLS, ExternalRow
 from foodseg.evaluation.external.score import describe, score
 from foodseg.presets import get_preset

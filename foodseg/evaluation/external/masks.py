@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import files_hash
 from foodseg.data.foodseg103 import FaultError, Problem
 from foodseg.data.references import Size
-from foodseg.errors import DataError
-from foodseg.provenance import files_hash
 
 _FILES = ("predictions.json", "predictions.jsonl")
 _RLE = '{"size": [height, width], "counts": ...}'

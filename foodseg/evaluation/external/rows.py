@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from foodseg.errors import DataError
+from foodseg.common.errors import DataError
 from foodseg.presets import Preset
 
 # generate-then-segment: the system answered the question by itself, as every row of ours does.
@@ -34,7 +34,7 @@ class ExternalRow:
 
 def external_rows(preset: Preset) -> list[ExternalRow]:
     """Every system that has been scored with the preset's questions, by title."""
-    files = preset.predictions("base").parent.glob("*/result.json")
+    files = preset.predictions_folder("base").parent.glob("*/result.json")
     results = [json.loads(file.read_text()) for file in files]
     rows = [ExternalRow(r["row"], r["system"], r["protocol"]) for r in results if "system" in r]
     return sorted(rows, key=lambda row: row.title)

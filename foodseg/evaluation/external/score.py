@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import write_json, write_lines
+from foodseg.common.progress import tqdm
+from foodseg.common.provenance import provenance
 from foodseg.data.foodseg103 import FaultError, Problem
 from foodseg.data.references import encode_mask, intersection_union
 from foodseg.data.samples import Sample, load_samples
-from foodseg.errors import DataError
 from foodseg.evaluation.evaluate import Prediction, load_result, summarise
 from foodseg.evaluation.external.masks import PredictedMasks, find_masks, read_mask
 from foodseg.evaluation.external.rows import ExternalRow, check_row
 from foodseg.presets import Preset
-from foodseg.progress import tqdm
-from foodseg.provenance import provenance, write_json, write_lines
 
 NAMED = 20  # of a long list; result.json has all
 
@@ -39,7 +40,7 @@ def score(preset: Preset, path: Path, row: ExternalRow) -> dict:
     """
     start = time.perf_counter()
     check_row(preset, row)
-    samples = load_samples(preset.single("test"))
+    samples = load_samples(preset.samples_file("test"))
     found = find_masks(path)
     if not found.entries.keys() & {sample.sample_id for sample in samples}:
         raise DataError(
@@ -103,7 +104,7 @@ def _account(samples: Sequence[Sample], found: PredictedMasks, scored: _Scored) 
 def _save(
     preset: Preset, row: ExternalRow, predictions: list[Prediction], masks: dict, seconds: float
 ) -> dict:
-    folder = preset.predictions(row.name)
+    folder = preset.predictions_folder(row.name)
     # The result is written last and taken away first: with it, the predictions are its own.
     (folder / "result.json").unlink(missing_ok=True)
     result = {"preset": preset.name, "row": row.name, "system": row.system}

@@ -1,0 +1,67 @@
+"""Files: hashes, whole-or-nothing writes, JSON lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+LARGE = 2**28  # bytes; files of so many are hashed once, as long as they stay as they are
+
+
+def file_hash(path: Path) -> str:
+    """First 16 hexadecimal digits of the file's SHA-256."""
+    return files_hash([path])
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 over the files' contents, in order of path."""
+    paths = tuple(sorted(paths))
+    stats = [path.stat() for path in paths]
+    if sum(stat.st_size for stat in stats) < LARGE:
+        return _digest(paths)
+    return _known_digest(paths, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@lru_cache(maxsize=16)
+def _known_digest(paths: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) -> str:
+    """Gigabytes take seconds to read, and a run's identity is asked for often."""
+    return _digest(paths)
+
+
+def _digest(paths: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while part := file.read(2**20):
+                digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, finds the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    """Write rows as JSON lines, atomically."""
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Rows of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,46 @@
+"""Where a result comes from: code, versions, machine, data and weights, as plain JSON values."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+
+import torch
+
+from foodseg.common.home import PROJECT
+
+PACKAGES = ("torch", "transformers", "peft", "sam2", "numpy", "scipy")
+
+
+def provenance(device: str) -> dict:
+    """Commit, versions and machine of a result that was computed on `device` (cpu, cuda)."""
+    return {
+        "commit": find_commit(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "device": _device(device),
+    }
+
+
+def find_commit() -> str:
+    """The checkout's commit, with "+" if files differ from it; "unknown" outside a checkout."""
+    git = ["git", "-C", str(PROJECT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "foodseg", ":(glob)notebooks/*.ipynb"],
+            capture_output=True,
+        )
+    except FileNotFoundError:
+        return "unknown"
+    if head.returncode:
+        return "unknown"
+    return head.stdout.decode().strip() + ("+" if changed.stdout else "")
+
+
+def _device(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"

@@ -1,0 +1,195 @@
+"""Run one notebook headlessly: all of it, or nothing that looks finished.
+
+    python -m foodseg.common.run_notebook notebooks/X.ipynb build/kitchen/X.ipynb PRESET=kitchen
+
+Papermill writes its output file even when a cell fails, so a build tool that looks at the file
+alone would take the failure for a result. Here the run goes into X.running.ipynb, and only a
+notebook that ran to its end becomes X.ipynb. A failed one is kept as X.failed.ipynb, and the
+exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+SECONDS_TO_START_A_KERNEL = 300
+SECONDS_BETWEEN_REPORTS = 20
+
+
+class _HeadingEngine(NBClientEngine):
+    """Papermill's engine, printing headings and now and then the notebook's own progress bar.
+
+    Two notebooks may run side by side, and two bars redrawn on one line can't be read.
+    """
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, title, **options):
+        start, autosave = nb_man.cell_start, nb_man.autosave_cell
+        running, printed = {}, time.monotonic()
+
+        def announce(cell, cell_index=None, **kwargs):
+            running["cell"] = cell
+            if heading := _heading(cell):
+                print(f"{title}: {heading}", flush=True)
+            start(cell, cell_index, **kwargs)
+
+        def report():  # called after every message of the kernel
+            nonlocal printed
+            autosave()
+            if time.monotonic() - printed > SECONDS_BETWEEN_REPORTS:
+                printed = time.monotonic()
+                if bar := _last_bar(running["cell"]):
+                    print(f"{title}: {bar}", flush=True)
+
+        nb_man.cell_start, nb_man.autosave_cell = announce, report
+        return super().execute_managed_notebook(nb_man, kernel_name, **options)
+
+
+papermill_engines.register("heading", _HeadingEngine)
+
+
+def _heading(cell) -> str:
+    """The first heading of a Markdown cell, without its marks; empty if there is none."""
+    if cell.cell_type != "markdown":
+        return ""
+    lines = (line for line in cell.source.splitlines() if line.startswith("#"))
+    return next(lines, "").lstrip("# ").strip()
+
+
+def _last_bar(cell) -> str:
+    """The latest state of the last progress bar among a cell's outputs; empty if it has none."""
+    texts = (output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", []))
+    return next((text for text in reversed(list(texts)) if "%|" in text), "").strip()
+
+
+def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None:
+    """Execute `source` in its own folder, as Jupyter does, and leave the result at `target`.
+
+    parameters: text values that replace those of the cell tagged "parameters".
+    Raises ValueError for a parameter that the notebook doesn't have; papermill's and nbclient's
+    own errors when a cell fails or the kernel dies, after keeping X.failed.ipynb.
+    """
+    _check_parameters(source, parameters)
+    running, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # An older result must not survive a run that fails or is killed.
+    target.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
+    try:
+        with _private_jupyter() as connection:
+            papermill.execute_notebook(
+                source,
+                running,
+                parameters=parameters,
+                kernel_name="python3",
+                language="python",
+                config=Config(KernelManager={"transport": "ipc", "connection_file": connection}),
+                cwd=source.parent,
+                progress_bar=False,
+                start_timeout=SECONDS_TO_START_A_KERNEL,
+                engine_name="heading",
+                title=source.stem,
+            )
+    except BaseException:
+        if running.exists():
+            running.replace(failed)
+        raise
+    running.replace(target)
+
+
+@contextmanager
+def _private_jupyter() -> Iterator[str]:
+    """The python3 kernel beside this interpreter, and nothing read from or left in the home.
+
+    A start-up file of the user's IPython could change a result. Yields the connection file's path,
+    whose folder takes the kernel's sockets too: closed to other users, and each run has its own
+    (by default they lie in the notebook's folder, where two runs at once would share them).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "JUPYTER_RUNTIME_DIR": folder,
+            "IPYTHONDIR": folder,
+            # The kernel's debugger would complain about frozen modules at every start.
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            # Nobody is there to use a widget (foodseg.segment.picker).
+            "FOODSEG_HEADLESS": "1",
+        }
+        yield os.path.join(folder, "kernel.json")
+
+
+def _check_parameters(source: Path, parameters: dict[str, str]) -> None:
+    """Papermill only warns about a name that the notebook doesn't have: a typo would pass."""
+    cells = nbformat.read(source, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    known = {
+        line.split("=")[0].strip()
+        for cell in tagged
+        for line in cell.source.splitlines()
+        if "=" in line and not line.startswith(("#", " "))
+    }
+    unknown = sorted(set(parameters) - known)
+    if unknown:
+        raise ValueError(
+            f"{source} has no parameter {', '.join(unknown)}; its parameters cell sets "
+            f"{', '.join(sorted(known)) or 'none'}."
+        )
+
+
+def _parse(arguments: list[str] | None) -> tuple[Path, Path, dict[str, str]]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="the notebook")
+    parser.add_argument("target", type=Path, help="where its executed copy goes")
+    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
+    options = parser.parse_args(arguments)
+    malformed = [text for text in options.parameters if "=" not in text]
+    if malformed:
+        parser.error(f"{malformed[0]!r} is not NAME=VALUE")
+    return options.source, options.target, dict(p.split("=", 1) for p in options.parameters)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, or 1 for a notebook that did not run to its end."""
+    source, target, parameters = _parse(arguments)
+    # A polite kill must still stop the kernel and keep what was run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    started = time.monotonic()
+    try:
+        run_notebook(source, target, parameters)
+    except (PapermillExecutionError, DeadKernelError, ValueError) as error:
+        print(f"{source.stem} failed: {_explain(error)}", file=sys.stderr)
+        failed = target.with_suffix(".failed.ipynb")
+        if failed.exists():
+            print(f"The failed run is kept for reading: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{source.stem} interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    print(f"{source.stem} done in {minutes} min {seconds:02d} s", flush=True)
+    return 0
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, PapermillExecutionError):
+        return f"cell [{error.exec_count}] raised {error.ename}: {error.evalue}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""`make data`: FoodSeg103 and FoodReasonSeg, whole and in one folder, or a list of what to do.
+
+    python -m foodseg.data.fetch [folder]
+
+A folder that is whole is only checked. Otherwise the licences are shown, what is missing is
+fetched (FoodSeg103 from its authors' archive or else from the Parquet mirror; an archive that was
+put into `downloads` by hand is taken from there) and the folder is checked again. Nothing is ever
+uploaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from foodseg.common.errors import DataError
+from foodseg.common.home import home
+from foodseg.data.fetch.check import LACKING, check_folder, check_images
+from foodseg.data.fetch.download import Checksums, download
+from foodseg.data.fetch.sources import LICENCE, OFFICIAL, Sources, by_hand
+from foodseg.data.fetch.unpack import unpack_labels, unpack_parquet, unpack_zip
+from foodseg.data.foodseg103 import CATEGORIES, Problem
+
+# Faults of single rows that are printed; the count stands beside them.
+_SHOWN = 5
+
+
+def default_folder() -> Path:
+    """The paper preset's `dataset`."""
+    return home() / "datasets" / "paper" / "FoodSeg103"
+
+
+def fetch(root: Path, sources: Sources = OFFICIAL, wait: float = 1.0) -> list[Problem]:
+    """Makes `root` whole as far as it can and returns the faults that are left.
+
+    Archives go to `downloads` beside `root`, checksums to `<root>.checksums.json`. wait: seconds
+    before a mirror is asked again, doubled each time.
+    """
+    checksums = Checksums(root.with_name(root.name + ".checksums.json"))
+    problems = check_folder(root, sources, checksums)
+    if not problems:
+        return []
+    print(LICENCE, "\n", flush=True)
+    if check_images(root, sources.images):
+        _fetch_images(root, sources, checksums, wait)
+    for remote in sources.conversations:
+        if not (root / remote.name).is_file():
+            _attempt(lambda remote=remote: download(remote, root, checksums, wait))
+    return check_folder(root, sources, checksums)
+
+
+def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: float) -> None:
+    """FoodSeg103 from one way after the other, until it is whole."""
+    folder = root.with_name("downloads")
+
+    def from_archive() -> None:
+        archive = download(sources.archive, folder, checksums, wait)
+        unpack_zip(archive, root, sources.password)
+
+    def from_parquet() -> None:
+        for split, shards in sources.shards.items():
+            files = [download(shard, folder, checksums, wait) for shard in shards]
+            _show(unpack_parquet(files, root, split))
+
+    def labels() -> None:
+        unpack_labels(download(sources.labels, folder, checksums, wait), root)
+
+    # What was put there by hand, or fetched before, needs no server that may not answer.
+    shards = [folder / shard.name for split in sources.shards.values() for shard in split]
+    ways = [from_archive, from_parquet]
+    if not (folder / sources.archive.name).is_file() and all(shard.is_file() for shard in shards):
+        ways.reverse()
+    for way in ways:
+        if any(problem.reason in LACKING for problem in check_images(root, sources.images)):
+            _attempt(way)
+    if not (root / "category_id.txt").is_file():
+        _attempt(labels)  # a small file, where the archive has a gigabyte
+
+
+def _attempt(step: Callable[[], object]) -> None:
+    """Does a step; where it fails, why is printed and the next one has its turn."""
+    try:
+        step()
+    except DataError as error:
+        print(error, flush=True)
+
+
+def _show(problems: list[Problem]) -> None:
+    for problem in problems[:_SHOWN]:
+        print(problem)
+    if len(problems) > _SHOWN:
+        print(f"and {len(problems) - _SHOWN} more rows.", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0 if the folder is whole, 1 if something is left to do by hand."""
+    parser = argparse.ArgumentParser(prog="python -m foodseg.data.fetch", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", nargs="?", type=Path, default=default_folder())
+    root = parser.parse_args(arguments).folder
+    try:
+        problems = fetch(root)
+    except (DataError, OSError) as error:  # such as a full disk
+        print(f"{root}: {error}", file=sys.stderr)
+        return 1
+    if problems:
+        print(*problems, "", by_hand(str(root), str(root.with_name("downloads"))), sep="\n")
+        return 1
+    counts = " and ".join(f"{count} {split}" for split, count in OFFICIAL.images.items())
+    total = sum(OFFICIAL.images.values())
+    print(f"{root}: whole ({total} images, {counts}; {len(CATEGORIES)} labels; FoodReasonSeg).")
+    print("Next: notebook 01 builds FoodReasonSeg-Single from it (make PRESET=paper).")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Build samples from your own folder of images, masks and questions.
+
+A faulty question is left out and counted, the rest is built. A training question about a photo
+that the test has too is faulty: the test is the yardstick, so it is the training that gives way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foodseg.common.errors import DataError
+from foodseg.common.progress import tqdm
+from foodseg.data.build_report import BuildReport, Tally
+from foodseg.data.foodseg103 import SPLITS, FaultError, Problem
+from foodseg.data.own.folder import OwnFolder, Photo
+from foodseg.data.own.questions import FILE, Question, read_questions
+from foodseg.data.references import (
+    Per,
+    Reference,
+    count_parts,
+    encode_mask,
+    mask_to_parts,
+    mask_to_reference,
+)
+from foodseg.data.samples import Sample, save_samples
+from foodseg.data.single import MIN_AREA
+
+# A thing's name with its references and their masks.
+_Parts = tuple[str, tuple[tuple[Reference, dict], ...]]
+
+
+# Faults that are named by the question's line, and by which of its fields.
+_LACKING = {"missing image": "image", "missing mask": "things", "unknown thing": "things"}
+
+
+def build_own(
+    root: Path | str, split: str, per: Per = "ingredient", min_area: int = MIN_AREA
+) -> tuple[list[Sample], BuildReport]:
+    """Builds one split ("train" or "test") of your own folder, as `build_single` builds FoodSeg103.
+
+    References and masks are in pixels of the photo as stored, masks COCO run-length encodings.
+    In the report `turns` and `entries` are questions, `dishes` photos; a line of `questions.jsonl`
+    without a readable split counts in train's. Photos are read one at a time.
+
+    Faults of single questions are in the report and the rest is built. DataError is raised where
+    nothing could be: a missing folder or file, no questions at all, an unknown split.
+    """
+    if split not in SPLITS or per not in Per.__args__:
+        raise DataError(f"split {split!r}, per {per!r}: choose from {SPLITS} and {Per.__args__}.")
+    folder = OwnFolder(root)
+    questions = read_questions(folder.root / FILE)
+    leaked = _leaks(folder, questions) if split == "train" else {}
+    by_image: dict[str, list[Question]] = {}
+    for question in questions:
+        if question.split == split:
+            by_image.setdefault(question.image, []).append(question)
+    builder = _Builder(folder, split, per, min_area, leaked)
+    for image, asked in tqdm(by_image.items(), desc=f"build {split}", unit="photo"):
+        builder.build(image, asked)
+    samples = [builder.samples[line] for line in sorted(builder.samples)]
+    return samples, builder.tally.report(split, per, min_area)
+
+
+def _leaks(folder: OwnFolder, questions: Sequence[Question]) -> dict[str, str]:
+    """The train images that are the test's too, by name or by the bytes of the file."""
+    images = {s: {q.image for q in questions if q.split == s and q.image} for s in SPLITS}
+    test = {folder.image_hash(image): image for image in sorted(images["test"])}
+    leaked = {image: image for image in images["train"] & images["test"]}
+    for image in sorted(images["train"] - images["test"]):
+        image_hash = folder.image_hash(image)
+        if image_hash and image_hash in test:
+            leaked[image] = test[image_hash]
+    return leaked
+
+
+@dataclass
+class _Builder:
+    folder: OwnFolder
+    split: str
+    per: Per
+    min_area: int
+    leaked: dict[str, str]
+    tally: Tally = field(default_factory=Tally)
+    samples: dict[int, Sample] = field(default_factory=dict)  # by line
+    named: set[Problem] = field(default_factory=set)
+
+    def build(self, image: str, asked: Sequence[Question]) -> None:
+        """Builds the questions about one image; everything else goes into the tally."""
+        photo = self._read_photo(image)
+        parts: dict[str, _Parts | Problem] = {}
+        for question in asked:
+            self.tally.entries += 1
+            problems = list(question.problems)
+            found = []
+            if isinstance(photo, Photo):
+                found = [self._find(photo, parts, thing) for thing in question.things]
+                problems += [self._at(question, p) for p in found if isinstance(p, Problem)]
+            elif photo is not None:
+                problems.append(self._at(question, photo))
+            if image in self.leaked:
+                fix = f"images/{self.leaked[image]} is a test photo; take it out of one split"
+                problems.append(question.problem("image", "photo in train and test", fix))
+            # A fault of a file is named once, whatever number of questions it spoils.
+            self.tally.problems += [p for p in problems if p not in self.named]
+            self.named.update(problems)
+            if problems:
+                self.tally.leave_out(problems[0].reason)
+            else:
+                self.samples[question.line] = self._sample(question, photo, found)
+
+    def _read_photo(self, image: str) -> Photo | Problem | None:
+        if not image:  # the line's own fault
+            return None
+        try:
+            photo = self.folder.read_photo(image)
+        except FaultError as fault:
+            return fault.problem
+        self.tally.dishes.add(photo.stem)
+        return photo
+
+    def _find(
+        self, photo: Photo, parts: dict[str, _Parts | Problem], thing: str
+    ) -> _Parts | Problem:
+        if thing not in parts:
+            try:
+                parts[thing] = self._parts(photo, thing)
+            except FaultError as fault:
+                parts[thing] = fault.problem
+        return parts[thing]
+
+    def _parts(self, photo: Photo, thing: str) -> _Parts:
+        name, mask, file = self.folder.read_mask(photo, thing)
+        parts = mask_to_parts(mask, self.per, self.min_area)
+        if not parts:
+            area = int(mask.sum())
+            reason = "mask too small" if area else "empty mask"
+            fix = f"{thing!r} has {area} pixels and needs {self.min_area}; correct the mask"
+            raise FaultError(Problem(file, "pixels", reason, fix))
+        self.tally.parts_dropped += count_parts(mask, self.per) - len(parts)
+        return name, tuple((mask_to_reference(part), encode_mask(part)) for part in parts)
+
+    def _at(self, question: Question, problem: Problem) -> Problem:
+        """What the folder lacks is as likely a slip of the line that asks for it: it is named."""
+        if problem.reason not in _LACKING:
+            return problem
+        fix = f"{problem.file}: {problem.fix}"
+        return question.problem(_LACKING[problem.reason], problem.reason, fix)
+
+    def _sample(self, question: Question, photo: Photo, found: Sequence[_Parts]) -> Sample:
+        things = dict(found)  # two spellings of one thing are one
+        parts = [(name, *part) for name, pairs in things.items() for part in pairs]
+        self.tally.keep(len(parts))
+        return Sample(
+            sample_id=question.sample_id,
+            dish_id=photo.stem,
+            split=self.split,
+            image=photo.file,
+            width=photo.width,
+            height=photo.height,
+            question=question.question,
+            answer=question.answer,
+            foods=tuple(things),
+            references=tuple(reference for _, reference, _ in parts),
+            reference_foods=tuple(name for name, _, _ in parts),
+            masks=tuple(mask for _, _, mask in parts),
+            image_sha256=photo.sha256,
+        )
+
+
+def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
+    """Builds both splits into `out`: Parquet files, reports, and a link to the photos.
+
+    `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`, which finds the
+    samples by `single(split)` and the photos by `dataset`. Raises DataError as `build_own`, or if
+    other photos are there.
+    """
+    root, out = Path(root), Path(out)
+    built = {split: build_own(root, split) for split in SPLITS}
+    out.mkdir(parents=True, exist_ok=True)
+    link = out / "FoodSeg103"
+    if not link.exists() and not link.is_symlink():
+        link.symlink_to(root.resolve(), target_is_directory=True)
+    if link.resolve() != root.resolve():
+        raise DataError(f"{link}: other photos are there; build into another folder.")
+    for split, (samples, report) in built.items():
+        path = out / f"foodreasonseg_single_{split}.parquet"
+        save_samples(samples, path)
+        report.save(path.with_suffix(".report.json"))
+    return {split: report for split, (_, report) in built.items()}
+
+
+def summarise(report: BuildReport) -> str:
+    """One line of what a split kept and left out."""
+    counts = report.counts
+    left_out = ", ".join(f"{number} {reason}" for reason, number in report.left_out.items())
+    return (
+        f"{report.split}: {report.kept} of {counts['turns']} questions are good, with "
+        f"{counts['references']} references; {counts['dishes']} photos; "
+        f"left out: {left_out or 'none'}"
+    )

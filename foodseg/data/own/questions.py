@@ -1,0 +1,180 @@
+"""`questions.jsonl` of your own data: one JSON object a line, every fault named by its line.
+
+The format is in docs/your_own_data.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+from unicodedata import normalize
+
+from foodseg.common.errors import DataError
+from foodseg.data.foodseg103 import SPLITS, Problem, is_safe_id
+
+FILE = "questions.jsonl"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line of the file. What can't be read of it is empty, and stands in `problems`.
+
+    split: "train" also where the line doesn't say, so that every line counts in one report.
+    sample_id: the line's own `id`, or "<split>-<image's stem>-<number among its questions>".
+    """
+
+    line: int  # from 1
+    split: str
+    image: str
+    question: str
+    answer: str
+    things: tuple[str, ...]
+    sample_id: str
+    problems: tuple[Problem, ...] = ()
+
+    def problem(self, field: str, reason: str, fix: str) -> Problem:
+        """A fault of one of the line's fields."""
+        return _problem(self.line, field, reason, fix)
+
+
+def read_questions(path: Path | str) -> list[Question]:
+    """Every line that isn't blank, faulty ones included.
+
+    Raises DataError for a file that is missing, is UTF-16, or has no line at all.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the file can't be read ({error}); put it there.") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: the file is UTF-16; save it as UTF-8.")
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    questions = [_parse(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+    if not questions:
+        raise DataError(f"{path}: there are no questions; write one JSON object a line.")
+    return _name_repeats(_number(questions))
+
+
+def _parse(line: int, data: bytes) -> Question:
+    try:
+        entry = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return _unreadable(line, "not UTF-8", f"byte {error.start + 1} is wrong; save it as UTF-8")
+    except (ValueError, RecursionError) as error:
+        # The decoder counts lines from this one.
+        text = f"{error.msg} at column {error.colno}" if hasattr(error, "colno") else str(error)
+        return _unreadable(line, "broken JSON", f"{text}; write one JSON object a line")
+    if not isinstance(entry, dict):
+        return _unreadable(line, "wrong type", "write one JSON object, {...}")
+    values: dict[str, Any] = {}
+    problems = []
+    for name, (default, is_right, reason, fix) in _FIELDS.items():
+        value = entry.get(name, default)
+        if value is not None and is_right(value):
+            values[name] = value
+        else:
+            values[name] = default
+            fault = (reason, fix) if _has_type(name, value) else ("wrong type", fix)
+            fault = ("missing field", fix) if name not in entry else fault
+            problems.append(_problem(line, name, *fault))
+    for name in sorted(entry.keys() - _FIELDS.keys()):
+        fix = f"the fields are {', '.join(FIELDS)}; correct or remove it"
+        problems.append(_problem(line, repr(name), "unknown field", fix))
+    return Question(
+        line=line,
+        split=values["split"] or "train",
+        # macOS writes an accented letter as two characters, most editors as one.
+        image=normalize("NFC", values["image"] or ""),
+        question=(values["question"] or "").strip(),
+        answer=values["answer"].strip(),
+        things=tuple(dict.fromkeys(normalize("NFC", name) for name in values["things"] or ())),
+        sample_id=values["id"],
+        problems=tuple(problems),
+    )
+
+
+def _is_text(value: Any) -> bool:
+    # JSON can hold half a surrogate pair, which no UTF-8 file (Parquet) can store.
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode("utf-8")
+
+
+def _is_said(value: Any) -> bool:
+    return _is_text(value) and bool(value.strip())
+
+
+def _is_name(value: Any) -> bool:
+    return _is_text(value) and is_safe_id(value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_name(name) for name in value)
+
+
+def _has_type(name: str, value: Any) -> bool:
+    if name == "things":
+        return isinstance(value, list) and bool(value) and all(map(_is_said, value))
+    return _is_said(value)
+
+
+# Name: default (None: it must be there), what is right, the fault of a text that isn't, the fix.
+_FIELDS: dict[str, tuple[str | None, Callable[[Any], bool], str, str]] = {
+    "image": (None, _is_name, "unsafe path", "write the plain name of a file in images"),
+    "question": (None, _is_said, "wrong type", "write the question as text"),
+    "things": (None, _are_names, "unsafe path", "write a list of names, without / \\ :"),
+    "split": (None, lambda value: value in SPLITS, "unknown split", 'write "train" or "test"'),
+    "answer": ("", _is_text, "wrong type", "write text, or leave it out"),
+    "id": (
+        "",
+        lambda value: value == "" or _is_name(value),
+        "unsafe id",
+        "write letters and digits",
+    ),
+}
+FIELDS = tuple(_FIELDS)
+
+
+def _problem(line: int, field: str, reason: str, fix: str) -> Problem:
+    return Problem(FILE, f"line {line}, {field}" if field else f"line {line}", reason, fix)
+
+
+def _unreadable(line: int, reason: str, fix: str) -> Question:
+    return Question(line, "train", "", "", "", (), "", (_problem(line, "", reason, fix),))
+
+
+def _number(questions: list[Question]) -> list[Question]:
+    """Ids for those without, by their place among the questions about their image."""
+    seen: Counter[tuple[str, str]] = Counter()
+    numbered = []
+    for question in questions:
+        stem = PurePath(question.image).stem
+        name = f"{question.split}-{stem}-{seen[question.split, stem]}"
+        seen[question.split, stem] += 1
+        numbered.append(replace(question, sample_id=question.sample_id or name))
+    return numbered
+
+
+def _name_repeats(questions: list[Question]) -> list[Question]:
+    """The same with a fault for each id or question that an earlier line has."""
+    ids: dict[str, int] = {}
+    texts: dict[tuple, int] = {}
+    checked = []
+    for question in questions:
+        problems = list(question.problems)
+        # A line of which nothing can be read repeats nothing.
+        if question.image:
+            asked = (question.split, question.image, question.question, question.things)
+            first, line = ids.setdefault(question.sample_id, question.line), question.line
+            if first != line:
+                fix = f"line {first} has {question.sample_id!r} too; give each question its own"
+                problems.append(question.problem("id", "duplicate id", fix))
+            first = texts.setdefault(asked, line)
+            if first != line and not problems:
+                fix = f"line {first} asks the same; remove one of them"
+                problems.append(question.problem("question", "duplicate question", fix))
+        checked.append(replace(question, problems=tuple(problems)))
+    return checked

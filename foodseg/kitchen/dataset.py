@@ -1,0 +1,135 @@
+"""The embedded dataset: drawn plates with conversations, written as FoodSeg103 and FoodReasonSeg.
+
+A plate follows from its seed alone, and these ranges of seeds never meet:
+
+    training plates   1,000,000 + 100,000 * seed + i
+    test plates       5,000,000 + 100,000 * seed + i
+    plates that trained the shipped weights   10,000,000 and up (validation: 20,000,000 and up)
+
+so that a test plate is in nobody's training, whatever the dataset's own seed (0 to 39).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foodseg.common.errors import DataError
+from foodseg.common.progress import tqdm
+from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.kitchen.plates import draw_plate
+from foodseg.kitchen.questions import Split, converse
+
+FIRST_PLATE_SEEDS: dict[Split, int] = {"train": 1_000_000, "test": 5_000_000}
+BASE_PLATE_SEEDS = 10_000_000
+BASE_VALIDATION_SEEDS = 20_000_000
+SEED_STRIDE = 100_000
+SEEDS = (FIRST_PLATE_SEEDS["test"] - FIRST_PLATE_SEEDS["train"]) // SEED_STRIDE
+JPEG_QUALITY = 95
+_CONVERSATION_STREAM = 1  # keeps a plate's words apart from its picture's random numbers
+
+# A plate to write: its split and its seed.
+_Job = tuple[Split, int]
+
+
+def plate_seeds(split: Split, count: int, seed: int) -> range:
+    """Seeds of a split's plates in the dataset of that `seed` (0 to 39), at most 100,000 of them.
+
+    Raises ValueError outside these limits, where ranges would meet.
+    """
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed={seed} is out of range; use 0 to {SEEDS - 1}.")
+    if not 0 <= count <= SEED_STRIDE:
+        raise ValueError(f"{count} {split} plates are out of range; use 0 to {SEED_STRIDE}.")
+    first = FIRST_PLATE_SEEDS[split] + SEED_STRIDE * seed
+    return range(first, first + count)
+
+
+def write_kitchen(
+    root: Path | str, train_plates: int, test_plates: int, seed: int, workers: int = 2
+) -> None:
+    """Draw the plates and write them to `root` in the official layout, with a progress bar.
+
+    Images/img_dir/{train,test}/<plate seed, 8 digits>.jpg, Images/ann_dir/...png (class ids),
+    category_id.txt, FoodReasonSeg_{train,test}.json. The same arguments give the same bytes,
+    whatever the number of worker processes (1 draws in this process; a script that uses more
+    needs the usual `if __name__ == "__main__":`, a notebook does not).
+
+    Everything is written to `<root>.partial` and renamed at the end, so `root` exists only when it
+    is complete; a `.partial` that an interrupted run left is removed. Raises DataError if `root`
+    is there already and isn't an empty folder: nothing is ever overwritten.
+    """
+    root = Path(root)
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise DataError(f"{root}: the dataset is there already; remove it to draw it again.")
+    seeds = {
+        "train": plate_seeds("train", train_plates, seed),
+        "test": plate_seeds("test", test_plates, seed),
+    }
+    partial = root.with_name(root.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    _make_folders(partial)
+    _write_categories(partial / "category_id.txt")
+    jobs = [(split, plate_seed) for split in seeds for plate_seed in seeds[split]]
+    with tqdm(total=len(jobs), desc="Drawing plates", unit="plate") as bar:
+        entries = {}
+        for job, entry in _run(partial, jobs, workers):
+            entries[job] = entry
+            bar.update()
+    for split in seeds:
+        conversations = [entries[split, plate_seed] for plate_seed in seeds[split]]
+        text = json.dumps(conversations, indent=1) + "\n"
+        (partial / f"FoodReasonSeg_{split}.json").write_text(text, encoding="utf-8")
+    if root.exists():
+        root.rmdir()
+    partial.rename(root)
+
+
+def write_plate(root: Path, split: Split, plate_seed: int) -> dict:
+    """Draw one plate, write its picture and mask, and return its FoodReasonSeg entry."""
+    plate = draw_plate(plate_seed)
+    dish_id = f"{plate_seed:08d}"
+    picture = root / "Images" / "img_dir" / split / f"{dish_id}.jpg"
+    Image.fromarray(plate.image).save(picture, quality=JPEG_QUALITY)
+    Image.fromarray(plate.mask).save(root / "Images" / "ann_dir" / split / f"{dish_id}.png")
+    rng = np.random.default_rng([_CONVERSATION_STREAM, plate_seed])
+    return {"dish_id": dish_id, "conversations": converse(plate.foods, split, rng)}
+
+
+def _write_job(root: Path, job: _Job) -> tuple[_Job, dict]:
+    return job, write_plate(root, *job)
+
+
+def _run(root: Path, jobs: list[_Job], workers: int) -> Iterator[tuple[_Job, dict]]:
+    """Jobs with their entries, in any order."""
+    if workers <= 1:
+        yield from (_write_job(root, job) for job in jobs)
+        return
+    # Not fork: a notebook that has used torch holds threads, which a forked child would hang on.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_write_job, root, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:  # an interrupt or a failed plate must not wait for all the others
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _make_folders(root: Path) -> None:
+    for kind in ("img_dir", "ann_dir"):
+        for split in FIRST_PLATE_SEEDS:
+            (root / "Images" / kind / split).mkdir(parents=True)
+
+
+def _write_categories(path: Path) -> None:
+    lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(CATEGORIES.items())]
+    path.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,88 @@
+"""A finished run's folder, read for its model card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from foodseg.common.errors import DataError
+from foodseg.common.files import file_hash
+from foodseg.models.segmenter import DECODER
+from foodseg.report.cards.origins import Base, Data, find_base, find_data
+from foodseg.system import CONFIG, MASK_HEAD, WEIGHTS
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run: its folder, its result (which holds its config), its base and its data.
+
+    evaluations: results as `evaluate` writes them, this adapter's first, then those of the base
+    and of the bound on the same questions; empty before this adapter was evaluated.
+    """
+
+    folder: Path
+    result: dict
+    base: Base
+    data: Data
+    evaluations: tuple[dict, ...]
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def title(self) -> str:
+        return self.result["recipe"]["title"]
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether it learnt from a reward, rather than from true answers."""
+        return "reward" in self.result["recipe"]
+
+    @property
+    def decoder(self) -> bool:
+        """Whether SAM2's mask decoder was trained along."""
+        return (self.adapter / DECODER).exists()
+
+    @property
+    def mask_head(self) -> bool:
+        """Whether it writes [SEG], for a mask head of its own."""
+        return (self.adapter / MASK_HEAD).exists()
+
+    @property
+    def split(self) -> str:
+        """The plates it is evaluated on: `python -m foodseg.ablations --split` names runs so."""
+        return "validation" if "-validation-seed" in self.folder.name else "test"
+
+
+def read_run(folder: Path) -> TrainedRun:
+    """Read a finished run; raises DataError naming what is missing."""
+    # Without this, "." would have no name to look for predictions by.
+    folder = folder.resolve()
+    for file in (folder / "result.json", folder / "adapter" / WEIGHTS, folder / "adapter" / CONFIG):
+        if not file.is_file():
+            raise DataError(
+                f"{file}: it is missing; name the folder of a finished run, such as "
+                "runs/kitchen/dapo-seed0."
+            )
+    result = json.loads((folder / "result.json").read_text())
+    if file_hash(folder / "adapter" / WEIGHTS) != result["adapter"]:
+        raise DataError(
+            f"{folder / 'adapter' / WEIGHTS}: it is not the file that this run trained "
+            f"({result['adapter']}); train it again."
+        )
+    source = json.loads((folder / "adapter" / CONFIG).read_text())["base_model_name_or_path"]
+    base, data = find_base(source), find_data(result["preset"]["name"])
+    return TrainedRun(folder, result, base, data, _read_evaluations(folder, result))
+
+
+def _read_evaluations(folder: Path, result: dict) -> tuple[dict, ...]:
+    suffix = "-validation" if "-validation-seed" in folder.name else ""
+    rows = (folder.name, f"base{suffix}", f"bound{suffix}")
+    files = [folder.parent / "predictions" / row / "result.json" for row in rows]
+    own, *others = [json.loads(f.read_text()) if f.exists() else None for f in files]
+    trained = (result["adapter"], result.get("decoder"))
+    if own is None or (own["adapter"], own.get("decoder")) != trained:
+        return ()
+    return own, *(other for other in others if other and other["samples"] == own["samples"])

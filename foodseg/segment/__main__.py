@@ -1,0 +1,94 @@
+"""Ask about any photo: `python -m foodseg.segment photo.jpg "which food is rich in iron?"`.
+
+The same way as in the evaluation: the model's greedy completion, its boxes and points scaled to
+the photo, SAM2's best mask for each. All pixels are those of the upright photo (`read_photo`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from foodseg.common.errors import DataError
+from foodseg.common.files import write_atomically
+from foodseg.data.photos import read_photo
+from foodseg.presets import get_preset
+from foodseg.segment.answer import Segmentation, System, check_question, load_system, segment
+from foodseg.segment.picture import as_json, describe, mask_png, picture_png
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, also for an answer that can't be parsed; 1 for input that is no use."""
+    options = _parse(arguments)
+    try:
+        _check_outputs(options)
+        # What can be wrong with the input is found before the models are loaded.
+        photo, question = read_photo(options.photo), check_question(options.question)
+        system = load_system(get_preset(options.preset), options.adapter)
+        answer = segment(system, photo, question)
+        _write(options, answer, system)
+    except ValueError as error:  # DataError is one, and so is an unknown preset
+        print(f"segment: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m foodseg.segment",
+        description="Ask about the food in a photo; the answer is text, boxes, points and a mask.",
+        epilog="All pixels are those of the photo as it is shown, after EXIF's orientation.",
+    )
+    parser.add_argument("photo", help="JPEG, PNG, WebP, ...")
+    parser.add_argument("question", help='such as "which food is rich in iron?"')
+    parser.add_argument("--preset", default="kitchen", help="smoke, kitchen (default) or paper")
+    parser.add_argument("--adapter", help="a run's adapter folder; without it the base answers")
+    parser.add_argument("-o", "--overlay", help="write the picture of the answer, .png")
+    parser.add_argument("--mask", help="write the mask, .png: 255 where the food is, 0 elsewhere")
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        help="write all of it as JSON: into this .json file, or without one in place of the text",
+    )
+    return parser.parse_args(arguments)
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """A slip on the command line must not overwrite a photo."""
+    outputs = [(options.overlay, ".png"), (options.mask, ".png"), (options.json, ".json")]
+    written = [(Path(name), suffix) for name, suffix in outputs if name not in (None, "-")]
+    for path, suffix in written:
+        if path.suffix.lower() != suffix:
+            raise DataError(f"{path}: this is written as {suffix}; give it a name that ends so.")
+    paths = [path.resolve() for path in (Path(options.photo), *(path for path, _ in written))]
+    if len(set(paths)) < len(paths):
+        raise DataError("outputs: one of them has the name of the photo or of another; rename it.")
+
+
+def _write(options: argparse.Namespace, answer: Segmentation, system: System) -> None:
+    who = options.adapter or "the base model, without an adapter"
+    print(f"preset {system.preset.name}, {who}", file=sys.stderr)
+    try:
+        if options.json:
+            text = json.dumps(as_json(answer, system), indent=2)
+            print(text) if options.json == "-" else _save(options.json, text.encode())
+        if options.json != "-":
+            print(describe(answer))
+        if options.overlay:
+            _save(options.overlay, picture_png(answer))
+        if options.mask:
+            _save(options.mask, mask_png(answer.mask))
+    except OSError as error:
+        raise DataError(f"{error.filename}: it can't be written ({error.strerror}).") from None
+
+
+def _save(path: str, content: bytes) -> None:
+    write_atomically(Path(path), content)
+    print(f"written: {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Answer a question about any photo, the way the evaluation does.
+
+The model's greedy completion, its boxes and points scaled to the photo, SAM2's best mask for each.
+All pixels are those of the upright photo (`read_photo`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from foodseg.common.errors import DataError
+from foodseg.data.photos import Photo
+from foodseg.data.references import Reference
+from foodseg.data.samples import Sample
+from foodseg.models.mllm import VISION_TOKENS, Mllm
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.segmenter import PROMPTS_AT_ONCE, ImageEmbedding, Segmenter
+from foodseg.presets import Preset
+from foodseg.rl.answers import parse_answer
+from foodseg.rl.evidence import to_original
+from foodseg.system import check_files, find_decoder, load_adapter, load_policy, load_segmenter
+
+# Masks of a large photo are made a few at a time: so many pixels of them.
+MASK_PIXELS_AT_ONCE = 64_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The two models that answer, ready to be asked; seconds: what loading them took."""
+
+    preset: Preset
+    mllm: Mllm
+    segmenter: Segmenter
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A question about a photo, answered.
+
+    text: all that the model wrote; thinking: its words before the answer. references: its boxes
+    and points in pixels of `photo.image`; empty if no answer could be parsed. masks: SAM2's for
+    each of them, bool (N, H, W). seconds: by phase.
+    """
+
+    photo: Photo
+    question: str
+    text: str
+    thinking: str
+    references: tuple[Reference, ...]
+    masks: np.ndarray
+    seconds: dict[str, float]
+
+    @property
+    def parsed(self) -> bool:
+        return bool(self.references)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The union of the masks, bool (H, W); empty without an answer."""
+        return self.masks.any(axis=0)
+
+
+def load_system(preset: Preset, adapter: Path | str | None = None) -> System:
+    """Load the preset's two models and, if given, the adapter folder of a run.
+
+    A mask decoder beside the adapter (GRTO's) takes the place of SAM2's own. Raises DataError if
+    the adapter is not whole or not for this preset, or if the preset's weights or GPU are missing.
+    """
+    start = time.perf_counter()
+    adapter = None if adapter is None else Path(adapter)
+    if adapter:
+        check_files(adapter)
+    if torch.device(preset.device).type == "cuda" and not torch.cuda.is_available():
+        raise DataError(f"preset {preset.name}: it needs a CUDA GPU, and there is none here.")
+    try:
+        mllm = load_policy(preset)
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"preset {preset.name}: {preset.mllm} can't be loaded: {reason}") from None
+    if adapter:
+        load_adapter(mllm, adapter, preset)
+    segmenter = load_segmenter(preset, find_decoder(adapter) if adapter else None)
+    return System(preset, mllm, segmenter, time.perf_counter() - start)
+
+
+def segment(system: System, photo: Photo, question: str) -> Segmentation:
+    """Ask one question about one photo. Raises DataError for a question that can't be asked."""
+    question, seconds = check_question(question), {"load": system.seconds}
+    mllm, preset = system.mllm, system.preset
+    with _timed(seconds, "prompt", mllm.device):
+        prompts = mllm.embed_prompts([question], mllm.embed_images([photo.image]))
+    with _timed(seconds, "answer", mllm.device):
+        length = preset.max_new_tokens
+        (rollout,) = sample_rollouts(
+            mllm, prompts, group_size=1, max_new_tokens=length, temperature=0.0
+        )
+    answer = parse_answer(rollout.texts[0])
+    references = to_original(answer, _as_sample(photo, question), preset.image_side)
+    segmenter = system.segmenter
+    with _timed(seconds, "embedding", segmenter.device):
+        embedding = segmenter.embed_image(photo.image)
+    with _timed(seconds, "masks", segmenter.device):
+        masks = _predict(segmenter, embedding, references)
+    return Segmentation(
+        photo, question, answer.completion, answer.thinking, references, masks, seconds
+    )
+
+
+def check_question(question: str) -> str:
+    """The question in one line; raises DataError if it is empty or holds a token of the model's."""
+    question = " ".join(question.split())
+    if not question:
+        raise DataError("question: it is empty; ask for a food in the photo.")
+    for token in VISION_TOKENS:
+        if token in question:
+            raise DataError(
+                f"question: {token} has a meaning of its own to the model; leave it out."
+            )
+    return question
+
+
+def _as_sample(photo: Photo, question: str) -> Sample:
+    """A sample whose answer nobody knows."""
+    width, height = photo.image.size
+    return Sample("", "", "", photo.name, width, height, question, "", (), (), (), ())
+
+
+def _predict(
+    segmenter: Segmenter, embedding: ImageEmbedding, references: Sequence[Reference]
+) -> np.ndarray:
+    """SAM2's masks, bool (N, H, W), in bounded memory whatever the photo's size."""
+    width, height = embedding.size
+    step = min(max(MASK_PIXELS_AT_ONCE // (width * height), 1), PROMPTS_AT_ONCE)
+    parts = [references[i : i + step] for i in range(0, max(len(references), 1), step)]
+    return np.concatenate([segmenter.predict(embedding, part) for part in parts])
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str, device: torch.device) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds[phase] = time.perf_counter() - start

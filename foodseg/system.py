@@ -1,0 +1,174 @@
+"""A saved adapter, looked at before it is loaded: whether it is whole, and made for this base.
+
+PEFT would look for a missing folder on the hub, and explain a wrong base by hundreds of lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from foodseg.common.errors import DataError
+from foodseg.data.photos import read_photo
+from foodseg.data.samples import Sample
+from foodseg.models.mllm import TEMPLATE_FILE, Mllm
+from foodseg.models.rollouts import Rollout, sample_rollouts
+from foodseg.models.segmenter import DECODER, Segmenter, load_decoder
+from foodseg.presets import Preset
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MASK_HEAD = "mask_head.safetensors"  # of a baseline that writes [SEG] (foodseg.supervised)
+
+
+def check_files(folder: Path) -> None:
+    """Raises DataError, naming the fix, unless the folder holds an adapter that writes boxes."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: there is no such folder; name the adapter folder of a run, such as "
+            "runs/kitchen/dapo-seed0/adapter."
+        )
+    for name in (CONFIG, WEIGHTS, TEMPLATE_FILE):
+        if (folder / name).is_file():
+            continue
+        if (folder / "adapter" / name).is_file():
+            raise DataError(f"{folder}: this is a run; name its adapter: {folder / 'adapter'}.")
+        raise DataError(f"{folder}: {name} is missing; name the whole adapter folder of a run.")
+    if (folder / MASK_HEAD).exists():
+        raise DataError(
+            f"{folder}: this adapter answers by [SEG] tokens and a mask head of its own; name one "
+            "that answers with boxes and points."
+        )
+
+
+def load_adapter(mllm: Mllm, folder: Path, preset: Preset) -> None:
+    """Load the adapter into the preset's model; raises DataError if they don't belong together."""
+    _check_run(folder, preset)
+    _check_shapes(folder, mllm, preset)
+    try:
+        mllm.load_adapter(folder)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"{folder}: {_first_line(error)}") from None
+
+
+def find_decoder(folder: Path) -> Path | None:
+    """The mask decoder that was trained along with the adapter, None if there is none."""
+    decoder = folder / DECODER
+    return decoder if decoder.exists() else None
+
+
+def _check_run(folder: Path, preset: Preset) -> None:
+    """An adapter that still lies in its run can be compared with the very weights it grew on."""
+    file = folder.parent / "config.json"
+    config = json.loads(file.read_text()) if file.exists() else {}
+    base = preset.weights["base"]
+    if config.get("base", base) != base:
+        raise DataError(
+            f"{folder}: it was trained on another base model ({config['base']}) than that of "
+            f"preset {preset.name} ({base}); choose its preset, or train it again."
+        )
+    side = config.get("preset", {}).get("image_side", preset.image_side)
+    if side != preset.image_side:
+        raise DataError(
+            f"{folder}: it was trained on photos of {side} pixels a side, and preset "
+            f"{preset.name} has {preset.image_side}; choose its preset, or train it again."
+        )
+
+
+def _check_shapes(folder: Path, mllm: Mllm, preset: Preset) -> None:
+    """Every LoRA matrix must fit a layer of this model: A its inputs, B its outputs."""
+    layers = {name: getattr(layer, "weight", None) for name, layer in mllm.model.named_modules()}
+    for name, shape in _read_shapes(folder / WEIGHTS).items():
+        layer, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
+        weight, axis = layers.get(layer), 1 if part.startswith("A") else 0
+        if weight is None or weight.shape[axis] != shape[axis]:
+            raise DataError(
+                f"{folder}: it was trained on another base model than that of preset "
+                f"{preset.name}, where {name} fits no layer; choose its preset."
+            )
+
+
+def _read_shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{file}: it can't be read ({_first_line(error)}); copy it again."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
+    """The preset's MLLM, without an adapter; the suffix follows the preset's prompt template.
+
+    On a CPU this sets PyTorch to one thread: the same bits on any number of cores, in training
+    and in evaluation, and two runs fit side by side on two.
+    """
+    if preset.device == "cpu":
+        torch.set_num_threads(1)
+    return Mllm.load(
+        preset.mllm,
+        revision=preset.mllm_revision,
+        image_side=preset.image_side,
+        template=preset.prompt_template + prompt_suffix,
+        device=preset.device,
+        dtype=getattr(torch, preset.dtype),
+    )
+
+
+def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:
+    """The preset's SAM2; on a CPU, PyTorch is set to one thread, for the same bits everywhere.
+
+    decoder: file of the mask decoder that a run of GRTO trained, to be put in place of SAM2's own.
+    """
+    if preset.device == "cpu":
+        torch.set_num_threads(1)
+    segmenter = Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
+    if decoder:
+        load_decoder(segmenter, decoder)
+    return segmenter
+
+
+def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:
+    """Each photo that the samples ask about, once, as the model sees it, by `Sample.image`."""
+    paths = dict.fromkeys(sample.image for sample in samples)
+    return {path: mllm.resize(read_photo(preset.dataset / path).image) for path in paths}
+
+
+def roll_out(
+    mllm: Mllm,
+    preset: Preset,
+    samples: Sequence[Sample],
+    group_size: int,
+    temperature: float,
+    seed: int = 0,
+    photos: Mapping[str, Image.Image] | None = None,
+    before: int = 0,
+) -> list[Rollout]:
+    """Embed each photo and each question once, sample `group_size` completions of each question.
+
+    photos: what `read_photos` returns for these samples, if it was already called; before: as in
+    `sample_rollouts`.
+    """
+    photos = photos or read_photos(mllm, preset, samples)
+    visual_tokens = dict(zip(photos, mllm.embed_images(list(photos.values())), strict=True))
+    prompts = mllm.embed_prompts(
+        [sample.question for sample in samples], [visual_tokens[sample.image] for sample in samples]
+    )
+    return sample_rollouts(
+        mllm,
+        prompts,
+        group_size=group_size,
+        max_new_tokens=preset.max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        before=before,
+    )

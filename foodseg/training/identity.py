@@ -1,0 +1,116 @@
+"""What decides a run's bits, as JSON values: its settings, data, weights and code.
+
+The code is what the run's functions import (`common.imports`). Values of presets and recipes are
+written down one by one, so the files that list them do not count; a published method's file counts
+for the recipes that use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from foodseg.common.imports import bare_code, code_hash, import_closure, module_file
+from foodseg.data.samples import Sample
+from foodseg.presets import Preset
+from foodseg.recipes import Recipe
+
+# Paths (the weights and the data count by their hashes), and what only an evaluation or another
+# method reads.
+NO_TRAINING_FIELDS = frozenset(
+    "mllm mllm_revision segmenter train_plates test_plates checkpoint_every evaluation_batch "
+    "published supervised_learning_rate".split()
+)
+# Values of these are written down one by one.
+VALUES = ("foodseg.recipes", "foodseg.presets")
+# Modules that the trainer imports for one field of a recipe: other recipes never run them.
+FIELD_MODULES = {"ranked": "foodseg.methods.dr_seg", "tool": "foodseg.training.tool"}
+
+
+def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
+    """All that decides the result of `training.trainer.train`."""
+    roots = ["foodseg.training.trainer", *recipe_modules(recipe)]
+    return {
+        "preset": preset_values(preset),
+        "recipe": as_json(recipe),
+        **what_it_learns_from(preset, seed, samples),
+        "code": used_code(roots),
+    }
+
+
+def what_it_learns_from(preset: Preset, seed: int, samples: Sequence[Sample]) -> dict:
+    """Seed, samples and weights of a run."""
+    return {
+        "seed": seed,
+        "samples": len(samples),
+        "data": samples_hash(samples),
+        **preset.weights,
+    }
+
+
+def preset_values(preset: Preset) -> dict:
+    """The preset's fields that a training reads."""
+    kept = [field.name for field in fields(preset) if field.name not in NO_TRAINING_FIELDS]
+    return {name: as_json(getattr(preset, name)) for name in kept}
+
+
+def used_code(roots: Iterable[str]) -> str:
+    """Hash of the code that these modules import, without what only other recipes run."""
+    return code_hash(import_closure(roots, without=[*VALUES, *FIELD_MODULES.values()]))
+
+
+def recipe_modules(recipe: Recipe) -> list[str]:
+    """The package's modules that this recipe's own functions and fields stand in."""
+    functions = [getattr(one, "func", one) for one in (*recipe.reward, recipe.advantages)]
+    modules = [function.__module__ for function in functions]
+    modules += [module for field, module in FIELD_MODULES.items() if getattr(recipe, field)]
+    return [module for module in modules if module.startswith("foodseg.") and module_file(module)]
+
+
+def samples_hash(samples: Sequence[Sample]) -> str:
+    """First 16 hexadecimal digits of a SHA-256 over the samples, in their order."""
+    return hashlib.sha256(repr(list(samples)).encode()).hexdigest()[:16]
+
+
+def as_json(value: Any) -> Any:
+    """Settings as JSON values: dataclasses, functions, numbers, text, and sequences of them.
+
+    A function is its module, name and source, a partial is that and its arguments, so settings
+    that differ give values that differ; what a function calls or reads elsewhere is not seen.
+    Raises ValueError for what can't be told apart: other objects, and functions without a name,
+    with captured variables, or of which no source can be read.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, tuple | list):
+        return [as_json(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, partial):
+        keywords = {name: as_json(one) for name, one in sorted(value.keywords.items())}
+        return as_json(value.func) | {"arguments": as_json(value.args), "keywords": keywords}
+    if inspect.isfunction(value) and value.__name__ != "<lambda>" and not value.__closure__:
+        source = _source(value).encode()
+        name = f"{value.__module__}.{value.__qualname__}"
+        return {"function": name, "source": hashlib.sha256(source).hexdigest()[:16]}
+    raise ValueError(
+        f"settings: {value!r} can't be written down; give numbers, text, and named functions of a "
+        "file or of a notebook's cell, with their own settings by functools.partial."
+    )
+
+
+def _source(function: FunctionType) -> str:
+    """The function's code, without comments and docstrings, which decide nothing."""
+    try:
+        return bare_code(textwrap.dedent(inspect.getsource(function)))
+    except OSError:
+        raise ValueError(
+            f"settings: the source of {function.__qualname__} can't be read; write it in a file or "
+            "in a notebook's cell."
+        ) from None

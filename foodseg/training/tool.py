@@ -1,0 +1,192 @@
+"""The mask decoder's own training stage (GRTO, B-GRTO): `foodseg.methods.grto` has the method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from foodseg.common.processes import ALONE, Processes
+from foodseg.common.progress import tqdm
+from foodseg.data.references import decode_mask
+from foodseg.data.samples import Sample
+from foodseg.models.segmenter import (
+    ImageEmbedding,
+    Segmenter,
+    decode_prompts,
+    scale_prompts,
+)
+
+if TYPE_CHECKING:  # `foodseg.recipes` imports this module, and `groups` imports that
+    from foodseg.rl.groups import Group
+    from foodseg.training.sampler import GroupSampler
+
+
+from foodseg.methods.grto import (
+    ToolTraining,
+    cell_iou,
+    mask_losses,
+    mask_shares,
+    matched_references,
+)
+
+# Stage 1 asks its questions in another order than the run that follows.
+OFF_POLICY_SEED = 1_000_003
+
+# In one decoder call; at SAM2's own size each keeps 0.1 GB for the gradients.
+PROMPTS_PER_CALL = 16
+
+MAX_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What the matched references of one question teach: each distinct one once.
+
+    corners (P, 3, 2): prompts in pixels of the segmenter's image; part (P,) int64: the row of
+    `shares` (N, h, w), 0..1, that each is to cover; weights (P,): completions that wrote it.
+    """
+
+    embedding: ImageEmbedding
+    corners: Tensor
+    part: Tensor
+    shares: Tensor
+    weights: Tensor
+
+
+class ToolUpdater:
+    """AdamW on the mask decoder of `segmenter`, which is changed in place.
+
+    embed: the embedding of a sample's photo, made by this segmenter without a gradient; it may be
+    kept between steps. processes: whose lessons count as one.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        training: ToolTraining,
+        embed: Callable[[Sample], ImageEmbedding],
+        processes: Processes = ALONE,
+    ) -> None:
+        self.segmenter, self.training, self.embed = segmenter, training, embed
+        self.processes = processes
+        self.decoder = segmenter.model.sam_mask_decoder
+        # What the loss does not reach (see the module's text) gets no gradient and stays.
+        self.parameters = list(self.decoder.requires_grad_(True).parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=training.learning_rate, weight_decay=0.0
+        )
+
+    def state_dict(self) -> dict:
+        """The decoder's weights and the optimiser's state."""
+        return {"decoder": self.decoder.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.decoder.load_state_dict(state["decoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def update(self, groups: Sequence[Group]) -> dict:
+        """One decoder step on all matched references of these groups; returns log fields.
+
+        tool_loss and tool_iou are the means, before the step, of the loss and of the IoU in
+        decoder cells over `tool_references` references; None if there is none: then no step is
+        taken. seconds_tool: all of it. Raises RuntimeError for a gradient that is not finite.
+        """
+        start = time.perf_counter()
+        row = self.step([lesson for group in groups for lesson in self.lessons(group)])
+        return row | {"seconds_tool": time.perf_counter() - start}
+
+    def lessons(self, group: Group) -> list[Lesson]:
+        """What one group teaches: one lesson, or none if no reference meets a criterion."""
+        counted = matched_references(group)
+        if not counted:
+            return []
+        sample = group.evidence[0].sample
+        references, parts = zip(*counted, strict=True)
+        device, side = self.segmenter.device, self.segmenter.config.image_size
+        shares = torch.stack([mask_shares(decode_mask(mask), side // 4) for mask in sample.masks])
+        return [
+            Lesson(
+                self.embed(sample),
+                scale_prompts(references, sample.size, side).to(device),
+                torch.tensor(parts, device=device),
+                shares.to(device),
+                torch.tensor(list(counted.values()), dtype=torch.float32, device=device),
+            )
+        ]
+
+    def step(self, lessons: Sequence[Lesson]) -> dict:
+        """One decoder step on the weighted mean loss of all lessons, those of other processes
+        included; see `update`."""
+        weights = self.processes.gather([lesson.weights.sum().item() for lesson in lessons])
+        total = sum(weights)
+        if not total:
+            return {"tool_loss": None, "tool_iou": None, "tool_references": 0}
+        sums = sum(self.processes.gather([self.gradients(lessons, total).cpu()]))
+        self.processes.sum_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        loss, iou = sums.tolist()
+        return {"tool_loss": loss, "tool_iou": iou, "tool_references": int(total)}
+
+    def gradients(self, lessons: Sequence[Lesson], total: float) -> Tensor:
+        """Fill in the decoder's gradients of the mean loss; returns mean loss and IoU, (2,)."""
+        self.optimizer.zero_grad()
+        sums = torch.zeros(2, device=self.segmenter.device)
+        for lesson in lessons:
+            for first in range(0, len(lesson.corners), PROMPTS_PER_CALL):
+                inside = slice(first, first + PROMPTS_PER_CALL)
+                weights = lesson.weights[inside] / total
+                losses, ious = self._losses(lesson, inside)
+                (weights * losses).sum().backward()
+                sums += torch.stack([weights @ losses.detach(), weights @ ious])
+        return sums
+
+    def _losses(self, lesson: Lesson, inside: slice) -> tuple[Tensor, Tensor]:
+        """Loss and IoU, (P,) each, of the masks that `Segmenter.predict` would hand out."""
+        embedding = lesson.embedding
+        logits, predicted, _ = decode_prompts(
+            self.segmenter.model,
+            embedding.features,
+            embedding.high_resolution,
+            lesson.corners[inside],
+        )
+        chosen = logits[torch.arange(len(logits)), predicted.argmax(dim=1)].float()
+        shares = lesson.shares[lesson.part[inside]]
+        return mask_losses(chosen, shares, self.training), cell_iou(chosen.detach(), shares)
+
+
+def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[dict]:
+    """B-GRTO's stage 1: the decoder alone learns from a buffer of the base policy's rollouts.
+
+    Call it before the policy's first update. Step t learns from the buffer's round t modulo
+    `off_policy_rounds`, sampled when it is first needed; the base policy stays as it is, so that
+    equals sampling all of them first. The questions and random numbers are not those of
+    `sampler`, whose state stays as it is. Returns a log row for each step (`update`'s fields and
+    `seconds_rollout`); none if `off_policy_steps` is 0. Deterministic: an interrupted stage is
+    repeated from its start.
+    """
+    training = updater.training
+    recipe = replace(sampler.recipe, dynamic_sampling=False, ranked=False, reward=())
+    apart = replace(sampler, recipe=recipe, seed=sampler.seed + OFF_POLICY_SEED, cursor=0, rounds=0)
+    buffer: list[list[Lesson]] = []
+    rows = []
+    for step in tqdm(range(training.off_policy_steps), "decoder, off-policy"):
+        start = time.perf_counter()
+        if len(buffer) < training.off_policy_rounds:
+            with sampler.mllm.reference_policy():
+                groups = apart.next_batch().groups
+            buffer.append([lesson for group in groups for lesson in updater.lessons(group)])
+        sampled = time.perf_counter()
+        row = updater.step(buffer[step % training.off_policy_rounds])
+        seconds = {
+            "seconds_rollout": sampled - start,
+            "seconds_tool": time.perf_counter() - sampled,
+        }
+        rows.append({"step": step + 1} | row | seconds)
+    return rows
