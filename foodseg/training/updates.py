@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from foodseg.common.progress import tqdm
 from foodseg.models.fast.training_layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
-from foodseg.models.shared_prefix import completion_mask, pad_rows, score_groups
+from foodseg.models.shared_prefix import TokenScores, completion_mask, pad_rows, score_groups
 from foodseg.presets import Preset
 from foodseg.rl.groups import Group
 from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
@@ -74,13 +74,21 @@ class TrainedRows:
 
 
 class PolicyUpdater:
-    """AdamW on the adapter, constant learning rate after a linear warm-up."""
+    """AdamW on the adapter, constant learning rate after a linear warm-up.
+
+    score: what computes the log-probs of groups; the bench measures others beside ours.
+    """
 
     def __init__(
-        self, mllm: Mllm, preset: Preset, recipe: Recipe, processes: Processes = ALONE
+        self,
+        mllm: Mllm,
+        preset: Preset,
+        recipe: Recipe,
+        processes: Processes = ALONE,
+        score: Callable[[Mllm, Sequence[Rollout], float], TokenScores] = score_groups,
     ) -> None:
         self.mllm, self.preset, self.objective = mllm, preset, recipe.objective
-        self.processes = processes
+        self.processes, self.score = processes, score
         self.advantages = recipe.advantages
         self.parameters = mllm.lora_parameters()
         self.optimizer = torch.optim.AdamW(
@@ -227,7 +235,7 @@ class PolicyUpdater:
         if reference is not None and part.stop > self.referenced:
             reference.copy_(self._reference_log_probs(rollouts))
             self.referenced = part.stop
-        scores = score_groups(self.mllm, rollouts, TEMPERATURE)
+        scores = self.score(self.mllm, rollouts, TEMPERATURE)
         if first:
             old.copy_(scores.log_probs.detach())
         loss = policy_loss(
@@ -255,7 +263,7 @@ class PolicyUpdater:
 
     def _reference_log_probs(self, rollouts: Sequence[Rollout]) -> torch.Tensor:
         with torch.no_grad(), self.mllm.reference_policy():
-            return score_groups(self.mllm, rollouts, TEMPERATURE).log_probs
+            return self.score(self.mllm, rollouts, TEMPERATURE).log_probs
 
 
 def _mean(parts: Sequence[dict], name: str) -> float:
