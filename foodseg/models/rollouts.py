@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from foodseg.models.fast.decoding import SlicedCache, StaticCache, capture
-from foodseg.models.fast.lean_layers import lean_layers
+from foodseg.models.fast.layers import lean_layers
 from foodseg.models.mllm import Mllm, Prompt
 
 TEMPERATURE = 1.0  # of sampling for training

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from foodseg.data.samples import Sample
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import Rollout
 from foodseg.models.shared_prefix import completion_tokens, predicting_states
