@@ -14,12 +14,8 @@ from foodseg.common.processes import ALONE, Processes
 from foodseg.common.progress import tqdm
 from foodseg.data.references import decode_mask
 from foodseg.data.samples import Sample
-from foodseg.models.segmenter import (
-    ImageEmbedding,
-    Segmenter,
-    decode_prompts,
-    scale_prompts,
-)
+from foodseg.models.sam2 import decode_prompts
+from foodseg.models.segmenter import ImageEmbedding, Segmenter, scale_prompts
 
 if TYPE_CHECKING:  # `foodseg.recipes` imports this module, and `groups` imports that
     from foodseg.rl.groups import Group

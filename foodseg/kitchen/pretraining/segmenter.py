@@ -37,15 +37,8 @@ from foodseg.kitchen.pretraining.segmenter_plates import (
     plate_references,
 )
 from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, prompt_loss, settle
-from foodseg.models.segmenter import (
-    KITCHEN_SAM2,
-    Segmenter,
-    build_sam2,
-    decode_prompts,
-    encode_pixels,
-    normalise,
-    scale_prompts,
-)
+from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, decode_prompts, encode_pixels
+from foodseg.models.segmenter import Segmenter, normalise, scale_prompts
 from foodseg.presets import PACKAGE
 
 KITCHEN_SAM2_FOLDER = PACKAGE / "weights" / "kitchen_sam2"

@@ -17,7 +17,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from foodseg.kitchen.pretraining.segmenter_plates import CLASSES
-from foodseg.models.segmenter import encode_pixels, normalise
+from foodseg.models.sam2 import encode_pixels
+from foodseg.models.segmenter import normalise
 
 
 class TrainingHeads(nn.Module):
