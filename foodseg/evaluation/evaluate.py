@@ -28,7 +28,7 @@ from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.evidence import to_original
-from foodseg.system import roll_out
+from foodseg.system import one_thread, roll_out
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ class Prediction:
 def evaluate(
     preset: Preset, row: str, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
 ) -> dict:
-    """Answer every sample and write predictions.jsonl and result.json of this row."""
+    """Answer every sample and write predictions.jsonl and result.json of this row.
+
+    On a CPU both models compute in one thread (`system.one_thread`).
+    """
     start = time.perf_counter()
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
@@ -88,18 +91,21 @@ def segment(
     references: Sequence[tuple[Reference, ...]],
     segmenter: Segmenter,
 ) -> list[Prediction]:
-    """Masks for each sample's references, each photo embedded once, compared with the truth."""
+    """Masks for each sample's references, each photo embedded once, compared with the truth.
+
+    On a CPU in one thread.
+    """
     predictions: list[Prediction | None] = [None] * len(samples)
     names = food_names(samples)
     by_image: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
-    for image, indices in tqdm(by_image.items(), f"{row}: masks"):
-        embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
-        for i in indices:
-            masks = segmenter.predict(embedding, references[i])
-            mask = masks.any(axis=0)
-            predictions[i] = _predict(samples[i], answers[i], references[i], mask, names)
+    with one_thread(preset.device):
+        for image, indices in tqdm(by_image.items(), f"{row}: masks"):
+            embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
+            for i in indices:
+                mask = segmenter.predict(embedding, references[i]).any(axis=0)
+                predictions[i] = _predict(samples[i], answers[i], references[i], mask, names)
     return predictions
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import (
@@ -25,7 +24,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from foodseg.common.files import file_hash
 from foodseg.models.fast import head
@@ -34,26 +33,17 @@ from foodseg.models.fast.decoding import SlicedCache, StaticCache
 from foodseg.models.fast.vision import cut_patches, encode_patches
 from foodseg.models.prompts import build_messages
 
-# A bar for a hundred small tensors says nothing; ours (common.progress) show what takes time.
-transformers.utils.logging.disable_progress_bar()
-
 # Anchored on the language model: an unanchored "gate_proj" would also hit the vision tower's MLP.
 LORA_TARGETS = (
     r".*\.language_model\.layers\.\d+\."
     r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 IMAGE_TOKEN = "<|image_pad|>"
+# An adapter's folder: PEFT's two files, and the wording of questions.
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TEMPLATE_FILE = "prompt_template.txt"
 # Sampling one of these would make the next forward look for an image that is not there.
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
-
-
-@contextlib.contextmanager
-def _quiet_peft() -> Iterator[None]:
-    """PEFT 0.21 reads an attribute that transformers 5 has renamed; its warning helps nobody."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +76,7 @@ class Mllm:
     def __init__(
         self, model, tokenizer, image_processor, image_side: int, template: str, name: str = ""
     ) -> None:
-        """name: the base's, for whoever finds an adapter."""
+        """name: the base model's name, written into saved adapters."""
         self.model = model.eval()
         self.model.requires_grad_(False)
         self.tokenizer = tokenizer
@@ -99,7 +89,7 @@ class Mllm:
         self.eos_token_id = tokenizer.eos_token_id
         ends = self.model.generation_config.eos_token_id
         ends = {self.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        # All that end a completion; on the device, as `_banned` is.
+        # Ids that end a completion, kept on the device.
         self.end_token_ids = torch.tensor(sorted(ends), dtype=torch.long, device=self.device)
         self.banned_token_ids = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
         self.language_model.set_attn_implementation(SHARED_PREFIX)
@@ -121,9 +111,14 @@ class Mllm:
         and rewards is a pixel of it. Raises OSError if the source can't be found and RuntimeError
         if the checkpoint leaves a weight of the model without a value.
         """
-        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
+        with _without_bars():
+            model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                source,
+                revision=revision,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         if report["missing_keys"] or report["mismatched_keys"]:
             raise RuntimeError(
                 f"{source}: the checkpoint lacks {sorted(report['missing_keys'])} and has other "
@@ -168,7 +163,7 @@ class Mllm:
         """
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
-        self.adapter_hash = file_hash(Path(folder) / "adapter_model.safetensors")
+        self.adapter_hash = file_hash(Path(folder) / ADAPTER_WEIGHTS)
         self.template = _read_template(Path(folder) / TEMPLATE_FILE)
         matrices = {n: p for n, p in self.peft.named_parameters() if "lora_B" in n}
         dead = [n for n, p in matrices.items() if not (p.any() and p.isfinite().all())]
@@ -296,6 +291,26 @@ class Mllm:
         """
         weight = self.model.lm_head.weight
         return head.token_log_probabilities(hidden, weight, tokens, self._banned, temperature)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """A bar for a hundred small tensors says nothing; common.progress shows what takes time."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """PEFT 0.21 reads an attribute that transformers 5 has renamed; its warning helps nobody."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def _load_tokenizer(source: str | Path, revision: str | None):

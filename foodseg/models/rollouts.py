@@ -51,16 +51,17 @@ def sample_rollouts(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
-    before: int = 0,
+    first_prompt: int = 0,
 ) -> list[Rollout]:
     """Sample `group_size` completions of each prompt; temperature 0 decodes greedily.
 
     The same seed, prompts, weights and number of threads give the same completions on a CPU.
-    before: prompts that come before these in their round and are sampled elsewhere: these get the
-    random numbers that they would have had after them.
+    first_prompt: index of the first of these in its round, so that random numbers don't depend on
+    which process samples a prompt.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows, skipped = (before + len(prompts)) * group_size, before * group_size
+    # As if the round's earlier prompts were sampled here too.
+    rows, skipped = (first_prompt + len(prompts)) * group_size, first_prompt * group_size
     uniforms = torch.rand(rows, max_new_tokens, generator=generator, dtype=torch.float64)[skipped:]
     cuda = mllm.device.type == "cuda"
     kind, decode = (StaticCache, decode_captured) if cuda else (SlicedCache, decode_shrinking)

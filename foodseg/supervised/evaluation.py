@@ -34,7 +34,7 @@ from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, seg_token_id, to_text
 from foodseg.supervised.training import new_head
-from foodseg.system import load_policy, load_segmenter, roll_out
+from foodseg.system import load_policy, load_segmenter, one_thread, roll_out
 
 
 def row_name(baseline: Baseline, seed: int) -> str:
@@ -50,7 +50,15 @@ def teacher_forced_row_name(baseline: Baseline, seed: int) -> str:
 def evaluate_baseline(
     preset: Preset, baseline: Baseline, seed: int, samples: Sequence[Sample]
 ) -> list[dict]:
-    """Evaluate a finished run: its row and, if it writes [SEG], the teacher-forced row after it."""
+    """Evaluate a finished run: its row and, if it writes [SEG], the teacher-forced row after it.
+
+    On a CPU in one thread (`system.one_thread`), as the functions below.
+    """
+    with one_thread(preset.device):
+        return _evaluate_run(preset, baseline, seed, samples)
+
+
+def _evaluate_run(preset: Preset, baseline: Baseline, seed: int, samples) -> list[dict]:
     folder, row = preset.run_folder(baseline.name, seed) / "adapter", row_name(baseline, seed)
     mllm = load_policy(preset)
     mllm.load_adapter(folder)
@@ -99,11 +107,12 @@ def evaluate_teacher_forced(
 
 def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> dict:
     began, texts, states = time.perf_counter(), [], []
-    for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
-        rollouts = answer(samples[i : i + preset.evaluation_batch])
-        texts += [to_text(mllm, rollout.tokens[0]) for rollout in rollouts]
-        states += seg_states(mllm, rollouts)
-    predictions = _segment(preset, row, samples, texts, states, head)
+    with one_thread(preset.device):
+        for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
+            rollouts = answer(samples[i : i + preset.evaluation_batch])
+            texts += [to_text(mllm, rollout.tokens[0]) for rollout in rollouts]
+            states += seg_states(mllm, rollouts)
+        predictions = _segment(preset, row, samples, texts, states, head)
     seconds = time.perf_counter() - began
     return save_predictions(preset, row, predictions, seconds, mllm.adapter_hash)
 

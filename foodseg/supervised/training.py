@@ -17,13 +17,13 @@ from foodseg.common.processes import Processes
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.data.samples import Sample
-from foodseg.models.mllm import Mllm
+from foodseg.models.mllm import ADAPTER_WEIGHTS, Mllm
 from foodseg.presets import Preset
 from foodseg.supervised.batches import samples_in_a_step
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
-from foodseg.system import load_policy, load_segmenter
+from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
 from foodseg.training.run_folder import (
@@ -47,9 +47,14 @@ def train_baseline(
     """Train one baseline, or go on where an interrupted run stopped; returns its result.
 
     As `training.trainer.train`: on_step is called after each step with the path of log.jsonl; a
-    finished run is returned as it is, one of another configuration is moved aside. Raises
-    ValueError in one of several processes.
+    finished run is returned as it is, one of another configuration is moved aside; on a CPU it
+    computes in one thread. Raises ValueError in one of several processes.
     """
+    with one_thread(preset.device):
+        return _train(preset, baseline, seed, samples, on_step)
+
+
+def _train(preset: Preset, baseline: Baseline, seed: int, samples, on_step) -> dict:
     if Processes.find(preset.device).count > 1:
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
@@ -126,7 +131,7 @@ def _finish(folder: Path, config: dict, rows: list[dict], updater: SupervisedUpd
     result = config | {
         "steps": len(rows),
         "seconds": round(sum(row["seconds_update"] for row in rows), 1),
-        "adapter": file_hash(adapter / "adapter_model.safetensors"),
+        "adapter": file_hash(adapter / ADAPTER_WEIGHTS),
         **provenance(updater.preset.device),
     }
     write_json(folder / "result.json", result)

@@ -18,11 +18,11 @@ from foodseg.common.processes import Processes
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.data.samples import Sample
-from foodseg.models.mllm import Mllm
+from foodseg.models.mllm import ADAPTER_WEIGHTS, Mllm
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
 from foodseg.recipes import Recipe
-from foodseg.system import load_policy
+from foodseg.system import load_policy, one_thread
 from foodseg.training.identity import run_config
 from foodseg.training.log import step_row
 from foodseg.training.run_folder import (
@@ -52,8 +52,14 @@ def train(
     on_step: called after each step with the path of log.jsonl (for live curves). A finished run
     of the same configuration is returned as it is; one of another configuration is moved aside.
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
-    them writes the folder. Raises ValueError for more processes than questions in a step.
+    them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
+    ValueError for more processes than questions in a step.
     """
+    with one_thread(preset.device):
+        return _train(preset, recipe, seed, samples, on_step)
+
+
+def _train(preset: Preset, recipe: Recipe, seed: int, samples, on_step) -> dict:
     processes = _processes(preset)
     folder = preset.run_folder(recipe.name, seed)
     config = run_config(preset, recipe, seed, samples)
@@ -140,7 +146,7 @@ def _finish(folder: Path, config: dict, rows: list[dict], mllm: Mllm, parts: dic
     result = config | {
         "steps": len(rows),
         "seconds": round(seconds, 1),
-        "adapter": file_hash(adapter / "adapter_model.safetensors"),
+        "adapter": file_hash(adapter / ADAPTER_WEIGHTS),
         "decoder": file_hash(adapter / DECODER) if "tool" in parts else None,
         **provenance(config["preset"]["device"]),
     }
