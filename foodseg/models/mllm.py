@@ -46,6 +46,26 @@ TEMPLATE_FILE = "prompt_template.txt"
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
 
 
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """A bar for a hundred small tensors says nothing; common.progress shows what takes time."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """PEFT 0.21 reads an attribute that transformers 5 has renamed; its warning helps nobody."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """A question about a photo, embedded: all that its completions share.
@@ -95,6 +115,7 @@ class Mllm:
         self.language_model.set_attn_implementation(SHARED_PREFIX)
 
     @classmethod
+    @_without_bars()
     def load(
         cls,
         source: str | Path,
@@ -111,14 +132,9 @@ class Mllm:
         and rewards is a pixel of it. Raises OSError if the source can't be found and RuntimeError
         if the checkpoint leaves a weight of the model without a value.
         """
-        with _without_bars():
-            model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                source,
-                revision=revision,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
         if report["missing_keys"] or report["mismatched_keys"]:
             raise RuntimeError(
                 f"{source}: the checkpoint lacks {sorted(report['missing_keys'])} and has other "
@@ -159,7 +175,7 @@ class Mllm:
     def load_adapter(self, folder: str | Path) -> None:
         """Load a saved adapter for inference, and word questions as in its training.
 
-        Raises ValueError if the adapter or a part of it does nothing, or its template is missing.
+        Raises ValueError if the adapter or a part of it has no effect, or its template is missing.
         """
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
@@ -201,11 +217,9 @@ class Mllm:
         """The adapter's trainable tensors, in the model's own order."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    @contextlib.contextmanager
-    def reference_policy(self) -> Iterator[None]:
-        """Within this context the model is the base, its adapter switched off."""
-        with self.peft.disable_adapter():
-            yield
+    def reference_policy(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the model is the base, its adapter switched off."""
+        return self.peft.disable_adapter()
 
     def resize(self, image: Image.Image) -> Image.Image:
         """The photo as the model sees it: a square, aspect not kept (as in Seg-Zero)."""
@@ -262,7 +276,7 @@ class Mllm:
         embeddings (B, T, D); attention_mask (B, 1, T, K) bool, True where a query may look;
         position_ids (3, B, T); cache: a `transformers` cache that is read and extended, or None;
         row_layout: of a shared-prefix row, B = 1, which needs no mask (None) and no cache;
-        decoding: what rows of one token each (T = 1) attend and extend, again without the two.
+        decoding: the cache that rows of one token each (T = 1) attend and extend, likewise.
         """
         return self.language_model(
             inputs_embeds=embeddings,
@@ -291,26 +305,6 @@ class Mllm:
         """
         weight = self.model.lm_head.weight
         return head.token_log_probabilities(hidden, weight, tokens, self._banned, temperature)
-
-
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """A bar for a hundred small tensors says nothing; common.progress shows what takes time."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _quiet_peft() -> Iterator[None]:
-    """PEFT 0.21 reads an attribute that transformers 5 has renamed; its warning helps nobody."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        yield
 
 
 def _load_tokenizer(source: str | Path, revision: str | None):
