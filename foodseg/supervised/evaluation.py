@@ -31,10 +31,10 @@ from foodseg.presets import Preset
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import MaskHead
-from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, seg_token_id, to_text
 from foodseg.supervised.training import new_head
 from foodseg.system import load_policy, load_segmenter, roll_out
+from foodseg.training.photos import PhotoFeatures
 
 
 def row_name(baseline: Baseline, seed: int) -> str:
