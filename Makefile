@@ -13,14 +13,32 @@ SEEDS  ?= $(if $(filter dry-run,$(PRESET)),0,0$(comma)1$(comma)2)
 PYTHON ?= python3
 VENV   ?= .venv
 
-ifeq ($(filter smoke kitchen paper dry-run,$(PRESET)),)
+# Between two letters, since `filter` would take two presets, or one and a blank, as well.
+ifeq ($(filter xsmokex xkitchenx xpaperx xdry-runx,x$(PRESET)x),)
   $(error PRESET=$(PRESET) is unknown: use smoke, kitchen or paper)
 endif
-ifneq ($(words $(SEEDS)),1)
+ifneq ($(words $(SEEDS)) $(words x$(SEEDS)x),1 1)
   $(error SEEDS=$(SEEDS) is no list of seeds: write it as SEEDS=0,1,2, without spaces)
 endif
 ifneq ($(filter-out kitchen,$(and $(filter bench,$(MAKECMDGOALS)),$(PRESET))),)
   $(error make bench measures the kitchen: leave PRESET=$(PRESET) out)
+endif
+
+# White space makes several paths of one, and to make or the shell these characters are signs.
+SPECIAL := $$ : % ; & | < > ( ) [ ] * ? ' \ " `
+special_in = $(strip $(foreach character,$(SPECIAL),$(findstring $(character),$1)))
+refuse_path = $(if $(filter-out 1,$(words x$2x))$(call special_in,$2),$(error \
+  $1=$2 has white space or one of $(SPECIAL) in it: choose another folder))
+$(call refuse_path,FOODSEG_HOME,$(value FOODSEG_HOME))
+$(call refuse_path,VENV,$(value VENV))
+ifeq ($(filter-out ~%,$(VENV)),)
+  $(error VENV=$(VENV) is empty or begins with ~: write the whole path, or leave it out)
+endif
+# A relative path would be another folder to a notebook, which runs in its own.
+ifneq ($(origin FOODSEG_HOME),undefined)
+  ifeq ($(filter /%,$(FOODSEG_HOME)),)
+    $(error FOODSEG_HOME=$(FOODSEG_HOME) is no absolute path: write it from / on, or unset it)
+  endif
 endif
 
 # The two trainings run side by side, on one core each; `make -j1` has them one after the other, as
@@ -111,9 +129,9 @@ base: $(ENVIRONMENT)  ## make the shipped kitchen weights again, from nothing (h
 	$(PY) -m foodseg.models.kitchen_curriculum
 	$(PY) -m foodseg.models.kitchen_segmenter
 
-clean:                ## remove what all but paper left: build, data, runs (not the environment)
-	rm -rf $(BUILD)/kitchen $(foreach preset,smoke dry-run,$(sort $(BUILD)/$(preset) $(DATA_HOME)build/$(preset)))
-	rm -rf $(foreach folder,datasets runs,$(addprefix $(DATA_HOME)$(folder)/,smoke kitchen dry-run))
+# By the shell's Python, and only what is known: it must not need the environment.
+clean:                ## remove what all but paper wrote: build, data, runs (not the environment)
+	@$(PYTHON) -m foodseg.clean
 
 help:                 ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -169,7 +187,7 @@ $(WEIGHTS_dry-run): | $(ENVIRONMENT)
 MODELS := $(filter-out foodseg/models/kitchen_%,$(wildcard foodseg/models/*.py)) \
           $(wildcard foodseg/weights/*/*)
 USE := $(wildcard foodseg/segment.py foodseg/adapters.py foodseg/dry_run.py)
-$(01): $(filter-out $(USE),$(wildcard foodseg/*.py foodseg/data/*.py))
+$(01): $(filter-out $(USE) foodseg/clean.py,$(wildcard foodseg/*.py foodseg/data/*.py))
 $(02) $(04) $(05): $(MODELS) $(wildcard foodseg/rl/*.py foodseg/evaluation/*.py)
 $(03): $(MODELS) $(wildcard foodseg/rl/*.py)
 $(06) $(07) $(09): $(wildcard foodseg/report/*.py)
