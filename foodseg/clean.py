@@ -167,10 +167,9 @@ def _remove(folder: Path, known: Known, left: list[str]) -> int:
     count = 0
     # A run's config.json goes last: without it, the rest of an interrupted clean would be no run.
     for path in sorted(folder.iterdir(), key=lambda path: (path.name == "config.json", path)):
-        inner = None if path.is_symlink() else known.folder(path)
         if path.is_symlink():
             left.append(f"Left {path}: it is a link.")
-        elif inner:
+        elif inner := known.folder(path):
             count += _remove(path, inner, left)
         elif known.has_file(path):
             path.unlink()

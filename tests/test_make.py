@@ -459,6 +459,7 @@ def test_an_old_python_is_refused_in_one_sentence(project):
         ("PRESET=smoke kitchen", "smoke, kitchen or paper"),
         ("PRESET=smoke ", "smoke, kitchen or paper"),
         ("SEEDS=0 1", "0,1,2"),
+        ("SEEDS=0 ", "0,1,2"),
     ],
 )
 def test_a_bad_choice_is_refused_in_one_sentence(project, argument, sentence):
