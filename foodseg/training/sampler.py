@@ -134,7 +134,7 @@ class GroupSampler:
             samples,
             self.preset.group_size,
             TEMPERATURE,
-            int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0]),
+            round_seed(self.seed, self.rounds),
             photos,
             self._mine.start,
         )
@@ -156,6 +156,11 @@ class GroupSampler:
     def _mine(self) -> range:
         """This process's places in a round."""
         return self.processes.part(self.preset.prompts_per_step)
+
+
+def round_seed(seed: int, index: int) -> int:
+    """The seed of a run's round of sampling, numbered from 0."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 def draw_samples(samples: Sequence[Sample], seed: int, cursor: int, count: int) -> list[Sample]:
