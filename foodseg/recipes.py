@@ -15,7 +15,7 @@ from foodseg.methods.dr_seg import LOOK_PROMPT, continuous, look, non_repeat_nor
 from foodseg.methods.grto import ToolTraining
 from foodseg.methods.sam_r1 import mask_threshold, mask_tiers
 from foodseg.methods.sd_grpo import segmented
-from foodseg.rl.advantages import holistic
+from foodseg.rl.advantages import whole_completion
 from foodseg.rl.evidence import (
     PAPER_REWARD,
     Term,
@@ -52,7 +52,7 @@ class Recipe:
     reward: tuple[Term, ...] = PAPER_REWARD
     ranked: bool = False
     prompt_suffix: str = ""
-    advantages: Callable = holistic
+    advantages: Callable = whole_completion
     tool: ToolTraining | None = None
 
     def __post_init__(self) -> None:

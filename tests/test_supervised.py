@@ -102,14 +102,14 @@ def test_the_gradient_is_that_of_the_loss_written_out(samples):
         dice += list(1 - 2 * overlap / total)
     parts = [torch.cat(words).mean(), torch.stack(bce).mean(), torch.stack(dice).mean()]
     loss = parts[0] + 2 * parts[1] + 0.5 * parts[2]
-    expected = torch.autograd.grad(loss, updater.parameters, allow_unused=True)
+    expected = torch.autograd.grad(loss, updater.optimizer.parameters, allow_unused=True)
 
-    row = updater._backward_all(chosen, rollouts)
+    row = updater.gradients(chosen)
     names = ("loss", "cross_entropy", "bce", "dice")
     written_out = {n: x.item() for n, x in zip(names, (loss, *parts), strict=True)}
     assert row == pytest.approx(written_out, rel=1e-4)
     whole = torch.stack([g.norm() for g in expected if g is not None]).norm()
-    for parameter, gradient in zip(updater.parameters, expected, strict=True):
+    for parameter, gradient in zip(updater.optimizer.parameters, expected, strict=True):
         if gradient is None:
             assert parameter.grad is None
         else:
@@ -175,7 +175,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(samples, monkeypatch, ba
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(training, "_finish", stop)
+        patched.setattr(training, "finish", stop)
         train_baseline(PRESET, baseline, 1, samples)
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 4, "lo')  # as a kill in the middle of a write leaves it

@@ -22,10 +22,10 @@ from foodseg.supervised.evaluation import (
     seg_states,
 )
 from foodseg.supervised.mask_head import MASKS_AT_ONCE
-from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_tokens
 from foodseg.supervised.training import start, train_baseline
 from foodseg.system import load_policy
+from foodseg.training.photos import PhotoFeatures
 
 
 @pytest.fixture()
@@ -104,15 +104,15 @@ def test_an_answer_without_seg_counts_as_unparsed(samples, model, monkeypatch):
 def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, baseline):
     short = replace(PRESET, steps=1, max_new_tokens=24)
     learnt = {}
-    finish = training._finish
+    finish = training.finish
 
-    def keep(folder, config, rows, updater):
-        head = updater.head
+    def keep(folder, config, steps, rows, learner):
+        head = learner.updater.head
         learnt["head"] = head and {n: x.clone() for n, x in head.state_dict().items()}
-        learnt["template"] = updater.mllm.template
-        return finish(folder, config, rows, updater)
+        learnt["template"] = learner.updater.mllm.template
+        return finish(folder, config, steps, rows, learner)
 
-    monkeypatch.setattr(training, "_finish", keep)
+    monkeypatch.setattr(training, "finish", keep)
     trained = train_baseline(short, baseline, 0, samples)
     seen = {}
     segment = evaluation._segment

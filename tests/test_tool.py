@@ -19,7 +19,6 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, read_lines
 from foodseg.data.references import decode_mask, scale_reference
 from foodseg.evaluation.evaluate import evaluate
-from foodseg.methods import grto as tool
 from foodseg.methods.grto import ToolTraining, mask_losses, mask_shares, matched_references
 from foodseg.models.sam2 import decode_prompts
 from foodseg.models.segmenter import load_decoder, save_decoder, scale_prompts
@@ -28,6 +27,8 @@ from foodseg.recipes import GRPO
 from foodseg.rl.evidence import gather_evidence, to_original
 from foodseg.rl.rewards import match_answer
 from foodseg.system import load_segmenter
+from foodseg.training import tool
+from foodseg.training.photos import PhotoFeatures
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.tool import ToolUpdater, train_tool_off_policy
 from foodseg.training.trainer import train
@@ -38,14 +39,11 @@ PRESET = replace(SMOKE, prompts_per_step=2, max_new_tokens=100)
 
 
 def make_updater(training=ToolTraining()):  # noqa: B008
-    """An updater of the shipped SAM2 that counts the photos it embeds in `updater.asked`."""
-    segmenter, asked = load_segmenter(SMOKE), []
-
-    def embed(sample):
-        asked.append(sample.image)
-        return segmenter.embed_image(Image.open(SMOKE.dataset / sample.image))
-
-    updater = ToolUpdater(segmenter, training, embed)
+    """An updater of the shipped SAM2 that notes the photos it asks for in `updater.asked`."""
+    features, asked = PhotoFeatures(None, SMOKE, load_segmenter(SMOKE)), []
+    embedding = features.embedding
+    features.embedding = lambda image: asked.append(image) or embedding(image)
+    updater = ToolUpdater(features, training)
     updater.asked = asked
     return updater
 
@@ -139,7 +137,7 @@ def test_only_matched_references_teach_and_equal_ones_are_counted(samples):
     updater = make_updater()
     [lesson] = updater.lessons(group)
     assert lesson.weights.sum() == 3 * count and lesson.corners.shape == (2 * count, 3, 2)
-    assert lesson.shares.shape == (count, 48, 48)
+    assert lesson.target_coverage.shape == (count, 48, 48)
     assert updater.lessons(group_of(sample, far, "no list")) == [] and len(updater.asked) == 1
 
 
@@ -154,7 +152,7 @@ def test_a_step_without_matched_references_changes_nothing(samples):
 
 def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
     updater, groups = make_updater(), plain_groups(samples)
-    before, embedding = weights(updater), updater.embed(samples[0])
+    before, embedding = weights(updater), updater.features.embedding(samples[0].image)
     rows = [updater.update(groups) for _ in range(4)]
     assert rows[-1]["tool_loss"] < rows[0]["tool_loss"]
     assert 0.5 < rows[0]["tool_iou"] <= 1 and rows[0]["tool_references"] >= 12
@@ -163,7 +161,8 @@ def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
     assert {n.split(".")[0] for n in changed} == {"sam_mask_decoder"}
     assert not {n for n in changed if n.split(".")[1] in frozen}
     assert any("transformer" in n for n in changed)
-    after = updater.embed(samples[0])
+    updater.features.clear()
+    after = updater.features.embedding(samples[0].image)
     assert torch.equal(embedding.features, after.features)
     assert all(map(torch.equal, embedding.high_resolution, after.high_resolution))
 
@@ -184,7 +183,7 @@ def policy_run(samples, updater):
         policy.update(groups)
         trace += [p.grad.clone() for p in mllm.lora_parameters()]
         if updater:
-            assert all(p.grad is None for p in updater.parameters)
+            assert all(p.grad is None for p in updater.optimizer.parameters)
             assert updater.update(groups)["tool_references"] > 0
     return trace + [p.detach().clone() for p in mllm.lora_parameters()]
 
@@ -246,7 +245,7 @@ def test_the_policys_gradients_are_the_same_bits_with_and_without_the_tool(sampl
 def test_what_the_tool_learns_from_has_no_graph(samples):
     updater = make_updater()
     [lesson] = updater.lessons(plain_groups(samples)[0])
-    tensors = (lesson.corners, lesson.shares, lesson.weights, lesson.embedding.features)
+    tensors = (lesson.corners, lesson.target_coverage, lesson.weights, lesson.embedding.features)
     assert not any(tensor.requires_grad for tensor in (*tensors, *lesson.embedding.high_resolution))
 
 

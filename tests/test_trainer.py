@@ -19,7 +19,7 @@ from foodseg.common.files import read_lines
 from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.system import load_policy
-from foodseg.training import trainer
+from foodseg.training import run_folder, trainer
 from foodseg.training.trainer import train
 
 PRESET = replace(
@@ -87,7 +87,7 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home):
     assert [row["reward_total"] for row in rows] == rewards
 
 
-@pytest.mark.parametrize("where", ["_checkpoint", "_finish"])
+@pytest.mark.parametrize("where", [(run_folder, "save_checkpoint"), (trainer, "finish")])
 def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypatch, where):
     samples = load_samples(PRESET.samples_file("train"))
     short = replace(PRESET, steps=3)
@@ -100,7 +100,7 @@ def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, where, stop)
+        patched.setattr(*where, stop)
         with pytest.raises(KeyboardInterrupt):
             train(short, GRPO, 0, samples)
     with (run / "log.jsonl").open("a") as log:

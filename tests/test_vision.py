@@ -15,14 +15,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
 )
 
-from foodseg import presets
+from foodseg import presets, system
 from foodseg.common.errors import DataError
 from foodseg.models.fast.vision import cut_patches, embed_patches, encode_patches
 from foodseg.models.mllm import Mllm
 from foodseg.recipes import GRPO
-from foodseg.rl import groups
-from foodseg.system import roll_out
-from foodseg.training.sampler import GroupSampler, read_photos
+from foodseg.system import read_photos, roll_out
+from foodseg.training.sampler import GroupSampler
 
 # Windows are 2x2 merged tokens (4x4 patches): these sides leave half and quarter windows.
 GRIDS = [(10, 6), (10, 10), (8, 12), (10, 10), (6, 10), (4, 4)]
@@ -164,7 +163,7 @@ def test_a_photo_with_several_questions_is_embedded_once(kitchen_mllm, samples, 
         "embed_images",
         lambda images: counts.append(len(images)) or embed_images(images),
     )
-    monkeypatch.setattr(groups, "sample_rollouts", lambda mllm, prompts, **keywords: prompts)
+    monkeypatch.setattr(system, "sample_rollouts", lambda mllm, prompts, **keywords: prompts)
     prompts = roll_out(kitchen_mllm, presets.SMOKE, asked, 1, 0.0)
     assert counts == [2]
     for sample, prompt in zip(asked, prompts, strict=True):
@@ -185,30 +184,28 @@ def test_photos_read_ahead_are_those_of_the_round(samples):
     sampler = photo_sampler(samples)
     # In turn; then as a restored run has it; then past the end of an epoch.
     for cursor in (0, 8, 16, 40, 48, 8, len(samples) - 4):
-        sampler.cursor = cursor
-        photos = sampler._photos()
-        expected = read_photos(sampler.mllm, sampler.preset, sampler._samples(cursor))
+        photos = sampler.reader.photos(sampler.questions(cursor), sampler.questions(cursor + 8))
+        expected = read_photos(sampler.mllm, sampler.preset, sampler.questions(cursor))
         assert list(photos) == list(expected)
         assert all(photos[path].tobytes() == expected[path].tobytes() for path in expected)
 
 
 def test_the_next_rounds_photos_are_read_during_this_round(samples, monkeypatch):
     sampler = photo_sampler(samples)
-    sampler._photos()
-    sampler._reader.shutdown(wait=True)
-    for sample in sampler._samples(8):
+    now, following = sampler.questions(0), sampler.questions(8)
+    sampler.reader.photos(now, following)
+    sampler.reader.thread.submit(int).result()  # after the one that reads ahead
+    for sample in following:
         (presets.SMOKE.dataset / sample.image).unlink(missing_ok=True)
-    sampler.cursor = 8
-    sampler._reader = groups.ThreadPoolExecutor(1)
-    assert len(sampler._photos()) > 0
+    assert len(sampler.reader.photos(following, sampler.questions(16))) > 0
 
 
 def test_a_photo_that_cannot_be_read_fails_the_round_that_needs_it(samples):
     sampler = photo_sampler(samples)
-    first = {sample.image for sample in sampler._samples(0)}
-    missing = next(s.image for s in sampler._samples(8) if s.image not in first)
+    now, following = sampler.questions(0), sampler.questions(8)
+    first = {sample.image for sample in now}
+    missing = next(s.image for s in following if s.image not in first)
     (presets.SMOKE.dataset / missing).unlink()
-    sampler._photos()
-    sampler.cursor = 8
+    sampler.reader.photos(now, following)
     with pytest.raises(DataError, match=missing):
-        sampler._photos()
+        sampler.reader.photos(following, now)

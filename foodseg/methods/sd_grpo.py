@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foodseg.data.references import Reference
-from foodseg.rl.advantages import group_advantages, holistic
+from foodseg.rl.advantages import group_advantages, whole_completion
 from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.rewards import RewardThresholds, match_answer, non_repeat, thinking_format
 
@@ -80,7 +80,7 @@ def segmented(
             [token_segments(tokens.tolist(), tokenizer) for tokens in group.rollout.tokens],
             weight,
         )
-        for group, whole in zip(groups, holistic(groups, tokenizer), strict=True)
+        for group, whole in zip(groups, whole_completion(groups, tokenizer), strict=True)
     ]
 
 

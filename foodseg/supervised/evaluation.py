@@ -31,10 +31,10 @@ from foodseg.presets import Preset
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import MaskHead
-from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, seg_token_id, to_text
 from foodseg.supervised.training import new_head
 from foodseg.system import load_policy, load_segmenter, one_thread, roll_out
+from foodseg.training.photos import PhotoFeatures
 
 
 def row_name(baseline: Baseline, seed: int) -> str:
@@ -52,25 +52,21 @@ def evaluate_baseline(
 ) -> list[dict]:
     """Evaluate a finished run: its row and, if it writes [SEG], the teacher-forced row after it.
 
-    On a CPU in one thread (`system.one_thread`), as the functions below.
+    On a CPU in one thread (`system.one_thread`), as are the two evaluations below.
     """
-    with one_thread(preset.device):
-        return _evaluate_run(preset, baseline, seed, samples)
-
-
-def _evaluate_run(preset: Preset, baseline: Baseline, seed: int, samples) -> list[dict]:
     folder, row = preset.run_folder(baseline.name, seed) / "adapter", row_name(baseline, seed)
-    mllm = load_policy(preset)
-    mllm.load_adapter(folder)
-    if not baseline.masks:
-        return [evaluate(preset, row, samples, mllm, load_segmenter(preset))]
-    head = new_head(preset, mllm, seed)
-    head.load(folder)
-    forced = teacher_forced_row_name(baseline, seed)
-    return [
-        evaluate_generated(preset, row, samples, mllm, head),
-        evaluate_teacher_forced(preset, baseline, forced, samples, mllm, head),
-    ]
+    with one_thread(preset.device):
+        mllm = load_policy(preset)
+        mllm.load_adapter(folder)
+        if not baseline.masks:
+            return [evaluate(preset, row, samples, mllm, load_segmenter(preset))]
+        head = new_head(preset, mllm, seed)
+        head.load(folder)
+        forced = teacher_forced_row_name(baseline, seed)
+        return [
+            evaluate_generated(preset, row, samples, mllm, head),
+            evaluate_teacher_forced(preset, baseline, forced, samples, mllm, head),
+        ]
 
 
 def evaluate_generated(
