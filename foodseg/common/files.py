@@ -12,8 +12,8 @@ from pathlib import Path
 LARGE = 2**28  # bytes; files of so many are hashed once, as long as they stay as they are
 
 
-def sha256_of(path: Path) -> str:
-    """The file's whole SHA-256, 64 hexadecimal digits."""
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the file's bytes, 64 hexadecimal digits."""
     return _digest((path,))
 
 
