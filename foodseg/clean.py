@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from foodseg.common.home import PROJECT
+from foodseg.common.files import PROJECT
 
 # A file that was being written has one of these behind its name.
 ENDINGS = ("", ".part", ".partial")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import load_kitchen
 
-from foodseg.methods.dr_seg import RankQueue, metrics
+from foodseg.methods.dr_seg import RankQueue
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
 from foodseg.recipes import DR_SEG_RANKED, GRPO, SAM_R1
@@ -172,7 +172,7 @@ def test_a_steps_ranks_come_from_one_snapshot_and_enter_at_its_end(samples, monk
     batch = drawn.next_batch()
     expected = RankQueue()
     for group in batch.seen:
-        ranks = expected.points([metrics(one) for one in group.evidence])
+        ranks = expected.award(group.evidence)
         assert [points["ranked"] for points in group.points] == ranks
         paper = [award(recipe.reward, one) for one in group.evidence]
         assert group.rewards == [total(p) + r for p, r in zip(paper, ranks, strict=True)]

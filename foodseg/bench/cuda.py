@@ -45,8 +45,7 @@ from foodseg.bench.cuda_checks import run_checks
 from foodseg.bench.cuda_clock import GIGABYTE, measure
 from foodseg.bench.cuda_phases import WITHOUT_KL, measure_rollout, measure_step
 from foodseg.bench.cuda_work import Setting, build_policy, build_samples, true_setting
-from foodseg.common.files import write_json
-from foodseg.common.home import PROJECT
+from foodseg.common.files import PROJECT, write_json
 from foodseg.common.provenance import provenance
 from foodseg.recipes import GRPO
 

@@ -1,4 +1,4 @@
-"""Files: hashes, whole-or-nothing writes, JSON lines."""
+"""Files: the checkout and the data's home, hashes, whole-or-nothing writes, JSON lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parents[2]
 LARGE = 2**28  # bytes; files of so many are hashed once, as long as they stay as they are
+
+
+def home() -> Path:
+    """The checkout, or the absolute folder that the variable FOODSEG_HOME names."""
+    return Path(os.environ.get("FOODSEG_HOME") or PROJECT).absolute()
 
 
 def file_hash(path: Path) -> str:

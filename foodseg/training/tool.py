@@ -155,7 +155,7 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
     repeated from its start.
     """
     training = updater.training
-    recipe = replace(sampler.recipe, dynamic_sampling=False, ranked=False, reward=())
+    recipe = replace(sampler.recipe, dynamic_sampling=False, ranking=None, reward=())
     seed = sampler.seed + OFF_POLICY_SEED
     apart = GroupSampler(
         sampler.mllm, sampler.preset, recipe, sampler.samples, seed, sampler.processes

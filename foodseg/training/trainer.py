@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foodseg.common.files import read_lines, write_lines
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
 from foodseg.system import load_policy
 from foodseg.training.identity import run_config
 from foodseg.training.log import step_row
@@ -26,6 +26,9 @@ from foodseg.training.run_folder import OnStep, claim, finish, restore, take_ste
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.tool import ToolUpdater, train_tool_off_policy
 from foodseg.training.updates import PolicyUpdater
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 TOOL_LOG = "tool.jsonl"
 

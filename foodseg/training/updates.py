@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,12 +31,14 @@ from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
 from foodseg.models.shared_prefix import TokenScores, completion_mask, pad_rows, score_groups
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
 from foodseg.rl.groups import Group
 from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
 from foodseg.training.forwards import PlannedForwards
 from foodseg.training.memory import peak_memory_mb, take_rows
 from foodseg.training.optimizer import Optimizer, warm_up
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.common.home import home
+from foodseg.common.files import home
 from foodseg.data.fetch.check import LACKING, check_folder, check_images
 from foodseg.data.fetch.download import Checksums, download
 from foodseg.data.fetch.sources import LICENCE, OFFICIAL, Sources, by_hand

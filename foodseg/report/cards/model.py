@@ -189,7 +189,7 @@ def _rewarded_rows(run: TrainedRun) -> dict:
     preset, recipe = run.result["preset"], run.result["recipe"]
     rows = {
         "objective": _listed(recipe["objective"]),
-        "reward": " + ".join(map(_name, recipe["reward"])) + " + rank" * recipe["ranked"],
+        "reward": " + ".join(map(_name, recipe["reward"])) + " + rank" * bool(recipe["ranking"]),
         "advantages": _name(recipe["advantages"]),
         "dynamic sampling": "no",
         "budget": f"{run.result['steps']} steps of {preset['prompts_per_step']} questions x "
