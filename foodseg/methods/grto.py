@@ -37,7 +37,7 @@ from foodseg.data.references import Reference
 from foodseg.rl.evidence import to_original
 from foodseg.rl.rewards import match_answer
 
-if TYPE_CHECKING:  # `foodseg.recipes` imports this module, and `groups` imports that
+if TYPE_CHECKING:
     from foodseg.rl.groups import Group
 
 

@@ -4,8 +4,8 @@ A run lives in one folder (`Preset.run_folder`, `training.run_folder`): config.j
 row a step, from which every curve is drawn), state.pt (all that the next step needs), and at the
 end adapter/ and result.json. Where the mask decoder is trained as well, tool.jsonl has a row for
 each step that it took before the policy's first, and adapter/ has its weights too. Kill it anywhere
-and start it again: it goes on from state.pt and, on a CPU, ends with the bits that it would have
-had. The checkpoint that counts is always the last step's.
+and start it again: it goes on from state.pt and, on a CPU of the same make, ends with the bits that
+it would have had. The checkpoint that counts is always the last step's.
 """
 
 from __future__ import annotations
