@@ -1,7 +1,7 @@
 """Brushes of the kitchen: noise tiles, shapes given by signed distances, and light on a height.
 
 Everything is float32 and works on small square patches, so that a food costs a few milliseconds.
-Lengths are pixels of the supersampled drawing (`kitchen_plates.SUPERSAMPLING` times the picture's).
+Lengths are pixels of the supersampled drawing (`plates.SUPERSAMPLING` times the picture's).
 """
 
 from __future__ import annotations
