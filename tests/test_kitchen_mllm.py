@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from foodseg.kitchen.plates import DRAWING_VERSION, KITCHEN_FOODS
-from foodseg.kitchen.pretraining.answers import (
+from foodseg.kitchen.pretraining.answer_forms import (
     FORMS,
     MODES,
     PARSEABLE,
@@ -20,10 +20,10 @@ from foodseg.kitchen.pretraining.answers import (
 from foodseg.kitchen.pretraining.grounding import prefix_positions, read_batch
 from foodseg.kitchen.pretraining.lessons import Reader, draw_batch, draw_question
 from foodseg.kitchen.pretraining.mllm import KITCHEN_MLLM_FOLDER
-from foodseg.kitchen.pretraining.pictures import Pictures, _draw_picture
-from foodseg.kitchen.pretraining.sight import encode_images
+from foodseg.kitchen.pretraining.mllm_plates import Pictures, _draw_picture
+from foodseg.kitchen.pretraining.vision import encode_images
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
-from foodseg.kitchen.pretraining.training import take_pictures
+from foodseg.kitchen.pretraining.loop import take_pictures
 from foodseg.kitchen.questions import CLUES, TEMPLATES, split_of
 from foodseg.models.prompts import KITCHEN, build_messages
 from foodseg.rl.answers import parse_answer
