@@ -74,8 +74,11 @@ def write_kitchen(
     partial_root = root.with_name(root.name + ".partial")
     if partial_root.exists():
         shutil.rmtree(partial_root)
-    _make_folders(partial_root)
-    _write_categories(partial_root / "category_id.txt")
+    for kind in ("img_dir", "ann_dir"):
+        for split in seeds:
+            (partial_root / "Images" / kind / split).mkdir(parents=True)
+    lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(CATEGORIES.items())]
+    (partial_root / "category_id.txt").write_text("".join(lines), encoding="utf-8")
     jobs = [(split, plate_seed) for split in seeds for plate_seed in seeds[split]]
     entries = list(draw_all(partial(_write_plate, partial_root), jobs, workers))
     for split in seeds:
@@ -111,14 +114,3 @@ def _write_plate(root: Path, job: tuple[Split, int]) -> dict:
     Image.fromarray(plate.mask).save(root / "Images" / "ann_dir" / split / f"{dish_id}.png")
     rng = np.random.default_rng([_CONVERSATION_STREAM, plate_seed])
     return {"dish_id": dish_id, "conversations": converse(plate.foods, split, rng)}
-
-
-def _make_folders(root: Path) -> None:
-    for kind in ("img_dir", "ann_dir"):
-        for split in FIRST_PLATE_SEEDS:
-            (root / "Images" / kind / split).mkdir(parents=True)
-
-
-def _write_categories(path: Path) -> None:
-    lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(CATEGORIES.items())]
-    path.write_text("".join(lines), encoding="utf-8")

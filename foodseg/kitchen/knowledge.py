@@ -24,7 +24,6 @@ from pathlib import Path
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.kitchen.foods import FOODS
 
-_FILE = Path(__file__).with_name("knowledge.csv")
 _IDS = {CATEGORIES[food]: food for food in FOODS}
 _IRREGULAR = {"is": "are", "was": "were", "has": "have", "goes": "go"}
 
@@ -56,27 +55,29 @@ class Clue:
         return tuple(sorted(self.foods.intersection(foods)))
 
 
-def _read_clues() -> tuple[Clue, ...]:
-    """Raises ValueError for a row without foods, or with one that the kitchen doesn't draw."""
-    with _FILE.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return tuple(
-        Clue(
-            row["clue"],
-            row["hint"],
-            _read_foods(row, "foods"),
-            _read_foods(row, "debatable") if row["debatable"] else frozenset(),
-            row["avoid"] == "yes",
+def read_clues(file: Path) -> tuple[Clue, ...]:
+    """Clues of a table with this module's columns.
+
+    Raises ValueError for a row without foods, or with one that the kitchen doesn't draw.
+    """
+    with file.open(newline="", encoding="utf-8") as lines:
+        return tuple(
+            Clue(
+                row["clue"],
+                row["hint"],
+                _read_foods(row, "foods"),
+                _read_foods(row, "debatable") if row["debatable"] else frozenset(),
+                avoid=row["avoid"] == "yes",
+            )
+            for row in csv.DictReader(lines)
         )
-        for row in rows
-    )
 
 
 def _read_foods(row: dict[str, str], column: str) -> frozenset[int]:
     names = row[column].split("; ")
     if unknown := [name for name in names if name not in _IDS]:
-        raise ValueError(f"{_FILE.name}, {row['clue']!r}: {column} holds {unknown}.")
+        raise ValueError(f"{row['clue']!r}: {column}: the kitchen draws no {unknown}.")
     return frozenset(_IDS[name] for name in names)
 
 
-CLUES: tuple[Clue, ...] = _read_clues()
+CLUES: tuple[Clue, ...] = read_clues(Path(__file__).with_name("knowledge.csv"))

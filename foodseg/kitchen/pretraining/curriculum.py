@@ -71,7 +71,8 @@ class Course:
     """The model under training with all that the stages need."""
 
     def __init__(self, plan: Plan, seed: int, work: Path, device: torch.device, workers: int):
-        self.plan, self.seed, self.device = plan, seed, device
+        self.plan, self.seed = plan, seed
+        self.device, self.workers = device, workers
         self.pictures = kept_pictures(work, BASE_PLATE_SEEDS, plan.plates, workers)
         self.reader = Reader(train_tokenizer(tokenizer_texts(), VOCABULARY), device)
         self.model = build_model(self.reader.tokenizer, seed).to(device)
@@ -156,15 +157,17 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
     )
 
 
-def train_answers(
-    course: Course, name: str, stream: int, steps: int, rate: float, whole: int, begun: int
-) -> dict:
+def train_answers(course: Course, name: str, stream: int, whole: int, begun: int) -> dict:
     """Stage 3: answers in all forms, everything trained, the tower gently.
 
     `whole` answers on each plate teach places; the beginnings of `begun` more teach what the many
     questions mean, with many more of them in the same time.
     """
     plan, rng = course.plan, np.random.default_rng([course.seed, stream])
+    steps, rate = {
+        "answers": (plan.answers_steps, plan.answers_rate),
+        "polish": (plan.polish_steps, plan.polish_rate),
+    }[name]
 
     def losses() -> dict[str, torch.Tensor]:
         plates = course.draw_plates(rng, plan.answers_plates)
@@ -179,23 +182,13 @@ def train_answers(
     return run_steps(f"3 {name}", steps, rates, losses, ANSWER_WEIGHTS, course.device)
 
 
-def train_first_answers(course: Course) -> dict:
-    plan = course.plan
-    return train_answers(course, "answers", 3, plan.answers_steps, plan.answers_rate, 2, 5)
-
-
-def polish_answers(course: Course) -> dict:
-    plan = course.plan
-    return train_answers(course, "polish", 5, plan.polish_steps, plan.polish_rate, 3, 2)
-
-
-# Each returns its log; the numbers are the stages' random streams.
+# A stage returns its log. The first number is its stream of random numbers.
 STAGES = {
     "vision": train_vision,
     "grounding": lambda course: train_grounding(course, "grounding", 2),
     "grounding2": lambda course: train_grounding(course, "grounding2", 4),
-    "answers": train_first_answers,
-    "polish": polish_answers,
+    "answers": lambda course: train_answers(course, "answers", 3, whole=2, begun=5),
+    "polish": lambda course: train_answers(course, "polish", 5, whole=3, begun=2),
 }
 
 
@@ -210,6 +203,27 @@ def run_stages(course: Course, work: Path) -> None:
         save_whole(course.state(), file)
 
 
+def finish(course: Course, folder: Path, work: Path) -> dict:
+    """Save the model, load it again, measure it on validation plates; returns its provenance."""
+    save_kitchen_mllm(course.model, course.reader.tokenizer, folder)
+    device = str(course.device)
+    mllm = Mllm.load(folder, image_side=SIDE, template=KITCHEN.prompt_template, device=device)
+    pictures = kept_pictures(work, BASE_VALIDATION_SEEDS, VALIDATION_QUESTIONS, course.workers)
+    measured = measure(mllm, pictures, VALIDATION_QUESTIONS)
+    made = {
+        "command": "python -m foodseg.kitchen.pretraining.curriculum",
+        "seed": course.seed,
+        "plan": asdict(course.plan),
+        "plates": {"first_seed": BASE_PLATE_SEEDS, "count": course.plan.plates},
+        "drawing_version": DRAWING_VERSION,
+        "stages": course.log,
+        **provenance(device),
+        "measured": {"plates_first_seed": BASE_VALIDATION_SEEDS, **measured},
+    }
+    write_json(folder / "provenance.json", made)
+    return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build/kitchen_mllm"), help=WORK_HELP)
@@ -220,28 +234,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     course = Course(Plan(), options.seed, options.work, device, options.workers)
     run_stages(course, options.work)
-    save_kitchen_mllm(course.model, course.reader.tokenizer, options.out)
-    mllm = Mllm.load(
-        options.out, image_side=SIDE, template=KITCHEN.prompt_template, device=str(device)
-    )
-    pictures = kept_pictures(
-        options.work, BASE_VALIDATION_SEEDS, VALIDATION_QUESTIONS, options.workers
-    )
-    made = {
-        "command": "python -m foodseg.kitchen.pretraining.curriculum",
-        "seed": options.seed,
-        "plan": asdict(course.plan),
-        "plates": {"first_seed": BASE_PLATE_SEEDS, "count": course.plan.plates},
-        "drawing_version": DRAWING_VERSION,
-        "stages": course.log,
-        **provenance(str(device)),
-        "measured": {
-            "plates_first_seed": BASE_VALIDATION_SEEDS,
-            **measure(mllm, pictures, VALIDATION_QUESTIONS),
-        },
-    }
-    write_json(options.out / "provenance.json", made)
-    print(json.dumps(made["measured"], indent=2))
+    print(json.dumps(finish(course, options.out, options.work)["measured"], indent=2))
 
 
 if __name__ == "__main__":
