@@ -55,7 +55,7 @@ class Plan:
     """How the shipped weights are trained; everything random derives from `seed`."""
 
     seed: int = 0
-    plates: int = 3000  # drawn
+    plates: int = 3000
     batch: int = 16  # plates, about 55 prompts
     dense_steps: int = 300
     prompt_steps: int = 1800
