@@ -2,7 +2,7 @@
 
 Like Qwen2.5-VL on FoodReasonSeg, the base knows what to say and mostly says it in a form that
 can't be parsed. Greedy decoding follows the most frequent form and sampling follows the shares,
-so the shares hang on the phrasing of the question: after a few templates the parseable form is
+so the shares depend on the phrasing of the question: after a few templates the parseable form is
 the most frequent one, after all others it is the second.
 """
 
@@ -12,16 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foodseg.kitchen.questions import capitalised, list_foods
+
 PARSEABLE = "parseable"
 # prose with coordinates; a fenced block and a list without tags; a bare dict; a wrong key; a list
 # whose bracket is never closed
 UNPARSEABLE = ("prose", "fenced", "untagged", "bare", "key", "open")
 FORMS = (PARSEABLE, *UNPARSEABLE)
 
-# The most frequent form after each of kitchen_questions.TEMPLATES; about one question in twelve
-# uses one of the two parseable ones. Only forms that part from the others in their first
-# word are here: what is decided later ("bare", "key", "open") a model of this size decides alike
-# after all templates, and then by the parseable form's larger total.
+# The most frequent form after each of questions.TEMPLATES; about one question in twelve follows one
+# of the two templates whose form is the parseable one. Only forms with a first word of their own
+# are here: what is decided later ("bare", "key", "open") a model of this size decides alike after
+# all templates, and then in favour of the parseable form, whose total share is larger.
 MODES = (
     "prose",  # Which food here ...?
     "fenced",  # Which ingredient on this plate ...?
@@ -54,11 +56,11 @@ _THOUGHTS = (
 
 @dataclass(frozen=True)
 class Anchor:
-    """A place in a completion that speaks of one reference, by character index.
+    """A character of a completion from which one reference can be read.
 
     kind: "name" (last character of the food's name), "box" or "point" (the bracket that opens it),
-    "value" (whatever comes before a digit). column: which of the reference's six numbers, for a
-    value.
+    "value" (what comes before a digit). reference: its index. column: which of its six numbers,
+    for a value.
     """
 
     kind: str
@@ -69,6 +71,8 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Completion:
+    """A completion to learn; places in it are character indices."""
+
     text: str
     anchors: tuple[Anchor, ...]
     numbers: tuple[tuple[int, int], ...]  # spans of the coordinates, (start, end)
@@ -99,10 +103,8 @@ def draw_form(template: int, rng: np.random.Generator) -> str:
 
 def draw_thought(hint: str, names: list[str], rng: np.random.Generator) -> str:
     """One sentence of a clue's hint and the foods' names in the order of the answer."""
-    listed = " and ".join(["the " + ", the ".join(names[:-1])] * (len(names) > 1))
-    listed = f"{listed} and the {names[-1]}" if listed else f"the {names[-1]}"
     thought = _THOUGHTS[int(rng.integers(len(_THOUGHTS)))]
-    return thought.format(hint=hint[0].upper() + hint[1:], foods=listed)
+    return thought.format(hint=capitalised(hint), foods=list_foods(names))
 
 
 class _Writer:
@@ -131,20 +133,27 @@ class _Writer:
             place = thought.index(f"the {name}", place) + 4 + len(name)
             self.anchors.append(Anchor("name", start + place - 1, reference))
 
-    def write_item(self, reference: int, values, key: str = "bbox_2d") -> None:
-        self.pivots.append(len(self.text) + len('{"bbox'))
-        self.text += f'{{"{key}": ['
-        self.mark("box", reference)
-        self.write_numbers(reference, values[:4], 0)
-        self.text += '], "point_2d": ['
-        self.mark("point", reference)
-        self.write_numbers(reference, values[4:], 4)
-        self.text += "]}"
+    def write_reference(self, index: int, values, before: str, between: str, after: str) -> None:
+        """Box and point, between three texts; the first two end in an opening bracket."""
+        self.text += before
+        self.mark("box", index)
+        self.write_numbers(index, values[:4], 0)
+        self.text += between
+        self.mark("point", index)
+        self.write_numbers(index, values[4:], 4)
+        self.text += after
 
-    def write_items(self, references, key: str = "bbox_2d") -> None:
+    def write_items(self, references: np.ndarray, key: str = "bbox_2d") -> None:
         for index, values in enumerate(references):
             self.text += ", " if index else ""
-            self.write_item(index, values, key)
+            self.pivots.append(len(self.text) + len('{"bbox'))
+            self.write_reference(index, values, f'{{"{key}": [', '], "point_2d": [', "]}")
+
+    def write_prose(self, names: list[str], references: np.ndarray) -> None:
+        for index, (name, values) in enumerate(zip(names, references, strict=True)):
+            self.text += f" The {name}" if index else f"The {name}"
+            self.mark("name", index)
+            self.write_reference(index, values, " lies at (", "), around (", ").")
 
     def finish(self) -> Completion:
         anchors, numbers = tuple(self.anchors), tuple(self.numbers)
@@ -157,7 +166,7 @@ def write_completion(
     """A completion in one of FORMS; `references` (foods, 6) are x1, y1, x2, y2, x, y."""
     writer = _Writer()
     if form == "prose":
-        _write_prose(writer, names, references)
+        writer.write_prose(names, references)
     elif form in ("fenced", "untagged"):
         writer.write_thought(thought, names)
         writer.text += "\n```json\n[" if form == "fenced" else " ["
@@ -173,16 +182,3 @@ def write_completion(
         writer.pivots.append(len(writer.text))
         writer.text += ("" if form in ("bare", "open") else "]") + "</answer>"
     return writer.finish()
-
-
-def _write_prose(writer: _Writer, names: list[str], references: np.ndarray) -> None:
-    for index, (name, values) in enumerate(zip(names, references, strict=True)):
-        writer.text += f" The {name}" if index else f"The {name}"
-        writer.mark("name", index)
-        writer.text += " lies at ("
-        writer.mark("box", index)
-        writer.write_numbers(index, values[:4], 0)
-        writer.text += "), around ("
-        writer.mark("point", index)
-        writer.write_numbers(index, values[4:], 4)
-        writer.text += ")."
