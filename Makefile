@@ -189,6 +189,7 @@ imports = $(patsubst $(notdir $1):%,%,$(filter $(notdir $1):%,$(IMPORTS)))
 $(foreach notebook,$(01) $(02) $(03) $(04) $(05),\
   $(eval $(notebook): $(filter-out foodseg/report/%,$(call imports,$(notebook)))))
 $(foreach notebook,$(06) $(07) $(08) $(09),$(eval $(notebook): $(call imports,$(notebook))))
+$(01): foodseg/kitchen/knowledge.csv
 $(02) $(03) $(04) $(05) $(09): $(wildcard foodseg/weights/*/*)
 
 # The stamp's name holds the seeds: other seeds, another stamp, and what uses them is run again.
