@@ -15,6 +15,7 @@ from test_report import MASK, prediction, sample, write_all_rows, write_row
 from foodseg.common.errors import DataError
 from foodseg.data.references import encode_mask
 from foodseg.data.samples import save_samples
+from foodseg.evaluation import evaluate as evaluation
 from foodseg.evaluation.evaluate import load_predictions, load_result
 from foodseg.evaluation.external import score as scoring
 from foodseg.evaluation.external.__main__ import main
@@ -33,7 +34,6 @@ ROW = ExternalRow("lisa-7b", "LISA 7B", "generate-then-segment")
 
 @pytest.fixture()
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     save_samples([sample(0), sample(1)], SMOKE.samples_file("test"))
     (tmp_path / "masks").mkdir()
@@ -314,7 +314,7 @@ def test_an_interrupted_scoring_leaves_the_row_before_or_none(home, monkeypatch,
         assert command(home, "--name", "lisa-7b") == 130
     assert load_result(SMOKE.predictions_folder("lisa-7b")) == before
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "write_json", interrupt)
+        patch.setattr(evaluation, "write_json", interrupt)
         assert command(home, "--name", "lisa-7b") == 130
     assert external_rows(SMOKE) == []
     assert "interrupted; start it again" in capsys.readouterr().err

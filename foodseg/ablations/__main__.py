@@ -13,10 +13,9 @@ import signal
 import sys
 import threading
 
-from foodseg.ablations.carry_out import carry_out, help_training
+from foodseg.ablations.execute import execute, train_as_worker
 from foodseg.ablations.rows import choose_rows
-from foodseg.ablations.run_table import run_table
-from foodseg.ablations.runner import runs_at_once
+from foodseg.ablations.run_all import run_table, runs_at_once
 from foodseg.ablations.runs import SPLITS, Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.processes import Processes
@@ -25,10 +24,10 @@ from foodseg.presets import get_preset, parse_seeds
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 where a run failed, or the input is no use; 130 after Ctrl-C."""
-    options = _parse(arguments)
+    options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
         runs = Runs(get_preset(options.preset))
     except ValueError as error:
@@ -45,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         (row,) = choose_rows(options.row)
         run = Run(row, options.seed if row.trained else 0, options.split)
         if not Processes.find(runs.preset.device).main:
-            help_training(runs, run)
+            train_as_worker(runs, run)
             return 0
-        outcome = carry_out(runs, run)
+        outcome = execute(runs, run)
     except DataError as error:
         print(f"ablations: {error}", file=sys.stderr)
         return 1
@@ -58,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line's options."""
     parser = argparse.ArgumentParser(
         prog="python -m foodseg.ablations", description="Run one row, or all and write the table."
     )
@@ -75,8 +75,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _end_with_stdin() -> None:
-    """The other end is the runner's: it closes when the runner ends, even when it is killed."""
+def end_with_stdin() -> None:
+    """End this process when `run_all`, which holds the other end, ends, even when it is killed."""
     # Not sys.stdin: Python ends in an error while another thread holds its lock.
     while os.read(0, 1):
         pass
