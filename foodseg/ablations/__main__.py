@@ -23,7 +23,7 @@ from foodseg.presets import get_preset, parse_seeds
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 1 where a run failed, or the input is no use; 130 after Ctrl-C."""
+    """Exit status: 0; 1 if a run failed or the input can't be used; 130 after Ctrl-C."""
     options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.until_stdin_closes:
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ablations: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("ablations: interrupted; started again, it goes on.", file=sys.stderr)
+        print("ablations: interrupted; start it again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
     print(outcome.get("failure") or f"gIoU {outcome['giou']:.3f}, cIoU {outcome['ciou']:.3f}")
     return 0
@@ -62,14 +62,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m foodseg.ablations", description="Run one row, or all and write the table."
     )
-    parser.add_argument("row", nargs="?", help="the one row to run; all rows without it")
-    parser.add_argument("--seed", type=int, default=0, help="of the one row")
-    parser.add_argument("--seeds", default="0,1,2", help="of all rows")
-    parser.add_argument("--rows", default="", help="only these, split by commas")
+    parser.add_argument("row", nargs="?", help="the one row to run (default: all rows)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the one row")
+    parser.add_argument("--seeds", default="0,1,2", help="seeds of all rows")
+    parser.add_argument("--rows", default="", help="run only these, separated by commas")
     parser.add_argument("--preset", default="kitchen")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="the plates asked about")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="plates to evaluate on")
     parser.add_argument(
-        "--jobs", type=int, default=0, help="runs at once; as many as there are cores, without it"
+        "--jobs", type=int, default=0, help="runs at once (default: one for each core)"
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

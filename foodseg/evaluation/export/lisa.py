@@ -34,8 +34,8 @@ def write_lisa(
 ) -> dict:
     """Writes one split's samples; dataset: the folder that their `image` is relative to.
 
-    Returns counts for the report, with the IoU of every mask and what its polygons draw. Raises
-    DataError for a photo that isn't its sample's, or an id that LISA's code would cut short.
+    Returns counts for the report; round_trip: the IoU of each mask with what its polygons draw.
+    Raises DataError for a photo that isn't its sample's, or an id that LISA's code would cut short.
     """
     folder = root / "reason_seg" / NAME / split
     folder.mkdir(parents=True)
