@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from textwrap import wrap
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from foodseg.ablations.rows import Row, families
+from foodseg.ablations.rows import Row
 from foodseg.ablations.runs import Run, Runs
 from foodseg.common.files import read_lines
 from foodseg.report.curves import smooth
@@ -50,7 +52,8 @@ def ablation_curves(
     logs: row name -> its seeds' logs. steps: of a whole run, the common horizontal axis. GRPO's
     curves stand in grey behind every other row's. All curves are shares, 0 to 1.
     """
-    groups = families([row for row in rows if row.name in logs])
+    drawn = [row for row in rows if row.name in logs]
+    groups = {family: list(group) for family, group in groupby(drawn, attrgetter("family"))}
     columns = min(COLUMNS, max(3, *map(len, groups.values())))
     lines = {family: -(-len(group) // columns) for family, group in groups.items()}
     width = LEFT + columns * STEP[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 _CLIP = "fewer than 3 tokens in 10,000 reach a clip at all, since a rollout serves two updates only"
 
-WHY: dict[str, str] = {
+REASONS: dict[str, str] = {
     "sft": (
         "Behind reinforcement: it learns the form at once, but of the questions that ask for "
         "several foods only 34% get exactly these named (DAPO: 48%); in 57 of 291 it names one of "

@@ -1,7 +1,7 @@
-"""All runs as separate processes, as many at once as there are cores.
+"""All runs as separate processes, as many at once as there are cores; then the table.
 
 What is finished and current is left alone, what was killed goes on, and what fails is written down
-and stops nothing else. A run's process ends with the runner's, however that ends.
+and stops nothing else. A run's process ends with this one, however this one ends.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from foodseg.ablations.carry_out import note_failure
-from foodseg.ablations.runs import Run, Runs
+from foodseg.ablations.execute import write_failure
+from foodseg.ablations.outputs import write_results
+from foodseg.ablations.rows import Row
+from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.progress import tqdm
 from foodseg.presets import Preset
 
@@ -25,10 +27,23 @@ SECONDS_BETWEEN_ESTIMATES = 2
 SECONDS_TO_END = 10
 BYTES_OF_A_RUN = 2 * 10**9  # on a CPU; the kitchen's peak
 Command = Callable[[Runs, Run], list[str]]
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+
+
+def run_table(
+    runs: Runs, rows: Sequence[Row], seeds: Sequence[int], *, split: str = "test", jobs: int
+) -> int:
+    """Run what is not finished and write what there is; returns 1 if a run is to be tried again.
+
+    That a recipe found no signal is a result, and is not tried again.
+    """
+    failed = run_all(runs, runs_of(rows, seeds, split), jobs)
+    print(write_results(runs, rows, seeds, split))
+    return int(any(runs.outcome(run).get("again") for run in failed))
 
 
 def child_command(runs: Runs, run: Run) -> list[str]:
-    """What carries one run out and ends with the process that started it."""
+    """What executes one run and ends with the process that started it."""
     module = [sys.executable, "-m", "foodseg.ablations", *run.arguments(runs.preset)]
     return [*module, "--until-stdin-closes"]
 
@@ -46,31 +61,32 @@ def runs_at_once(preset: Preset) -> int:
 def run_all(
     runs: Runs, wanted: Sequence[Run], jobs: int, command: Command = child_command
 ) -> list[Run]:
-    """Carry out what is not finished, at most `jobs` runs at once; returns those that failed.
+    """Execute what is not finished, at most `jobs` runs at once; returns those that failed.
 
     Ends the processes it has started when it is interrupted; started again, it goes on from their
     checkpoints.
     """
     waiting = [run for run in wanted if not runs.finished(run)]
-    seconds = {run.name: _measured(runs, run) for run in wanted if run not in waiting}
+    ended = [run for run in wanted if run not in waiting]
+    measured = [runs.outcome(run)["wall_seconds"] for run in ended if run.row.trained]
     children: list[_Child] = []
     failed: list[Run] = []
-    told = 0.0
-    bar = tqdm(total=len(wanted), initial=len(seconds), desc="runs", bar_format=_BAR)
+    estimated = 0.0
+    bar = tqdm(total=len(wanted), initial=len(ended), desc="runs", bar_format=_BAR)
     try:
         while waiting or children:
             while waiting and len(children) < jobs:
                 children.append(_Child.start(runs, waiting.pop(0), command))
             for child in [child for child in children if child.ended]:
                 children.remove(child)
-                if _succeeded(runs, child):
-                    seconds[child.run.name] = child.seconds
-                else:
+                if not _report(runs, child):
                     failed.append(child.run)
+                elif child.run.row.trained:
+                    measured.append(child.seconds)
                 bar.update()
-            if time.monotonic() - told > SECONDS_BETWEEN_ESTIMATES:
-                told = time.monotonic()
-                left = seconds_left(seconds, waiting, [(c.run, c.seconds) for c in children], jobs)
+            if time.monotonic() - estimated > SECONDS_BETWEEN_ESTIMATES:
+                estimated = time.monotonic()
+                left = seconds_left(measured, len(waiting), [c.seconds for c in children], jobs)
                 bar.set_postfix_str(_status(left, children))
             time.sleep(SECONDS_BETWEEN_LOOKS if children else 0)
         bar.set_postfix_str("all ended")
@@ -80,48 +96,32 @@ def run_all(
     return failed
 
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-
-
 def _status(left: float | None, children: Sequence[_Child]) -> str:
     now = ", ".join(child.run.name for child in children)
     return f"{'?' if left is None else tqdm.format_interval(left)} left; now {now or 'nothing'}"
 
 
 def seconds_left(
-    measured: dict[str, float | None],
-    waiting: Sequence[Run],
-    running: Sequence[tuple[Run, float]],
-    jobs: int,
+    measured: Sequence[float], waiting: int, running: Sequence[float], jobs: int
 ) -> float | None:
-    """Estimate from measured seconds: of the row's other seeds, else the mean over all trainings.
+    """Estimate from the mean over the trainings that have ended; None before the first.
 
-    measured: seconds of ended runs by name; running: seconds so far. None while no training ended.
+    measured: seconds of those; waiting: runs not started; running: seconds so far.
     """
-    known = {name: value for name, value in measured.items() if value and "-seed" in name}
-    if not known:
+    if not measured:
         return None
-
-    def expected(run: Run) -> float:
-        row = run.name.rpartition("-seed")[0]
-        same = [value for name, value in known.items() if name.rpartition("-seed")[0] == row]
-        return fmean(same or known.values())
-
-    rest = [max(0.0, expected(run) - so_far) for run, so_far in running]
+    mean = fmean(measured)
+    rest = [max(0.0, mean - so_far) for so_far in running]
     # Shared by all processes, but no run is quicker than itself.
-    return max([(sum(map(expected, waiting)) + sum(rest)) / jobs, *rest])
+    return max([(mean * waiting + sum(rest)) / jobs, *rest])
 
 
-def _measured(runs: Runs, run: Run) -> float | None:
-    return (runs.outcome(run) or {}).get("wall_seconds")
-
-
-def _succeeded(runs: Runs, child: _Child) -> bool:
-    """Tell how a run ended, in a line; a process that was killed leaves no reason: it gets one."""
+def _report(runs: Runs, child: _Child) -> bool:
+    """Print a line on how a run ended; returns whether it has scores."""
     run, code = child.run, child.process.returncode
-    if runs.outcome(run) is None:
+    if runs.outcome(run) is None:  # killed, so it could give no reason
         how = f"signal {-code}" if code < 0 else f"status {code}"
-        note_failure(runs, run, f"its process ended with {how}; output.txt may say why")
+        write_failure(runs, run, f"its process ended with {how}; output.txt may say why")
     outcome = runs.outcome(run)
     if reason := outcome.get("failure"):
         where = f"runs/{runs.preset.name}/ablations/{run.name}/output.txt"
@@ -146,7 +146,7 @@ def _stop(children: Sequence[_Child]) -> None:
 
 @dataclass(eq=False)
 class _Child:
-    """One run's process; its words go to output.txt."""
+    """One run's process, whose output goes to output.txt."""
 
     run: Run
     process: subprocess.Popen
@@ -158,6 +158,7 @@ class _Child:
         folder.mkdir(parents=True, exist_ok=True)
         # A reason or a result of other settings must not pass for this run's.
         (folder / "outcome.json").unlink(missing_ok=True)
+        threads = {"OMP_NUM_THREADS": "1"} if runs.preset.device == "cpu" else {}
         with (folder / "output.txt").open("ab") as output:
             process = subprocess.Popen(
                 command(runs, run),
@@ -165,7 +166,7 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | _one_thread(runs),
+                env=os.environ | threads,
                 # Ctrl-C in a terminal goes to this process alone, which ends its children.
                 start_new_session=True,
             )
@@ -178,7 +179,3 @@ class _Child:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
-
-
-def _one_thread(runs: Runs) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": "1"} if runs.preset.device == "cpu" else {}
