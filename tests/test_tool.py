@@ -19,7 +19,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, read_lines
 from foodseg.data.references import decode_mask, scale_reference
 from foodseg.evaluation.evaluate import evaluate
-from foodseg.methods.grto import ToolTraining, mask_losses, mask_shares, matched_references
+from foodseg.methods.grto import ToolTraining, mask_coverage, matched_references, tool_losses
 from foodseg.models.segmenter import decode_prompts, load_decoder, save_decoder, scale_prompts
 from foodseg.presets import SMOKE
 from foodseg.recipes import GRPO
@@ -317,10 +317,10 @@ def test_the_bce_in_cells_is_that_of_the_pixels(samples):
     generator = torch.Generator().manual_seed(0)
     mask = np.zeros((24, 32), dtype=bool)
     mask[5:17, 3:30] = True
-    shares = mask_shares(mask, 8)
+    shares = mask_coverage(mask, 8)
     assert shares[0, 0] == 0 and shares[3, 3] == 1 and shares.sum() == mask.sum() / 12
     logits = torch.randn(1, 8, 8, generator=generator)
     pixels = F.interpolate(logits[None], mask.shape, mode="nearest")[0, 0]
     bce = F.binary_cross_entropy_with_logits(pixels, torch.from_numpy(mask).float())
-    loss = mask_losses(logits, shares[None], ToolTraining(bce_weight=1.0, dice_weight=0.0))
+    loss = tool_losses(logits, shares[None], ToolTraining(bce_weight=1.0, dice_weight=0.0))
     assert loss.item() == pytest.approx(bce.item(), rel=1e-6)
