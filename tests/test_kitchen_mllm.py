@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import assert_near
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from foodseg.data.kitchen_plates import DRAWING_VERSION, KITCHEN_FOODS
@@ -116,7 +117,7 @@ def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):
         theirs = _official_states(
             model, tokenizer, pictures.images[row // 3], tokens, mm_token_type_ids=types
         )[len(batch.prefix) :]
-        torch.testing.assert_close(ours[row, :length], theirs, atol=2e-4, rtol=1e-3)
+        assert_near(ours[row, :length], theirs, roundings=200)
 
 
 def test_positions_are_three_dimensional(model, tokenizer, pictures):
