@@ -106,7 +106,7 @@ def test_the_checks_hold(dtype, tmp_path):
 
 def test_the_checks_notice_scores_that_are_a_little_wrong(tmp_path, monkeypatch):
     def warmer(mllm, rollouts, temperature):
-        scores = score_groups(mllm, rollouts, 1.01 * temperature)
+        scores = score_groups(mllm, rollouts, 1.03 * temperature)
         return TokenScores(scores.log_probs, scores.entropies, scores.mask)
 
     monkeypatch.setattr(cuda_checks, "score_groups", warmer)

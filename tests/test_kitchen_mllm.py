@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import load_kitchen, toy_prompts
+from conftest import assert_near, load_kitchen, toy_prompts
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from foodseg import presets
@@ -131,7 +131,7 @@ def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):
         types = (tokens == model.config.image_token_id).int()[None]
         theirs = official_states(model, pictures.images[row // 3], tokens, mm_token_type_ids=types)
         theirs = theirs[len(batch.prefix) :]
-        torch.testing.assert_close(ours[row, :length], theirs, atol=2e-4, rtol=1e-3)
+        assert_near(ours[row, :length], theirs, roundings=200)
 
 
 def test_positions_are_three_dimensional(model, tokenizer, pictures):

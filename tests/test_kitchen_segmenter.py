@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import assert_near
 
 from foodseg.kitchen.pretraining import segmenter as kitchen
 from foodseg.kitchen.pretraining.segmenter import Plan
@@ -73,7 +74,7 @@ def test_class_shares_count_pixels(plates: PlateTensors) -> None:
     shares = class_shares(plates.classes)
     assert shares.shape == (4, CLASSES, 48, 48)
     one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
-    assert torch.allclose(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))
+    assert torch.equal(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))  # sixteenths
 
 
 def test_settling_scales_features_and_changes_no_dense_prediction(plates: PlateTensors) -> None:
@@ -84,7 +85,7 @@ def test_settling_scales_features_and_changes_no_dense_prediction(plates: PlateT
         before = heads.read_cells(*encode_pixels(model, pixels))
         settle(model, heads, plates.images)
         features, levels = encode_pixels(model, pixels)
-        assert torch.allclose(heads.read_cells(features, levels), before, atol=1e-4)
+        assert_near(heads.read_cells(features, levels), before, roundings=200)
     assert features.std().item() == pytest.approx(0.5, rel=1e-3)
 
 

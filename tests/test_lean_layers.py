@@ -22,10 +22,11 @@ def adapted(dtype):
     return mllm
 
 
-# float32 on a CPU folds the adapter in; float64 and bfloat16 keep it apart.
+# float32 on a CPU folds the adapter in; float64 and bfloat16 keep it apart. transformers' norms
+# round to float32 even in a float64 model.
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float64, 1e-6), (torch.float32, 1e-5), (torch.bfloat16, 0.05)],
+    [(torch.float64, 1e-5), (torch.float32, 1e-5), (torch.bfloat16, 0.05)],
 )
 def test_lean_layers_equal_the_models_own_and_leave_no_trace(dtype, tolerance):
     mllm = adapted(dtype)
