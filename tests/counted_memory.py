@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foodseg.models.fast.attention import RowLayout
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import random_mllm
 from foodseg.presets import KITCHEN

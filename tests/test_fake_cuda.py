@@ -19,8 +19,7 @@ from foodseg.models import rollouts, shared_prefix
 from foodseg.models.fast import vision
 from foodseg.models.fast.attention import RowLayout, SharedPrefixAttention
 from foodseg.models.fast.decoding import StaticCache
-from foodseg.models.fast.lean_layers import lean_layers
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import lean_layers, training_layers
 from foodseg.models.mllm import Prompt
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
 from foodseg.presets import KITCHEN

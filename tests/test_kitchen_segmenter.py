@@ -20,7 +20,8 @@ from foodseg.kitchen.pretraining.segmenter_plates import (
     jitter,
 )
 from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, settle
-from foodseg.models.segmenter import KITCHEN_SAM2, build_sam2, encode_pixels, normalise
+from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, encode_pixels
+from foodseg.models.segmenter import normalise
 from foodseg.presets import KITCHEN
 from foodseg.system import load_segmenter
 

@@ -20,18 +20,17 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
-from foodseg.models import segmenter
-from foodseg.models.segmenter import (
+from foodseg.models import sam2
+from foodseg.models.sam2 import (
     OFFICIAL,
     SAM2_BASE_PLUS,
     SAM2_LARGE,
     SAM2_SMALL,
     SAM2_TINY,
-    Segmenter,
     decode_prompts,
     find_checkpoint,
-    scale_prompts,
 )
+from foodseg.models.segmenter import Segmenter, scale_prompts
 
 SIDE = 256
 SIZES = {"t": SAM2_TINY, "s": SAM2_SMALL, "b+": SAM2_BASE_PLUS, "l": SAM2_LARGE}
@@ -125,7 +124,7 @@ def test_a_hub_id_is_fetched_once_checked_and_named_when_it_fails(tmp_path, monk
         asked.append((repository, name))
         return str(file)
 
-    monkeypatch.setattr(segmenter, "hf_hub_download", download)
+    monkeypatch.setattr(sam2, "hf_hub_download", download)
     with pytest.raises(DataError, match=f"{file}: its SHA-256 is .*, not 2647878d"):
         find_checkpoint("facebook/sam2.1-hiera-large")
     right = hashlib.sha256(b"not it").hexdigest()
@@ -136,7 +135,7 @@ def test_a_hub_id_is_fetched_once_checked_and_named_when_it_fails(tmp_path, monk
     def fail(repository, name):
         raise OSError("no network")
 
-    monkeypatch.setattr(segmenter, "hf_hub_download", fail)
+    monkeypatch.setattr(sam2, "hf_hub_download", fail)
     with pytest.raises(DataError, match="fetched .no network.; fetch it by hand from http"):
         Segmenter.load("facebook/sam2.1-hiera-tiny", SAM2_TINY)
     assert find_checkpoint("somewhere/sam2.pt") == Path("somewhere/sam2.pt")

@@ -12,7 +12,8 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
-from foodseg.models.segmenter import SAM2_TINY, Segmenter, SegmenterConfig, build_sam2
+from foodseg.models.sam2 import SAM2_TINY, SegmenterConfig, build_sam2
+from foodseg.models.segmenter import Segmenter
 
 SMALL = SegmenterConfig(
     image_size=96,

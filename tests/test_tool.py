@@ -20,7 +20,8 @@ from foodseg.common.files import file_hash, read_lines
 from foodseg.data.references import decode_mask, scale_reference
 from foodseg.evaluation.evaluate import evaluate
 from foodseg.methods.grto import ToolTraining, mask_coverage, matched_references, tool_losses
-from foodseg.models.segmenter import decode_prompts, load_decoder, save_decoder, scale_prompts
+from foodseg.models.sam2 import decode_prompts
+from foodseg.models.segmenter import load_decoder, save_decoder, scale_prompts
 from foodseg.presets import SMOKE
 from foodseg.recipes import GRPO
 from foodseg.rl.evidence import gather_evidence, to_original

@@ -12,7 +12,7 @@ import torch
 from conftest import load_kitchen, toy_prompts
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import training_layers
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import completion_mask, score_groups
 from foodseg.presets import SMOKE

@@ -22,7 +22,7 @@ from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.work import SEED, Shape
 from foodseg.data.samples import Sample
 from foodseg.models import rollouts as rollouts_module
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout, sample_rollouts
 from foodseg.models.shared_prefix import pad_rows, score_groups

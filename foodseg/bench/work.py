@@ -48,6 +48,7 @@ def bench_preset(shape: Shape) -> Preset:
 
 def bench_policy(preset: Preset) -> Mllm:
     """The kitchen MLLM with a fresh adapter, on one thread."""
+    torch.set_num_threads(1)  # a side's process does nothing else
     mllm = load_policy(preset)
     mllm.add_lora(preset.lora_rank, preset.lora_alpha, SEED)
     return mllm

@@ -18,6 +18,11 @@ def home() -> Path:
     return Path(os.environ.get("FOODSEG_HOME") or PROJECT).absolute()
 
 
+def sha256_of(path: Path) -> str:
+    """The file's whole SHA-256, 64 hexadecimal digits."""
+    return _digest((path,))
+
+
 def file_hash(path: Path) -> str:
     """First 16 hexadecimal digits of the file's SHA-256."""
     return files_hash([path])
@@ -28,8 +33,8 @@ def files_hash(paths: Iterable[Path]) -> str:
     paths = tuple(sorted(paths))
     stats = [path.stat() for path in paths]
     if sum(stat.st_size for stat in stats) < LARGE:
-        return _digest(paths)
-    return _known_digest(paths, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+        return _digest(paths)[:16]
+    return _known_digest(paths, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))[:16]
 
 
 @lru_cache(maxsize=16)
@@ -44,7 +49,7 @@ def _digest(paths: tuple[Path, ...]) -> str:
         with path.open("rb") as file:
             while part := file.read(2**20):
                 digest.update(part)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -29,7 +29,7 @@ from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.evidence import to_original
-from foodseg.system import roll_out
+from foodseg.system import one_thread, roll_out
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ class Prediction:
 def evaluate(
     preset: Preset, row: str, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
 ) -> dict:
-    """Answer every sample and write predictions.jsonl and result.json of this row."""
+    """Answer every sample and write predictions.jsonl and result.json of this row.
+
+    On a CPU both models compute in one thread (`system.one_thread`).
+    """
     start = time.perf_counter()
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
@@ -110,21 +113,22 @@ def segment_by(
     """The union of each answer's masks, compared with the truth; each photo is embedded once.
 
     masks_of: (the photo's embedding, index of the sample) -> bool (N, H, W) at the photo's size; an
-    answer without masks is unparsed.
+    answer without masks is unparsed. On a CPU in one thread.
     """
     names = food_names(samples)
     by_image: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
     predictions: dict[int, Prediction] = {}
-    for image, indices in tqdm(by_image.items(), f"{row}: masks"):
-        embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
-        for index in indices:
-            masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
-            foods = named_in_conclusion(answer, sample, names)
-            predictions[index] = compare(
-                sample, masks.any(axis=0), len(masks) > 0, answer.completion, foods
-            )
+    with one_thread(preset.device):
+        for image, indices in tqdm(by_image.items(), f"{row}: masks"):
+            embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
+            for index in indices:
+                masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
+                foods = named_in_conclusion(answer, sample, names)
+                predictions[index] = compare(
+                    sample, masks.any(axis=0), len(masks) > 0, answer.completion, foods
+                )
     return [predictions[index] for index in range(len(samples))]
 
 

@@ -33,7 +33,7 @@ from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, seg_token_id, to_text
 from foodseg.supervised.training import new_head
-from foodseg.system import load_policy, load_segmenter, roll_out
+from foodseg.system import load_policy, load_segmenter, one_thread, roll_out
 from foodseg.training.photos import PhotoFeatures
 
 
@@ -50,19 +50,23 @@ def teacher_forced_row_name(baseline: Baseline, seed: int) -> str:
 def evaluate_baseline(
     preset: Preset, baseline: Baseline, seed: int, samples: Sequence[Sample]
 ) -> list[dict]:
-    """Evaluate a finished run: its row and, if it writes [SEG], the teacher-forced row after it."""
+    """Evaluate a finished run: its row and, if it writes [SEG], the teacher-forced row after it.
+
+    On a CPU in one thread (`system.one_thread`), as are the two evaluations below.
+    """
     folder, row = preset.run_folder(baseline.name, seed) / "adapter", row_name(baseline, seed)
-    mllm = load_policy(preset)
-    mllm.load_adapter(folder)
-    if not baseline.masks:
-        return [evaluate(preset, row, samples, mllm, load_segmenter(preset))]
-    head = new_head(preset, mllm, seed)
-    head.load(folder)
-    forced = teacher_forced_row_name(baseline, seed)
-    return [
-        evaluate_generated(preset, row, samples, mllm, head),
-        evaluate_teacher_forced(preset, baseline, forced, samples, mllm, head),
-    ]
+    with one_thread(preset.device):
+        mllm = load_policy(preset)
+        mllm.load_adapter(folder)
+        if not baseline.masks:
+            return [evaluate(preset, row, samples, mllm, load_segmenter(preset))]
+        head = new_head(preset, mllm, seed)
+        head.load(folder)
+        forced = teacher_forced_row_name(baseline, seed)
+        return [
+            evaluate_generated(preset, row, samples, mllm, head),
+            evaluate_teacher_forced(preset, baseline, forced, samples, mllm, head),
+        ]
 
 
 def evaluate_generated(
@@ -99,11 +103,12 @@ def evaluate_teacher_forced(
 
 def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> dict:
     began, texts, states = time.perf_counter(), [], []
-    for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
-        rollouts = answer(samples[i : i + preset.evaluation_batch])
-        texts += [to_text(mllm, rollout.tokens[0]) for rollout in rollouts]
-        states += seg_states(mllm, rollouts)
-    predictions = _segment(preset, row, samples, texts, states, head)
+    with one_thread(preset.device):
+        for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
+            rollouts = answer(samples[i : i + preset.evaluation_batch])
+            texts += [to_text(mllm, rollout.tokens[0]) for rollout in rollouts]
+            states += seg_states(mllm, rollouts)
+        predictions = _segment(preset, row, samples, texts, states, head)
     seconds = time.perf_counter() - began
     return save_predictions(preset, row, predictions, seconds, mllm.adapter_hash)
 

@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from foodseg.models.segmenter import ImageEmbedding, Segmenter
+from foodseg.models.segmenter import MASK_HEAD, ImageEmbedding, Segmenter
 
-FILE = "mask_head.safetensors"
 FROZEN = ("conv_s0.", "conv_s1.")
 # Masks in one decoder call: a completion may hold as many [SEG] as it has tokens.
 MASKS_AT_ONCE = 16
@@ -78,8 +77,9 @@ class MaskHead(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write MLP and decoder into the folder."""
-        save_file({name: x.contiguous() for name, x in self.state_dict().items()}, folder / FILE)
+        weights = {name: x.contiguous() for name, x in self.state_dict().items()}
+        save_file(weights, folder / MASK_HEAD)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote; raises RuntimeError if a weight is missing or unknown."""
-        self.load_state_dict(load_file(folder / FILE))
+        self.load_state_dict(load_file(folder / MASK_HEAD))

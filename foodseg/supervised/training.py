@@ -21,7 +21,7 @@ from foodseg.supervised.batches import samples_in_a_step
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
-from foodseg.system import load_policy, load_segmenter
+from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
 from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
@@ -38,8 +38,8 @@ def train_baseline(
     """Train one baseline, or go on where an interrupted run stopped; returns its result.
 
     As `training.trainer.train`: on_step is called after each step with the path of log.jsonl; a
-    finished run is returned as it is, one of another configuration is moved aside. Raises
-    ValueError in one of several processes.
+    finished run is returned as it is, one of another configuration is moved aside; on a CPU it
+    computes in one thread. Raises ValueError in one of several processes.
     """
     if Processes.find(preset.device).world_size > 1:
         raise ValueError(
@@ -49,9 +49,10 @@ def train_baseline(
     config = baseline_config(preset, baseline, seed, samples)
     if finished := claim(folder, config):
         return finished
-    learner = BaselineLearner(start(preset, baseline, seed), seed, samples)
-    rows = restore(folder, learner)
-    rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows, on_step)
+    with one_thread(preset.device):
+        learner = BaselineLearner(start(preset, baseline, seed), seed, samples)
+        rows = restore(folder, learner)
+        rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows, on_step)
     return finish(folder, config, len(rows), rows, learner)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from foodseg.common.progress import tqdm
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import Rollout
 from foodseg.training.memory import (

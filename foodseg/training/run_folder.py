@@ -20,6 +20,7 @@ import torch
 from foodseg.common.files import file_hash, write_atomically, write_json, write_lines
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
+from foodseg.models.mllm import ADAPTER_WEIGHTS
 from foodseg.models.segmenter import DECODER
 from foodseg.presets import Preset
 
@@ -120,7 +121,7 @@ def finish(folder: Path, config: dict, steps: int, rows: list[dict], learner: Le
     result = config | {
         "steps": steps,
         "seconds": round(seconds, 1),
-        "adapter": file_hash(adapter / "adapter_model.safetensors"),
+        "adapter": file_hash(adapter / ADAPTER_WEIGHTS),
         "decoder": file_hash(decoder) if decoder.exists() else None,
         **provenance(config["preset"]["device"]),
     }

@@ -19,7 +19,8 @@ from foodseg.methods.grto import (
     matched_references,
     tool_losses,
 )
-from foodseg.models.segmenter import ImageEmbedding, decode_prompts, scale_prompts
+from foodseg.models.sam2 import decode_prompts
+from foodseg.models.segmenter import ImageEmbedding, scale_prompts
 from foodseg.rl.groups import Group
 from foodseg.training.optimizer import Optimizer
 from foodseg.training.photos import PhotoFeatures

@@ -19,7 +19,7 @@ from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
-from foodseg.system import load_policy
+from foodseg.system import load_policy, one_thread
 from foodseg.training.identity import run_config
 from foodseg.training.log import step_row
 from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
@@ -45,18 +45,20 @@ def train(
     on_step: called after each step with the path of log.jsonl (for live curves). A finished run
     of the same configuration is returned as it is; one of another configuration is moved aside.
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
-    them writes the folder. Raises ValueError for more processes than questions in a step.
+    them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
+    ValueError for more processes than questions in a step.
     """
     processes = _find_processes(preset)
     folder = preset.run_folder(recipe.name, seed)
     config = run_config(preset, recipe, seed, samples)
     if result := processes.from_main(claim(folder, config) if processes.main else None):
         return result
-    learner = PolicyLearner(preset, recipe, seed, samples, processes)
-    rows = restore(folder, learner, processes.main)
-    tool_rows = learner.train_tool_first(folder / TOOL_LOG, again=bool(rows))
-    title = f"{recipe.title}, seed {seed}"
-    rows = take_steps(folder, title, preset, learner, rows, on_step, processes.main)
+    with one_thread(preset.device):
+        learner = PolicyLearner(preset, recipe, seed, samples, processes)
+        rows = restore(folder, learner, processes.main)
+        tool_rows = learner.train_tool_first(folder / TOOL_LOG, again=bool(rows))
+        title = f"{recipe.title}, seed {seed}"
+        rows = take_steps(folder, title, preset, learner, rows, on_step, processes.main)
     return processes.from_main(
         finish(folder, config, len(rows), rows + tool_rows, learner) if processes.main else None
     )

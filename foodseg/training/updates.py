@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from foodseg.common.processes import ALONE, Processes
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
 from foodseg.models.shared_prefix import TokenScores, completion_mask, pad_rows, score_groups

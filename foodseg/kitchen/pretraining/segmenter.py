@@ -36,15 +36,8 @@ from foodseg.kitchen.pretraining.segmenter_plates import (
 )
 from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, prompt_loss, settle
 from foodseg.kitchen.pretraining.work_folder import WORK_HELP, load, made_once, save_whole
-from foodseg.models.segmenter import (
-    KITCHEN_SAM2,
-    Segmenter,
-    build_sam2,
-    decode_prompts,
-    encode_pixels,
-    normalise,
-    scale_prompts,
-)
+from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, decode_prompts, encode_pixels
+from foodseg.models.segmenter import Segmenter, normalise, scale_prompts
 from foodseg.presets import KITCHEN
 
 CHECKPOINT_EVERY = 200  # steps

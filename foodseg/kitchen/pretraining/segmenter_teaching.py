@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from foodseg.kitchen.pretraining.segmenter_plates import CLASSES
 from foodseg.models.mask_loss import mask_losses
-from foodseg.models.segmenter import encode_pixels, normalise
+from foodseg.models.sam2 import encode_pixels
+from foodseg.models.segmenter import normalise
 
 
 class TrainingHeads(nn.Module):

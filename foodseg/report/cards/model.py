@@ -18,12 +18,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from foodseg.common.errors import DataError
 from foodseg.models.mllm import TEMPLATE_FILE
-from foodseg.models.segmenter import DECODER
+from foodseg.models.segmenter import DECODER, MASK_HEAD
 from foodseg.report.cards.origins import KITCHEN_BASE
 from foodseg.report.cards.trained_run import TrainedRun, read_run
 from foodseg.report.results import measured_table
 from foodseg.report.tables import to_markdown, write_markdown
-from foodseg.system import MASK_HEAD
 
 FILE = "README.md"
 

@@ -1,4 +1,4 @@
-"""The layers of a gradient step against PEFT's and transformers' own."""
+"""Both kinds of layers against PEFT's and transformers' own; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from conftest import assert_near, assert_same_gradients, load_kitchen, toy_prompts
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import lean_layers, training_layers
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
 from foodseg.training.memory import checkpointed_layers
@@ -99,9 +99,40 @@ def test_the_reference_policy_is_the_base_within_it():
     assert (adapted - expected).abs().max() > 1e-2
 
 
-def test_afterwards_every_layer_is_its_own_again():
+def prompt_states(mllm, prompt):
+    with torch.no_grad():
+        return mllm.hidden_states(prompt.embeddings[None], None, prompt.position_ids[:, None])
+
+
+# float32 on a CPU folds the adapter in; float64 and bfloat16 keep it apart. transformers' norms
+# round to float32 even in a float64 model.
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-5), (torch.float32, 1e-5), (torch.bfloat16, 0.05)],
+)
+def test_lean_layers_equal_the_models_own_and_leave_no_trace(dtype, tolerance):
+    mllm = policy(dtype)
+    [prompt] = toy_prompts(mllm, 1)
+    before = {name: p.clone() for name, p in mllm.model.named_parameters()}
+    expected = prompt_states(mllm, prompt)
+    with lean_layers(mllm.language_model):
+        lean = prompt_states(mllm, prompt)
+    with mllm.reference_policy(), lean_layers(mllm.language_model):
+        reference = prompt_states(mllm, prompt)
+    assert (lean - expected).norm() < tolerance * expected.norm()
+    assert not torch.equal(lean, expected)  # else it was not on
+    with mllm.reference_policy():
+        assert (reference - prompt_states(mllm, prompt)).norm() < tolerance * expected.norm()
+    assert (reference - lean).norm() > 5 * tolerance * expected.norm()
+    assert torch.equal(prompt_states(mllm, prompt), expected)
+    assert all(torch.equal(p, before[name]) for name, p in mllm.model.named_parameters())
+    assert not any("forward" in vars(module) for module in mllm.model.modules())
+
+
+@pytest.mark.parametrize("context", [lean_layers, training_layers])
+def test_after_an_error_every_layer_is_its_own_again(context):
     mllm = policy(torch.float32)
-    with pytest.raises(KeyboardInterrupt), training_layers(mllm.language_model):
+    with pytest.raises(KeyboardInterrupt), context(mllm.language_model):
         assert any("forward" in vars(module) for module in mllm.language_model.modules())
         raise KeyboardInterrupt
-    assert not any("forward" in vars(module) for module in mllm.language_model.modules())
+    assert not any("forward" in vars(module) for module in mllm.model.modules())
