@@ -24,7 +24,7 @@ from foodseg.supervised.evaluation import (
 )
 from foodseg.supervised.mask_head import MASKS_AT_ONCE
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_tokens
-from foodseg.supervised.training import start, train_baseline
+from foodseg.supervised.training import new_head, start, train_baseline
 from foodseg.system import load_policy
 from foodseg.training.photos import PhotoFeatures
 
@@ -116,23 +116,23 @@ def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, bas
     monkeypatch.setattr(training, "finish", keep)
     trained = train_baseline(short, baseline, 0, samples)
     seen = {}
-    segment = evaluation._segment
 
-    def look(preset, row, asked, texts, states, head):
-        seen["head"] = head.state_dict()
-        return segment(preset, row, asked, texts, states, head)
+    def build(*arguments):
+        seen["head"] = new_head(*arguments)
+        return seen["head"]
 
     def load(preset):
         seen["mllm"] = load_policy(preset)
         return seen["mllm"]
 
-    monkeypatch.setattr(evaluation, "_segment", look)
+    monkeypatch.setattr(evaluation, "new_head", build)
     monkeypatch.setattr(evaluation, "load_policy", load)
     results = evaluate_baseline(short, baseline, 0, samples[:3])
     rows = [f"{baseline.name}-seed0"]
     if baseline is LISA:
         rows.append("lisa-teacher-forced-seed0")
-        assert all(torch.equal(seen["head"][n], x) for n, x in learnt["head"].items())
+        state = seen["head"].state_dict()
+        assert all(torch.equal(state[n], x) for n, x in learnt["head"].items())
     assert [result["row"] for result in results] == rows
     for row, result in zip(rows, results, strict=True):
         assert load_result(short.predictions_folder(row)) == result
