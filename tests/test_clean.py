@@ -31,7 +31,12 @@ RAN = (
     *("grpo-seed0/log.jsonl", "grpo-seed0/state.pt.partial", "grpo-seed0/tool.jsonl"),
     *("grpo-seed0/adapter/README.md", "grpo-seed0/adapter.partial/adapter_config.json"),
     *("predictions/lisa-7b/result.json", "predictions/base/predictions.jsonl"),
-    *("ablations/dapo-seed0/outcome.json", "ablations/base/lock", "ablations/base/output.txt"),
+    *(
+        "ablations/dapo-seed0/outcome.json",
+        "ablations/base.lock",
+        "grpo-seed0.lock",
+        "ablations/base/output.txt",
+    ),
 )
 
 

@@ -11,10 +11,12 @@ it would have had. The checkpoint that counts is always the last step's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foodseg.common.files import read_lines, write_lines
+from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
@@ -46,22 +48,23 @@ def train(
     of the same configuration is returned as it is; one of another configuration is moved aside.
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
     them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
-    ValueError for more processes than questions in a step.
+    ValueError for more processes than questions in a step, and DataError if another training is
+    at this folder.
     """
     processes = _find_processes(preset)
-    folder = preset.run_folder(recipe.name, seed)
+    folder, writes = preset.run_folder(recipe.name, seed), processes.main
     config = run_config(preset, recipe, seed, samples)
-    if result := processes.from_main(claim(folder, config) if processes.main else None):
-        return result
-    with one_thread(preset.device):
+    with alone(folder) if writes else nullcontext(), one_thread(preset.device):
+        if result := processes.from_main(claim(folder, config) if writes else None):
+            return result
         learner = PolicyLearner(preset, recipe, seed, samples, processes)
-        rows = restore(folder, learner, processes.main)
+        rows = restore(folder, learner, writes)
         tool_rows = learner.train_tool_first(folder / TOOL_LOG, again=bool(rows))
         title = f"{recipe.title}, seed {seed}"
-        rows = take_steps(folder, title, preset, learner, rows, on_step, processes.main)
-    return processes.from_main(
-        finish(folder, config, len(rows), rows + tool_rows, learner) if processes.main else None
-    )
+        rows = take_steps(folder, title, preset, learner, rows, on_step, writes)
+        return processes.from_main(
+            finish(folder, config, len(rows), rows + tool_rows, learner) if writes else None
+        )
 
 
 class PolicyLearner:
