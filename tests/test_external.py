@@ -99,7 +99,7 @@ def broken(path) -> dict[str, callable]:
         "transparent pixels": lambda: Image.fromarray(np.stack([grey, grey], axis=-1)).save(path),
         "it can be read in two ways": lambda: palette(255),
         "unreadable": cut_off,
-        "unreadable (cannot identify": lambda: path.write_text("no picture"),
+        "unreadable mask; this is no image": lambda: path.write_text("no picture"),
     }
 
 

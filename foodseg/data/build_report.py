@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from foodseg.common.files import write_atomically
 from foodseg.data.foodseg103 import Problem
 
 NO_MASK = "needs no mask"
@@ -63,11 +63,7 @@ class BuildReport:
 
     def save(self, path: Path | str) -> None:
         """Writes the report as JSON, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_atomically(Path(path), (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
 @dataclass

@@ -30,6 +30,9 @@ class Reference:
     point: tuple[int, int]  # x, y
 
 
+Part = tuple[Reference, dict]  # what stands for one part of a mask: its reference, run lengths
+
+
 def mask_to_reference(mask: np.ndarray) -> Reference:
     """The box and the point of a boolean mask (H, W), in the mask's own pixels.
 
@@ -71,6 +74,12 @@ def mask_to_parts(mask: np.ndarray, per: Per, min_area: int) -> list[np.ndarray]
     labels, count = _label(mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     return [labels == label for label in range(1, count + 1) if areas[label] >= min_area]
+
+
+def referenced_parts(mask: np.ndarray, per: Per, min_area: int) -> tuple[Part, ...]:
+    """The parts of `mask_to_parts`, each as its reference and its run-length encoding."""
+    parts = mask_to_parts(mask, per, min_area)
+    return tuple((mask_to_reference(part), encode_mask(part)) for part in parts)
 
 
 def count_parts(mask: np.ndarray, per: Per) -> int:

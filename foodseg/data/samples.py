@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
-from foodseg.data.references import Reference, Size, mask_area
+from foodseg.common.files import whole_or_nothing
+from foodseg.data.references import Part, Reference, Size, mask_area
 
 
 @dataclass(frozen=True)
@@ -76,54 +77,26 @@ _PLAIN += ("question", "answer")
 ROW_GROUP = 512
 
 
-class SampleWriter:
-    """Writes samples to one Parquet file as they come, whole or not at all.
-
-        with SampleWriter(path) as writer:
-            writer.write(sample)
-
-    They go to `<path>.part`, `ROW_GROUP` at a time; the part becomes the file when the block ends
-    well and is removed when an exception ends it.
-    """
-
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
-        self.count = 0
-        self._part = self.path.with_name(self.path.name + ".part")
-        self._rows: list[dict] = []
-
-    def __enter__(self) -> SampleWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = pq.ParquetWriter(self._part, _SCHEMA, compression="zstd")
-        return self
-
-    def write(self, sample: Sample) -> None:
-        """Adds one sample after those before."""
-        self._rows.append(_to_row(sample))
-        self.count += 1
-        if len(self._rows) == ROW_GROUP:
-            self._flush()
-
-    def __exit__(self, kind, error, trace) -> None:
-        try:
-            if kind is None and self._rows:
-                self._flush()
-            self._file.close()
-            if kind is None:
-                os.replace(self._part, self.path)
-        finally:
-            self._part.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        self._file.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
-        self._rows.clear()
+def answer_fields(foods: Mapping[str, Sequence[Part]]) -> dict[str, tuple]:
+    """A sample's foods, references, reference_foods and masks, from each food's parts."""
+    parts = [(food, *part) for food, parts in foods.items() for part in parts]
+    return {
+        "foods": tuple(foods),
+        "references": tuple(reference for _, reference, _ in parts),
+        "reference_foods": tuple(food for food, _, _ in parts),
+        "masks": tuple(mask for _, _, mask in parts),
+    }
 
 
 def save_samples(samples: Iterable[Sample], path: Path | str) -> None:
-    """Writes the samples to one Parquet file, whole or not at all."""
-    with SampleWriter(path) as writer:
-        for sample in samples:
-            writer.write(sample)
+    """Writes the samples to one Parquet file as they come, whole or not at all."""
+    rows = map(_to_row, samples)
+    with (
+        whole_or_nothing(Path(path)) as partial,
+        pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file,
+    ):
+        while group := list(islice(rows, ROW_GROUP)):
+            file.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
 
 
 def load_samples(path: Path | str) -> list[Sample]:

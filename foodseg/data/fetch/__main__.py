@@ -18,7 +18,8 @@ from pathlib import Path
 from foodseg.common.errors import DataError
 from foodseg.common.home import home
 from foodseg.data.fetch.check import LACKING, check_folder, check_images
-from foodseg.data.fetch.download import Checksums, download
+from foodseg.data.fetch.checksums import Checksums
+from foodseg.data.fetch.download import download
 from foodseg.data.fetch.sources import LICENCE, OFFICIAL, Sources, by_hand
 from foodseg.data.fetch.unpack import unpack_labels, unpack_parquet, unpack_zip
 from foodseg.data.foodseg103 import CATEGORIES, Problem

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.data.fetch.download import Checksums
+from foodseg.data.fetch.checksums import Checksums
 from foodseg.data.fetch.sources import Sources
-from foodseg.data.foodreasonseg import ConversationFile
+from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import (
     CATEGORIES,
     IMAGE_SUFFIXES,
@@ -100,10 +100,10 @@ def check_conversations(root: Path, name: str, checksums: Checksums) -> list[Pro
     if not path.is_file():
         return [Problem(name, "file", "missing conversations", _FETCH)]
     try:
-        empty = len(ConversationFile(path, CATEGORIES)) == 0
+        conversations = read_conversations(path, CATEGORIES)
     except DataError as error:
         return [Problem(name, "file", "unreadable conversations", str(error).rstrip("."))]
-    if empty:
+    if not conversations:
         return [Problem(name, "file", "no conversations", f"the list is empty; {_FETCH}")]
     problem = checksums.check(name, path)
     return [problem] if problem else []

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import whole_or_nothing
 from foodseg.common.progress import tqdm
 from foodseg.data.foodseg103 import IMAGE_SUFFIXES, Problem, is_safe_id
 
@@ -94,10 +95,8 @@ def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    with whole_or_nothing(path) as partial:
+        partial.write_bytes(data)
 
 
 def unpack_parquet(shards: Sequence[Path], root: Path, split: str) -> list[Problem]:
