@@ -44,7 +44,7 @@ ENCRYPTED = base64.b64decode(
 
 
 class Mirror:
-    """A web server with files by path, and what is wrong with each; to a HEAD it answers as the hub.
+    """A web server with files by path, and what is wrong with each. HEAD is answered as by the hub.
 
     cut: how many bytes each coming answer may send before it breaks. codes: an answer instead of
     the file. linked: where the hub keeps the bytes of a large file, and the sum that it states.
@@ -380,7 +380,7 @@ def conversations(split: str) -> bytes:
 
 @pytest.fixture
 def sources(mirror) -> Sources:
-    """Sources that all answer, with FoodSeg103 both as an archive and as the hub's Parquet files."""
+    """Sources that all answer, with FoodSeg103 as an archive and as Parquet files of the hub."""
     train = rows("train")
     files = {
         "train-0.parquet": shard(train[:2]),

@@ -43,6 +43,9 @@ def test_all_is_built_or_reported(official, tmp_path, split):
         assert short[-1] == f"  and {len(report.problems) - 1} other faults, in the saved report"
     assert report.counts["turns"] == report.kept + sum(left_out.values())
     assert report.counts["entries"] == len(official.entries[split])
+    assert report.counts["references"] == sum(len(sample.references) for sample in samples)
+    photos = {"train": len(TRAIN) - 1, "test": len(TEST)}  # one of train's is missing
+    assert report.counts["dishes"] == photos[split]
 
 
 # Every reason that the reader and the builder know, but for a missing category list, which would
@@ -88,6 +91,9 @@ def test_masks_references_and_fixes_of_the_whole_folder(official, tmp_path):
         assert "[" not in sample.answer and "{" not in sample.answer
     duck = by_id[f"train-{TRAIN[5]}-0"]
     assert duck.foods == (CATEGORIES[CHICKEN],) and duck.references[0].box == (6, 20, 19, 31)
+    assert [p.fix[:24] for p in report.problems if p.reason == "unknown class id"] == [
+        "no category has id 200; "
+    ]
     turned = [p.fix for p in report.problems if f"{official.turned}.png" in p.file]
     assert len(turned) == 1 and "as the photo is stored" in turned[0]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from foodseg.common.errors import DataError
 from foodseg.data.food_names import index_names, name_to_class
-from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem
+from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem, is_said
 
 _MARKUP = re.compile(
     r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
@@ -96,19 +96,12 @@ def _read_message(file: str, field: str, item: object) -> _Message:
     text = item.get("value") if isinstance(item, dict) else None
     if form == "question" and isinstance(text, str):
         text = text.replace(IMAGE_TOKEN, "")
-    if form in ("question", "answer") and _is_text(text):
+    if form in ("question", "answer") and is_said(text):
         return _Message(form, f"{field}.value", text.strip(), None)
     fix = 'write {"form": "question" or "answer", "value": text}'
     # Of unknown form it stands for an answer, so that the question before it isn't paired wrongly.
     form = "question" if form == "question" else "answer"
     return _Message(form, field, "", Problem(file, field, "wrong shape", fix))
-
-
-def _is_text(value: object) -> bool:
-    # JSON can hold half a surrogate pair, which no UTF-8 file (Parquet) can store.
-    if not isinstance(value, str) or not value.strip():
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _parse_turns(file: str, field: str, items: list, names: Mapping[str, int]) -> Iterator[Turn]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,16 @@ def read_categories(path: Path) -> dict[int, str]:
     return categories
 
 
+def other_names(categories: Mapping[int, str]) -> dict[int, tuple[str | None, str | None]]:
+    """Where a category list differs from FoodSeg103's: its name and FoodSeg103's, by class id."""
+    pairs = {i: (categories.get(i), CATEGORIES.get(i)) for i in categories.keys() | CATEGORIES}
+    return {
+        class_id: (theirs, ours)
+        for class_id, (theirs, ours) in sorted(pairs.items())
+        if theirs is None or ours is None or theirs.casefold() != ours.casefold()
+    }
+
+
 def is_safe_id(dish_id: str) -> bool:
     """True if `dish_id` is a plain file stem: it can't name another folder or a hidden file."""
     return (
@@ -105,6 +115,14 @@ def is_safe_id(dish_id: str) -> bool:
         and not dish_id.startswith(".")
         and not any(character in dish_id for character in "/\\:")
     )
+
+
+def is_said(value: object) -> bool:
+    """True for a text that says something and that UTF-8, and so Parquet, can store."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    # JSON can hold half a surrogate pair.
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def links_away(path: Path) -> bool:
@@ -214,10 +232,16 @@ def decode_photo(data: bytes, file: str) -> Photo:
         return upright(image, file)
 
 
-def decode_mask_file(data: bytes, file: str) -> np.ndarray:
-    """Class ids uint8 (H, W) from a PNG's bytes; of a palette image the indices, not colours."""
+def decode_pixels(data: bytes, file: str) -> tuple[np.ndarray, str]:
+    """A mask's pixels as they are stored, of a palette image the indices, and Pillow's mode."""
     with open_data(io.BytesIO(data), file, "mask") as image:
-        mode, pixels = image.mode, np.asarray(image)
+        image.load()  # NumPy would hide an AttributeError of it
+        return np.asarray(image), image.mode
+
+
+def decode_mask_file(data: bytes, file: str) -> np.ndarray:
+    """Class ids uint8 (H, W) from a PNG's bytes. Raises FaultError: broken, several channels."""
+    pixels, mode = decode_pixels(data, file)
     # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
     single = mode in ("L", "P") or (
         mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256

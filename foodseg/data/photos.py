@@ -24,7 +24,8 @@ from foodseg.common.errors import DataError
 # What Pillow and its plugins raise for a file that is cut or damaged; found by damaging files.
 _BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, Image.DecompressionBombError,
-    LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+    LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
+    zlib.error,
 )  # fmt: skip
 # What shows the stored pixels upright, by EXIF's orientation.
 _TURNS = {

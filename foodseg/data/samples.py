@@ -69,9 +69,7 @@ _SCHEMA = pa.schema(
         ("masks", _LIST(_TEXT)),  # counts of the COCO encoding; the size is (height, width)
     ]
 )
-_PLAIN = ("sample_id", "dish_id", "split", "image", "image_sha256", "width", "height")
-_PLAIN += ("question", "answer")
-
+_PLAIN = _SCHEMA.names[:9]  # stored as they are
 
 # Samples of one row group, which is what memory holds while a file is written or gone through.
 ROW_GROUP = 512

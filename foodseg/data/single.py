@@ -26,6 +26,7 @@ from foodseg.data.foodseg103 import (
     Problem,
     decode_mask_file,
     decode_photo,
+    other_names,
     read_categories,
 )
 from foodseg.data.references import Part, Per, count_parts, referenced_parts
@@ -115,14 +116,11 @@ def _categories(root: Path, tally: Tally) -> dict[int, str]:
         tally.problems.append(Problem(path.name, "file", "missing category list", fix))
         return dict(CATEGORIES)
     categories = read_categories(path)
-    for class_id in sorted(categories.keys() | CATEGORIES.keys()):
-        ours, theirs = CATEGORIES.get(class_id), categories.get(class_id)
-        if ours is None or theirs is None or ours.casefold() != theirs.casefold():
-            fix = f"it says {theirs!r}, FoodSeg103 {ours!r}; the file was followed"
-            tally.problems.append(Problem(path.name, f"id {class_id}", "category differs", fix))
-        else:
-            categories[class_id] = ours
-    return categories
+    different = other_names(categories)
+    for class_id, (theirs, ours) in different.items():
+        fix = f"it says {theirs!r}, FoodSeg103 {ours!r}; the file was followed"
+        tally.problems.append(Problem(path.name, f"id {class_id}", "category differs", fix))
+    return categories | {i: ours for i, ours in CATEGORIES.items() if i not in different}
 
 
 @dataclass

@@ -14,6 +14,7 @@ from foodseg.data.foodseg103 import (
     IMAGE_SUFFIXES,
     Problem,
     files_by_stem,
+    other_names,
     read_categories,
 )
 
@@ -86,9 +87,8 @@ def _check_categories(root: Path) -> list[Problem]:
     if len(found) != len(CATEGORIES):
         fix = f"{len(found)} labels where FoodSeg103 has {len(CATEGORIES)}; remove it and {_FETCH}"
         problems.append(Problem(path.name, "count", "wrong number of labels", fix))
-    for class_id in sorted(found.keys() & CATEGORIES.keys()):
-        ours, theirs = CATEGORIES[class_id], found[class_id]
-        if ours.casefold() != theirs.casefold():
+    for class_id, (theirs, ours) in other_names(found).items():
+        if theirs and ours:  # the others are the wrong number
             fix = f"it says {theirs!r}, FoodSeg103 {ours!r}; correct the line"
             problems.append(Problem(path.name, f"id {class_id}", "category differs", fix))
     return problems

@@ -1,8 +1,4 @@
-"""Build samples from your own folder of images, masks and questions.
-
-A faulty question is left out and counted, the rest is built. A training question about a photo
-that the test has too is faulty: the test is the yardstick, so it is the training that gives way.
-"""
+"""Build samples from your own folder of images, masks and questions."""
 
 from __future__ import annotations
 
@@ -158,8 +154,8 @@ def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
     """Builds both splits into `out`: Parquet files, reports, and a link to the photos.
 
     `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`, which finds the
-    samples by `samples_file(split)` and the photos by `dataset`. Raises DataError as `build_own`, or if
-    other photos are there.
+    samples by `samples_file(split)` and the photos by `dataset`. Raises DataError as `build_own`,
+    or if other photos are there.
     """
     root, out = Path(root), Path(out)
     built = {split: build_own(root, split) for split in SPLITS}

@@ -24,6 +24,7 @@ from foodseg.data.foodseg103 import (
     FaultError,
     Problem,
     decode_mask_file,
+    decode_pixels,
     links_away,
     open_data,
     read_categories,
@@ -191,8 +192,7 @@ def _check_pixels(data: bytes, file: str) -> Size:
 
 def _decode_thing(data: bytes, file: str) -> np.ndarray:
     """A boolean mask (H, W) from a PNG of one channel with at most one value besides 0."""
-    with open_data(io.BytesIO(data), file, "mask") as image:
-        mode, pixels = image.mode, np.asarray(image)
+    pixels, mode = decode_pixels(data, file)
     if pixels.ndim != 2 or mode == "F":
         fix = f"it has mode {mode}; save one channel, 0 for background and 255 for the thing"
         raise _fault(file, "channels", "mask not single-channel", fix)

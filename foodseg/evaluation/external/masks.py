@@ -130,6 +130,7 @@ def _read_png(path: Path, size: Size) -> np.ndarray:
             fix = "lossy formats blur a mask's edge; save the mask as PNG"
             raise _fault(path, "format", f"{image.format} under a PNG's name", fix)
         _check_size(path.name, "size", image.size, size)
+        image.load()
         return _values(path, image)
 
 
