@@ -351,6 +351,8 @@ def test_the_official_sets_are_fetched_for_the_paper_preset(project):
     for chosen in ((), ("PRESET=paper",), ("PRESET=smoke",)):
         assert project.ran("data", *chosen) == [f"-m foodseg.data.fetch {folder}"]
     assert project.ran("data", "FOODSEG_HOME=away") == [f"-m foodseg.data.fetch away/{folder}"]
+    for goal, offline in (("data", False), ("table", True)):  # the hub's client obeys it
+        assert ("HF_HUB_OFFLINE := 1" in project.make("-pn", goal).stdout) == offline
 
 
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):

@@ -17,7 +17,7 @@ NO_MASK = "needs no mask"
 
 @dataclass(frozen=True)
 class BuildReport:
-    """The account of one split: `counts["turns"] == kept + sum(left_out.values())`.
+    """What became of one split's turns: `counts["turns"] == kept + sum(left_out.values())`.
 
     counts: entries of the JSON file, dishes (distinct), turns, references.
     left_out: turns left out, by reason; a turn with several faults counts under its first.
@@ -46,7 +46,7 @@ class BuildReport:
         return pd.DataFrame(rows, columns=["file", "field", "reason", "fix"])
 
     def describe(self, faults: int | None = None) -> str:
-        """The account as text: one line of totals, one a reason, one a fault (at most `faults`)."""
+        """As text: a line of totals, then one for each reason and each fault (at most `faults`)."""
         counts = self.counts
         lines = [
             f"{self.split}: {self.kept} of {counts['turns']} turns kept with "
@@ -68,7 +68,7 @@ class BuildReport:
 
 @dataclass
 class Tally:
-    """The counts of a build under way."""
+    """The counts of a running build."""
 
     entries: int = 0
     turns: int = 0
@@ -91,7 +91,7 @@ class Tally:
         self.references += references
 
     def report(self, split: str, per: str, min_area: int) -> BuildReport:
-        """The finished account, most frequent reason first."""
+        """The finished report, most frequent reason first."""
         counts = {
             "entries": self.entries,
             "dishes": len(self.dishes),

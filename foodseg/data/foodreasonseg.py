@@ -2,8 +2,8 @@
 
 The file is a list of `{"dish_id", "conversations": [{"form": "question" | "answer", "value"}]}`;
 in an answer an ingredient that has a mask is written `{name} [SEGn]` (FoodLMM, Yin et al. 2023).
-FoodLMM's loader takes the next item when one can't be resolved; here every fault stays with its
-turn, so that the build can report and count it.
+FoodLMM's loader skips an item that it can't resolve; here every fault is kept with its turn, so
+that the build can report and count it.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ Per = Literal["ingredient", "component"]
 
 @dataclass(frozen=True)
 class Reference:
-    """What tells the segmenter which thing is meant, in integer pixels of one image."""
+    """The box and the point that prompt the segmenter, in integer pixels of one image."""
 
     box: tuple[int, int, int, int]  # x1, y1, x2, y2, both corners inside
     point: tuple[int, int]  # x, y
@@ -80,6 +80,11 @@ def referenced_parts(mask: np.ndarray, per: Per, min_area: int) -> tuple[Part, .
     """The parts of `mask_to_parts`, each as its reference and its run-length encoding."""
     parts = mask_to_parts(mask, per, min_area)
     return tuple((mask_to_reference(part), encode_mask(part)) for part in parts)
+
+
+def why_no_part(area: int) -> str:
+    """The fault of a mask of so many pixels that has no part."""
+    return "mask too small" if area else "empty mask"
 
 
 def count_parts(mask: np.ndarray, per: Per) -> int:

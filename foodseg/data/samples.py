@@ -23,7 +23,7 @@ class Sample:
     """One question about one photo, with the reference of everything that answers it.
 
     References and masks are in pixels of the original image (`width` x `height`). `references`,
-    `reference_foods` and `masks` (COCO run-length encodings) run in step.
+    `reference_foods` and `masks` (COCO run-length encodings) have one entry for each reference.
     """
 
     sample_id: str  # "<split>-<dish_id>-<turn index>"
@@ -106,8 +106,10 @@ def load_samples(path: Path | str) -> list[Sample]:
 
 
 def iterate_samples(path: Path | str) -> Iterator[Sample]:
-    """The samples of a Parquet file one by one, `ROW_GROUP` in memory. Raises as `load_samples`,
-    when the first is asked for."""
+    """The samples of a Parquet file one by one, `ROW_GROUP` in memory.
+
+    Raises as `load_samples`, when the first is asked for.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: the file is missing; build FoodReasonSeg-Single (notebook 01).")

@@ -29,7 +29,7 @@ from foodseg.data.foodseg103 import (
     other_names,
     read_categories,
 )
-from foodseg.data.references import Part, Per, count_parts, referenced_parts
+from foodseg.data.references import Part, Per, count_parts, referenced_parts, why_no_part
 from foodseg.data.samples import (
     Sample,
     answer_fields,
@@ -159,7 +159,7 @@ class _Builder:
             yield from self.build(conversation)
 
     def report(self) -> BuildReport:
-        """The account of the samples gone through so far."""
+        """The report of the conversations that were built so far."""
         return self.tally.report(self.split, self.per, self.min_area)
 
     def build(self, conversation: Conversation) -> list[Sample]:
@@ -262,9 +262,8 @@ class _Builder:
             if self._parts(plate, class_id):
                 continue
             name, area = self.categories[class_id], int((plate.mask == class_id).sum())
-            reason = "mask too small" if area else "empty mask"
             fix = f"{name!r} has {area} pixels in {plate.mask_file}; correct the mask or the answer"
-            problems.append(Problem(self._file, turn.field, reason, fix))
+            problems.append(Problem(self._file, turn.field, why_no_part(area), fix))
         return problems
 
     def _parts(self, plate: _Plate, class_id: int) -> tuple[Part, ...]:

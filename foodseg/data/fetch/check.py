@@ -24,10 +24,10 @@ LACKING = {"missing folder", "too few files", "empty files", "missing image", "m
 
 
 def check_images(root: Path, images: Mapping[str, int]) -> list[Problem]:
-    """The faults of FoodSeg103's part; `images` is how many each split has. One line a fault.
+    """The faults of the photos, masks and class names; images: how many photos each split has.
 
-    Files are counted and paired by name and none may be empty; whether each can be decoded is
-    found by the build, which reads them all anyway.
+    Files are counted and paired by name, and none may be empty. Whether each can be decoded is
+    left to the build, which reads them all.
     """
     problems, stems = [], {}
     for split, expected in images.items():
@@ -95,7 +95,7 @@ def _check_categories(root: Path) -> list[Problem]:
 
 
 def check_conversations(root: Path, name: str, checksums: Checksums) -> list[Problem]:
-    """The faults of one FoodReasonSeg file as a whole; those of its entries are the build's."""
+    """The faults of one FoodReasonSeg file; those of its single entries are left to the build."""
     path = root / name
     if not path.is_file():
         return [Problem(name, "file", "missing conversations", _FETCH)]
@@ -110,7 +110,7 @@ def check_conversations(root: Path, name: str, checksums: Checksums) -> list[Pro
 
 
 def check_folder(root: Path, sources: Sources, checksums: Checksums) -> list[Problem]:
-    """Every fault of the folder; an empty list means that it is whole."""
+    """Every fault of the folder; none if it is complete."""
     problems = check_images(root, sources.images)
     for remote in sources.conversations:
         problems += check_conversations(root, remote.name, checksums)

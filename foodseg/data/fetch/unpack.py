@@ -1,7 +1,6 @@
 """FoodSeg103's zip, or the Parquet files of its mirror, to the folder layout that the kit reads.
 
-Both go on where they stopped: a file that is there with the same bytes is left alone, and each
-file appears under its name only when it is whole.
+Both can be interrupted: files are written whole or not at all, and the same bytes not twice.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _BROKEN = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EO
 def unpack_zip(archive: Path, root: Path, password: bytes) -> None:
     """Unpacks Images, ImageSets and the text files of FoodSeg103's zip into `root`.
 
-    Folders around them, such as FoodSeg103/, are left out. Nothing is written unless every name
-    in the archive stays within it. Raises DataError for an archive that is broken, holds no
+    Folders around them, such as FoodSeg103/, are left out. Nothing is written if a name in the
+    archive leads out of the folder. Raises DataError for an archive that is broken, holds no
     Images, wants another password, or names a file outside.
     """
     try:

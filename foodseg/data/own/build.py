@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from foodseg.common.errors import DataError
 from foodseg.common.progress import tqdm
@@ -12,11 +13,12 @@ from foodseg.data.build_report import BuildReport, Tally
 from foodseg.data.foodseg103 import SPLITS, FaultError, Problem
 from foodseg.data.own.folder import OwnFolder, OwnPhoto
 from foodseg.data.own.questions import FILE, Question, read_questions
-from foodseg.data.references import Part, Per, count_parts, referenced_parts
+from foodseg.data.references import Part, Per, count_parts, referenced_parts, why_no_part
 from foodseg.data.samples import Sample, answer_fields, save_samples
 from foodseg.data.single import MIN_AREA, check_choices
 
 _Thing = tuple[str, tuple[Part, ...]]  # its name, and its parts
+_Read = TypeVar("_Read")
 
 # A missing file is often a typo, so blame the question's line, and this field of it.
 _LACKING = {"missing image": "image", "missing mask": "things", "unknown thing": "things"}
@@ -74,17 +76,18 @@ class _Builder:
 
     def build(self, image: str, asked: Sequence[Question]) -> None:
         """Builds the questions about one image; everything else goes into the tally."""
-        photo = self._read_photo(image)
+        # Without an image's name the fault is the line's own.
+        photo = _attempt(self.folder.read_photo, image) if image else None
         known: dict[str, _Thing | Problem] = {}
+        if isinstance(photo, OwnPhoto):
+            self.tally.dishes.add(photo.stem)
+            things = dict.fromkeys(thing for question in asked for thing in question.things)
+            known = {thing: _attempt(self._read_thing, photo, thing) for thing in things}
         for question in asked:
             self.tally.entries += 1
-            problems = list(question.problems)
-            found = []
-            if isinstance(photo, OwnPhoto):
-                found = [self._find(photo, known, thing) for thing in question.things]
-                problems += [self._at(question, p) for p in found if isinstance(p, Problem)]
-            elif photo is not None:
-                problems.append(self._at(question, photo))
+            found = [known[thing] for thing in question.things if thing in known]
+            faults = [fault for fault in (photo, *found) if isinstance(fault, Problem)]
+            problems = [*question.problems, *(self._at(question, fault) for fault in faults)]
             if image in self.leaked:
                 fix = f"images/{self.leaked[image]} is a test photo; take it out of one split"
                 problems.append(question.problem("image", "photo in train and test", fix))
@@ -96,34 +99,13 @@ class _Builder:
             else:
                 self.samples[question.line] = self._sample(question, photo, found)
 
-    def _read_photo(self, image: str) -> OwnPhoto | Problem | None:
-        if not image:  # the line's own fault
-            return None
-        try:
-            photo = self.folder.read_photo(image)
-        except FaultError as fault:
-            return fault.problem
-        self.tally.dishes.add(photo.stem)
-        return photo
-
-    def _find(
-        self, photo: OwnPhoto, known: dict[str, _Thing | Problem], thing: str
-    ) -> _Thing | Problem:
-        if thing not in known:
-            try:
-                known[thing] = self._read_thing(photo, thing)
-            except FaultError as fault:
-                known[thing] = fault.problem
-        return known[thing]
-
     def _read_thing(self, photo: OwnPhoto, thing: str) -> _Thing:
         name, mask, file = self.folder.read_mask(photo, thing)
         parts = referenced_parts(mask, self.per, self.min_area)
         if not parts:
             area = int(mask.sum())
-            reason = "mask too small" if area else "empty mask"
             fix = f"{thing!r} has {area} pixels and needs {self.min_area}; correct the mask"
-            raise FaultError(Problem(file, "pixels", reason, fix))
+            raise FaultError(Problem(file, "pixels", why_no_part(area), fix))
         self.tally.parts_dropped += count_parts(mask, self.per) - len(parts)
         return name, parts
 
@@ -148,6 +130,14 @@ class _Builder:
         )
         self.tally.keep(len(sample.references))
         return sample
+
+
+def _attempt(step: Callable[..., _Read], *arguments: object) -> _Read | Problem:
+    """What the step returns, or the fault that it raises."""
+    try:
+        return step(*arguments)
+    except FaultError as fault:
+        return fault.problem
 
 
 def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
