@@ -299,16 +299,20 @@ def test_the_first_download_is_remembered(mirror, tmp_path, sums):
         Checksums(tmp_path / "sums.json")
 
 
-def test_a_full_disk_is_no_fault_of_the_mirror(mirror, tmp_path, sums, monkeypatch):
-    mirror.files["a"] = DATA
+@pytest.mark.parametrize("step", ["_append", "hf_hub_download"])
+def test_a_full_disk_is_no_fault_of_the_mirror(mirror, tmp_path, sums, monkeypatch, step):
+    mirror.files |= {"a": DATA, "hub/a": DATA}
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(downloads, "_append", full)
+    monkeypatch.setattr(downloads, step, full)
     with pytest.raises(OSError, match="No space left"):
-        get(mirror, tmp_path, sums, "a")
-    assert len(mirror.requests) == 1
+        if step == "_append":
+            get(mirror, tmp_path, sums, "a", "a")
+        else:
+            from_hub(tmp_path, sums, "a", "a")
+    assert len(mirror.asked("a")) == (step == "_append")  # no other mirror was tried
 
 
 # ---- The whole folder --------------------------------------------------------------------------
