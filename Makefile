@@ -89,7 +89,7 @@ ABLATION_SEEDS := $(if $(filter smoke,$(PRESET)),$(firstword $(seeds)),$(SEEDS))
 export TOKENIZERS_PARALLELISM := false
 # Your own matplotlibrc plays no part in the figures.
 export MPLCONFIGDIR := $(abspath $(VENV))/matplotlib
-ifeq ($(filter paper,$(PRESET))$(filter lab,$(MAKECMDGOALS)),)
+ifeq ($(filter paper,$(PRESET))$(filter data lab,$(MAKECMDGOALS)),)
   # The weights and the data of these presets come with the kit: nothing asks the network.
   export HF_HUB_OFFLINE := 1
 endif

@@ -101,7 +101,7 @@ def broken() -> dict[str, bytes]:
         "transparent pixels": png(np.stack([grey, grey], axis=-1)),
         "it can be read in two ways": png(with_palette(MASK, 255, 255, 255, 0, 0, 0)),
         "unreadable": png(noise)[:-30],
-        "unreadable (cannot identify": b"no picture",
+        "unreadable mask; this is no image": b"no picture",
     }
 
 

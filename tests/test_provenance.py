@@ -26,7 +26,7 @@ def test_a_hash_follows_the_bytes_in_order_of_path(tmp_path, monkeypatch, large)
 
 def test_a_large_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "LARGE", 1)
-    reads, digest = [], provenance._digest
+    reads, digest = [], files._digest
     monkeypatch.setattr(provenance, "_digest", lambda paths: reads.append(paths) or digest(paths))
     file = tmp_path / "weights"
     file.write_bytes(b"one")

@@ -20,7 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import sha256_of
+from foodseg.common.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def find_checkpoint(source: Path | str) -> Path:
             f"{source}: {name} can't be fetched ({error}); fetch it by hand from {CDN}{name} and "
             "give the preset that file's path as `segmenter`."
         ) from error
-    if (found := sha256_of(path)) != sha256:
+    if (found := file_sha256(path)) != sha256:
         raise DataError(f"{path}: its SHA-256 is {found}, not {sha256}; delete it and try again.")
     return path
 

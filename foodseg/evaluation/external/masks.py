@@ -18,7 +18,7 @@ from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import files_hash
-from foodseg.data.foodseg103 import FaultError, Problem
+from foodseg.data.foodseg103 import FaultError, Problem, open_data
 from foodseg.data.references import Size
 
 _FILES = ("predictions.json", "predictions.jsonl")
@@ -119,17 +119,13 @@ def read_mask(entry: Path | tuple[str, object], size: Size) -> tuple[np.ndarray,
 
 
 def _read_png(path: Path, size: Size) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.format != "PNG":
-                fix = "lossy formats blur a mask's edge; save the mask as PNG"
-                raise _fault(path.name, "format", f"{image.format} under a PNG's name", fix)
-            _check_size(path.name, "size", image.size, size)
-            return _values(path, image)
-    except FaultError:
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _fault(path.name, "pixels", f"unreadable ({error})", "write it again") from error
+    with open_data(path, path.name, "mask") as image:
+        if image.format != "PNG":
+            fix = "lossy formats blur a mask's edge; save the mask as PNG"
+            raise _fault(path.name, "format", f"{image.format} under a PNG's name", fix)
+        _check_size(path.name, "size", image.size, size)
+        image.load()
+        return _values(path, image)
 
 
 def _values(path: Path, image: Image.Image) -> np.ndarray:
