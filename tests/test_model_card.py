@@ -24,7 +24,7 @@ from foodseg.common.provenance import provenance
 from foodseg.presets import KITCHEN, PAPER
 from foodseg.recipes import Recipe
 from foodseg.report.cards.model import main, write_card
-from foodseg.report.cards.origins import find_base
+from foodseg.report.cards.trained_run import find_base
 from foodseg.supervised.targets import LISA, SFT
 from foodseg.supervised.training import baseline_config
 from foodseg.training.trainer import run_config
