@@ -16,7 +16,7 @@ from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import Prediction, summarise
 from foodseg.presets import SMOKE, parse_seeds, require
-from foodseg.report import bars, completions, curves, failures, results, segmentation, style, tables
+from foodseg.report import bars, completions, curves, failures, qualitative, results, style, tables
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised.targets import SFT
@@ -276,20 +276,20 @@ def test_every_prediction_has_one_outcome():
 
 def test_words_wrap_within_the_column_and_foods_are_bold():
     words = "It must be the tomatoes and the french fries; think of a fast food carton."
-    lines = segmentation.wrap(words, segmentation.food_words(["tomato", "french fries"]))
+    lines = qualitative.wrap(words, qualitative.food_words(["tomato", "french fries"]))
     assert " ".join(run for line in lines for run, _, _ in line) == words
     bold = " ".join(run for line in lines for run, is_bold, _ in line if is_bold)
     assert bold == "tomatoes french fries;"
     assert len(lines) > 1
     for line in lines:
         for run, is_bold, start in line:
-            end = start + sum(segmentation.word_width(c, is_bold) for c in run)
-            assert end <= segmentation.COLUMN + 1e-9
+            end = start + sum(qualitative.word_width(c, is_bold) for c in run)
+            assert end <= qualitative.COLUMN + 1e-9
 
 
 def test_the_named_half_of_a_compound_label_is_bold():
-    assert segmentation.food_words(["cheese butter"]) >= {"cheese"}
-    (line,) = segmentation.wrap("The cheese.", segmentation.food_words(["cheese butter"]))
+    assert qualitative.food_words(["cheese butter"]) >= {"cheese"}
+    (line,) = qualitative.wrap("The cheese.", qualitative.food_words(["cheese butter"]))
     assert [(run, bold) for run, bold, _ in line] == [("The", False), ("cheese.", True)]
 
 
@@ -297,7 +297,7 @@ def test_questions_are_chosen_by_rank_and_no_photo_twice():
     samples = [replace(sample(i), image=f"{i // 2}.jpg") for i in range(6)]
     base = [prediction(i, 0) for i in range(6)]
     trained = [prediction(i, gain) for i, gain in enumerate((5, 4, 3, 2, 1, 0))]
-    chosen = segmentation.choose_questions(samples, base, trained, (1.0, 0.8, 0.0))
+    chosen = qualitative.choose_questions(samples, base, trained, (1.0, 0.8, 0.0))
     # Ranked by gain: 5 4 3 2 1 0. 1.0 is question 0; 0.8 is 1, of the same photo, so 2; 0.0 is 5.
     assert chosen == [0, 2, 5]
     assert len({samples[i].image for i in chosen}) == 3
@@ -307,11 +307,11 @@ def test_the_figure_is_drawn_with_dollar_signs_in_the_words():
     photo = Image.new("RGB", (6, 4), "white")
     costly = prediction(0, 5, completion="It costs $5, or $6_x. The steak.", parsed=False)
     cells = [
-        segmentation.question_cell(sample(0), photo),
-        segmentation.answer_cell(costly, photo, style.BLUE),
-        segmentation.truth_cell(sample(0), photo),
+        qualitative.question_cell(sample(0), photo),
+        qualitative.answer_cell(costly, photo, style.BLUE),
+        qualitative.truth_cell(sample(0), photo),
     ]
     assert cells[1].note == "IoU 0.50, no answer that parses"
-    figure = segmentation.segmentation_figure(["photo", "method", "truth"], [cells])
+    figure = qualitative.segmentation_figure(["photo", "method", "truth"], [cells])
     with Image.open(io.BytesIO(style.to_png(figure))) as image:
         assert image.width > 300

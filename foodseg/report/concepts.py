@@ -1,4 +1,4 @@
-"""Pictures that explain rewards and objectives, for notebook 03."""
+"""Pictures that explain rewards, objectives and the group row, for notebook 03."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def clip_picture(objectives: Mapping[str, Objective]) -> Figure:
 
 
 def _token_objective(ratios: torch.Tensor, advantage: float, objective: Objective) -> np.ndarray:
-    """What the package's own loss makes of each ratio, one token at a time."""
+    """Minus the package's own loss at each ratio, one token at a time."""
     values = [
         -policy_loss(
             ratio.log().reshape(1, 1),
@@ -97,7 +97,7 @@ def _token_objective(ratios: torch.Tensor, advantage: float, objective: Objectiv
 
 @styled
 def token_weight_picture(lengths: Sequence[int]) -> Figure:
-    """How much one token of each completion weighs under the two means."""
+    """The weight of one token of each completion under the two means."""
     figure, axes = new_figure(1, 2, 8.0, 1.9, sharey=True, sharex=True)
     total, longest = sum(lengths), max(lengths)
     weights = {
@@ -120,7 +120,7 @@ def token_weight_picture(lengths: Sequence[int]) -> Figure:
 
 @styled
 def attention_picture(segment: np.ndarray, may_look: np.ndarray) -> Figure:
-    """Who may look at whom in a group row: segment (T,) 0 for the prompt, may_look (T, T) bool."""
+    """The attention mask of a group row: segment (T,), 0 for the prompt; may_look (T, T) bool."""
     figure, (ax,) = new_figure(1, 1, 5.0, 4.4)
     size = len(segment)
     for row, column in np.argwhere(may_look):

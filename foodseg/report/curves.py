@@ -1,4 +1,4 @@
-"""Training curves, drawn from log.jsonl and from nothing else."""
+"""Training curves and tables of a run, read from its log.jsonl alone."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
 class LiveCurves:
     """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`.
 
-    Called with the path of log.jsonl after each step. `finish(path)` draws the last state, also of
-    a run that was finished before.
+    Called with the path of log.jsonl after each step. `finish(path)` draws the last state, also
+    where no step was left to run.
     """
 
     def __init__(self, title: str = "", every: int = 10) -> None:

@@ -1,4 +1,4 @@
-"""A completion's text, token by token: which segment a token belongs to, and its advantage."""
+"""A completion's tokens, each with its segment (SD-GRPO) and its advantage, as a picture."""
 
 from __future__ import annotations
 

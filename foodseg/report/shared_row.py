@@ -53,7 +53,7 @@ def _draw_shared_row(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
 
 
 def _draw_attention(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
-    """Which token (row) attends which (column): a triangle a segment, and one rectangle."""
+    """Which token (row) attends to which (column): a triangle a segment, and one rectangle."""
     size = prompt + sum(completions)
     ax.add_patch(Rectangle((0, prompt), prompt, size - prompt, color=GREY, alpha=0.3, lw=0))
     ax.add_patch(_triangle(0, prompt, GREY))

@@ -22,7 +22,7 @@ from foodseg.data.fetch.sources import LICENCE
 from foodseg.models.mllm import TEMPLATE_FILE
 from foodseg.models.segmenter import DECODER
 from foodseg.report.cards.trained_run import KITCHEN_BASE, TrainedRun, read_run
-from foodseg.report.results import measured_table
+from foodseg.report.results import METRICS, measured_table
 from foodseg.report.tables import to_markdown
 from foodseg.system import MASK_HEAD
 
@@ -85,7 +85,7 @@ def _eval_results(run: TrainedRun) -> list[EvalResult]:
             metric_name=name,
             metric_value=round(own[metric], 4),
         )
-        for metric, name in (("giou", "gIoU"), ("ciou", "cIoU"))
+        for metric, name in METRICS.items()
     ]
 
 
