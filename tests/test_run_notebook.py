@@ -19,7 +19,9 @@ def write(path: Path, *sources: str) -> Path:
     parameters = nbformat.v4.new_code_cell('PRESET = "kitchen"  # which\nSEEDS = "0,1"')
     parameters.metadata["tags"] = ["parameters"]
     code = [nbformat.v4.new_code_cell(source) for source in sources]
-    nbformat.write(nbformat.v4.new_notebook(cells=[heading, parameters, *code]), path)
+    metadata = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[heading, parameters, *code], metadata=metadata)
+    nbformat.write(notebook, path)
     return path
 
 

@@ -12,7 +12,7 @@ from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.files import read_lines
 from foodseg.evaluation.evaluate import Prediction, load_predictions
-from foodseg.report.results import paired_difference, same_questions, summarise_seeds
+from foodseg.report.seeds import paired_difference, same_questions, summarise_seeds
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
 

@@ -18,6 +18,7 @@ from PIL import Image
 from foodseg.data.references import decode_mask
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import Prediction
+from foodseg.report.failures import iou
 from foodseg.report.pictures import overlay
 from foodseg.report.style import BLACK, GREY, TRUTH, styled
 from foodseg.rl.answers import parse_answer
@@ -30,7 +31,10 @@ LONGEST = 150  # characters of a method's words
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture, uint8 (H, W, 3), with words above, those of `bold` bold, and a note below."""
+    """One picture, uint8 (H, W, 3), with words above and a note below.
+
+    bold: the words to set bold, in the singular, in `colour`.
+    """
 
     words: str
     image: np.ndarray
@@ -51,10 +55,10 @@ def truth_cell(sample: Sample, photo: Image.Image) -> Cell:
 
 
 def answer_cell(prediction: Prediction, photo: Image.Image, colour: str) -> Cell:
-    """What a method says, the food that it names in bold, and the mask that follows."""
+    """What a method says, with the foods that it names in bold, and its mask."""
     words = shorten(parse_answer(prediction.completion).thinking or prediction.completion)
     image = overlay(photo.convert("RGB"), decode_mask(prediction.mask), colour)
-    note = f"IoU {prediction.intersection / prediction.union:.2f}"
+    note = f"IoU {iou(prediction):.2f}"
     if not prediction.parsed:
         note += ", no answer that parses"
     return Cell(words, image, food_words(prediction.foods_named), note, colour)
@@ -87,10 +91,10 @@ def choose_questions(
 ) -> list[int]:
     """Indices of the questions at these quantiles of the gain in IoU from `base` to `trained`.
 
-    Questions are ranked by gain, then by id, so the choice follows from the predictions alone. A
-    photo is shown once: where it comes again, the nearest question in rank takes its place.
+    Questions are ranked by gain, then by id, so the choice follows from the predictions alone. No
+    photo is shown twice: the nearest question in rank that asks about another photo is taken.
     """
-    gains = [_iou(t) - _iou(b) for b, t in zip(base, trained, strict=True)]
+    gains = [iou(t) - iou(b) for b, t in zip(base, trained, strict=True)]
     order = sorted(range(len(samples)), key=lambda i: (gains[i], samples[i].sample_id))
     chosen: list[int] = []
     for quantile in quantiles:
@@ -100,10 +104,6 @@ def choose_questions(
         fresh = (order[rank] for rank in nearest if samples[order[rank]].image not in shown)
         chosen += itertools.islice(fresh, 1)
     return chosen
-
-
-def _iou(prediction: Prediction) -> float:
-    return prediction.intersection / max(prediction.union, 1)
 
 
 @styled
@@ -155,7 +155,7 @@ def wrap(words: str, bold: frozenset[str]) -> list[list[Run]]:
 
 @lru_cache(maxsize=4096)
 def word_width(word: str, bold: bool) -> float:
-    """How far the word moves the pen, in inches."""
+    """Width of the word in inches: the sum of its glyphs' advances."""
     font = get_font(findfont(FontProperties(family="DejaVu Sans", weight=700 if bold else 400)))
     font.set_size(FONT, 72)
     advances = [font.load_char(ord(c), LoadFlags.NO_HINTING).linearHoriAdvance for c in word]
@@ -163,7 +163,7 @@ def word_width(word: str, bold: bool) -> float:
 
 
 def _draw_cell(figure: Figure, left: float, top: float, text_height: float, cell: Cell, lines):
-    # Words stand on the picture: short ones start lower.
+    # The last line stands right above the picture.
     start = top + text_height - len(lines) * LINE - 0.05
     for number, line in enumerate(lines):
         for words, is_bold, x in line:
