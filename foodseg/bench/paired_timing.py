@@ -116,7 +116,7 @@ def _serve(connection: Connection, function: Side, rounds: int, arguments: tuple
     try:
         function(Turns(connection), rounds, *arguments)
     except Exception as error:
-        connection.send(str(error))
+        connection.send(str(error) or repr(error))
         raise
 
 
