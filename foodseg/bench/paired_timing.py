@@ -113,6 +113,7 @@ def _process(function: Side, rounds: int, arguments: tuple) -> Iterator[Connecti
 
 
 def _serve(connection: Connection, function: Side, rounds: int, arguments: tuple) -> None:
+    torch.set_num_threads(1)  # on a CPU every side has one, whatever it would take by itself
     try:
         function(Turns(connection), rounds, *arguments)
     except Exception as error:

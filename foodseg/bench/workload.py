@@ -28,8 +28,7 @@ Load = Callable[[Preset], Mllm]
 
 
 def make_policy(preset: Preset, load: Load = load_policy) -> Mllm:
-    """The preset's MLLM with a fresh adapter; from here on PyTorch has one thread on the CPU."""
-    torch.set_num_threads(1)  # a trainer's process does nothing else
+    """The preset's MLLM with a fresh adapter."""
     mllm = load(preset)
     mllm.add_lora(preset.lora_rank, preset.lora_alpha, SEED)
     return mllm
