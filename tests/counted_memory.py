@@ -19,7 +19,7 @@ from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import random_mllm
 from foodseg.presets import KITCHEN
-from foodseg.training.memory import checkpointed_layers
+from foodseg.training.forwards import checkpointed_layers
 
 META = torch.device("meta")
 

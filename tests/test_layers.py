@@ -12,7 +12,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 from foodseg.models.fast.layers import lean_layers, training_layers
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
-from foodseg.training.memory import checkpointed_layers
+from foodseg.training.forwards import checkpointed_layers
 
 
 def rms_norm_in_own_dtype(self, hidden):

@@ -17,11 +17,11 @@ import pytest
 from foodseg import presets
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
-from foodseg.common.lock import alone
 from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.system import load_policy
 from foodseg.training import run_folder, trainer
+from foodseg.training.run_folder import alone
 from foodseg.training.trainer import train
 
 PRESET = replace(

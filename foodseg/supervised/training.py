@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
@@ -25,7 +24,7 @@ from foodseg.supervised.updates import SupervisedUpdater
 from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
-from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
 from foodseg.training.sampler import draw_samples
 
 

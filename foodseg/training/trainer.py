@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foodseg.common.files import read_lines, write_lines
-from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
@@ -24,7 +23,7 @@ from foodseg.presets import Preset
 from foodseg.system import load_policy, one_thread
 from foodseg.training.identity import run_config
 from foodseg.training.log import step_row
-from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.tool import ToolUpdater, train_tool_off_policy
 from foodseg.training.updates import PolicyUpdater
