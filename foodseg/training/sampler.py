@@ -82,7 +82,7 @@ class GroupSampler:
 
         Raises NoSignalError when `recipe.max_rounds` rounds did not bring enough.
         """
-        self.features.clear()
+        self.features.clear()  # the last step's photos, on a GPU's memory
         seconds = {"rollout": 0.0, "scoring": 0.0}
         if self.recipe.dynamic_sampling:
             batch = self._refilled_batch(seconds)
