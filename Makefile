@@ -13,14 +13,32 @@ SEEDS  ?= $(if $(filter dry-run,$(PRESET)),0,0$(comma)1$(comma)2)
 PYTHON ?= python3
 VENV   ?= .venv
 
-ifeq ($(filter smoke kitchen paper dry-run,$(PRESET)),)
+# Between two letters, since `filter` would take two presets, or one and a blank, as well.
+ifeq ($(filter xsmokex xkitchenx xpaperx xdry-runx,x$(PRESET)x),)
   $(error PRESET=$(PRESET) is unknown: use smoke, kitchen or paper)
 endif
-ifneq ($(words $(SEEDS)),1)
+ifneq ($(words $(SEEDS)) $(words x$(SEEDS)x),1 1)
   $(error SEEDS=$(SEEDS) is no list of seeds: write it as SEEDS=0,1,2, without spaces)
 endif
 ifneq ($(filter-out kitchen,$(and $(filter bench,$(MAKECMDGOALS)),$(PRESET))),)
   $(error make bench measures the kitchen: leave PRESET=$(PRESET) out)
+endif
+
+# White space makes several paths of one, and to make or the shell these characters are signs.
+SPECIAL := $$ : % ; & | < > ( ) [ ] * ? ' \ " `
+special_in = $(strip $(foreach character,$(SPECIAL),$(findstring $(character),$1)))
+refuse_path = $(if $(filter-out 1,$(words x$2x))$(call special_in,$2),$(error \
+  $1=$2 has white space or one of $(SPECIAL) in it: choose another folder))
+$(call refuse_path,FOODSEG_HOME,$(value FOODSEG_HOME))
+$(call refuse_path,VENV,$(value VENV))
+ifeq ($(filter-out ~%,$(VENV)),)
+  $(error VENV=$(VENV) is empty or begins with ~: write the whole path, or leave it out)
+endif
+# A relative path would be another folder to a notebook, which runs in its own.
+ifneq ($(origin FOODSEG_HOME),undefined)
+  ifeq ($(filter /%,$(FOODSEG_HOME)),)
+    $(error FOODSEG_HOME=$(FOODSEG_HOME) is no absolute path: write it from / on, or unset it)
+  endif
 endif
 
 # The two trainings run side by side, on one core each; `make -j1` has them one after the other, as
@@ -71,7 +89,7 @@ ABLATION_SEEDS := $(if $(filter smoke,$(PRESET)),$(firstword $(seeds)),$(SEEDS))
 export TOKENIZERS_PARALLELISM := false
 # Your own matplotlibrc plays no part in the figures.
 export MPLCONFIGDIR := $(abspath $(VENV))/matplotlib
-ifeq ($(filter paper,$(PRESET))$(filter lab,$(MAKECMDGOALS)),)
+ifeq ($(filter paper,$(PRESET))$(filter data lab,$(MAKECMDGOALS)),)
   # The weights and the data of these presets come with the kit: nothing asks the network.
   export HF_HUB_OFFLINE := 1
 endif
@@ -111,9 +129,9 @@ base: $(ENVIRONMENT)  ## make the shipped kitchen weights again, from nothing (h
 	$(PY) -m foodseg.kitchen.pretraining.curriculum
 	$(PY) -m foodseg.kitchen.pretraining.segmenter
 
-clean:                ## remove what all but paper left: build, data, runs (not the environment)
-	rm -rf $(BUILD)/kitchen $(foreach preset,smoke dry-run,$(sort $(BUILD)/$(preset) $(DATA_HOME)build/$(preset)))
-	rm -rf $(foreach folder,datasets runs,$(addprefix $(DATA_HOME)$(folder)/,smoke kitchen dry-run))
+# By the shell's Python, and only what is known: it must not need the environment.
+clean:                ## remove what all but paper wrote: build, data, runs (not the environment)
+	@$(PYTHON) -m foodseg.clean
 
 help:                 ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -149,7 +167,7 @@ $(02) $(04) $(05): $(01)
 $(06): $(04) $(05) $(02)
 $(07): $(06)
 # Last, since it reads and at smoke writes the folders of those before it.
-$(08): $(07) $(wildcard foodseg/ablations/*.py foodseg/supervised/*.py $(FIGURES)/ablations.csv) | $(09)
+$(08): $(07) $(wildcard $(FIGURES)/ablations.csv) | $(09)
 $(09): $(05)
 # The supervised rows, once `make ablations` has measured them.
 $(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/lisa*/result.json)
@@ -164,16 +182,15 @@ $(NOTEBOOKS): | $(WEIGHTS_$(PRESET))
 $(WEIGHTS_dry-run): | $(ENVIRONMENT)
 	$(PY) -m foodseg.dry_run
 
-# The package's code that each step runs. The style of a picture is no reason to train again, so
+# What each notebook imports of the package. The style of a picture is no reason to train again, so
 # foodseg/report counts for the last ones only; how the shipped weights were made is `make base`.
-MODELS := $(filter-out foodseg/models/kitchen_%,$(wildcard foodseg/models/*.py)) \
-          $(wildcard foodseg/weights/*/*)
-USE := $(wildcard foodseg/segment/__main__.py foodseg/system.py foodseg/dry_run.py)
-$(01): $(filter-out $(USE),$(wildcard foodseg/*.py foodseg/data/*.py))
-$(02) $(04) $(05): $(MODELS) $(wildcard foodseg/rl/*.py foodseg/evaluation/*.py)
-$(03): $(MODELS) $(wildcard foodseg/rl/*.py)
-$(06) $(07) $(09): $(wildcard foodseg/report/*.py)
-$(09): $(USE)
+IMPORTS := $(shell $(PYTHON) -m foodseg.common.imports notebooks/*.ipynb)
+imports = $(patsubst $(notdir $1):%,%,$(filter $(notdir $1):%,$(IMPORTS)))
+$(foreach notebook,$(01) $(02) $(03) $(04) $(05),\
+  $(eval $(notebook): $(filter-out foodseg/report/%,$(call imports,$(notebook)))))
+$(foreach notebook,$(06) $(07) $(08) $(09),$(eval $(notebook): $(call imports,$(notebook))))
+$(01): foodseg/kitchen/knowledge.csv
+$(02) $(03) $(04) $(05) $(09): $(wildcard foodseg/weights/*/*)
 
 # The stamp's name holds the seeds: other seeds, another stamp, and what uses them is run again.
 SEEDS_STAMP := $(OUT)/seeds-$(SEEDS)

@@ -20,7 +20,7 @@ import torch
 from transformers import Qwen2_5_VLConfig
 
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
-from foodseg.models.segmenter import SegmenterConfig, build_sam2
+from foodseg.models.sam2 import SegmenterConfig, build_sam2
 from foodseg.presets import KITCHEN, Preset, dry_run_preset
 
 # Notebook 02 holds two copies of the MLLM (7.5 GB each) beside SAM2; a training on a GPU plans its

@@ -1,12 +1,14 @@
-"""A saved adapter, looked at before it is loaded: whether it is whole, and made for this base.
+"""The two models of a preset, with an adapter, and what they answer: `roll_out`.
 
-PEFT would look for a missing folder on the hub, and explain a wrong base by hundreds of lines.
+An adapter is looked at before it is loaded: whether it is whole, and made for this base. PEFT
+would look for a missing folder on the hub, and explain a wrong base by hundreds of lines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,13 +18,72 @@ from safetensors import SafetensorError, safe_open
 from foodseg.common.errors import DataError
 from foodseg.data.photos import read_photo
 from foodseg.data.samples import Sample
-from foodseg.models.mllm import TEMPLATE_FILE, Mllm
+from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TEMPLATE_FILE, Mllm
 from foodseg.models.rollouts import Rollout, sample_rollouts
-from foodseg.models.segmenter import DECODER, Segmenter, load_decoder
+from foodseg.models.segmenter import DECODER, MASK_HEAD, Segmenter, load_decoder
 from foodseg.presets import Preset
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-MASK_HEAD = "mask_head.safetensors"  # of a baseline that writes [SEG] (foodseg.supervised)
+
+@contextlib.contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Within this context PyTorch computes on the CPU with one thread, if `device` is the CPU.
+
+    So results have the same bits on any number of cores, and two runs fit side by side on two.
+    The number of threads, which is the process's, is put back afterwards.
+    """
+    if device != "cpu":
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
+    """The preset's MLLM, without an adapter; the suffix follows the preset's prompt template.
+
+    Raises OSError and RuntimeError as `Mllm.load`.
+    """
+    return Mllm.load(
+        preset.mllm,
+        revision=preset.mllm_revision,
+        image_side=preset.image_side,
+        template=preset.prompt_template + prompt_suffix,
+        device=preset.device,
+        dtype=getattr(torch, preset.dtype),
+    )
+
+
+def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:
+    """The preset's SAM2; raises DataError if a file is missing or of another configuration.
+
+    decoder: file of the mask decoder that a run of GRTO trained, to be put in place of SAM2's own.
+    """
+    segmenter = Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
+    if decoder:
+        load_decoder(segmenter, decoder)
+    return segmenter
+
+
+def find_decoder(folder: Path) -> Path | None:
+    """The mask decoder that was trained along with the adapter, None if there is none."""
+    decoder = folder / DECODER
+    return decoder if decoder.exists() else None
+
+
+def load_adapter(mllm: Mllm, folder: Path, preset: Preset) -> None:
+    """Load the adapter into the preset's model; raises DataError if they don't belong together."""
+    check_files(folder)
+    _check_run(folder, preset)
+    _check_shapes(folder, mllm, preset)
+    try:
+        with one_thread(preset.device):  # it asks the model whether the adapter changes anything
+            mllm.load_adapter(folder)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"{folder}: {_first_line(error)}") from None
 
 
 def check_files(folder: Path) -> None:
@@ -32,7 +93,7 @@ def check_files(folder: Path) -> None:
             f"{folder}: there is no such folder; name the adapter folder of a run, such as "
             "runs/kitchen/dapo-seed0/adapter."
         )
-    for name in (CONFIG, WEIGHTS, TEMPLATE_FILE):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, TEMPLATE_FILE):
         if (folder / name).is_file():
             continue
         if (folder / "adapter" / name).is_file():
@@ -43,22 +104,6 @@ def check_files(folder: Path) -> None:
             f"{folder}: this adapter answers by [SEG] tokens and a mask head of its own; name one "
             "that answers with boxes and points."
         )
-
-
-def load_adapter(mllm: Mllm, folder: Path, preset: Preset) -> None:
-    """Load the adapter into the preset's model; raises DataError if they don't belong together."""
-    _check_run(folder, preset)
-    _check_shapes(folder, mllm, preset)
-    try:
-        mllm.load_adapter(folder)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"{folder}: {_first_line(error)}") from None
-
-
-def find_decoder(folder: Path) -> Path | None:
-    """The mask decoder that was trained along with the adapter, None if there is none."""
-    decoder = folder / DECODER
-    return decoder if decoder.exists() else None
 
 
 def _check_run(folder: Path, preset: Preset) -> None:
@@ -82,7 +127,7 @@ def _check_run(folder: Path, preset: Preset) -> None:
 def _check_shapes(folder: Path, mllm: Mllm, preset: Preset) -> None:
     """Every LoRA matrix must fit a layer of this model: A its inputs, B its outputs."""
     layers = {name: getattr(layer, "weight", None) for name, layer in mllm.model.named_modules()}
-    for name, shape in _read_shapes(folder / WEIGHTS).items():
+    for name, shape in _read_shapes(folder / ADAPTER_WEIGHTS).items():
         layer, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
         weight, axis = layers.get(layer), 1 if part.startswith("A") else 0
         if weight is None or weight.shape[axis] != shape[axis]:
@@ -106,43 +151,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
-    """The preset's MLLM, without an adapter; the suffix follows the preset's prompt template.
-
-    On a CPU this sets PyTorch to one thread: the same bits on any number of cores, in training
-    and in evaluation, and two runs fit side by side on two.
-    """
-    if preset.device == "cpu":
-        torch.set_num_threads(1)
-    return Mllm.load(
-        preset.mllm,
-        revision=preset.mllm_revision,
-        image_side=preset.image_side,
-        template=preset.prompt_template + prompt_suffix,
-        device=preset.device,
-        dtype=getattr(torch, preset.dtype),
-    )
-
-
-def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:
-    """The preset's SAM2; on a CPU, PyTorch is set to one thread, for the same bits everywhere.
-
-    decoder: file of the mask decoder that a run of GRTO trained, to be put in place of SAM2's own.
-    """
-    if preset.device == "cpu":
-        torch.set_num_threads(1)
-    segmenter = Segmenter.load(preset.segmenter, preset.segmenter_config, preset.device)
-    if decoder:
-        load_decoder(segmenter, decoder)
-    return segmenter
-
-
-def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:
-    """Each photo that the samples ask about, once, as the model sees it, by `Sample.image`."""
-    paths = dict.fromkeys(sample.image for sample in samples)
-    return {path: mllm.resize(read_photo(preset.dataset / path).image) for path in paths}
-
-
 def roll_out(
     mllm: Mllm,
     preset: Preset,
@@ -151,24 +159,29 @@ def roll_out(
     temperature: float,
     seed: int = 0,
     photos: Mapping[str, Image.Image] | None = None,
-    before: int = 0,
+    first_prompt: int = 0,
 ) -> list[Rollout]:
     """Embed each photo and each question once, sample `group_size` completions of each question.
 
-    photos: what `read_photos` returns for these samples, if it was already called; before: as in
-    `sample_rollouts`.
+    In one thread on a CPU (`one_thread`). photos: what `read_photos` returns for these samples, if
+    it was already called; first_prompt: as in `sample_rollouts`.
     """
     photos = photos or read_photos(mllm, preset, samples)
-    visual_tokens = dict(zip(photos, mllm.embed_images(list(photos.values())), strict=True))
-    prompts = mllm.embed_prompts(
-        [sample.question for sample in samples], [visual_tokens[sample.image] for sample in samples]
-    )
-    return sample_rollouts(
-        mllm,
-        prompts,
-        group_size=group_size,
-        max_new_tokens=preset.max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        before=before,
-    )
+    questions = [sample.question for sample in samples]
+    with one_thread(preset.device):
+        visual_tokens = dict(zip(photos, mllm.embed_images(list(photos.values())), strict=True))
+        return sample_rollouts(
+            mllm,
+            mllm.embed_prompts(questions, [visual_tokens[sample.image] for sample in samples]),
+            group_size=group_size,
+            max_new_tokens=preset.max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            first_prompt=first_prompt,
+        )
+
+
+def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:
+    """Each photo that the samples ask about, once, as the model sees it, by `Sample.image`."""
+    paths = dict.fromkeys(sample.image for sample in samples)
+    return {path: mllm.resize(read_photo(preset.dataset / path).image) for path in paths}

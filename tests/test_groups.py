@@ -9,13 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import load_kitchen
+from conftest import assert_same_masks, load_kitchen
 
-from foodseg.methods.dr_seg import RankQueue, metrics
+from foodseg.methods.dr_seg import RankQueue
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
 from foodseg.recipes import DR_SEG_RANKED, GRPO, SAM_R1
-from foodseg.rl import groups
 from foodseg.rl.evidence import (
     PAPER_REWARD,
     accuracy,
@@ -27,6 +26,9 @@ from foodseg.rl.evidence import (
     total,
 )
 from foodseg.rl.groups import score_group
+from foodseg.system import roll_out
+from foodseg.training import photos
+from foodseg.training import sampler as sampler_module
 from foodseg.training.sampler import GroupSampler
 
 SIDE = SMOKE.image_side
@@ -117,7 +119,9 @@ def test_the_parts_of_accuracy_can_be_left_out_one_by_one(samples):
 def sampler(samples, recipe, monkeypatch, texts=TEXTS) -> GroupSampler:
     """A sampler whose policy says the same three things to every question."""
     monkeypatch.setattr(
-        groups, "roll_out", lambda mllm, preset, asked, *rest: [rollout(texts) for _ in asked]
+        sampler_module,
+        "roll_out",
+        lambda mllm, preset, asked, *rest: [rollout(texts) for _ in asked],
     )
     mllm = SimpleNamespace(image_side=SIDE, resize=lambda image: image)
     return GroupSampler(mllm, PRESET, recipe, samples, seed=0)
@@ -142,21 +146,23 @@ def test_each_photo_is_embedded_once_and_each_group_is_one_decoder_call(samples,
     photos = {group.sample.image for group in batch.groups}
     assert calls == {"embed_image": len(photos), "predict": 2}
     for group in batch.groups:
-        drawn.embed(group.sample)
+        embedding = drawn.features.embedding(group.sample.image)
         for one in group.evidence:
-            alone = drawn.segmenter.predict(
-                drawn.embed(group.sample), to_original(one.answer, group.sample, SIDE)
-            )
-            assert alone.shape == one.masks().shape
-            assert (alone != one.masks()).mean() < 1e-3 if alone.size else True
+            references = to_original(one.answer, group.sample, SIDE)
+            alone = drawn.features.segmenter.predict(embedding, references)
+            assert_same_masks(alone, one.masks())
     assert calls["embed_image"] == len(photos)
     assert {"thinking_format", "segmentation_format", "mask_tiers"} == set(group.points[0])
 
 
 def test_without_a_term_that_asks_for_masks_no_segmenter_is_loaded(samples, monkeypatch):
-    drawn = sampler(samples, GRPO, monkeypatch)
-    drawn.next_batch()
-    assert drawn.segmenter is None
+    def load(preset):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(photos, "load_segmenter", load)
+    sampler(samples, GRPO, monkeypatch).next_batch()
+    with pytest.raises(AssertionError, match="loaded"):
+        sampler(samples, SAM_R1, monkeypatch).next_batch()
 
 
 def test_a_steps_ranks_come_from_one_snapshot_and_enter_at_its_end(samples, monkeypatch):
@@ -165,7 +171,7 @@ def test_a_steps_ranks_come_from_one_snapshot_and_enter_at_its_end(samples, monk
     batch = drawn.next_batch()
     expected = RankQueue()
     for group in batch.seen:
-        ranks = expected.points([metrics(one) for one in group.evidence])
+        ranks = expected.award(group.evidence)
         assert [points["ranked"] for points in group.points] == ranks
         paper = [award(recipe.reward, one) for one in group.evidence]
         assert group.rewards == [total(p) + r for p, r in zip(paper, ranks, strict=True)]
@@ -189,8 +195,8 @@ def test_the_sampler_goes_on_from_its_state(samples, monkeypatch):
 
 def test_the_suffix_follows_the_template(samples):
     mllm = load_kitchen(torch.float32)
-    plain = groups.roll_out(mllm, replace(PRESET, max_new_tokens=1), samples[:1], 1, 0.0)
+    plain = roll_out(mllm, replace(PRESET, max_new_tokens=1), samples[:1], 1, 0.0)
     mllm.template += " Look {{again}}."
-    longer = groups.roll_out(mllm, replace(PRESET, max_new_tokens=1), samples[:1], 1, 0.0)
+    longer = roll_out(mllm, replace(PRESET, max_new_tokens=1), samples[:1], 1, 0.0)
     worded = [mllm.tokenizer.decode(rollout.prompt.input_ids) for (rollout,) in (plain, longer)]
     assert "Look {again}." in worded[1] and "again" not in worded[0]

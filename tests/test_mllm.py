@@ -10,6 +10,7 @@ import torch
 from conftest import load_kitchen, toy_prompts
 from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
+from transformers.utils import logging
 
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import sample_rollouts
@@ -60,6 +61,18 @@ def test_a_chat_template_that_only_the_processor_has_is_found(tmp_path):
     (folder / "chat_template.json").unlink()
     with pytest.raises(OSError, match="chat_template.json"):
         Mllm.load(folder, **sizes)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_shows_no_bar_and_leaves_the_setting(capsys, shown):
+    setting = logging.enable_progress_bar if shown else logging.disable_progress_bar
+    setting()
+    try:
+        load_kitchen(torch.float32)
+        assert logging.is_progress_bar_enabled() == shown
+    finally:
+        logging.enable_progress_bar()
+    assert "%" not in capsys.readouterr().err
 
 
 def test_every_end_token_of_the_checkpoint_ends_a_completion(kitchen_mllm):

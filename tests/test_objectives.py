@@ -44,7 +44,7 @@ def test_loss_gradient_and_figures_are_those_of_trl(case):
         tensor(given["old_per_token_logps"]),
         tensor(given["advantages"]),
         tensor(given["completion_mask"]),
-        **vars(objective),
+        objective,
         reference_log_probs=tensor(given["ref_per_token_logps"]),
         normaliser=trl_normaliser(given),
     )
@@ -77,7 +77,9 @@ def batch(rows: int = 6, length: int = 5) -> dict[str, torch.Tensor]:
 
 def loss_of(inputs: dict, **keywords) -> torch.Tensor:
     settings = dict(clip_low=0.2, clip_high=0.28, kl_weight=0.01, normalisation="token")
-    return policy_loss(**inputs, **(settings | keywords)).loss
+    normaliser = keywords.pop("normaliser", None)
+    objective = Objective(**(settings | keywords))
+    return policy_loss(**inputs, objective=objective, normaliser=normaliser).loss
 
 
 @pytest.mark.parametrize("normalisation", ["sequence", "token", "constant"])
@@ -120,7 +122,8 @@ def test_lower_bound_of_2_never_clips():
     """The paper prints eps_low = 2.0: 1 - 2.0 lies below any ratio."""
     inputs = batch()
     inputs["log_probs"] = inputs["old_log_probs"] - 50
-    got = policy_loss(**inputs, clip_low=2.0, clip_high=2.8, kl_weight=0.0, normalisation="token")
+    objective = Objective(clip_low=2.0, clip_high=2.8, kl_weight=0.0, normalisation="token")
+    got = policy_loss(**inputs, objective=objective)
     assert got.clip_low_fraction == 0
     assert got.ratio == pytest.approx(0, abs=1e-20)
 

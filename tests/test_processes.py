@@ -14,7 +14,7 @@ import torch
 from conftest import kitchen_folder
 from safetensors.torch import load_file
 
-from foodseg.ablations import carry_out
+from foodseg.ablations import execute
 from foodseg.ablations.__main__ import main
 from foodseg.ablations.runs import Runs
 from foodseg.common.files import read_lines
@@ -123,7 +123,7 @@ def test_the_others_only_train(monkeypatch):
     """Under `accelerate launch -m foodseg.ablations` the main process alone evaluates."""
     trained = []
     monkeypatch.setattr(Processes, "find", classmethod(lambda cls, device: cls(1, 2)))
-    monkeypatch.setattr(carry_out, "train", lambda *arguments: trained.append(arguments[1:3]))
+    monkeypatch.setattr(execute, "train", lambda *arguments: trained.append(arguments[1:3]))
     monkeypatch.setattr(Runs, "samples", lambda runs, split: ([], []))
     assert main(["dapo", "--seed", "1"]) == 0
     assert trained == [(DAPO, 1)]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import load_kitchen
+from conftest import assert_same_masks, load_kitchen
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
@@ -179,7 +179,7 @@ def test_few_masks_at_once_are_the_same_masks(plate, says, system, monkeypatch):
     together = segment(system, photo, "which food?").masks
     assert len(together) == 2
     monkeypatch.setattr("foodseg.segment.answer.MASK_PIXELS_AT_ONCE", 1)
-    assert np.array_equal(segment(system, photo, "which food?").masks, together)
+    assert_same_masks(segment(system, photo, "which food?").masks, together)
 
 
 def test_what_a_large_picture_shows_lies_where_it_belongs():

@@ -15,11 +15,13 @@ from dataclasses import replace
 import pytest
 
 from foodseg import presets
+from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
+from foodseg.common.lock import alone
 from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.system import load_policy
-from foodseg.training import trainer
+from foodseg.training import run_folder, trainer
 from foodseg.training.trainer import train
 
 PRESET = replace(
@@ -87,7 +89,7 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home):
     assert [row["reward_total"] for row in rows] == rewards
 
 
-@pytest.mark.parametrize("where", ["_checkpoint", "_finish"])
+@pytest.mark.parametrize("where", [(run_folder, "save_checkpoint"), (trainer, "finish")])
 def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypatch, where):
     samples = load_samples(PRESET.samples_file("train"))
     short = replace(PRESET, steps=3)
@@ -100,7 +102,7 @@ def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, where, stop)
+        patched.setattr(*where, stop)
         with pytest.raises(KeyboardInterrupt):
             train(short, GRPO, 0, samples)
     with (run / "log.jsonl").open("a") as log:
@@ -176,3 +178,11 @@ def test_a_training_leaves_no_model_behind(home, monkeypatch):
         assert len(alive) == 1 and alive[0]() is None
     finally:
         gc.enable()
+
+
+def test_a_folder_is_trained_in_by_one_process_at_a_time(home):
+    samples = load_samples(PRESET.samples_file("train"))
+    folder = PRESET.run_folder("grpo", 0)
+    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
+        train(replace(PRESET, steps=1), GRPO, 0, samples)
+    assert not folder.exists()

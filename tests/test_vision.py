@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import load_kitchen
+from conftest import assert_near, load_kitchen
 from PIL import Image
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
@@ -15,14 +15,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
 )
 
-from foodseg import presets
+from foodseg import presets, system
 from foodseg.common.errors import DataError
 from foodseg.models.fast.vision import cut_patches, embed_patches, encode_patches
 from foodseg.models.mllm import Mllm
 from foodseg.recipes import GRPO
-from foodseg.rl import groups
-from foodseg.system import roll_out
-from foodseg.training.sampler import GroupSampler, read_photos
+from foodseg.system import read_photos, roll_out
+from foodseg.training.sampler import GroupSampler
 
 # Windows are 2x2 merged tokens (4x4 patches): these sides leave half and quarter windows.
 GRIDS = [(10, 6), (10, 10), (8, 12), (10, 10), (6, 10), (4, 4)]
@@ -64,14 +63,12 @@ def official(tower, patches, grids):
 
 
 def assert_close(ours, theirs, truth):
-    """Equal to 1e-5 or 1e-11 of the features' scale; in bfloat16 about as near to the truth."""
-    scale = truth.std()
+    """Equal but for rounding; in bfloat16, where that is large, about as near to the truth."""
     if theirs.dtype == torch.bfloat16:
         error, their_error = ((x.double() - truth).square().mean().sqrt() for x in (ours, theirs))
-        assert 0 < error < 1.1 * their_error < 0.05 * scale
+        assert 0 < error < 1.5 * their_error < 0.1 * truth.std()
     else:
-        tolerance = 1e-5 if theirs.dtype == torch.float32 else 1e-11
-        assert (ours - theirs).abs().max() < tolerance * scale
+        assert_near(ours, theirs, roundings=200)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -93,7 +90,7 @@ def test_a_photos_features_do_not_depend_on_the_others():
         own = patches[start : start + rows * columns]
         start += rows * columns
         alone = encode_patches(tower, own, [(rows, columns)])[0]
-        torch.testing.assert_close(features, alone, rtol=0, atol=1e-11)
+        assert_near(features, alone, roundings=200)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -113,14 +110,15 @@ def test_the_kitchens_photos_get_the_official_features(dtype):
     assert_close(torch.cat(mllm.embed_images(photos)), torch.cat(features_of(mllm)), truth)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [*zip(DTYPES, (1e-6, 1e-12, 2**-8), strict=True)])
-def test_the_patch_embedding_as_a_product_equals_the_convolution(dtype, tolerance):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_patch_embedding_as_a_product_equals_the_convolution(dtype):
     tower, patches = random_tower(), random_patches([(10, 10)])
     tower.patch_embed.proj.weight.div_(1176**0.5)
     tower = tower.to(dtype)
     ours, theirs = embed_patches(tower, patches), tower.patch_embed(patches)
     assert ours.dtype == dtype
-    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    # Sums of 1176 products; in bfloat16 they are rounded once, at their end.
+    assert_near(ours, theirs, roundings=1 if dtype == torch.bfloat16 else 50)
 
 
 @pytest.mark.parametrize("size", [(168, 168), (84, 140)])
@@ -129,7 +127,7 @@ def test_patches_equal_the_official_image_processors(kitchen_mllm, size):
     photos = [photo.resize(size) for photo in random_photos(3)]
     theirs = processor(images=photos, do_resize=False, return_tensors="pt")["pixel_values"]
     ours = cut_patches(photos, processor, torch.device("cpu"))
-    assert torch.equal(ours, theirs)
+    assert torch.equal(ours, theirs)  # a division, a subtraction and a division of bytes
 
 
 def test_a_layer_calls_attention_once_for_each_length(monkeypatch):
@@ -164,14 +162,14 @@ def test_a_photo_with_several_questions_is_embedded_once(kitchen_mllm, samples, 
         "embed_images",
         lambda images: counts.append(len(images)) or embed_images(images),
     )
-    monkeypatch.setattr(groups, "sample_rollouts", lambda mllm, prompts, **keywords: prompts)
+    monkeypatch.setattr(system, "sample_rollouts", lambda mllm, prompts, **keywords: prompts)
     prompts = roll_out(kitchen_mllm, presets.SMOKE, asked, 1, 0.0)
     assert counts == [2]
     for sample, prompt in zip(asked, prompts, strict=True):
         photo = Image.open(presets.SMOKE.dataset / sample.image)
         alone = kitchen_mllm.embed_prompts([sample.question], embed_images([photo]))[0]
         assert torch.equal(prompt.input_ids, alone.input_ids)
-        torch.testing.assert_close(prompt.embeddings, alone.embeddings, rtol=1e-5, atol=1e-5)
+        assert_near(prompt.embeddings, alone.embeddings, roundings=200)
 
 
 def photo_sampler(samples) -> GroupSampler:
@@ -185,30 +183,28 @@ def test_photos_read_ahead_are_those_of_the_round(samples):
     sampler = photo_sampler(samples)
     # In turn; then as a restored run has it; then past the end of an epoch.
     for cursor in (0, 8, 16, 40, 48, 8, len(samples) - 4):
-        sampler.cursor = cursor
-        photos = sampler._photos()
-        expected = read_photos(sampler.mllm, sampler.preset, sampler._samples(cursor))
+        photos = sampler.reader.photos(sampler.questions(cursor), sampler.questions(cursor + 8))
+        expected = read_photos(sampler.mllm, sampler.preset, sampler.questions(cursor))
         assert list(photos) == list(expected)
         assert all(photos[path].tobytes() == expected[path].tobytes() for path in expected)
 
 
 def test_the_next_rounds_photos_are_read_during_this_round(samples, monkeypatch):
     sampler = photo_sampler(samples)
-    sampler._photos()
-    sampler._reader.shutdown(wait=True)
-    for sample in sampler._samples(8):
+    now, following = sampler.questions(0), sampler.questions(8)
+    sampler.reader.photos(now, following)
+    sampler.reader.thread.submit(int).result()  # after the one that reads ahead
+    for sample in following:
         (presets.SMOKE.dataset / sample.image).unlink(missing_ok=True)
-    sampler.cursor = 8
-    sampler._reader = groups.ThreadPoolExecutor(1)
-    assert len(sampler._photos()) > 0
+    assert len(sampler.reader.photos(following, sampler.questions(16))) > 0
 
 
 def test_a_photo_that_cannot_be_read_fails_the_round_that_needs_it(samples):
     sampler = photo_sampler(samples)
-    first = {sample.image for sample in sampler._samples(0)}
-    missing = next(s.image for s in sampler._samples(8) if s.image not in first)
+    now, following = sampler.questions(0), sampler.questions(8)
+    first = {sample.image for sample in now}
+    missing = next(s.image for s in following if s.image not in first)
     (presets.SMOKE.dataset / missing).unlink()
-    sampler._photos()
-    sampler.cursor = 8
+    sampler.reader.photos(now, following)
     with pytest.raises(DataError, match=missing):
-        sampler._photos()
+        sampler.reader.photos(following, now)

@@ -39,11 +39,11 @@ def main() -> None:
     assert result["steps"] == PRESET.steps
     assert train(PRESET, recipe, SEED, samples) == result  # finished: every process gets it
     processes = Processes.find(PRESET.device)
-    for index in range(processes.count):  # in order
-        if index == processes.index:
-            print(f"process {index} of {processes.count}", flush=True)
+    for index in range(processes.world_size):  # in order
+        if index == processes.rank:
+            print(f"process {index} of {processes.world_size}", flush=True)
         processes.gather([])
-    if processes.count > 1:
+    if processes.world_size > 1:
         # Left to the interpreter's end, gloo's threads now and then outlive it, and it aborts.
         torch.distributed.destroy_process_group()
 

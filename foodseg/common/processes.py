@@ -26,14 +26,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place, `index` of `count`; alone by default, where nothing is exchanged."""
+    """This process's rank and the world size; alone by default, where nothing is exchanged."""
 
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     @classmethod
     def find(cls, device: str) -> Processes:
-        """Those that accelerate (or torchrun) has started, and this one's place among them."""
+        """This process among those that accelerate (or torchrun) has started."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         state = PartialState(cpu=device == "cpu")
@@ -42,23 +42,25 @@ class Processes:
     @property
     def main(self) -> bool:
         """Whether this is the one that writes files and shows progress."""
-        return self.index == 0
+        return self.rank == 0
 
     def part(self, length: int) -> range:
         """This process's share of `length` items: as even as can be, in order."""
-        return range(self.index * length // self.count, (self.index + 1) * length // self.count)
+        return range(
+            self.rank * length // self.world_size, (self.rank + 1) * length // self.world_size
+        )
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
         """The items of all processes, in the processes' order."""
-        return list(items) if self.count == 1 else gather_object(list(items))
+        return list(items) if self.world_size == 1 else gather_object(list(items))
 
     def from_main(self, value: Item) -> Item:
         """The main process's value, in all of them; they wait for it."""
-        return value if self.count == 1 else broadcast_object_list([value])[0]
+        return value if self.world_size == 1 else broadcast_object_list([value])[0]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Add up every parameter's gradient over the processes; one without counts as zeros."""
-        if self.count == 1:
+        if self.world_size == 1:
             return
         for parameter in parameters:
             if parameter.grad is None:

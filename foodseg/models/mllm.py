@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import (
@@ -25,7 +24,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from foodseg.common.files import file_hash
 from foodseg.models.fast import head
@@ -34,18 +33,29 @@ from foodseg.models.fast.decoding import SlicedCache, StaticCache
 from foodseg.models.fast.vision import cut_patches, encode_patches
 from foodseg.models.prompts import build_messages
 
-# A bar for a hundred small tensors says nothing; ours (common.progress) show what takes time.
-transformers.utils.logging.disable_progress_bar()
-
 # Anchored on the language model: an unanchored "gate_proj" would also hit the vision tower's MLP.
 LORA_TARGETS = (
     r".*\.language_model\.layers\.\d+\."
     r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 IMAGE_TOKEN = "<|image_pad|>"
+# An adapter's folder: PEFT's two files, and the wording of questions.
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TEMPLATE_FILE = "prompt_template.txt"
 # Sampling one of these would make the next forward look for an image that is not there.
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """A bar for a hundred small tensors says nothing; common.progress shows what takes time."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager
@@ -86,7 +96,7 @@ class Mllm:
     def __init__(
         self, model, tokenizer, image_processor, image_side: int, template: str, name: str = ""
     ) -> None:
-        """name: the base's, for whoever finds an adapter."""
+        """name: the base model's name, written into saved adapters."""
         self.model = model.eval()
         self.model.requires_grad_(False)
         self.tokenizer = tokenizer
@@ -99,12 +109,13 @@ class Mllm:
         self.eos_token_id = tokenizer.eos_token_id
         ends = self.model.generation_config.eos_token_id
         ends = {self.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        # All that end a completion; on the device, as `_banned` is.
+        # Ids that end a completion, kept on the device.
         self.end_token_ids = torch.tensor(sorted(ends), dtype=torch.long, device=self.device)
         self.banned_token_ids = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
         self.language_model.set_attn_implementation(SHARED_PREFIX)
 
     @classmethod
+    @_without_bars()
     def load(
         cls,
         source: str | Path,
@@ -164,11 +175,11 @@ class Mllm:
     def load_adapter(self, folder: str | Path) -> None:
         """Load a saved adapter for inference, and word questions as in its training.
 
-        Raises ValueError if the adapter or a part of it does nothing, or its template is missing.
+        Raises ValueError if the adapter or a part of it has no effect, or its template is missing.
         """
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
-        self.adapter_hash = file_hash(Path(folder) / "adapter_model.safetensors")
+        self.adapter_hash = file_hash(Path(folder) / ADAPTER_WEIGHTS)
         self.template = _read_template(Path(folder) / TEMPLATE_FILE)
         matrices = {n: p for n, p in self.peft.named_parameters() if "lora_B" in n}
         dead = [n for n, p in matrices.items() if not (p.any() and p.isfinite().all())]
@@ -206,11 +217,9 @@ class Mllm:
         """The adapter's trainable tensors, in the model's own order."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    @contextlib.contextmanager
-    def reference_policy(self) -> Iterator[None]:
-        """Within this context the model is the base, its adapter switched off."""
-        with self.peft.disable_adapter():
-            yield
+    def reference_policy(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the model is the base, its adapter switched off."""
+        return self.peft.disable_adapter()
 
     def resize(self, image: Image.Image) -> Image.Image:
         """The photo as the model sees it: a square, aspect not kept (as in Seg-Zero)."""
@@ -267,7 +276,7 @@ class Mllm:
         embeddings (B, T, D); attention_mask (B, 1, T, K) bool, True where a query may look;
         position_ids (3, B, T); cache: a `transformers` cache that is read and extended, or None;
         row_layout: of a shared-prefix row, B = 1, which needs no mask (None) and no cache;
-        decoding: what rows of one token each (T = 1) attend and extend, again without the two.
+        decoding: the cache that rows of one token each (T = 1) attend and extend, likewise.
         """
         return self.language_model(
             inputs_embeds=embeddings,

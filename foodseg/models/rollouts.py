@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from foodseg.models.fast.decoding import SlicedCache, StaticCache, capture
-from foodseg.models.fast.lean_layers import lean_layers
+from foodseg.models.fast.layers import lean_layers
 from foodseg.models.mllm import Mllm, Prompt
 
 TEMPERATURE = 1.0  # of sampling for training
@@ -51,16 +51,17 @@ def sample_rollouts(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
-    before: int = 0,
+    first_prompt: int = 0,
 ) -> list[Rollout]:
     """Sample `group_size` completions of each prompt; temperature 0 decodes greedily.
 
     The same seed, prompts, weights and number of threads give the same completions on a CPU.
-    before: prompts that come before these in their round and are sampled elsewhere: these get the
-    random numbers that they would have had after them.
+    first_prompt: index of the first of these in its round, so that random numbers don't depend on
+    which process samples a prompt.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows, skipped = (before + len(prompts)) * group_size, before * group_size
+    # As if the round's earlier prompts were sampled here too.
+    rows, skipped = (first_prompt + len(prompts)) * group_size, first_prompt * group_size
     uniforms = torch.rand(rows, max_new_tokens, generator=generator, dtype=torch.float64)[skipped:]
     cuda = mllm.device.type == "cuda"
     kind, decode = (StaticCache, decode_captured) if cuda else (SlicedCache, decode_shrinking)
@@ -101,10 +102,10 @@ def _prefill(mllm: Mllm, prompts: Sequence[Prompt]) -> tuple[DynamicCache, Tenso
 
 
 class Decoder:
-    """Rows that decode together; `step` writes their next token, and waits for nothing.
+    """Rows that decode together; `step` writes their next token and never waits for the device.
 
-    tokens, log_probs: (all rows, max_new_tokens), float32 log-probs; after a row's end token,
-    more of them. ended: (R,) bool, of the rows still in the batch.
+    tokens, log_probs: (all rows, max_new_tokens), float32 log-probs; after a row's end token come
+    more end tokens. ended: (R,) bool, of the rows still in the batch.
     """
 
     def __init__(self, mllm: Mllm, cache, hidden, starts, uniforms: Tensor, temperature: float):
@@ -132,8 +133,10 @@ class Decoder:
         self._choose(hidden[:, 0])
 
     def _choose(self, hidden: Tensor) -> None:
+        # Greedy decoding notes down the log-probs at temperature 1.
         distribution = self.mllm.log_probabilities(hidden, self.temperature or 1.0)
         if self.temperature:
+            # In float64: sums over a whole vocabulary must not round a token's slice away.
             token = pick(distribution.double().exp(), self.uniforms[self.rows, self.cache.step])
         else:
             token = distribution.argmax(-1)
@@ -147,6 +150,7 @@ class Decoder:
     def drop_ended(self) -> None:
         """Take the rows that have ended out of the batch; the last ones fill their places."""
         live = (~self.ended).nonzero()[:, 0]
+        # A row that stays in its place needs no copy of its keys and values.
         keep = torch.arange(len(live))
         keep[self.ended[: len(live)]] = live[live >= len(live)]
         self.cache.keep(keep)
@@ -168,7 +172,7 @@ def decode_shrinking(decoder: Decoder) -> None:
 def decode_captured(decoder: Decoder) -> None:
     """Decode on CUDA: a step costs its kernels and weights, whatever the rows, so all rows stay.
 
-    The first step runs as it is and loads what it needs; the others replay its graph.
+    The first step runs uncaptured, which loads what its kernels need; the others replay a graph.
     """
     step = decoder.step
     for done in range(1, decoder.tokens.shape[1]):
@@ -201,6 +205,7 @@ def _find(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     cumulative = weights.cumsum(-1)
     end = cumulative[:, -1]
+    # A target that was rounded up to the end would lie in no slice.
     target = target.minimum(torch.nextafter(end, torch.zeros_like(end)))
     index = (cumulative <= target[:, None]).sum(-1)
     start = (cumulative - weights).gather(1, index[:, None])[:, 0]
@@ -216,16 +221,8 @@ def _collect(mllm, prompts, group_size: int, decoder: Decoder) -> list[Rollout]:
         for rows in (decoder.tokens, decoder.log_probs)
     )
     texts = mllm.tokenizer.batch_decode([row.tolist() for row in tokens], skip_special_tokens=True)
-    rollouts = []
-    for index, prompt in enumerate(prompts):
-        group = slice(index * group_size, (index + 1) * group_size)
-        rollouts.append(
-            Rollout(
-                prompt,
-                tuple(tokens[group]),
-                tuple(log_probs[group]),
-                tuple(texts[group]),
-                tuple(ended[group].tolist()),
-            )
-        )
-    return rollouts
+    columns = (tokens, log_probs, texts, ended.tolist())
+    return [
+        Rollout(prompt, *(tuple(column[first : first + group_size]) for column in columns))
+        for first, prompt in zip(range(0, len(texts), group_size), prompts, strict=True)
+    ]

@@ -1,14 +1,11 @@
-"""SAM2 without its temporal modules: embed an image once, answer many references at once.
+"""The segmenter: embed an image once, answer many references at once.
 
-The image path is the official one (`sam2.sam2_image_predictor.SAM2ImagePredictor`), built from
-`sam2`'s own modules, except that no feature size is fixed to 1024-pixel images. SAM2's memory
-(Ravi et al. 2024, arXiv:2408.00714, section 4) links the frames of a video; a photo has none, so
-`SAM2Base` gets no memory attention and no memory encoder and their weights are dropped on loading.
+The image path is SAM2's official one (`sam2.sam2_image_predictor.SAM2ImagePredictor`), except that
+no feature size is fixed to 1024-pixel images.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,115 +13,34 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub import hf_hub_download
 from PIL import Image
-from safetensors.torch import load_file, save
-from sam2.modeling.backbones.hieradet import Hiera
-from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
-from sam2.modeling.position_encoding import PositionEmbeddingSine
-from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_atomically
 from foodseg.data.references import Reference, Size
+from foodseg.models.sam2 import (
+    SegmenterConfig,
+    build_sam2,
+    decode_prompts,
+    encode_pixels,
+    find_checkpoint,
+    load_weights,
+    read_weights,
+)
 
-# ImageNet statistics on [0, 1] values, as in `sam2.utils.transforms.SAM2Transforms`.
-_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-
-# A reference becomes one prompt sequence: box corners, then a positive point.
-_PROMPT_LABELS = (2, 3, 1)
-
-DECODER = "decoder.safetensors"  # in a run's adapter/, of a recipe that trains the mask decoder
+# In a run's adapter/, where its recipe trains one: GRTO's mask decoder, and the mask head of a
+# baseline that writes [SEG] (foodseg.supervised).
+DECODER = "decoder.safetensors"
+MASK_HEAD = "mask_head.safetensors"
 
 # In one decoder call without gradients; at SAM2's own size each takes some 40 MB meanwhile.
 PROMPTS_AT_ONCE = 32
 
-# What a video needs and a photo does not, by name in SAM2.1's official checkpoints.
-_TEMPORAL_WEIGHTS = (
-    "memory_attention.",
-    "memory_encoder.",
-    "mask_downsample.",
-    "obj_ptr_proj.",
-    "obj_ptr_tpos_proj.",
-    "maskmem_tpos_enc",
-    "no_mem_pos_enc",
-    "no_obj_ptr",
-    "no_obj_embed_spatial",
-)
-
-
-@dataclass(frozen=True)
-class SegmenterConfig:
-    """Everything that sets one SAM2 apart from another; field names follow `sam2`'s own YAML.
-
-    `image_size` is the side of the square model image in pixels. `pred_obj_scores` adds the token
-    and the head that say whether the object is visible; official SAM2.1 checkpoints have both.
-    """
-
-    image_size: int = 1024
-    embed_dim: int = 96
-    num_heads: int = 1
-    stages: tuple[int, ...] = (1, 2, 7, 2)
-    global_att_blocks: tuple[int, ...] = (5, 7, 9)
-    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
-    window_spec: tuple[int, ...] = (8, 4, 14, 7)
-    neck_dim: int = 256
-    fpn_top_down_levels: tuple[int, ...] = (2, 3)
-    pred_obj_scores: bool = True
-
-
-# configs/sam2.1/*.yaml of the `sam2` package.
-SAM2_TINY = SegmenterConfig()
-SAM2_SMALL = SegmenterConfig(stages=(1, 2, 11, 2), global_att_blocks=(7, 10, 13))
-SAM2_BASE_PLUS = SegmenterConfig(
-    embed_dim=112,
-    num_heads=2,
-    stages=(2, 3, 16, 3),
-    global_att_blocks=(12, 16, 20),
-    window_pos_embed_bkg_spatial_size=(14, 14),
-)
-SAM2_LARGE = SegmenterConfig(
-    embed_dim=144,
-    num_heads=2,
-    stages=(2, 6, 36, 4),
-    global_att_blocks=(23, 33, 43),
-    window_spec=(8, 4, 16, 8),
-)
-KITCHEN_SAM2 = SegmenterConfig(
-    image_size=192,
-    embed_dim=24,
-    stages=(1, 2, 3, 1),
-    global_att_blocks=(4,),
-    window_spec=(8, 4, 12, 6),
-    neck_dim=96,
-    fpn_top_down_levels=(0, 1, 2, 3),  # shallow stages are weak here: give them the deep ones
-    pred_obj_scores=False,
-)
-
-
-# SAM2.1's checkpoints of 29 September 2024 (Apache-2.0) by hub id: file, and SHA-256 as public
-# projects that pin them record it; Meta's own address is CDN + file.
-CDN = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
-OFFICIAL = {
-    "facebook/sam2.1-hiera-tiny": (
-        "sam2.1_hiera_tiny.pt",
-        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-    ),
-    "facebook/sam2.1-hiera-small": (
-        "sam2.1_hiera_small.pt",
-        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
-    ),
-    "facebook/sam2.1-hiera-base-plus": (
-        "sam2.1_hiera_base_plus.pt",
-        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
-    ),
-    "facebook/sam2.1-hiera-large": (
-        "sam2.1_hiera_large.pt",
-        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
-    ),
-}
+# ImageNet statistics on [0, 1] values, as in `sam2.utils.transforms.SAM2Transforms`.
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -138,153 +54,6 @@ class ImageEmbedding:
     features: Tensor
     high_resolution: tuple[Tensor, Tensor]
     size: Size
-
-
-def build_sam2(config: SegmenterConfig) -> SAM2Base:
-    """Build `sam2`'s model with random weights and no temporal module."""
-    trunk = Hiera(
-        embed_dim=config.embed_dim,
-        num_heads=config.num_heads,
-        stages=config.stages,
-        global_att_blocks=config.global_att_blocks,
-        window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
-        window_spec=config.window_spec,
-    )
-    neck = FpnNeck(
-        PositionEmbeddingSine(config.neck_dim, normalize=True, warmup_cache=False),
-        d_model=config.neck_dim,
-        backbone_channel_list=trunk.channel_list,
-        fpn_top_down_levels=list(config.fpn_top_down_levels),
-        fpn_interp_model="nearest",
-    )
-    model = SAM2Base(
-        ImageEncoder(trunk, neck, scalp=1),
-        memory_attention=None,
-        memory_encoder=None,
-        num_maskmem=0,
-        image_size=config.image_size,
-        directly_add_no_mem_embed=True,
-        use_high_res_features_in_sam=True,
-        multimask_output_in_sam=True,
-        iou_prediction_use_sigmoid=True,
-        pred_obj_scores=config.pred_obj_scores,
-        pred_obj_scores_mlp=config.pred_obj_scores,
-        use_multimask_token_for_obj_ptr=True,
-    )
-    # SAM2Base always makes these two; only its video path reads them.
-    del model.maskmem_tpos_enc, model.no_mem_pos_enc
-    return model
-
-
-def encode_pixels(model: SAM2Base, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Encode normalised model images (B, 3, s, s) into features (B, C, s/16, s/16) and the two
-    finer levels (B, C/8, s/4, s/4), (B, C/4, s/8, s/8)."""
-    finest, finer, features = model.forward_image(pixels)["backbone_fpn"]
-    # On a first frame, SAM2 adds this embedding in place of attention to memories.
-    return features + model.no_mem_embed.view(1, -1, 1, 1), (finest, finer)
-
-
-def decode_prompts(
-    model: SAM2Base, features: Tensor, high_resolution: tuple[Tensor, Tensor], corners: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Answer N prompts in one decoder call.
-
-    `corners` is (N, 3, 2): top left and bottom right of the box, then the point, as (x, y) in
-    pixels of the model image. The features belong to one image (first dimension 1) that all
-    prompts share, or are given once for each prompt (N). Returns the logits of the three masks,
-    (N, 3, s/4, s/4), their predicted IoU, (N, 3), in 0..1, and the tokens that made them,
-    (N, 3, C).
-    """
-    labels = torch.tensor(_PROMPT_LABELS, dtype=torch.int32, device=corners.device)
-    sparse, dense = model.sam_prompt_encoder(
-        points=(corners, labels.expand(len(corners), -1)), boxes=None, masks=None
-    )
-    logits, ious, tokens, _ = model.sam_mask_decoder(
-        image_embeddings=features,
-        image_pe=model.sam_prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=True,
-        repeat_image=len(features) == 1,
-        high_res_features=list(high_resolution),
-    )
-    return logits, ious, tokens
-
-
-def to_model_pixels(image: np.ndarray | Image.Image, side: int) -> Tensor:
-    """Resize an RGB image to (3, side, side) without keeping its aspect; values in 0..1."""
-    array = np.asarray(image)
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise DataError(
-            f"the segmenter's image has shape {array.shape} and type {array.dtype}; "
-            "give it as RGB, uint8 (height, width, 3)"
-        )
-    pixels = torch.from_numpy(np.array(array)).permute(2, 0, 1)[None].float() / 255
-    return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0]
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """Bring (..., 3, H, W) values in 0..1 to ImageNet's mean 0 and standard deviation 1."""
-    return (pixels - _MEAN.to(pixels)) / _STD.to(pixels)
-
-
-def scale_prompts(references: Sequence[Reference], size: Size, side: int) -> Tensor:
-    """References in pixels of an image of `size` -> (N, 3, 2) in pixels of the model image."""
-    corners = [(*reference.box, *reference.point) for reference in references]
-    corners = torch.tensor(corners, dtype=torch.float32).reshape(-1, 3, 2)
-    return corners * (side / torch.tensor(size, dtype=torch.float32))
-
-
-def find_checkpoint(source: Path | str) -> Path:
-    """The file of a checkpoint: a file's path as it is, or that of a hub id of `OFFICIAL`.
-
-    The latter is fetched at its first use and kept in the hub's cache; whatever revision it comes
-    from, its SHA-256 must be the known one. Raises DataError for anything else.
-    """
-    if str(source) not in OFFICIAL:
-        return Path(source)
-    name, sha256 = OFFICIAL[str(source)]
-    try:
-        path = Path(hf_hub_download(str(source), name))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{source}: {name} can't be fetched ({error}); fetch it by hand from {CDN}{name} and "
-            "give the preset that file's path as `segmenter`."
-        ) from error
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise DataError(f"{path}: its SHA-256 is {found}, not {sha256}; delete it and try again.")
-    return path
-
-
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """Read a SAM2 checkpoint: `.safetensors`, or the official `.pt` (weights only)."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(
-            f"{path}: there is no such SAM2 checkpoint; give a .safetensors or .pt file, or one of "
-            f"{', '.join(OFFICIAL)}"
-        )
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state.get("model", state)  # the official files wrap the weights in {"model": ...}
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load every weight of `model`, dropping exactly SAM2's temporal ones from `weights`."""
-    kept = {n: w.float() for n, w in weights.items() if not n.startswith(_TEMPORAL_WEIGHTS)}
-    expected = model.state_dict()
-    missing, unknown = sorted(expected.keys() - kept.keys()), sorted(kept.keys() - expected.keys())
-    odd = [n for n in kept if n in expected and kept[n].shape != expected[n].shape]
-    for fault, names in (("lacks", missing), ("has unknown", unknown), ("has ill-sized", odd)):
-        if names:
-            raise DataError(
-                f"{source}: the checkpoint {fault} weight {names[0]} ({len(names)} such); "
-                "use the checkpoint of this configuration"
-            )
-    model.load_state_dict(kept)
 
 
 class Segmenter:
@@ -368,3 +137,27 @@ def load_decoder(segmenter: Segmenter, path: Path | str) -> None:
     """
     load_weights(segmenter.model.sam_mask_decoder, read_weights(path), str(path))
     segmenter.decoder_hash = file_hash(Path(path))
+
+
+def to_model_pixels(image: np.ndarray | Image.Image, side: int) -> Tensor:
+    """Resize an RGB image to (3, side, side) without keeping its aspect; values in 0..1."""
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise DataError(
+            f"the segmenter's image has shape {array.shape} and type {array.dtype}; "
+            "give it as RGB, uint8 (height, width, 3)"
+        )
+    pixels = torch.from_numpy(np.array(array)).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0]
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Bring (..., 3, H, W) values in 0..1 to ImageNet's mean 0 and standard deviation 1."""
+    return (pixels - _MEAN.to(pixels)) / _STD.to(pixels)
+
+
+def scale_prompts(references: Sequence[Reference], size: Size, side: int) -> Tensor:
+    """References in pixels of an image of `size` -> (N, 3, 2) in pixels of the model image."""
+    corners = [(*reference.box, *reference.point) for reference in references]
+    corners = torch.tensor(corners, dtype=torch.float32).reshape(-1, 3, 2)
+    return corners * (side / torch.tensor(size, dtype=torch.float32))

@@ -50,6 +50,7 @@ def predicting_states(mllm: Mllm, rollouts: Sequence[Rollout]) -> torch.Tensor:
     """(N, D): the last hidden state that predicts each completion token, in the row's order."""
     layout = _layout(rollouts, mllm.device)
     embeddings = _embeddings(mllm, rollouts)
+    # The layout rounds the row's length up; the padding attends only itself and predicts nothing.
     padding = layout.causal.total - len(embeddings)
     hidden = mllm.hidden_states(
         pad(embeddings, (0, 0, 0, padding))[None],
@@ -103,10 +104,11 @@ def _positions(rollouts: Sequence[Rollout], device: torch.device) -> torch.Tenso
 def _predictors(rollouts: Sequence[Rollout]) -> torch.Tensor:
     """(N,): where in the row the hidden state is that predicts each completion token."""
     ends = torch.tensor([rollout.prompt.length for rollout in rollouts]).cumsum(0)
-    start, before = int(ends[-1]), []
+    start, places = int(ends[-1]), []
     for end, rollout in zip(ends, rollouts, strict=True):
         for tokens in rollout.tokens:
-            before.append(torch.arange(start - 1, start - 1 + len(tokens)))
-            before[-1][0] = end - 1
+            # Each token is predicted by the one before it, the first by the prompt's last.
+            places.append(torch.arange(start - 1, start - 1 + len(tokens)))
+            places[-1][0] = end - 1
             start += len(tokens)
-    return torch.cat(before)
+    return torch.cat(places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -94,10 +95,7 @@ def _token_objective(ratios: torch.Tensor, advantage: float, objective: Objectiv
             torch.zeros(1, 1),
             torch.tensor([advantage]),
             torch.ones(1, 1, dtype=torch.bool),
-            clip_low=objective.clip_low,
-            clip_high=objective.clip_high,
-            kl_weight=0.0,
-            normalisation="token",
+            replace(objective, kl_weight=0.0, normalisation="token"),
         ).loss.item()
         for ratio in ratios
     ]

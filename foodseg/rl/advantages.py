@@ -44,7 +44,7 @@ def group_advantages(
     return [d / (_std(group) + epsilon) for d, group in zip(deviations, rewards, strict=True)]
 
 
-def holistic(
+def whole_completion(
     groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase | None = None
 ) -> list[np.ndarray]:
     """GRPO's rule as a recipe's `advantages`: one number for a whole completion.

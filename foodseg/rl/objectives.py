@@ -22,7 +22,7 @@ Normalisation = Literal["sequence", "token", "constant"]
 
 @dataclass(frozen=True)
 class Objective:
-    """What tells one objective from another; the keywords of `policy_loss` by the same names.
+    """What tells one objective from another.
 
     `kl_weight` 0 needs no reference model. `kl_times_ratio` multiplies k3 by r, which makes it
     unbiased for samples of the old policy (TRL's default of late; the papers have it without).
@@ -51,18 +51,18 @@ class PolicyLoss:
     kl: float
     ratio: float
 
+    def figures(self) -> dict[str, float]:
+        """All but the loss, by name."""
+        return {name: value for name, value in vars(self).items() if name != "loss"}
+
 
 def policy_loss(
     log_probs: Tensor,
     old_log_probs: Tensor | None,
     advantages: Tensor,
     mask: Tensor,
+    objective: Objective,
     *,
-    clip_low: float,
-    clip_high: float,
-    kl_weight: float,
-    normalisation: Normalisation,
-    kl_times_ratio: bool = False,
     reference_log_probs: Tensor | None = None,
     normaliser: float | None = None,
 ) -> PolicyLoss:
@@ -78,27 +78,27 @@ def policy_loss(
 
     Raises ValueError for a KL weight without reference, and for "constant" without `normaliser`.
     """
-    if kl_weight and reference_log_probs is None:
+    if objective.kl_weight and reference_log_probs is None:
         raise ValueError("reference_log_probs: a kl_weight above 0 needs them; give them or use 0.")
     if normaliser is None:
-        normaliser = loss_normaliser(normalisation, mask)
+        normaliser = loss_normaliser(objective.normalisation, mask)
     mask = mask.bool()
     old = log_probs.detach() if old_log_probs is None else old_log_probs
     advantages = advantages.unsqueeze(1) if advantages.dim() == 1 else advantages
     ratio = _masked_difference(log_probs, old, mask).exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    clipped = ratio.clamp(1 - objective.clip_low, 1 + objective.clip_high)
     token_loss = -torch.min(ratio * advantages, clipped * advantages)
     kl = torch.zeros_like(ratio)
     if reference_log_probs is not None:
         kl = k3(_masked_difference(reference_log_probs, log_probs, mask))
-        kl = kl * ratio if kl_times_ratio else kl
-    if kl_weight:
-        token_loss = token_loss + kl_weight * kl
+        kl = kl * ratio if objective.kl_times_ratio else kl
+    if objective.kl_weight:
+        token_loss = token_loss + objective.kl_weight * kl
     return PolicyLoss(
-        loss=_reduce(token_loss, mask, normalisation) / normaliser,
+        loss=_reduce(token_loss, mask, objective.normalisation) / normaliser,
         tokens=int(mask.sum()),
-        clip_low_fraction=_mean((ratio < 1 - clip_low) & (advantages < 0), mask),
-        clip_high_fraction=_mean((ratio > 1 + clip_high) & (advantages > 0), mask),
+        clip_low_fraction=_mean((ratio < 1 - objective.clip_low) & (advantages < 0), mask),
+        clip_high_fraction=_mean((ratio > 1 + objective.clip_high) & (advantages > 0), mask),
         kl=_mean(kl, mask),
         ratio=_mean(ratio, mask),
     )

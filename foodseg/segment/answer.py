@@ -25,7 +25,14 @@ from foodseg.models.segmenter import PROMPTS_AT_ONCE, ImageEmbedding, Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import to_original
-from foodseg.system import check_files, find_decoder, load_adapter, load_policy, load_segmenter
+from foodseg.system import (
+    check_files,
+    find_decoder,
+    load_adapter,
+    load_policy,
+    load_segmenter,
+    one_thread,
+)
 
 MASK_PIXELS_AT_ONCE = 64_000_000  # bounds the memory that the masks of a large photo take
 
@@ -91,8 +98,17 @@ def load_system(preset: Preset, adapter: Path | str | None = None) -> System:
 
 
 def segment(system: System, photo: Photo, question: str) -> Segmentation:
-    """Ask one question about one photo. Raises DataError for a question that can't be asked."""
-    question, seconds = check_question(question), {"load": system.seconds}
+    """Ask one question about one photo; on a CPU it is answered in one thread.
+
+    Raises DataError for a question that can't be asked.
+    """
+    question = check_question(question)
+    with one_thread(system.preset.device):
+        return _segment(system, photo, question)
+
+
+def _segment(system: System, photo: Photo, question: str) -> Segmentation:
+    seconds = {"load": system.seconds}
     mllm, preset = system.mllm, system.preset
     with _timed(seconds, "prompt", mllm.device):
         prompts = mllm.embed_prompts([question], mllm.embed_images([photo.image]))

@@ -13,8 +13,8 @@ import torch
 from foodseg.data.samples import Sample
 from foodseg.models.rollouts import Rollout
 from foodseg.presets import Preset
-from foodseg.supervised.photos import PhotoFeatures
 from foodseg.supervised.targets import Baseline, to_tokens
+from foodseg.training.photos import PhotoFeatures
 
 
 def samples_in_a_step(preset: Preset) -> int:

@@ -1,4 +1,4 @@
-"""The supervised loop: draw, learn, log, checkpoint; a run's folder is like one of RL's.
+"""Train a supervised baseline; a run's folder is like one of RL's.
 
 adapter/ holds the LoRA adapter with its prompt template and, for a baseline that writes [SEG],
 mask_head.safetensors. A log row is one step of the preset, `updates_per_rollout` gradient steps,
@@ -8,14 +8,13 @@ each on samples of its own, so steps count the same in all curves.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from foodseg.common.files import file_hash, write_json
+from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
-from foodseg.common.progress import tqdm
-from foodseg.common.provenance import provenance
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
@@ -23,17 +22,10 @@ from foodseg.supervised.batches import samples_in_a_step
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
-from foodseg.system import load_policy, load_segmenter
+from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
-from foodseg.training.run_folder import (
-    append_row,
-    claim,
-    load_state,
-    save_adapter,
-    save_state,
-    start_log,
-)
+from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
 from foodseg.training.sampler import draw_samples
 
 
@@ -42,36 +34,64 @@ def train_baseline(
     baseline: Baseline,
     seed: int,
     samples: Sequence[Sample],
-    on_step: Callable[[Path], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> dict:
     """Train one baseline, or go on where an interrupted run stopped; returns its result.
 
     As `training.trainer.train`: on_step is called after each step with the path of log.jsonl; a
-    finished run is returned as it is, one of another configuration is moved aside. Raises
-    ValueError in one of several processes.
+    finished run is returned as it is, one of another configuration is moved aside; on a CPU it
+    computes in one thread. Raises ValueError in one of several processes, and DataError if another
+    training is at this folder.
     """
-    if Processes.find(preset.device).count > 1:
+    if Processes.find(preset.device).world_size > 1:
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
         )
     folder = preset.run_folder(baseline.name, seed)
     config = baseline_config(preset, baseline, seed, samples)
-    if finished := claim(folder, config):
-        return finished
-    updater = start(preset, baseline, seed)
-    rows, state = load_state(folder)
-    start_log(folder, rows)
-    if state:
-        updater.load_state_dict(state)
-    label = f"{baseline.title}, seed {seed}"
-    for step in tqdm(range(len(rows), preset.steps), label, preset.steps, initial=len(rows)):
-        rows.append({"step": step + 1} | _step(updater, seed, samples, step))
-        append_row(folder, rows[-1])
-        if (step + 1) % preset.checkpoint_every == 0:
-            save_state(folder, rows, updater.state_dict())
-        if on_step:
-            on_step(folder / "log.jsonl")
-    return _finish(folder, config, rows, updater)
+    with alone(folder), one_thread(preset.device):
+        if finished := claim(folder, config):
+            return finished
+        learner = BaselineLearner(start(preset, baseline, seed), seed, samples)
+        rows = restore(folder, learner)
+        rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows, on_step)
+        return finish(folder, config, len(rows), rows, learner)
+
+
+@dataclass(frozen=True)
+class BaselineLearner:
+    """A baseline in training, as a run's folder sees it."""
+
+    updater: SupervisedUpdater
+    seed: int
+    samples: Sequence[Sample]
+
+    def step(self, index: int) -> dict:
+        """One step of the preset, each of its gradient steps on samples of its own."""
+        began, preset = time.perf_counter(), self.updater.preset
+        count, updates = samples_in_a_step(preset), preset.updates_per_rollout
+        passes = []
+        for update in range(index * updates, (index + 1) * updates):
+            samples = draw_samples(self.samples, self.seed, update * count, count)
+            passes.append(self.updater.gradient_step(samples))
+        return {name: fmean(one[name] for one in passes) for name in passes[0]} | {
+            "seconds_update": time.perf_counter() - began,
+            "peak_memory_mb": peak_memory_mb(self.updater.mllm.device),
+        }
+
+    def state_dict(self) -> dict:
+        """All that the next step needs."""
+        return self.updater.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
+        self.updater.load_state_dict(state)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter and, if it was trained, the mask head."""
+        self.updater.mllm.save_adapter(folder)
+        if self.updater.head:
+            self.updater.head.save(folder)
 
 
 def start(preset: Preset, baseline: Baseline, seed: int) -> SupervisedUpdater:
@@ -89,19 +109,6 @@ def new_head(preset: Preset, mllm: Mllm, seed: int) -> MaskHead:
     return MaskHead(load_segmenter(preset), mllm.model.config.text_config.hidden_size, seed)
 
 
-def _step(updater: SupervisedUpdater, seed: int, samples: Sequence[Sample], step: int) -> dict:
-    began, preset = time.perf_counter(), updater.preset
-    count, updates = samples_in_a_step(preset), preset.updates_per_rollout
-    passes = []
-    for update in range(step * updates, (step + 1) * updates):
-        passes.append(updater.gradient_step(draw_samples(samples, seed, update * count, count)))
-    row = {name: fmean(one[name] for one in passes) for name in passes[0]}
-    return row | {
-        "seconds_update": time.perf_counter() - began,
-        "peak_memory_mb": peak_memory_mb(updater.mllm.device),
-    }
-
-
 def baseline_config(
     preset: Preset, baseline: Baseline, seed: int, samples: Sequence[Sample]
 ) -> dict:
@@ -114,20 +121,3 @@ def baseline_config(
         **what_it_learns_from(preset, seed, samples),
         "code": used_code(["foodseg.supervised.training"]),
     }
-
-
-def _finish(folder: Path, config: dict, rows: list[dict], updater: SupervisedUpdater) -> dict:
-    def save(into: Path) -> None:
-        updater.mllm.save_adapter(into)
-        if updater.head:
-            updater.head.save(into)
-
-    adapter = save_adapter(folder, save)
-    result = config | {
-        "steps": len(rows),
-        "seconds": round(sum(row["seconds_update"] for row in rows), 1),
-        "adapter": file_hash(adapter / "adapter_model.safetensors"),
-        **provenance(updater.preset.device),
-    }
-    write_json(folder / "result.json", result)
-    return result

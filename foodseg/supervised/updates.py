@@ -11,33 +11,24 @@ from which [SEG] is predicted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from foodseg.data.samples import Sample
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.mask_loss import mask_losses
 from foodseg.models.mllm import Mllm
-from foodseg.models.rollouts import Rollout
 from foodseg.models.shared_prefix import completion_tokens, predicting_states
 from foodseg.presets import Preset
 from foodseg.supervised.batches import target_rollouts
-from foodseg.supervised.mask_head import MaskHead, mask_losses
-from foodseg.supervised.photos import PhotoFeatures
+from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, seg_token_id
-from foodseg.training.memory import (
-    GroupTokens,
-    MemoryPlan,
-    available_bytes,
-    checkpointed_layers,
-    plan_memory,
-)
-from foodseg.training.model_sizes import ModelSizes
+from foodseg.training.forwards import PlannedForwards
+from foodseg.training.optimizer import Optimizer
+from foodseg.training.photos import PhotoFeatures
 
 BETAS = (0.9, 0.95)
-MAX_GRADIENT_NORM = 1.0
 BCE_WEIGHT, DICE_WEIGHT = 2.0, 0.5
 # Left free beside a forward on a GPU: one photo's image encoder and mask decoder.
 SEGMENTER_BYTES = 2 * 2**30
@@ -47,71 +38,53 @@ CPU_TARGETS = 8
 
 
 class SupervisedUpdater:
-    """AdamW on the adapter and, with a mask head, on that."""
+    """Gradient steps on the adapter and, with a mask head, on that."""
 
     def __init__(self, mllm: Mllm, preset: Preset, baseline: Baseline, head: MaskHead | None):
         self.mllm, self.preset, self.baseline, self.head = mllm, preset, baseline, head
-        self.parameters = mllm.lora_parameters() + (head.trained() if head else [])
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=preset.supervised_learning_rate, betas=BETAS, weight_decay=0.0
+        self.optimizer = Optimizer(
+            mllm.lora_parameters() + (head.trained() if head else []),
+            preset.supervised_learning_rate,
+            betas=BETAS,
+            factor=_rise_and_fall(preset),
         )
-        total = preset.steps * preset.updates_per_rollout
-        warmup = min(preset.warmup_steps * preset.updates_per_rollout, total)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min((step + 1) / max(warmup, 1), (total - step) / max(total - warmup, 1)),
-        )
-        self.sizes = ModelSizes.of(mllm)
+        reserve = SEGMENTER_BYTES if head else 0
+        self.forwards = PlannedForwards(mllm, self.optimizer, reserve, cpu_groups=CPU_TARGETS)
         self.photos = PhotoFeatures(mllm, preset, head and head.segmenter)
 
     def state_dict(self) -> dict:
         """Trained tensors, moments and schedule."""
-        return {
-            "parameters": [parameter.detach().cpu() for parameter in self.parameters],
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        trained = [parameter.detach().cpu() for parameter in self.optimizer.parameters]
+        return {"parameters": trained, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        for parameter, value in zip(self.parameters, state["parameters"], strict=True):
+        """Go on from a `state_dict`."""
+        pairs = zip(self.optimizer.parameters, state["parameters"], strict=True)
+        for parameter, value in pairs:
             parameter.data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
 
     def gradient_step(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Learn from these samples at once; returns the losses and the gradient's norm."""
+        losses, rate = self.gradients(samples), self.optimizer.learning_rate
+        return losses | {"gradient_norm": self.optimizer.step(), "learning_rate": rate}
+
+    def gradients(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Fill in the gradients of these samples' mean losses; returns the losses."""
         rollouts = target_rollouts(self.photos, self.baseline, samples)
-        self.optimizer.zero_grad()
-        losses = self._backward_all(samples, rollouts)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True
-        )
-        rate = self.schedule.get_last_lr()[0]
-        self.optimizer.step()
-        self.schedule.step()
-        return losses | {"gradient_norm": norm.item(), "learning_rate": rate}
+        tokens = completion_tokens(rollouts)
+        masks = int((tokens == seg_token_id(self.mllm)).sum()) if self.head else 0
 
-    def _backward_all(self, samples, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        everything = completion_tokens(rollouts)
-        masks = int((everything == seg_token_id(self.mllm)).sum()) if self.head else 0
-        plan = self._plan(rollouts)
-        sums = {"cross_entropy": 0.0} | ({"bce": 0.0, "dice": 0.0} if self.head else {})
-        model = self.mllm.language_model
-        with training_layers(model), checkpointed_layers(model, plan.checkpointed):
-            for part in plan.row_ranges([1] * len(rollouts)):
-                inside = slice(part.start, part.stop)
-                losses = self._backward(samples[inside], rollouts[inside], len(everything), masks)
-                sums = {name: sums[name] + losses[name] for name in sums}
-        loss = sums["cross_entropy"]
-        loss += BCE_WEIGHT * sums.get("bce", 0.0) + DICE_WEIGHT * sums.get("dice", 0.0)
-        return {"loss": loss} | sums
+        def backward(part: range) -> dict[str, float]:
+            inside = slice(part.start, part.stop)
+            return self._backward(samples[inside], rollouts[inside], len(tokens), masks)
 
-    def _plan(self, rollouts: Sequence[Rollout]) -> MemoryPlan:
-        missing = 2 * (not self.optimizer.state) + 1  # moments, and the gradients
-        held = missing * sum(p.nbytes for p in self.parameters)
-        free = available_bytes(self.mllm.device, held + (SEGMENTER_BYTES if self.head else 0))
-        plan = plan_memory(self.sizes, [GroupTokens.of(rollout) for rollout in rollouts], free)
-        return plan if free is not None else replace(plan, groups=CPU_TARGETS)
+        self.optimizer.zero_gradients()
+        self.forwards.make_plan(rollouts)
+        parts = self.forwards.run(rollouts, backward)
+        losses = {name: sum(part[name] for part in parts) for name in parts[0]}
+        masked = BCE_WEIGHT * losses.get("bce", 0.0) + DICE_WEIGHT * losses.get("dice", 0.0)
+        return {"loss": losses["cross_entropy"] + masked} | losses
 
     def _backward(self, samples, rollouts, tokens: int, masks: int) -> dict[str, float]:
         """One row's share of the step's losses, `tokens` and `masks` being the whole step's."""
@@ -140,6 +113,15 @@ class SupervisedUpdater:
         return gradient, *sums
 
     def _mask_losses(self, sample: Sample, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over one photo's masks of BCE and Dice, the latter smoothed as in LISA's code."""
         logits = self.head(self.photos.embedding(sample.image), states)
         truth = torch.from_numpy(self.baseline.masks(sample)).to(logits)
-        return mask_losses(logits, truth)
+        bce, dice = mask_losses(logits, truth, smooth=1e-6, scale=1000)
+        return bce.sum(), dice.sum()
+
+
+def _rise_and_fall(preset: Preset) -> Callable[[int], float]:
+    """LISA's schedule: a linear warm-up, then a linear decay to 0 at the run's end."""
+    total = preset.steps * preset.updates_per_rollout
+    warmup = min(preset.warmup_steps * preset.updates_per_rollout, total)
+    return lambda step: min((step + 1) / max(warmup, 1), (total - step) / max(total - warmup, 1))

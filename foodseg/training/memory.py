@@ -27,7 +27,7 @@ from foodseg.training.model_sizes import ModelSizes
 
 # The rest of a GPU is left to workspaces of matrix products and to fragmentation.
 USABLE_SHARE = 0.95
-# An allocation failed although the count said it fits: what comes next must take so much less.
+# After an out-of-memory error, allow only this share of the failed estimate.
 SHARE_AFTER_FAILURE = 2 / 3
 
 
@@ -136,7 +136,7 @@ def pieces(group_sizes: Sequence[int], rows: range) -> Iterator[tuple[int, slice
 
 
 def take_rows(rollouts: Sequence[Rollout], rows: range) -> list[Rollout]:
-    """These of all the completions; of a group that lies partly in them, that part."""
+    """Slice these rows out, splitting a group that straddles the edge."""
     parts = pieces([len(rollout.tokens) for rollout in rollouts], rows)
     names = ("tokens", "log_probs", "texts", "ended")
     return [

@@ -13,11 +13,34 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
-from foodseg.common.files import write_atomically, write_json, write_lines
+from foodseg.common.files import file_hash, write_atomically, write_json, write_lines
 from foodseg.common.progress import tqdm
+from foodseg.common.provenance import provenance
+from foodseg.models.mllm import ADAPTER_WEIGHTS
+from foodseg.models.segmenter import DECODER
+from foodseg.presets import Preset
+
+OnStep = Callable[[Path], None]
+
+
+class Learner(Protocol):
+    """What a run trains: it takes numbered steps and can be saved after any of them."""
+
+    def step(self, index: int) -> dict:
+        """Step `index`, from 0; returns its log row."""
+
+    def state_dict(self) -> dict:
+        """All that the next step needs: tensors and plain values."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learnt."""
 
 
 def claim(folder: Path, config: dict) -> dict | None:
@@ -37,34 +60,73 @@ def claim(folder: Path, config: dict) -> dict | None:
     return None
 
 
-def append_row(folder: Path, row: dict) -> None:
-    """Add a step's row to the log."""
-    with (folder / "log.jsonl").open("a") as log:
-        log.write(json.dumps(row) + "\n")
+def restore(folder: Path, learner: Learner, writes: bool = True) -> list[dict]:
+    """Load the last checkpoint, if there is one; returns the log's rows up to it.
+
+    writes: whether this process writes the folder. Rows after the checkpoint belong to steps that
+    are taken again, and the last of them may be half written: the log is cut to the checkpoint's.
+    """
+    rows, path = [], folder / "state.pt"
+    if path.exists():
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        rows = saved["rows"]
+        learner.load_state_dict(saved["state"])
+    if writes:
+        write_lines(folder / "log.jsonl", rows)
+    return rows
 
 
-def save_state(folder: Path, rows: list[dict], state: dict) -> None:
-    """Checkpoint: the log's rows so far, and tensors and plain values."""
+def take_steps(
+    folder: Path,
+    title: str,
+    preset: Preset,
+    learner: Learner,
+    rows: list[dict],
+    on_step: OnStep | None = None,
+    writes: bool = True,
+) -> list[dict]:
+    """Take the steps that follow `rows`, each logged and some checkpointed; returns all rows.
+
+    on_step: called after each step with the path of log.jsonl.
+    """
+    left, log = range(len(rows), preset.steps), folder / "log.jsonl"
+    for index in tqdm(left, title, preset.steps, initial=len(rows), disable=not writes):
+        rows.append({"step": index + 1} | learner.step(index))
+        if not writes:
+            continue
+        with log.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        if (index + 1) % preset.checkpoint_every == 0:
+            save_checkpoint(folder, rows, learner)
+        if on_step:
+            on_step(log)
+    return rows
+
+
+def save_checkpoint(folder: Path, rows: list[dict], learner: Learner) -> None:
+    """Write the log's rows so far and the learner's state to state.pt."""
     buffer = io.BytesIO()
-    torch.save({"rows": rows, "state": state}, buffer)
+    torch.save({"rows": rows, "state": learner.state_dict()}, buffer)
     write_atomically(folder / "state.pt", buffer.getvalue())
 
 
-def load_state(folder: Path) -> tuple[list[dict], dict | None]:
-    """The last checkpoint: the log's rows up to it, and the state; ([], None) without one."""
-    path = folder / "state.pt"
-    if not path.exists():
-        return [], None
-    saved = torch.load(path, weights_only=True, map_location="cpu")
-    return saved["rows"], saved["state"]
+def finish(folder: Path, config: dict, steps: int, rows: list[dict], learner: Learner) -> dict:
+    """Write adapter/ and result.json; returns the result.
 
-
-def start_log(folder: Path, rows: list[dict]) -> None:
-    """Cut the log to a checkpoint's rows.
-
-    Rows after it belong to steps that are taken again; the last of them may be half written.
+    rows: whose seconds count as the training's.
     """
-    write_lines(folder / "log.jsonl", rows)
+    adapter = save_adapter(folder, learner.save)
+    decoder = adapter / DECODER
+    seconds = sum(v for row in rows for k, v in row.items() if k.startswith("seconds_"))
+    result = config | {
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "adapter": file_hash(adapter / ADAPTER_WEIGHTS),
+        "decoder": file_hash(decoder) if decoder.exists() else None,
+        **provenance(config["preset"]["device"]),
+    }
+    write_json(folder / "result.json", result)
+    return result
 
 
 def save_adapter(folder: Path, save: Callable[[Path], None]) -> Path:

@@ -8,37 +8,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from foodseg.common.processes import ALONE, Processes
-from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
-from foodseg.methods.dr_seg import RankQueue, metrics
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
-from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.dynamic_sampling import GroupCollector
-
-if TYPE_CHECKING:  # recipes name what is built upon groups
-    from foodseg.recipes import Recipe
-
-
 from foodseg.rl.groups import Group, score_group
-from foodseg.system import read_photos, roll_out
+from foodseg.system import roll_out
+from foodseg.training.photos import PhotoFeatures, PhotoReader
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`.
 
-    Of several processes each has its own groups.
+    Of several processes each has its own groups. seconds: by phase.
     """
 
     groups: list[Group]
@@ -47,36 +42,29 @@ class Batch:
     seconds: dict[str, float]
 
 
-@dataclass
 class GroupSampler:
     """Draws batches of scored groups from the policy; `state_dict` is all its state.
 
-    cursor: questions drawn so far; rounds: rounds of sampling so far; queue: of a `ranked` recipe.
-    While a round is sampled and learnt from, one thread reads the photos of the next, whose
-    questions are known. segmenter: SAM2, for terms that ask for masks; without one the preset's is
-    loaded when first needed. processes: among which each round's questions are dealt out.
+    cursor: questions drawn so far; rounds: rounds of sampling so far; queue: Dr. Seg's ranks, only
+    if recipe.ranking; features: SAM2's embeddings of this step's photos, for terms that ask for
+    masks. Each round's questions are dealt out among the processes.
     """
 
-    mllm: Mllm
-    preset: Preset
-    recipe: Recipe
-    samples: Sequence[Sample]
-    seed: int
-    cursor: int = 0
-    rounds: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    segmenter: Segmenter | None = None
-    processes: Processes = ALONE
-    queue: RankQueue | None = field(default=None, init=False)
-    _reader: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, "photos"), init=False, repr=False
-    )
-    _ahead: dict[int, Future] = field(default_factory=dict, init=False, repr=False)
-    # A step's photos, for its rewards and for what learns from it afterwards.
-    _embeddings: dict[str, ImageEmbedding] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.queue = RankQueue() if self.recipe.ranked else None
+    def __init__(
+        self,
+        mllm: Mllm,
+        preset: Preset,
+        recipe: Recipe,
+        samples: Sequence[Sample],
+        seed: int,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.mllm, self.preset, self.recipe = mllm, preset, recipe
+        self.samples, self.seed, self.processes = samples, seed, processes
+        self.cursor = self.rounds = 0
+        self.queue = recipe.ranking() if recipe.ranking else None
+        self.features = PhotoFeatures(mllm, preset)
+        self.reader = PhotoReader(mllm, preset)
 
     def state_dict(self) -> dict:
         """What the next batch depends on, besides the policy."""
@@ -84,6 +72,7 @@ class GroupSampler:
         return {"cursor": self.cursor, "rounds": self.rounds, "queue": queue}
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
         self.cursor, self.rounds = state["cursor"], state["rounds"]
         if self.queue:
             self.queue.load_state_dict(state["queue"])
@@ -93,21 +82,27 @@ class GroupSampler:
 
         Raises NoSignalError when `recipe.max_rounds` rounds did not bring enough.
         """
-        self.seconds = {"rollout": 0.0, "scoring": 0.0}
-        batch = self._refilled_batch() if self.recipe.dynamic_sampling else self._plain_batch()
+        self.features.clear()
+        seconds = {"rollout": 0.0, "scoring": 0.0}
+        if self.recipe.dynamic_sampling:
+            batch = self._refilled_batch(seconds)
+        else:
+            groups = self._round(seconds)
+            batch = Batch(groups, groups, 1, seconds)
         if self.queue:
             self.queue.flush()
         return batch
 
-    def _plain_batch(self) -> Batch:
-        groups = self._round()
-        return Batch(groups, groups, 1, self.seconds)
+    def questions(self, cursor: int) -> list[Sample]:
+        """This process's questions of the round that begins at the `cursor`-th question."""
+        mine = self._mine
+        return draw_samples(self.samples, self.seed, cursor + mine.start, len(mine))
 
-    def _refilled_batch(self) -> Batch:
+    def _refilled_batch(self, seconds: dict[str, float]) -> Batch:
         collector = GroupCollector(self.preset.prompts_per_step, self.recipe.max_rounds)
         seen: list[Group] = []
         while not collector.full:
-            groups = self._round()
+            groups = self._round(seconds)
             seen += groups
             rewards = self.processes.gather([group.rewards for group in groups])
             # All processes' groups in order; of those that others hold, only the rewards count.
@@ -115,90 +110,58 @@ class GroupSampler:
             everyone[self._mine.start : self._mine.stop] = groups
             collector.add(everyone, rewards)
         mine = [group for group in collector.take() if group]
-        return Batch(mine, seen, collector.rounds, self.seconds)
+        return Batch(mine, seen, collector.rounds, seconds)
 
-    def _round(self) -> list[Group]:
-        start = time.perf_counter()
-        samples = self._samples(self.cursor)
+    def _round(self, seconds: dict[str, float]) -> list[Group]:
+        """One round: a group of completions of each question, scored."""
+        start, samples = time.perf_counter(), self.questions(self.cursor)
+        following = self.questions(self.cursor + self.preset.prompts_per_step)
+        rollouts = self._roll_out(samples, self.reader.photos(samples, following))
+        self.cursor += self.preset.prompts_per_step
+        self.rounds += 1
+        sampled = time.perf_counter()
         waiting = len(self.queue.waiting) if self.queue else 0
-        rollouts = roll_out(
+        groups = [self._score(s, r) for s, r in zip(samples, rollouts, strict=True)]
+        if self.queue:  # every process ranks against the same rows
+            shared = self.processes.gather([self.queue.waiting[waiting:]])
+            self.queue.waiting = np.concatenate([self.queue.waiting[:waiting], *shared])
+        seconds["rollout"] += sampled - start
+        seconds["scoring"] += time.perf_counter() - sampled
+        return groups
+
+    def _roll_out(self, samples: list[Sample], photos: dict[str, Image.Image]) -> list[Rollout]:
+        return roll_out(
             self.mllm,
             self.preset,
             samples,
             self.preset.group_size,
             TEMPERATURE,
-            self._round_seed(),
-            self._photos(),
+            round_seed(self.seed, self.rounds),
+            photos,
             self._mine.start,
         )
-        self.cursor += self.preset.prompts_per_step
-        self.rounds += 1
-        sampled = time.perf_counter()
-        groups = [self._score(s, r) for s, r in zip(samples, rollouts, strict=True)]
-        if self.queue:
-            shared = self.processes.gather([self.queue.waiting[waiting:]])
-            self.queue.waiting = np.concatenate([self.queue.waiting[:waiting], *shared])
-        self.seconds["rollout"] += sampled - start
-        self.seconds["scoring"] += time.perf_counter() - sampled
-        return groups
 
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
         reward = (*self.recipe.reward, *self.preset.extra_reward)
-        side = self.preset.image_side
-        group = score_group(sample, rollout, side, reward, self._segment)
+        group = score_group(sample, rollout, self.preset.image_side, reward, self._segment)
         if not self.queue:
             return group
-        ranks = self.queue.points([metrics(evidence) for evidence in group.evidence])
-        points = zip(group.points, ranks, strict=True)
+        points = zip(group.points, self.queue.award(group.evidence), strict=True)
         return replace(group, points=tuple(one | {"ranked": rank} for one, rank in points))
 
-    def load_segmenter(self) -> Segmenter:
-        """The sampler's SAM2, loaded by now."""
-        if self.segmenter is None:
-            preset = self.preset
-            self.segmenter = Segmenter.load(
-                preset.segmenter, preset.segmenter_config, preset.device
-            )
-        return self.segmenter
-
     def _segment(self, sample: Sample, references: Sequence[Reference]) -> np.ndarray:
-        return self.load_segmenter().predict(self.embed(sample), references)
-
-    def embed(self, sample: Sample) -> ImageEmbedding:
-        """The segmenter's embedding of the sample's photo, kept for the rest of the step."""
-        kept = self._embeddings
-        if sample.image not in kept:
-            if len(kept) == self.preset.prompts_per_step:
-                del kept[next(iter(kept))]  # the oldest
-            kept[sample.image] = self._embed(sample.image)
-        return kept[sample.image]
-
-    def _embed(self, image: str) -> ImageEmbedding:
-        return self.load_segmenter().embed_image(read_photo(self.preset.dataset / image).image)
-
-    def _photos(self) -> dict[str, Image.Image]:
-        """This round's photos, read by now unless it is the first round; starts on the next's."""
-        # The cursor says whose photos they are: `trainer` sets it when it goes on with a run.
-        reading = self._ahead.pop(self.cursor, None) or self._read(self.cursor)
-        photos = reading.result()
-        following = self.cursor + self.preset.prompts_per_step
-        self._ahead = {following: self._read(following)}
-        return photos
-
-    def _read(self, cursor: int) -> Future:
-        return self._reader.submit(read_photos, self.mllm, self.preset, self._samples(cursor))
+        embedding = self.features.embedding(sample.image)
+        return self.features.segmenter.predict(embedding, references)
 
     @property
     def _mine(self) -> range:
         """This process's places in a round."""
         return self.processes.part(self.preset.prompts_per_step)
 
-    def _samples(self, cursor: int) -> list[Sample]:
-        first, count = cursor + self._mine.start, len(self._mine)
-        return draw_samples(self.samples, self.seed, first, count)
 
-    def _round_seed(self) -> int:
-        return int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0])
+def round_seed(seed: int, index: int) -> int:
+    """The seed of a run's round of sampling, numbered from 0."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 def draw_samples(samples: Sequence[Sample], seed: int, cursor: int, count: int) -> list[Sample]:

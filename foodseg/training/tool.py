@@ -1,11 +1,10 @@
-"""The mask decoder's own training stage (GRTO, B-GRTO): `foodseg.methods.grto` has the method."""
+"""The stage of GRTO and B-GRTO in which the mask decoder learns; `methods.grto` has the method."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,26 +12,19 @@ from torch import Tensor
 from foodseg.common.processes import ALONE, Processes
 from foodseg.common.progress import tqdm
 from foodseg.data.references import decode_mask
-from foodseg.data.samples import Sample
-from foodseg.models.segmenter import (
-    ImageEmbedding,
-    Segmenter,
-    decode_prompts,
-    scale_prompts,
-)
-
-if TYPE_CHECKING:  # `foodseg.recipes` imports this module, and `groups` imports that
-    from foodseg.rl.groups import Group
-    from foodseg.training.sampler import GroupSampler
-
-
 from foodseg.methods.grto import (
     ToolTraining,
     cell_iou,
-    mask_losses,
-    mask_shares,
+    mask_coverage,
     matched_references,
+    tool_losses,
 )
+from foodseg.models.sam2 import decode_prompts
+from foodseg.models.segmenter import ImageEmbedding, scale_prompts
+from foodseg.rl.groups import Group
+from foodseg.training.optimizer import Optimizer
+from foodseg.training.photos import PhotoFeatures
+from foodseg.training.sampler import GroupSampler
 
 # Stage 1 asks its questions in another order than the run that follows.
 OFF_POLICY_SEED = 1_000_003
@@ -40,52 +32,45 @@ OFF_POLICY_SEED = 1_000_003
 # In one decoder call; at SAM2's own size each keeps 0.1 GB for the gradients.
 PROMPTS_PER_CALL = 16
 
-MAX_GRADIENT_NORM = 1.0
-
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
     """What the matched references of one question teach: each distinct one once.
 
-    corners (P, 3, 2): prompts in pixels of the segmenter's image; part (P,) int64: the row of
-    `shares` (N, h, w), 0..1, that each is to cover; weights (P,): completions that wrote it.
+    corners (P, 3, 2): prompts in pixels of the segmenter's image. part (P,) int64: index of the
+    target mask of each. target_coverage (N, h, w), 0 to 1: the share of each decoder cell that a
+    target mask covers. weights (P,): completions that wrote the prompt.
     """
 
     embedding: ImageEmbedding
     corners: Tensor
     part: Tensor
-    shares: Tensor
+    target_coverage: Tensor
     weights: Tensor
 
 
 class ToolUpdater:
-    """AdamW on the mask decoder of `segmenter`, which is changed in place.
+    """Trains the mask decoder of `features.segmenter`, which is changed in place.
 
-    embed: the embedding of a sample's photo, made by this segmenter without a gradient; it may be
-    kept between steps. processes: whose lessons count as one.
+    Gradients are summed over the processes.
     """
 
     def __init__(
-        self,
-        segmenter: Segmenter,
-        training: ToolTraining,
-        embed: Callable[[Sample], ImageEmbedding],
-        processes: Processes = ALONE,
+        self, features: PhotoFeatures, training: ToolTraining, processes: Processes = ALONE
     ) -> None:
-        self.segmenter, self.training, self.embed = segmenter, training, embed
-        self.processes = processes
-        self.decoder = segmenter.model.sam_mask_decoder
-        # What the loss does not reach (see the module's text) gets no gradient and stays.
-        self.parameters = list(self.decoder.requires_grad_(True).parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=training.learning_rate, weight_decay=0.0
-        )
+        self.features, self.segmenter = features, features.segmenter
+        self.training, self.processes = training, processes
+        self.decoder = self.segmenter.model.sam_mask_decoder
+        # What the loss does not reach (see `methods.grto`) gets no gradient and stays.
+        parameters = self.decoder.requires_grad_(True).parameters()
+        self.optimizer = Optimizer(parameters, training.learning_rate)
 
     def state_dict(self) -> dict:
-        """The decoder's weights and the optimiser's state."""
+        """The decoder's weights and the optimizer's state."""
         return {"decoder": self.decoder.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
         self.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -108,13 +93,15 @@ class ToolUpdater:
         sample = group.evidence[0].sample
         references, parts = zip(*counted, strict=True)
         device, side = self.segmenter.device, self.segmenter.config.image_size
-        shares = torch.stack([mask_shares(decode_mask(mask), side // 4) for mask in sample.masks])
+        coverage = torch.stack(
+            [mask_coverage(decode_mask(mask), side // 4) for mask in sample.masks]
+        )
         return [
             Lesson(
-                self.embed(sample),
+                self.features.embedding(sample.image),
                 scale_prompts(references, sample.size, side).to(device),
                 torch.tensor(parts, device=device),
-                shares.to(device),
+                coverage.to(device),
                 torch.tensor(list(counted.values()), dtype=torch.float32, device=device),
             )
         ]
@@ -127,16 +114,15 @@ class ToolUpdater:
         if not total:
             return {"tool_loss": None, "tool_iou": None, "tool_references": 0}
         sums = sum(self.processes.gather([self.gradients(lessons, total).cpu()]))
-        self.processes.sum_gradients(self.parameters)
-        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True)
+        self.processes.sum_gradients(self.optimizer.parameters)
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_gradients()
         loss, iou = sums.tolist()
         return {"tool_loss": loss, "tool_iou": iou, "tool_references": int(total)}
 
     def gradients(self, lessons: Sequence[Lesson], total: float) -> Tensor:
         """Fill in the decoder's gradients of the mean loss; returns mean loss and IoU, (2,)."""
-        self.optimizer.zero_grad()
+        self.optimizer.zero_gradients()
         sums = torch.zeros(2, device=self.segmenter.device)
         for lesson in lessons:
             for first in range(0, len(lesson.corners), PROMPTS_PER_CALL):
@@ -157,8 +143,8 @@ class ToolUpdater:
             lesson.corners[inside],
         )
         chosen = logits[torch.arange(len(logits)), predicted.argmax(dim=1)].float()
-        shares = lesson.shares[lesson.part[inside]]
-        return mask_losses(chosen, shares, self.training), cell_iou(chosen.detach(), shares)
+        coverage = lesson.target_coverage[lesson.part[inside]]
+        return tool_losses(chosen, coverage, self.training), cell_iou(chosen.detach(), coverage)
 
 
 def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[dict]:
@@ -172,8 +158,11 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
     repeated from its start.
     """
     training = updater.training
-    recipe = replace(sampler.recipe, dynamic_sampling=False, ranked=False, reward=())
-    apart = replace(sampler, recipe=recipe, seed=sampler.seed + OFF_POLICY_SEED, cursor=0, rounds=0)
+    recipe = replace(sampler.recipe, dynamic_sampling=False, ranking=None, reward=())
+    seed = sampler.seed + OFF_POLICY_SEED
+    apart = GroupSampler(
+        sampler.mllm, sampler.preset, recipe, sampler.samples, seed, sampler.processes
+    )
     buffer: list[list[Lesson]] = []
     rows = []
     for step in tqdm(range(training.off_policy_steps), "decoder, off-policy"):

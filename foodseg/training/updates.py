@@ -3,22 +3,22 @@
 Each rollout serves `updates_per_rollout` gradient steps over its groups, since with a single one
 the ratio is 1 and no clip range matters. What can't change the gradient is not computed:
 
-- the old log-probs are those of the first step's own forward, so its ratio is exactly 1, also
-  where the sampler's kernels round otherwise; the log's `sampler_gap` says by how much they do;
+- the old log-probs are those of the first gradient step's own forward, so its ratio is exactly 1,
+  also where the sampler's kernels round otherwise; the log's `sampler_gap` says by how much;
 - without a KL term a group whose advantages are all 0 has a gradient of exactly 0: it is left out,
-  while its tokens still count in the normaliser (of groups that are all so, the first is kept);
-- without a KL term the reference is only asked about the first group, to draw the KL's curve.
+  while its tokens still count in the normaliser (if no group has signal, the first is kept);
+- without a KL term the reference scores only the first group, for the log's `kl`.
 
-How many groups share a forward is planned from the memory there is (`training.memory`), in each
+How many groups share a forward is planned from the free memory (`training.forwards`), in each
 process for itself; the processes' gradients are summed (`common.processes`).
 """
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -26,30 +26,19 @@ import numpy as np
 import torch
 
 from foodseg.common.processes import ALONE, Processes
-from foodseg.common.progress import tqdm
-from foodseg.models.fast.training_layers import training_layers
+from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
 from foodseg.models.shared_prefix import TokenScores, completion_mask, pad_rows, score_groups
 from foodseg.presets import Preset
 from foodseg.rl.groups import Group
 from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
-from foodseg.training.memory import (
-    SHARE_AFTER_FAILURE,
-    GroupTokens,
-    MemoryPlan,
-    available_bytes,
-    checkpointed_layers,
-    peak_memory_mb,
-    plan_memory,
-    take_rows,
-)
-from foodseg.training.model_sizes import ModelSizes
+from foodseg.training.forwards import PlannedForwards
+from foodseg.training.memory import peak_memory_mb, take_rows
+from foodseg.training.optimizer import Optimizer, warm_up
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
     from foodseg.recipes import Recipe
-
-MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +63,7 @@ class TrainedRows:
 
 
 class PolicyUpdater:
-    """AdamW on the adapter, constant learning rate after a linear warm-up.
+    """Gradient steps on the adapter, at a constant learning rate after a linear warm-up.
 
     score: what computes the log-probs of groups; the bench measures others beside ours.
     """
@@ -87,29 +76,24 @@ class PolicyUpdater:
         processes: Processes = ALONE,
         score: Callable[[Mllm, Sequence[Rollout], float], TokenScores] = score_groups,
     ) -> None:
-        self.mllm, self.preset, self.objective = mllm, preset, recipe.objective
-        self.processes, self.score = processes, score
-        self.advantages = recipe.advantages
-        self.parameters = mllm.lora_parameters()
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=preset.learning_rate, weight_decay=0.01
+        self.mllm, self.preset, self.processes, self.score = mllm, preset, processes, score
+        self.objective, self.advantages = recipe.objective, recipe.advantages
+        self.optimizer = Optimizer(
+            mllm.lora_parameters(),
+            preset.learning_rate,
+            weight_decay=0.01,
+            factor=warm_up(preset.warmup_steps * preset.updates_per_rollout),
         )
-        warmup = preset.warmup_steps * preset.updates_per_rollout
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min(1.0, (step + 1) / max(warmup, 1))
-        )
-        self.sizes = ModelSizes.of(mllm)
-        self.most_bytes: int | None = None  # what a forward may take since one ran out of memory
-        self.plan: MemoryPlan | None = None
-        self.referenced = 0  # rows of the batch that the reference has scored, from the first
-        self.told: set[tuple[int, int, int]] = set()
+        self.forwards = PlannedForwards(mllm, self.optimizer)
+        self.reference_rows_done = 0  # of the batch's completions, from the first
 
     def state_dict(self) -> dict:
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        """The optimizer's state; the adapter is the model's."""
+        return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        """Go on from a `state_dict`."""
+        self.optimizer.load_state_dict(state)
 
     def update(self, groups: Sequence[Group]) -> dict:
         """All updates of one rollout; returns the means of their diagnostics as log fields.
@@ -117,27 +101,52 @@ class PolicyUpdater:
         The diagnostics are means over the tokens trained on; without a KL term `kl` is that of the
         sampling policy, over the first group. `sampler_gap` is the mean distance between the
         sampler's log-probs and the old ones; `peak_memory_mb` is the step's on a GPU, on a CPU the
-        process's so far.
+        process's so far. `groups` may be empty in one of several processes.
         Raises torch.OutOfMemoryError if even the smallest forward does not fit.
         """
-        start = time.perf_counter()
-        normaliser = self._normaliser(groups)
-        rows, self.referenced = self._trained_rows(groups, normaliser) if groups else None, 0
-        self.plan = self._plan(rows) if rows else None
-        passes = [
-            self._gradient_step(rows, first=step == 0)
-            for step in range(self.preset.updates_per_rollout)
-        ]
-        row = {key: fmean(one[key] for one in passes) for key in passes[0]}
-        if not self.objective.kl_weight:
-            row["kl"] = self.processes.gather([self._first_groups_kl(rows)] if rows else [])[0]
-        gaps = torch.cat(self.processes.gather([_sampler_gaps(rows)] if rows else []))
-        peak = max(self.processes.gather([peak_memory_mb(self.mllm.device)]))
-        return row | {
-            "sampler_gap": float(gaps.mean()),
-            "seconds_update": time.perf_counter() - start,
-            "peak_memory_mb": peak,
-        }
+        start, normaliser = time.perf_counter(), self._normaliser(groups)
+        rows, self.reference_rows_done = self._trained_rows(groups, normaliser), 0
+        if rows:
+            self.forwards.make_plan(rows.rollouts)
+        steps = []
+        for index in range(self.preset.updates_per_rollout):
+            backward, parts = partial(self.backward, rows, first=index == 0), []
+            self.optimizer.zero_gradients()
+            if rows:
+                parts = self.forwards.run(rows.rollouts, backward)
+            parts = self.processes.gather(parts)
+            self.processes.sum_gradients(self.optimizer.parameters)
+            steps.append(_diagnostics(parts) | {"gradient_norm": self.optimizer.step()})
+        row = {name: fmean(one[name] for one in steps) for name in steps[0]}
+        return row | self._once(rows) | {"seconds_update": time.perf_counter() - start}
+
+    def backward(self, rows: TrainedRows, part: range, *, first: bool) -> dict:
+        """Forward and backward of some of the rows; returns their diagnostics.
+
+        first: whether this is the rollout's first gradient step, which fixes the old log-probs.
+        """
+        rollouts, inside = take_rows(rows.rollouts, part), slice(part.start, part.stop)
+        width = max(len(tokens) for rollout in rollouts for tokens in rollout.tokens)
+        old = rows.old_log_probs[inside, :width]
+        reference = rows.reference_log_probs[inside, :width] if self.objective.kl_weight else None
+        if reference is not None and part.stop > self.reference_rows_done:
+            reference.copy_(self._reference_log_probs(rollouts))
+            self.reference_rows_done = part.stop
+        scores = self.score(self.mllm, rollouts, TEMPERATURE)
+        if first:
+            old.copy_(scores.log_probs.detach())
+        loss = policy_loss(
+            scores.log_probs,
+            old,
+            rows.advantages[inside, :width],
+            scores.mask,
+            self.objective,
+            reference_log_probs=reference,
+            normaliser=rows.normaliser,
+        )
+        loss.loss.backward()
+        entropy = scores.entropies[scores.mask].mean().item()
+        return loss.figures() | {"loss": loss.loss.item(), "entropy": entropy}
 
     def _normaliser(self, groups: Sequence[Group]) -> float:
         """The loss's, over the groups of all processes."""
@@ -146,7 +155,9 @@ class PolicyUpdater:
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return loss_normaliser(self.objective.normalisation, mask, self.preset.max_new_tokens)
 
-    def _trained_rows(self, groups: Sequence[Group], normaliser: float) -> TrainedRows:
+    def _trained_rows(self, groups: Sequence[Group], normaliser: float) -> TrainedRows | None:
+        if not groups:
+            return None
         advantages = self.advantages(groups, self.mllm.tokenizer)
         pairs = [(group.rollout, a) for group, a in zip(groups, advantages, strict=True)]
         if not self.objective.kl_weight:
@@ -163,96 +174,15 @@ class PolicyUpdater:
             normaliser,
         )
 
-    def _plan(self, rows: TrainedRows) -> MemoryPlan:
-        """A plan for these very completions, told when it is a new one."""
-        groups = [GroupTokens.of(rollout) for rollout in rows.rollouts]
-        limits = (available_bytes(self.mllm.device, self._missing_bytes()), self.most_bytes)
-        limits = [limit for limit in limits if limit is not None]
-        plan = plan_memory(self.sizes, groups, min(limits, default=None))
-        if limits and plan.choice not in self.told:
-            self.told.add(plan.choice)
-            tqdm.write(plan.sentence(len(groups), self.sizes.layers))
-        return plan
-
-    def _missing_bytes(self) -> int:
-        """Of the adapter's gradients and AdamW's two moments, those still to be allocated."""
-        missing = 2 * (not self.optimizer.state) + (self.parameters[0].grad is None)
-        return missing * self.sizes.adapter_bytes
-
-    def _gradient_step(self, rows: TrainedRows | None, first: bool) -> dict:
-        """One step of every process; rows: this one's, None if it has no group to learn from."""
-        self.optimizer.zero_grad()
-        parts = self.processes.gather(self._gradients(rows, first) if rows else [])
-        self.processes.sum_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True
-        )
-        self.optimizer.step()
-        self.schedule.step()
-        row = {
-            name: _mean(parts, name)
-            for name in ("clip_low_fraction", "clip_high_fraction", "kl", "ratio", "entropy")
-        }
-        return row | {"loss": sum(part["loss"] for part in parts), "gradient_norm": norm.item()}
-
-    def _gradients(self, rows: TrainedRows, first: bool) -> list[dict]:
-        """The whole batch's gradients, begun again with a smaller plan when memory runs out."""
-        while True:
-            self.optimizer.zero_grad()
-            try:
-                return self._backward_all(rows, first)
-            except torch.OutOfMemoryError as error:
-                failure = error.with_traceback(None)  # its frames hold the forward's tensors
-            self.optimizer.zero_grad()
-            gc.collect()
-            torch.cuda.empty_cache()
-            self._plan_for_less(rows, failure)
-
-    def _backward_all(self, rows: TrainedRows, first: bool) -> list[dict]:
-        model, parts = self.mllm.language_model, self.plan.row_ranges(rows.group_sizes)
-        with training_layers(model), checkpointed_layers(model, self.plan.checkpointed):
-            return [self._backward(rows, part, first) for part in parts]
-
-    def _plan_for_less(self, rows: TrainedRows, failure: torch.OutOfMemoryError) -> None:
-        failed = self.plan
-        tqdm.write(
-            f"Out of memory in a forward counted at {failed.forward_bytes / 1e9:.2f} GB; this "
-            "gradient step begins again with less in a forward, for the same result."
-        )
-        self.most_bytes = int(SHARE_AFTER_FAILURE * failed.forward_bytes)
-        self.plan = self._plan(rows)
-        if self.plan.choice == failed.choice:
-            raise torch.OutOfMemoryError(
-                "Out of memory with one completion in a forward and all layers checkpointed: "
-                "reduce image_side, max_new_tokens or lora_rank of the preset, or free the GPU."
-            ) from failure
-
-    def _backward(self, rows: TrainedRows, part: range, first: bool) -> dict:
-        rollouts, inside = take_rows(rows.rollouts, part), slice(part.start, part.stop)
-        width = max(len(tokens) for rollout in rollouts for tokens in rollout.tokens)
-        old = rows.old_log_probs[inside, :width]
-        reference = rows.reference_log_probs[inside, :width] if self.objective.kl_weight else None
-        if reference is not None and part.stop > self.referenced:
-            reference.copy_(self._reference_log_probs(rollouts))
-            self.referenced = part.stop
-        scores = self.score(self.mllm, rollouts, TEMPERATURE)
-        if first:
-            old.copy_(scores.log_probs.detach())
-        loss = policy_loss(
-            scores.log_probs,
-            old,
-            rows.advantages[inside, :width],
-            scores.mask,
-            reference_log_probs=reference,
-            normaliser=rows.normaliser,
-            **asdict(self.objective),
-        )
-        loss.loss.backward()
-        fields = ("tokens", "clip_low_fraction", "clip_high_fraction", "ratio", "kl")
-        return {name: getattr(loss, name) for name in fields} | {
-            "loss": loss.loss.item(),
-            "entropy": scores.entropies[scores.mask].mean().item(),
-        }
+    def _once(self, rows: TrainedRows | None) -> dict:
+        """What is measured once for all updates of a rollout."""
+        row = {}
+        if not self.objective.kl_weight:
+            row["kl"] = self.processes.gather([self._first_groups_kl(rows)] if rows else [])[0]
+        gaps = torch.cat(self.processes.gather([_sampler_gaps(rows)] if rows else []))
+        row["sampler_gap"] = float(gaps.mean())
+        row["peak_memory_mb"] = max(self.processes.gather([peak_memory_mb(self.mllm.device)]))
+        return row
 
     def _first_groups_kl(self, rows: TrainedRows) -> float:
         with training_layers(self.mllm.language_model):
@@ -266,10 +196,12 @@ class PolicyUpdater:
             return self.score(self.mllm, rollouts, TEMPERATURE).log_probs
 
 
-def _mean(parts: Sequence[dict], name: str) -> float:
-    """Over the tokens of all parts."""
+def _diagnostics(parts: Sequence[dict]) -> dict:
+    """Those of one gradient step: means over the tokens of all its forwards, and the loss."""
     tokens = sum(part["tokens"] for part in parts)
-    return sum(part[name] * part["tokens"] for part in parts) / tokens
+    names = ("clip_low_fraction", "clip_high_fraction", "kl", "ratio", "entropy")
+    row = {name: sum(part[name] * part["tokens"] for part in parts) / tokens for name in names}
+    return row | {"loss": sum(part["loss"] for part in parts)}
 
 
 def _advantage_rows(advantages: Sequence[float | np.ndarray], mask: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Attention over shared-prefix rows, in two exact parts; the one place where it is chosen.
+"""Attention over shared-prefix rows, in two exact parts; registered with `transformers` here.
 
 A row is flat: the prompts of its groups, then all their completions. Nothing is padded but the
 row's end, and no T x T mask exists. Every segment (a prompt, or a completion) attends itself
@@ -24,10 +24,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-# A row's length is a multiple of this. On a CPU oneDNN prepares, and keeps some MB for, every shape
-# of a product that it meets; rows of any length would be a new shape each.
+# A row's length is a multiple of this: oneDNN (on a CPU) prepares a kernel for every new shape of
+# a product and keeps some MB for it, and without a multiple nearly every row would be a new shape.
 LENGTH_MULTIPLE = 32
-# The name in transformers' configuration. Calls with no layout and no decoding take its "sdpa".
+# The name in transformers' configuration. A row layout takes the two parts, a decoding cache its
+# own attention; a call with neither otherwise falls back to sdpa.
 SHARED_PREFIX = "foodseg_shared_prefix"
 
 
@@ -57,8 +58,8 @@ class Segments:
 class RowLayout:
     """Where a row's groups are: all prompts first, then all completions, groups in order.
 
-    prompts: a segment a group; answers: a segment a group, its completions together; causal: a
-    segment a prompt, then a segment a completion, then the padding if there is any.
+    prompts: one segment for each group; answers: one for each group, its completions together;
+    causal: one for each prompt, then one for each completion, then the padding if there is any.
     """
 
     prompts: Segments
@@ -98,10 +99,12 @@ class SharedPrefixAttention(torch.autograd.Function):
             query[answered], key[:start], value[:start],
             layout.answers, layout.prompts, False, scale,
         )  # fmt: skip
+        # A part's share is that of its denominator in the softmax over both.
         merged = torch.logaddexp(lse[:, answered], prompt_lse)
         own_share, prompt_share = (
             (x - merged).exp().to(query.dtype).T[..., None] for x in (lse[:, answered], prompt_lse)
         )
+        # In place: the backward needs the merged values, and only those.
         output[answered] = output[answered] * own_share + prompt * prompt_share
         lse[:, answered] = merged
         ctx.save_for_backward(query, key, value, output, lse)
@@ -114,6 +117,7 @@ class SharedPrefixAttention(torch.autograd.Function):
         layout, start, whole = ctx.layout, ctx.layout.prompts.total, ctx.layout.causal
         answered = layout.answered
         gradient = gradient.contiguous()
+        # Given the merged output and lse, each call returns its own part's share.
         dq, dk, dv = _flash_backward(
             gradient, query, key, value, output, lse, whole, whole, True, ctx.scale
         )
@@ -147,7 +151,7 @@ def _flash(query, key, value, queries: Segments, keys: Segments, causal: bool, s
 def _flash_backward(
     gradient, query, key, value, output, lse, queries: Segments, keys: Segments, causal, scale
 ) -> list[Tensor]:
-    """Gradients of query, key and value; output and lse may be those of more keys than these."""
+    """Gradients of query, key and value; output and lse are the merged ones of all keys."""
     if query.is_cuda:
         no_dropout = torch.zeros(2, dtype=torch.uint64, device=query.device)
         unused = torch.empty(0, device=query.device)

@@ -40,11 +40,14 @@ class SlicedCache:
         mask = self.prompts[0][0].new_zeros(padding.shape).masked_fill(padding, float("-inf"))
         self.mask = mask[:, None, None]
         self.step = torch.zeros(1, dtype=torch.long)
-        self.used = 0  # `step` as a number
+        self.used = 0  # `step` as a number, to slice by
         self._arrange(torch.arange(len(lengths)).repeat_interleave(group_size))
 
     def _arrange(self, prompts: Tensor) -> None:
-        """Lay the rows out as prompts x width: `grid` is each cell's row, `cells` each row's."""
+        """Lay the rows out as prompts x width: `grid` is each cell's row, `cells` each row's cell.
+
+        Where a prompt has fewer rows than another, row 0 fills its last cells; nobody reads those.
+        """
         self.prompt_of_row = prompts
         counts = prompts.bincount()
         self.width = int(counts.max())
@@ -58,9 +61,11 @@ class SlicedCache:
     def keep(self, rows: Tensor) -> None:
         """Row i becomes what row rows[i] (n,) was; the other rows are forgotten."""
         left, prompts = self.prompt_of_row[rows].unique(return_inverse=True)
+        # Prompts whose rows have all ended go too.
         if len(left) < len(self.mask):
             self.mask = self.mask[left]
             self.prompts = [(keys[left], values[left]) for keys, values in self.prompts]
+        # Few rows move, and what lies beyond `used` is not written yet.
         moved = (rows != torch.arange(len(rows))).nonzero()[:, 0]
         for storage in (x for pair in self.own for x in pair):
             storage[moved, :, : self.used] = storage[rows[moved], :, : self.used]
@@ -142,7 +147,10 @@ class StaticCache:
         return merge(own, own_lse.T, prompt, prompt_lse.T)[:, None]
 
     def advance(self, ended: Tensor) -> None:
-        """One more own token is stored in every row; what has ended (R,) need not be read again."""
+        """One more own token is stored in every row; finished rows keep length 1.
+
+        ended: (R,) bool. Nobody reads what a finished row writes, so its attention may be short.
+        """
         self.step += 1
         self.own_lengths.add_(1).masked_fill_(ended, 1)
 

@@ -20,11 +20,10 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import write_atomically
 from foodseg.data.fetch.sources import LICENCE
 from foodseg.models.mllm import TEMPLATE_FILE
-from foodseg.models.segmenter import DECODER
+from foodseg.models.segmenter import DECODER, MASK_HEAD
 from foodseg.report.cards.trained_run import KITCHEN_BASE, TrainedRun, read_run
 from foodseg.report.results import METRICS, measured_table
 from foodseg.report.tables import to_markdown
-from foodseg.system import MASK_HEAD
 
 
 def write_card(folder: Path | str) -> Path:

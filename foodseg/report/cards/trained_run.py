@@ -8,8 +8,8 @@ from pathlib import Path
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash
-from foodseg.models.segmenter import DECODER
-from foodseg.system import CONFIG, MASK_HEAD, WEIGHTS
+from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from foodseg.models.segmenter import DECODER, MASK_HEAD
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,20 @@ def read_run(folder: Path) -> TrainedRun:
     """Read a finished run; raises DataError naming what is missing."""
     # Without this, "." would have no name to look for predictions by.
     folder = folder.resolve()
-    for file in (folder / "result.json", folder / "adapter" / WEIGHTS, folder / "adapter" / CONFIG):
+    weights, settings = (folder / "adapter" / name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG))
+    for file in (folder / "result.json", weights, settings):
         if not file.is_file():
             raise DataError(
                 f"{file}: it is missing; name the folder of a finished run, such as "
                 "runs/kitchen/dapo-seed0."
             )
     result = json.loads((folder / "result.json").read_text())
-    if file_hash(folder / "adapter" / WEIGHTS) != result["adapter"]:
+    if file_hash(weights) != result["adapter"]:
         raise DataError(
-            f"{folder / 'adapter' / WEIGHTS}: it is not the file that this run trained "
-            f"({result['adapter']}); train it again."
+            f"{weights}: it is not the file that this run trained ({result['adapter']}); train it "
+            "again."
         )
-    source = json.loads((folder / "adapter" / CONFIG).read_text())["base_model_name_or_path"]
+    source = json.loads(settings.read_text())["base_model_name_or_path"]
     datasets = DATASETS.get(result["preset"]["name"], ())
     return TrainedRun(
         folder, result, find_base(source), datasets, _read_evaluations(folder, result)

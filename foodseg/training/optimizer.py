@@ -1,0 +1,71 @@
+"""One optimizer step, the same for every trainer: AdamW, a clipped gradient, a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+MAX_GRADIENT_NORM = 1.0
+
+
+class Optimizer:
+    """AdamW on `parameters`.
+
+    factor: what the learning rate is multiplied by at an optimizer step, numbered from 0.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        learning_rate: float,
+        *,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        factor: Callable[[int], float] = lambda step: 1.0,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.adamw = torch.optim.AdamW(
+            self.parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adamw, factor)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return self.schedule.get_last_lr()[0]
+
+    @property
+    def missing_bytes(self) -> int:
+        """Of the gradients and AdamW's two moments, those still to be allocated."""
+        tensors = 2 * (not self.adamw.state) + (self.parameters[0].grad is None)
+        return tensors * sum(parameter.nbytes for parameter in self.parameters)
+
+    def zero_gradients(self) -> None:
+        """Forget the last step's gradients."""
+        self.adamw.zero_grad()
+
+    def step(self) -> float:
+        """Clip the gradient to norm 1 and take a step; returns its norm before clipping.
+
+        Raises RuntimeError for a gradient that is not finite.
+        """
+        norm = nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True)
+        self.adamw.step()
+        self.schedule.step()
+        return norm.item()
+
+    def state_dict(self) -> dict:
+        """AdamW's moments and the schedule's place."""
+        return {"adamw": self.adamw.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
+        self.adamw.load_state_dict(state["adamw"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def warm_up(steps: int) -> Callable[[int], float]:
+    """A learning rate that rises linearly over the first `steps` optimizer steps, then stays."""
+    return lambda step: min(1.0, (step + 1) / max(steps, 1))

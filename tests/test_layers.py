@@ -1,0 +1,138 @@
+"""Both kinds of layers against PEFT's and transformers' own; nothing is left behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import assert_near, assert_same_gradients, load_kitchen, toy_prompts
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
+
+from foodseg.models.fast.layers import lean_layers, training_layers
+from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.shared_prefix import score_groups
+from foodseg.training.memory import checkpointed_layers
+
+
+def rms_norm_in_own_dtype(self, hidden):
+    variance = hidden.pow(2).mean(-1, keepdim=True)
+    return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
+
+
+def policy(dtype):
+    mllm = load_kitchen(dtype)
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    if dtype == torch.float64:
+        mllm.model.double()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in mllm.lora_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data.copy_(noise * 0.05)
+    return mllm
+
+
+def sample(mllm):
+    return sample_rollouts(mllm, toy_prompts(mllm), group_size=4, max_new_tokens=24, seed=3)
+
+
+def log_probs_and_gradient(mllm, rollouts):
+    scores = score_groups(mllm, rollouts)
+    weights = torch.linspace(-1, 1, scores.mask.shape[1], dtype=scores.log_probs.dtype)
+    gradients = torch.autograd.grad((scores.log_probs * weights).sum(), mllm.lora_parameters())
+    return scores.log_probs.detach(), gradients
+
+
+@pytest.mark.parametrize("checkpointed", [0, 3])
+def test_log_probs_and_gradients_are_the_same_in_float64(monkeypatch, checkpointed):
+    # transformers' norm rounds to float32 even in a float64 model.
+    monkeypatch.setattr(Qwen2_5_VLRMSNorm, "forward", rms_norm_in_own_dtype)
+    mllm = policy(torch.float64)
+    rollouts, model = sample(mllm), mllm.language_model
+    plain, plain_gradients = log_probs_and_gradient(mllm, rollouts)
+    with training_layers(model), checkpointed_layers(model, checkpointed):
+        lean, gradients = log_probs_and_gradient(mllm, rollouts)
+    assert_near(lean, plain, roundings=1000)
+    assert len(gradients) == 2 * 7 * 4
+    assert all(gradient.any() for gradient in plain_gradients)
+    assert_same_gradients(gradients, plain_gradients, relative=1e-9)
+
+
+def test_in_bfloat16_it_is_no_further_from_float32_than_bfloat16_is():
+    mllm, exact = policy(torch.bfloat16), policy(torch.float32)
+    for ours, theirs in zip(exact.model.parameters(), mllm.model.parameters(), strict=True):
+        ours.data.copy_(theirs.data)
+    rollouts = sample(mllm)
+    assert {p.dtype for p in mllm.lora_parameters()} == {torch.float32}
+
+    def distance(log_probs, gradients):
+        off = sum((a - b).square().sum() for a, b in zip(gradients, expected[1], strict=True))
+        size = sum(b.square().sum() for b in expected[1])
+        return (log_probs - expected[0]).abs().mean(), (off / size).sqrt()
+
+    exact_rollouts = [upcast(rollout) for rollout in rollouts]
+    expected = log_probs_and_gradient(exact, exact_rollouts)
+    plain = distance(*log_probs_and_gradient(mllm, rollouts))
+    with training_layers(mllm.language_model):
+        lean = distance(*log_probs_and_gradient(mllm, rollouts))
+    for ours, theirs in zip(lean, plain, strict=True):
+        assert 0 < ours < 1.5 * theirs
+    assert lean[1] < 0.1
+
+
+def upcast(rollout):
+    prompt = replace(rollout.prompt, embeddings=rollout.prompt.embeddings.float())
+    return replace(rollout, prompt=prompt)
+
+
+def test_the_reference_policy_is_the_base_within_it():
+    base = load_kitchen(torch.float32)
+    rollouts = sample(base)
+    with torch.no_grad():
+        expected = score_groups(base, rollouts).log_probs
+    mllm = policy(torch.float32)
+    with torch.no_grad(), training_layers(mllm.language_model):
+        adapted = score_groups(mllm, rollouts).log_probs
+        with mllm.reference_policy():
+            reference = score_groups(mllm, rollouts).log_probs
+    assert_near(reference, expected, roundings=200)
+    assert (adapted - expected).abs().max() > 1e-2
+
+
+def prompt_states(mllm, prompt):
+    with torch.no_grad():
+        return mllm.hidden_states(prompt.embeddings[None], None, prompt.position_ids[:, None])
+
+
+# float32 on a CPU folds the adapter in; float64 and bfloat16 keep it apart. transformers' norms
+# round to float32 even in a float64 model.
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-5), (torch.float32, 1e-5), (torch.bfloat16, 0.05)],
+)
+def test_lean_layers_equal_the_models_own_and_leave_no_trace(dtype, tolerance):
+    mllm = policy(dtype)
+    [prompt] = toy_prompts(mllm, 1)
+    before = {name: p.clone() for name, p in mllm.model.named_parameters()}
+    expected = prompt_states(mllm, prompt)
+    with lean_layers(mllm.language_model):
+        lean = prompt_states(mllm, prompt)
+    with mllm.reference_policy(), lean_layers(mllm.language_model):
+        reference = prompt_states(mllm, prompt)
+    assert (lean - expected).norm() < tolerance * expected.norm()
+    assert not torch.equal(lean, expected)  # else it was not on
+    with mllm.reference_policy():
+        assert (reference - prompt_states(mllm, prompt)).norm() < tolerance * expected.norm()
+    assert (reference - lean).norm() > 5 * tolerance * expected.norm()
+    assert torch.equal(prompt_states(mllm, prompt), expected)
+    assert all(torch.equal(p, before[name]) for name, p in mllm.model.named_parameters())
+    assert not any("forward" in vars(module) for module in mllm.model.modules())
+
+
+@pytest.mark.parametrize("context", [lean_layers, training_layers])
+def test_after_an_error_every_layer_is_its_own_again(context):
+    mllm = policy(torch.float32)
+    with pytest.raises(KeyboardInterrupt), context(mllm.language_model):
+        assert any("forward" in vars(module) for module in mllm.language_model.modules())
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(module) for module in mllm.model.modules())

@@ -1,0 +1,79 @@
+"""On a CPU the public functions decide for one thread, and leave the process's number as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foodseg.data.photos import Photo
+from foodseg.evaluation.evaluate import evaluate, evaluate_bound
+from foodseg.presets import SMOKE
+from foodseg.recipes import SAM_R1
+from foodseg.segment.answer import load_system, segment
+from foodseg.supervised.evaluation import evaluate_baseline
+from foodseg.supervised.targets import LISA, SFT
+from foodseg.supervised.training import train_baseline
+from foodseg.system import load_adapter, load_policy, load_segmenter, one_thread, roll_out
+from foodseg.training.trainer import train
+
+PRESET = replace(SMOKE, steps=1, prompts_per_step=2, group_size=4, max_new_tokens=80)
+
+
+@pytest.fixture()
+def threads():
+    """The numbers of threads that any module's forward has had; outside it is 3."""
+    torch.set_num_threads(3)
+    seen: set[int] = set()
+    # Pre-hooks of all modules: neither model can compute past them.
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda *_: seen.add(torch.get_num_threads())
+    )
+    yield seen
+    hook.remove()
+    torch.set_num_threads(1)
+
+
+def check(threads):
+    assert threads == {1} and torch.get_num_threads() == 3
+    threads.clear()
+
+
+def test_training_and_evaluation_run_in_one_thread(samples, threads):
+    train(PRESET, SAM_R1, 0, samples, lambda _: threads.add(torch.get_num_threads()))
+    check(threads)
+    mllm, segmenter = load_policy(PRESET), load_segmenter(PRESET)
+    load_adapter(mllm, PRESET.run_folder(SAM_R1.name, 0) / "adapter", PRESET)
+    check(threads)
+    evaluate(PRESET, "one", samples[:2], mllm, segmenter)
+    check(threads)
+    evaluate_bound(PRESET, samples[:2], segmenter)
+    check(threads)
+    roll_out(mllm, PRESET, samples[:1], 1, 0.0)
+    check(threads)
+
+
+@pytest.mark.parametrize("baseline", [SFT, LISA], ids=lambda baseline: baseline.name)
+def test_a_baseline_is_trained_and_evaluated_in_one_thread(samples, threads, baseline):
+    train_baseline(PRESET, baseline, 0, samples)
+    check(threads)
+    evaluate_baseline(PRESET, baseline, 0, samples[:2])
+    check(threads)
+
+
+def test_a_question_is_answered_in_one_thread(threads):
+    image = Image.fromarray(np.zeros((40, 60, 3), dtype=np.uint8))
+    segment(load_system(PRESET), Photo(image, "", 1), "Which food is rich in iron?")
+    check(threads)
+
+
+def test_an_error_leaves_the_number_too_and_a_gpu_is_left_alone(threads):
+    with pytest.raises(KeyboardInterrupt), one_thread("cpu"):
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+    with one_thread("cuda"):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 3
