@@ -14,6 +14,7 @@ from foodseg.ablations.curves import ablation_curves, read_curves
 from foodseg.ablations.frame import NUMBERS, ablations_frame
 from foodseg.ablations.rows import Row, all_rows
 from foodseg.ablations.runs import Runs, runs_of
+from foodseg.common.number_text import number_text, with_deviation
 from foodseg.presets import Preset
 from foodseg.report.results import caption
 from foodseg.report.style import save
@@ -103,18 +104,18 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """Lines of `ablations_frame` as text, to be printed: "–" where nothing was measured."""
     lines = [
         {
-            "gIoU": _spread(row.giou, row.giou_sd, 3),
-            "gIoU, 95%": _text("{:.2f}–{:.2f}", row.giou_low, row.giou_high),
-            "cIoU": _spread(row.ciou, row.ciou_sd, 3),
-            "cIoU, 95%": _text("{:.2f}–{:.2f}", row.ciou_low, row.ciou_high),
-            "gIoU less DAPO's, 95%": _text(
+            "gIoU": with_deviation(row.giou, row.giou_sd),
+            "gIoU, 95%": number_text("{:.2f}–{:.2f}", row.giou_low, row.giou_high),
+            "cIoU": with_deviation(row.ciou, row.ciou_sd),
+            "cIoU, 95%": number_text("{:.2f}–{:.2f}", row.ciou_low, row.ciou_high),
+            "gIoU less DAPO's, 95%": number_text(
                 "{:+.3f} ({:+.3f} to {:+.3f})", row.gain, row.gain_low, row.gain_high
             ),
-            "parsed": _text("{:.0%}", row.parse_rate),
-            "food right": _text("{:.0%}", row.foods_right),
-            "sampled": _text("{:,.0f}", row.sampled_most),
-            "seconds": _spread(row.seconds, row.seconds_sd, 0),
-            "peak MB": _text("{:.0f}", row.peak_memory_mb),
+            "parsed": number_text("{:.0%}", row.parse_rate),
+            "food right": number_text("{:.0%}", row.foods_right),
+            "sampled": number_text("{:,.0f}", row.sampled_most),
+            "seconds": with_deviation(row.seconds, row.seconds_sd, 0),
+            "peak MB": number_text("{:.0f}", row.peak_memory_mb),
             "seeds": (f"{row.seeds}" if row.seeds == row.of else f"{row.seeds} of {row.of}")
             + (", failed" if row.failure else ""),
             "command": f"`{row.command}`",
@@ -122,16 +123,6 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         for row in frame.itertuples()
     ]
     return pd.DataFrame(lines, index=pd.Index(frame["title"], name="method"))
-
-
-def _text(form: str, *values: float) -> str:
-    return "–" if pd.isna(values[0]) else form.format(*values)
-
-
-def _spread(mean: float, deviation: float, digits: int) -> str:
-    """Of one seed there is no deviation."""
-    form = f"{{:.{digits}f}}"
-    return _text(form if pd.isna(deviation) else f"{form} ± {form}", mean, deviation)
 
 
 def rollouts_sentence(frame: pd.DataFrame) -> str:

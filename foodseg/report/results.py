@@ -9,13 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foodseg.common.errors import DataError
-from foodseg.common.number_text import (
-    NOTHING,
-    interval_text,
-    number_text,
-    with_deviation,
-    with_interval,
-)
+from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
 from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result
 from foodseg.evaluation.external.rows import external_rows
 from foodseg.presets import Preset, require
@@ -141,22 +135,21 @@ def _maker(row: str) -> str:
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """`results_frame` as text: "0.462 ± 0.010", "0.42–0.50"; "–" where nothing was measured."""
 
-    def column(function, *names: str, **options) -> list[str]:
-        return [
-            function(*values, **options) for values in frame[list(names)].itertuples(index=False)
-        ]
-
-    columns = {
-        f"paper: {title}": column(number_text, f"paper_{name}", form=".2f")
-        for name, title in METRICS.items()
-    }
-    for name, title in METRICS.items():
-        columns[title] = column(with_deviation, name, f"{name}_sd")
-        columns[f"{title}, 95%"] = column(interval_text, f"{name}_low", f"{name}_high")
-    columns["parsed"] = column(number_text, "parse_rate", form=".0%")
-    columns["food right"] = column(number_text, "foods_right", form=".0%")
-    columns["seeds"] = column(number_text, "seeds", form=".0f")
-    return pd.DataFrame(columns, index=frame.index)
+    lines = []
+    for _, row in frame.iterrows():
+        line = {
+            f"paper: {title}": number_text("{:.2f}", row[f"paper_{name}"])
+            for name, title in METRICS.items()
+        }
+        for name, title in METRICS.items():
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            line[title] = with_deviation(row[name], row[f"{name}_sd"])
+            line[f"{title}, 95%"] = number_text("{:.2f}–{:.2f}", low, high)
+        line["parsed"] = number_text("{:.0%}", row["parse_rate"])
+        line["food right"] = number_text("{:.0%}", row["foods_right"])
+        line["seeds"] = number_text("{:.0f}", row["seeds"])
+        lines.append(line)
+    return pd.DataFrame(lines, index=frame.index)
 
 
 def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from foodseg.common.errors import DataError
+from foodseg.common.number_text import with_interval
 from foodseg.common.progress import tqdm
 from foodseg.data.foodseg103 import FaultError, Problem
 from foodseg.data.samples import Sample, load_samples
@@ -92,10 +93,7 @@ def _account(samples: Sequence[Sample], found: PredictedMasks, scored: _Scored) 
 
 def describe(result: dict) -> str:
     """The scored row as a table of one line, and by name what was missing or odd."""
-    numbers = [
-        "{:.3f} [{:.3f}, {:.3f}]".format(result[name], *result[f"{name}_interval"])
-        for name in ("giou", "ciou")
-    ]
+    numbers = [with_interval(result[m], result[f"{m}_interval"]) for m in ("giou", "ciou")]
     masks = result["masks"]
     given = f"{masks['given']} of {result['samples']}"
     cells = [result["row"], result["system"], result["protocol"], given, *numbers]

@@ -11,7 +11,6 @@ in one template for each origin.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import sys
@@ -25,7 +24,7 @@ from jinja2 import Template
 
 from foodseg import presets
 from foodseg.common.errors import DataError
-from foodseg.common.files import write_atomically
+from foodseg.common.files import file_sha256, write_atomically
 from foodseg.data.build_report import BuildReport
 from foodseg.data.fetch.sources import LICENCE
 from foodseg.data.foodseg103 import SPLITS, Problem
@@ -119,7 +118,7 @@ def _measure(folder: Path, split: str) -> dict:
             f"{path}: the file is missing; build it first (notebook 01, or "
             "`python -m foodseg.data.own FOLDER --build OUT`)."
         )
-    samples, data = load_samples(path), path.read_bytes()
+    samples = load_samples(path)
     report = _read_report(path.with_suffix(".report.json"))
     if report.kept != len(samples):
         raise DataError(
@@ -129,8 +128,8 @@ def _measure(folder: Path, split: str) -> dict:
     return {
         "split": split,
         "file": path.name,
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": path.stat().st_size,
+        "sha256": file_sha256(path),
         "questions": len(samples),
         "images": len({sample.image for sample in samples}),
         "references": sum(len(sample.references) for sample in samples),
