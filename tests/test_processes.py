@@ -61,8 +61,9 @@ def test_two_processes_make_the_adapter_that_one_makes(tmp_path, arguments):
     alone = train_with(tmp_path / "one", 1, *arguments)
     both = train_with(tmp_path / "two", 2, *arguments)
     name = "adapter/adapter_model.safetensors"
-    assert distance(alone / name, both / name) < 1e-5
+    assert distance(alone / name, both / name) < 1e-9
     if "tool" in arguments:
+        # In float32. It moved by 1e-3, but its keys' biases, whose gradient is rounding, by 1e-6.
         name = "adapter/decoder.safetensors"
         assert distance(alone / name, both / name) < 1e-5
     ours, theirs = (read_lines(run / "log.jsonl") for run in (alone, both))
