@@ -89,7 +89,7 @@ ABLATION_SEEDS := $(if $(filter smoke,$(PRESET)),$(firstword $(seeds)),$(SEEDS))
 export TOKENIZERS_PARALLELISM := false
 # Your own matplotlibrc plays no part in the figures.
 export MPLCONFIGDIR := $(abspath $(VENV))/matplotlib
-ifeq ($(filter paper,$(PRESET))$(filter lab,$(MAKECMDGOALS)),)
+ifeq ($(filter paper,$(PRESET))$(filter data lab,$(MAKECMDGOALS)),)
   # The weights and the data of these presets come with the kit: nothing asks the network.
   export HF_HUB_OFFLINE := 1
 endif
@@ -189,6 +189,7 @@ imports = $(patsubst $(notdir $1):%,%,$(filter $(notdir $1):%,$(IMPORTS)))
 $(foreach notebook,$(01) $(02) $(03) $(04) $(05),\
   $(eval $(notebook): $(filter-out foodseg/report/%,$(call imports,$(notebook)))))
 $(foreach notebook,$(06) $(07) $(08) $(09),$(eval $(notebook): $(call imports,$(notebook))))
+$(01): foodseg/kitchen/knowledge.csv
 $(02) $(03) $(04) $(05) $(09): $(wildcard foodseg/weights/*/*)
 
 # The stamp's name holds the seeds: other seeds, another stamp, and what uses them is run again.

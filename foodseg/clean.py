@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from foodseg.common.home import PROJECT
+from foodseg.common.files import PROJECT
 
 # A file that was being written has one of these behind its name.
 ENDINGS = ("", ".part", ".partial")
@@ -66,9 +66,9 @@ def _holds(*names: str) -> Callable[[Path], bool]:
     return lambda folder: any((folder / name).is_file() for name in names)
 
 
-def _any_of(*files: str) -> Known:
-    """Folders of any name, each with one or more of these files."""
-    return Known(folders={"*": Known(files, ours=_holds(*files))})
+def _any_of(*files: str, also: tuple[str, ...] = ()) -> Known:
+    """Folders of any name, each with one or more of these files, and beside them `also`."""
+    return Known(also, {"*": Known(files, ours=_holds(*files))})
 
 
 _ADAPTER = Known(
@@ -83,11 +83,12 @@ _RUN = Known(
     _is_run,
 )
 RUNS = Known(
-    folders={
+    ("*-seed[0-9]*.lock",),
+    {
         "predictions": _any_of("predictions.jsonl", "result.json"),
-        "ablations": _any_of("outcome.json", "output.txt", "lock"),
+        "ablations": _any_of("outcome.json", "output.txt", also=("*.lock",)),
         "*": _RUN,
-    }
+    },
 )
 
 

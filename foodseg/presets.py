@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import file_hash, files_hash
-from foodseg.common.home import PROJECT, home
+from foodseg.common.files import PROJECT, file_hash, files_hash, home
 from foodseg.models import prompts
 from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig
 from foodseg.rl.lottery import lottery

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from foodseg.methods.dr_seg import LOOK_PROMPT, continuous, look, non_repeat_normalised
+from foodseg.methods.dr_seg import LOOK_PROMPT, RankQueue, continuous, look, non_repeat_normalised
 from foodseg.methods.grto import ToolTraining
 from foodseg.methods.sam_r1 import mask_threshold, mask_tiers
 from foodseg.methods.sd_grpo import segmented
@@ -36,7 +36,8 @@ class Recipe:
     dynamic_sampling: drop groups whose rewards are all equal and sample others in their place;
     max_rounds: how often to sample for one step before giving up with an error.
     reward: the terms whose points add up to R, functions of an `Evidence`, or such functions with
-    arguments given by `functools.partial`; ranked: add Dr. Seg's points by rank to them.
+    arguments given by `functools.partial`. ranking: what gives further points, named "ranked", by a
+    completion's place among earlier ones: a class used like `methods.dr_seg.RankQueue`.
     prompt_suffix: follows the preset's prompt template; literal braces are doubled.
     advantages: from the groups to one advantage a completion, or one a token (`rl.advantages`).
     tool: how the mask decoder is trained on the same rollouts; None leaves it as it is.
@@ -50,13 +51,13 @@ class Recipe:
     dynamic_sampling: bool = False
     max_rounds: int = 10
     reward: tuple[Term, ...] = PAPER_REWARD
-    ranked: bool = False
+    ranking: type | None = None
     prompt_suffix: str = ""
     advantages: Callable = whole_completion
     tool: ToolTraining | None = None
 
     def __post_init__(self) -> None:
-        names = [term_name(term) for term in self.reward] + ["ranked"] * self.ranked
+        names = [term_name(term) for term in self.reward] + ["ranked"] * bool(self.ranking)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
@@ -207,7 +208,7 @@ DR_SEG_RANKED = replace(
     name="dr-seg-ranked",
     title="Dr. Seg, ranked only",
     reward=(thinking_format, segmentation_format, non_repeat_normalised),
-    ranked=True,
+    ranking=RankQueue,
 )
 # Both: reported 74.2 / 67.8.
 DR_SEG = replace(

@@ -36,6 +36,36 @@ def load_kitchen(dtype: torch.dtype) -> Mllm:
     )
 
 
+def assert_near(ours, theirs, roundings, scale=None):
+    """No element differs by more than so many roundings (the dtype's eps) of `scale`.
+
+    scale: the size of what was added up, by default the largest element. Every processor adds in
+    an order of its own, so an element that is small by cancellation keeps the error of its parts.
+    """
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    scale = theirs.abs().max() if scale is None else scale
+    assert (ours - theirs).abs().max() <= roundings * torch.finfo(theirs.dtype).eps * scale
+
+
+def assert_same_gradients(ours, theirs, relative):
+    """Each parameter's gradient, in norm, to `relative` and one rounding of the whole gradient.
+
+    A gradient may be 0 by algebra (a softmax does not see a bias of its keys): what is computed
+    is rounding alone, as different on two processors as two random numbers.
+    """
+    whole = torch.stack([gradient.norm() for gradient in theirs]).norm()
+    assert whole > 0
+    for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        allowed = relative * other.norm() + torch.finfo(other.dtype).eps * whole
+        assert (one - other).norm() <= allowed, f"gradient {index}"
+
+
+def assert_same_masks(ours, theirs):
+    """But for a pixel in a thousand, whose logit is 0 but for rounding: it falls on either side."""
+    assert ours.shape == theirs.shape
+    assert (ours != theirs).sum() <= 1e-3 * ours.size
+
+
 def toy_prompts(mllm: Mllm, count: int = 3):
     """Prompts of different lengths about random pictures."""
     rng = np.random.default_rng(0)

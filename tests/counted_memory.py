@@ -19,7 +19,7 @@ from foodseg.models.fast.layers import training_layers
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import random_mllm
 from foodseg.presets import KITCHEN
-from foodseg.training.memory import checkpointed_layers
+from foodseg.training.forwards import checkpointed_layers
 
 META = torch.device("meta")
 
@@ -74,7 +74,8 @@ def on_fake_cuda(mllm: Mllm) -> Mllm:
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     mllm.model._apply(lambda tensor: torch.empty_like(tensor, device="cuda"))
     torch.__future__.set_overwrite_module_params_on_conversion(before)
-    mllm._banned = torch.empty_like(mllm._banned, device="cuda")
+    mllm.banned_token_ids = mllm.banned_token_ids  # put on the model's device
+    mllm.end_token_ids = torch.empty_like(mllm.end_token_ids, device="cuda")
     return mllm
 
 

@@ -167,12 +167,14 @@ def _ways_of_writing(official: Official, dishes) -> None:
 
 
 def _bad_plates(official: Official, dishes) -> None:
-    """Photos and masks that can't be used: two turns lost, and one that needs no mask anyway."""
+    """Photos and masks that can't be used: two turns lost, and two that are no loss of theirs."""
 
     def lose(dish: str, reason: str, file: Path, field: str) -> None:
-        official.talk(dish, usual(dish))
+        where = official.talk(dish, usual(dish) + messages("And then?", "{rice}"))
         official.left_out["train"]["needs no mask"] += 1
         official.lose(reason, 2, file.relative_to(official.root).as_posix(), field)
+        field = f"{where}.conversations[7].value"
+        official.lose("{name} without [SEG]", 1, "FoodReasonSeg_train.json", field)
 
     dish = next(dishes)
     official.photo(dish).unlink()
@@ -205,7 +207,7 @@ def _bad_plates(official: Official, dishes) -> None:
 
 
 def _bad_answers(official: Official, dishes) -> None:
-    """One faulty answer between two good ones."""
+    """One faulty answer, with an ingredient that is right, between two good ones."""
     for answer, reason in (
         ("The {unicorn} [SEG1].", "unknown ingredient"),
         ("The [SEG1] is rich.", "[SEG] without a name"),
@@ -214,11 +216,11 @@ def _bad_answers(official: Official, dishes) -> None:
         ("All {other ingredients} [SEG1].", "excluded label"),
         ("The {tomatoes} [SEG1].", "empty mask"),
         ("The {steak} [SEG1].", "mask too small"),
-        ("The {rice} [SEG1] and {unicorn} [SEG2].", "unknown ingredient"),
     ):
         dish = next(dishes)
         good = "The {rice} [SEG1]."
-        where = official.talk(dish, messages("One?", good, "Two?", answer, "Three?", good))
+        bad = "{carrot} [SEG9]. " + answer
+        where = official.talk(dish, messages("One?", good, "Two?", bad, "Three?", good))
         official.keep(dish, 0, 2)
         field = f"{where}.conversations[3].value"
         official.lose(reason, 1, "FoodReasonSeg_train.json", field)
@@ -247,18 +249,20 @@ def _bad_turns(official: Official, dishes) -> None:
     official.keep(dish, 0)
     official.lose("duplicate turn", 1, file, f"{where}.conversations[3].value")
     dish = next(dishes)
-    official.talk(dish, messages("One?", good))
-    where = official.talk(int(dish), messages("One?", good, "Two?", good))
-    official.keep(dish, 0, 2)
+    official.talk(dish, messages("One?", good, "Two?", good))
+    again = official.talk(int(dish), messages("Three?", good))  # the same dish, its id unpadded
+    where = official.talk(dish, messages("One?", good, "Four?", good))
+    official.keep(dish, 0, 1, 2, 4)  # it goes on counting
     official.left_out["train"]["duplicate turn"] += 1
-    official.problems["train"].append((file, f"{where}.dish_id", "duplicate dish_id"))
+    for entry in (again, where):
+        official.problems["train"].append((file, f"{entry}.dish_id", "duplicate dish_id"))
 
 
 def _bad_entries(official: Official) -> None:
     """Entries that name no plate of this folder."""
     file = "FoodReasonSeg_train.json"
     turn = messages("One?", "The {rice} [SEG1].")
-    for dish in (f"../test/{TEST[0]}", "/etc/passwd", "..\\x", "", "C:x"):
+    for dish in (f"../test/{TEST[0]}", "/etc/passwd", "..\\x", "a/x", "", "..", "C:x", "b\0d"):
         where = official.talk(dish, turn)
         official.lose("unsafe dish_id", 1, file, f"{where}.dish_id")
     official.talk("99999999", turn)
@@ -269,3 +273,6 @@ def _bad_entries(official: Official) -> None:
         official.entries["train"].append(entry)
         where = f"[{len(official.entries['train']) - 1}]"
         official.lose("wrong shape", 1, file, where)
+    official.entries["train"].append({"conversations": turn})
+    where = f"[{len(official.entries['train']) - 1}].dish_id"
+    official.lose("wrong shape", 1, file, where)

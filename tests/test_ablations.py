@@ -14,25 +14,27 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import kitchen_folder
 from PIL import Image
+from test_report import prediction
 
 from foodseg import recipes
-from foodseg.ablations import carry_out as one
-from foodseg.ablations import page, table
-from foodseg.ablations.__main__ import _parse
-from foodseg.ablations.picture import ablation_curves, read_curves
+from foodseg.ablations import execute as one
+from foodseg.ablations import frame as numbers
+from foodseg.ablations import outputs
+from foodseg.ablations.__main__ import parse
+from foodseg.ablations.curves import ablation_curves, read_curves
+from foodseg.ablations.frame import ablations_frame
+from foodseg.ablations.reasons import REASONS
 from foodseg.ablations.rows import BASE, BOUND, OTHER, Row, all_rows, choose_rows, differences
-from foodseg.ablations.run_table import write_results
-from foodseg.ablations.runner import run_all, runs_at_once, seconds_left
+from foodseg.ablations.run_all import run_all, runs_at_once, seconds_left
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.ablations.validation import VALIDATION_SHARE, validation_split
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
-from foodseg.data.references import Reference, encode_mask
-from foodseg.data.samples import load_samples
-from foodseg.evaluation.evaluate import Prediction, summarise
-from foodseg.presets import KITCHEN, SMOKE
+from foodseg.data.samples import load_samples, save_samples
+from foodseg.evaluation.evaluate import summarise
+from foodseg.models.segmenter import DECODER
+from foodseg.presets import KITCHEN, PAPER, SMOKE
 from foodseg.recipes import DAPO, GRPO
 from foodseg.report.style import save
 from foodseg.rl.dynamic_sampling import NoSignalError
@@ -45,35 +47,17 @@ ORIGIN = {"adapter": "a1", "commit": "c1", "device": "CPU", "versions": VERSIONS
 
 
 @pytest.fixture()
-def runs(tmp_path, monkeypatch) -> Runs:
+def runs(home) -> Runs:
     """The smoke dataset in a folder of its own, and nothing run yet."""
-    kitchen_folder(tmp_path)
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    return Runs(replace(SMOKE, figures=tmp_path / "figures"))
-
-
-def prediction(number: int, intersection: int) -> Prediction:
-    return Prediction(
-        sample_id=f"test-{number}-0",
-        completion="",
-        parsed=True,
-        foods_named=("steak",),
-        foods_right=number == 0,
-        references=(Reference((0, 0, 1, 1), (0, 0)),),
-        mask=encode_mask(np.ones((2, 2), dtype=bool)),
-        intersection=intersection,
-        union=10,
-    )
+    return Runs(SMOKE)
 
 
 def write_predictions(runs: Runs, name: str, intersections: tuple[int, ...]) -> None:
-    predictions = [prediction(number, value) for number, value in enumerate(intersections)]
+    """Of ten pixels; only the first question's food is right."""
+    made = [prediction(i, value, foods_right=i == 0) for i, value in enumerate(intersections)]
     folder = runs.preset.predictions_folder(name)
-    write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
-    write_json(
-        folder / "result.json", {"row": name, "seconds": 1.0} | summarise(predictions) | ORIGIN
-    )
+    write_lines(folder / "predictions.jsonl", [asdict(p) for p in made])
+    write_json(folder / "result.json", {"row": name, "seconds": 1.0} | summarise(made) | ORIGIN)
 
 
 def finish(runs: Runs, run: Run, intersections=(10, 0), seconds: float = 3.0, rounds=1) -> None:
@@ -94,27 +78,22 @@ def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps, rounds: int = 1) -
 # ---- rows
 
 
-def test_every_recipe_is_a_row_and_a_new_one_needs_no_second_entry(monkeypatch):
-    names = [row.name for row in all_rows()]
-    assert {"base", "bound", "sft", "lisa", "lisa-ingredients", "grpo", "dapo"} <= set(names)
+def test_every_recipe_is_a_row_and_families_stand_together(monkeypatch):
+    rows = all_rows()
+    assert {"base", "bound", "sft", "lisa", "lisa-ingredients", "grpo", "dapo"} <= {
+        row.name for row in rows
+    }
+    changes = sum(a.family != b.family for a, b in zip(rows, rows[1:], strict=False))
+    assert changes + 1 == len({row.family for row in rows})
     monkeypatch.setattr(recipes, "MINE", replace(GRPO, name="mine", title="Mine"), raising=False)
     assert [(row.name, row.family) for row in all_rows()][-1] == ("mine", OTHER)
     several = (replace(GRPO, name="sd-grpo-x"), replace(GRPO, name="grpo-y"))
     monkeypatch.setattr(recipes, "SEVERAL", several, raising=False)
     family = {row.name: row.family for row in all_rows()}
     assert family["sd-grpo-x"] == "SD-GRPO" and family["grpo-y"] == family["grpo"]
-
-
-def test_two_recipes_of_one_name_are_refused(monkeypatch):
     monkeypatch.setattr(recipes, "TWIN", replace(DAPO, name="grpo"), raising=False)
     with pytest.raises(DataError, match="two methods are named 'grpo'"):
         all_rows()
-
-
-def test_rows_of_one_family_stand_together():
-    families = [row.family for row in all_rows()]
-    changes = sum(a != b for a, b in zip(families, families[1:], strict=False))
-    assert changes + 1 == len(set(families))
 
 
 def test_rows_are_chosen_by_name_and_an_unknown_one_is_named():
@@ -128,7 +107,7 @@ def test_a_rows_command_asks_for_that_row():
     for row in all_rows():
         words = Run(row, 2, "validation").command(SMOKE).split()
         assert words[:3] == ["python", "-m", "foodseg.ablations"]
-        options = _parse(words[3:])
+        options = parse(words[3:])
         assert options.row == row.name and options.seed == (2 if row.trained else 0)
         assert (options.split, options.preset) == ("validation", "smoke")
     assert Run(GRPO_ROW, 2).command(KITCHEN) == "python -m foodseg.ablations grpo --seed 2"
@@ -144,7 +123,7 @@ def test_differences_name_what_a_recipe_changes_and_nothing_else():
 # ---- the validation split
 
 
-def test_validation_takes_whole_training_plates_whatever_their_order(runs):
+def test_validation_takes_whole_training_plates_whatever_their_order(home):
     samples = load_samples(SMOKE.samples_file("train"))
     learning, choosing = validation_split(samples)
     plates = [{sample.image for sample in part} for part in (learning, choosing)]
@@ -154,12 +133,8 @@ def test_validation_takes_whole_training_plates_whatever_their_order(runs):
     assert learning == [sample for sample in samples if sample in learning]
     again = validation_split(samples[::-1])
     assert {s.sample_id for s in again[1]} == {s.sample_id for s in choosing}
-
-
-def test_validation_refuses_test_plates_and_too_few(runs):
     with pytest.raises(DataError, match="training plates"):
         validation_split(load_samples(SMOKE.samples_file("test")))
-    samples = load_samples(SMOKE.samples_file("train"))
     with pytest.raises(DataError, match="1 plates"):
         validation_split([sample for sample in samples if sample.image == samples[0].image])
 
@@ -173,9 +148,9 @@ def test_a_validation_run_keeps_to_its_own_folder_and_samples(runs):
     assert {sample.split for sample in learning + asked} == {"train"}
     assert {sample.split for sample in runs.samples("test")[1]} == {"test"}
     assert BOUND not in [run.row for run in runs_of([BASE, BOUND], [0], "validation")]
-    assert "--split validation" in write_results(runs, [BASE, BOUND], [0], "validation")
-    assert list(page.read_table(runs.preset, "validation").index) == ["base"]
-    assert not page.figure_path(runs.preset).with_suffix(".csv").exists()
+    assert "--split validation" in outputs.write_results(runs, [BASE, BOUND], [0], "validation")
+    assert list(outputs.read_table(runs.preset, "validation").index) == ["base"]
+    assert not outputs.figure_path(runs.preset).with_suffix(".csv").exists()
 
 
 # ---- one run
@@ -195,7 +170,7 @@ def stand_ins(monkeypatch):
         return {"seconds": 4.0, "steps": 2}
 
     def evaluate(preset, row, samples, mllm, segmenter):
-        calls.append(("evaluate", row, mllm.adapter))
+        calls.append(("evaluate", row, mllm.adapter, segmenter))
         scores = {"giou": 0.4, "ciou": 0.3, "parse_rate": 1.0, "foods_right": 0.5}
         write_json(preset.predictions_folder(row) / "result.json", scores)
         return scores | ORIGIN
@@ -209,7 +184,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(one, "train", train)
     monkeypatch.setattr(one, "evaluate", evaluate)
     monkeypatch.setattr(one, "load_policy", lambda preset, suffix="": Policy())
-    monkeypatch.setattr(one, "load_segmenter", lambda preset: None)
+    monkeypatch.setattr(one, "load_segmenter", lambda preset, decoder=None: decoder)
     monkeypatch.setattr(one, "write_card", lambda folder: calls.append(("card", folder.name)))
     return calls
 
@@ -217,25 +192,30 @@ def stand_ins(monkeypatch):
 def test_a_run_trains_evaluates_and_is_finished(runs, stand_ins):
     run = Run(GRPO_ROW, 1)
     assert not runs.finished(run)
-    outcome = one.carry_out(runs, run)
+    outcome = one.execute(runs, run)
     train, _ = runs.samples("test")
     assert stand_ins == [
         ("train", "grpo", 1, len(train)),
-        ("evaluate", "grpo-seed1", "grpo-seed1"),
+        ("evaluate", "grpo-seed1", "grpo-seed1", None),
         ("card", "grpo-seed1"),
     ]
     assert (outcome["giou"], outcome["seconds"], outcome["peak_memory_mb"]) == (0.4, 4.0, 9.0)
     assert runs.outcome(run) == json.loads(json.dumps(outcome)) and runs.finished(run)
 
 
-def test_the_base_is_evaluated_without_an_adapter(runs, stand_ins):
-    one.carry_out(runs, Run(BASE))
-    assert stand_ins == [("evaluate", "base", None)] and runs.finished(Run(BASE))
+def test_the_base_is_evaluated_alone_and_a_trained_decoder_with_its_adapter(runs, stand_ins):
+    one.execute(runs, Run(BASE))
+    assert stand_ins == [("evaluate", "base", None, None)] and runs.finished(Run(BASE))
+    decoder = runs.log(Run(GRPO_ROW)).parent / "adapter" / DECODER
+    decoder.parent.mkdir(parents=True)
+    decoder.touch()
+    one.execute(runs, Run(GRPO_ROW))
+    assert ("evaluate", "grpo-seed0", "grpo-seed0", decoder) in stand_ins
 
 
 def test_other_settings_or_lost_predictions_make_a_run_unfinished(runs, stand_ins):
     run = Run(GRPO_ROW)
-    one.carry_out(runs, run)
+    one.execute(runs, run)
     longer = Runs(replace(runs.preset, steps=99))
     assert runs.finished(run) and not longer.finished(run)
     changed = replace(GRPO_ROW, method=replace(GRPO, max_rounds=3))
@@ -244,37 +224,66 @@ def test_other_settings_or_lost_predictions_make_a_run_unfinished(runs, stand_in
     assert not runs.finished(run)
 
 
-def test_no_signal_is_a_result_and_not_tried_again(runs, stand_ins, monkeypatch):
-    def no_signal(*_):
-        raise NoSignalError("3 of 8 groups")
+@pytest.mark.parametrize("row", [BASE, LISA_ROW], ids=lambda row: row.name)
+def test_all_that_an_evaluation_reads_decides_whether_it_is_current(runs, row):
+    run = Run(row, split="validation")
+    changes = {
+        "mllm": "elsewhere",
+        "segmenter": "elsewhere",
+        "segmenter_config": PAPER.segmenter_config,
+        "image_side": 336,
+        "prompt_template": PAPER.prompt_template,
+        "max_new_tokens": 99,
+        "evaluation_batch": 3,
+        "dtype": "float64",
+    }
+    identities = [runs.identity(run), runs.identity(Run(row))]
+    identities += [Runs(replace(SMOKE, **{k: v})).identity(run) for k, v in changes.items()]
+    same = Runs(replace(SMOKE, checkpoint_every=7, published="elsewhere"))
+    assert same.identity(run) == identities[0]
+    _, (asked, *_) = runs.samples("validation")
+    samples = load_samples(SMOKE.samples_file("train"))
+    # The plates that are asked about count as those that are learnt from do.
+    save_samples(
+        [replace(s, question="Why?") if s == asked else s for s in samples],
+        SMOKE.samples_file("train"),
+    )
+    identities.append(Runs(SMOKE).identity(run))
+    assert all(identity not in identities[:i] for i, identity in enumerate(identities))
 
-    monkeypatch.setattr(one, "train", no_signal)
-    outcome = one.carry_out(runs, Run(DAPO_ROW))
-    assert outcome["failure"] == "NoSignalError: 3 of 8 groups" and runs.finished(Run(DAPO_ROW))
+
+def fail_with(error: Exception):
+    def train(*_):
+        raise error
+
+    return train
 
 
-def test_another_error_is_kept_goes_on_and_is_tried_again(runs, stand_ins, monkeypatch):
-    def broken(*_):
-        raise RuntimeError("the norm is not finite")
-
-    monkeypatch.setattr(one, "train", broken)
+def test_no_signal_is_a_result_and_another_error_is_raised_and_tried_again(
+    runs, stand_ins, monkeypatch
+):
+    run = Run(DAPO_ROW)
+    monkeypatch.setattr(one, "train", fail_with(RuntimeError("the norm is not finite")))
     with pytest.raises(RuntimeError, match="not finite"):
-        one.carry_out(runs, Run(DAPO_ROW))
-    assert runs.outcome(Run(DAPO_ROW))["failure"] == "RuntimeError: the norm is not finite"
-    assert not runs.finished(Run(DAPO_ROW))
+        one.execute(runs, run)
+    assert runs.outcome(run)["failure"] == "RuntimeError: the norm is not finite"
+    assert not runs.finished(run)
+    monkeypatch.setattr(one, "train", fail_with(NoSignalError("3 of 8 groups")))
+    outcome = one.execute(runs, run)
+    assert outcome["failure"] == "NoSignalError: 3 of 8 groups" and runs.finished(run)
 
 
 def test_two_processes_do_not_share_a_run(runs, stand_ins, monkeypatch):
     def nested(*_):
         with pytest.raises(DataError, match="another process is at this run"):
-            one.carry_out(runs, Run(DAPO_ROW))
+            one.execute(runs, Run(DAPO_ROW))
         raise NoSignalError("done")
 
     monkeypatch.setattr(one, "train", nested)
-    one.carry_out(runs, Run(DAPO_ROW))
+    assert one.execute(runs, Run(DAPO_ROW))["failure"] == "NoSignalError: done"
 
 
-# ---- the runner
+# ---- all runs, as processes
 
 
 CHILD = """
@@ -287,7 +296,9 @@ print("hello from", folder.name)
 (folder / "pid").write_text(str(os.getpid()))
 if what == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
-time.sleep({"long": 60}.get(what, 0.3))
+while what == "pair" and (folder.parent / "times").read_text().count(" 1 ") < 2:
+    time.sleep(0.05)
+time.sleep(60 if what == "long" else 0.05)
 outcome = json.loads((folder / "ready.json").read_text())
 if what == "fails":
     outcome |= {"failure": "NoSignalError: 3 of 8 groups"}
@@ -298,7 +309,10 @@ with open(folder.parent / "times", "a") as times:
 
 
 def stand_in_command(**behaviour):
-    """A process that takes a run's place: it ends well, "fails", is "killed", or is "long"."""
+    """A process that takes a run's place: it ends well, "fails", is "killed", or is "long".
+
+    A "pair" ends when two have been started.
+    """
 
     def command(runs: Runs, run: Run) -> list[str]:
         folder = runs.folder(run)
@@ -325,24 +339,20 @@ def test_large_weights_leave_memory_for_fewer_runs(tmp_path):
 
 def test_as_many_runs_at_once_as_asked_for_and_each_once(runs, capsys):
     wanted = runs_of([GRPO_ROW, DAPO_ROW], [0, 1])
-    assert run_all(runs, wanted, jobs=2, command=stand_in_command()) == []
+    command = stand_in_command(grpo_seed0="pair", dapo_seed0="pair")
+    assert run_all(runs, wanted, jobs=2, command=command) == []
     log = events(runs)
     assert sorted(name for _, d, name in log if d > 0) == sorted(run.name for run in wanted)
     assert max(np.cumsum([change for _, change, _ in log])) == 2
     told = capsys.readouterr().out
     assert told.count("gIoU 0.500") == 4 and "GRPO, seed 1" in told
     assert (runs.folder(wanted[0]) / "output.txt").read_text() == "hello from grpo-seed0\n"
-
-
-def test_finished_runs_are_left_alone(runs, capsys):
-    wanted = runs_of([GRPO_ROW, DAPO_ROW], [0])
-    finish(runs, wanted[0])
-    run_all(runs, wanted, jobs=2, command=stand_in_command())
-    assert {name for _, _, name in events(runs)} == {"dapo-seed0"}
+    run_all(runs, [*wanted, Run(BASE)], jobs=2, command=stand_in_command())
+    assert [name for _, _, name in events(runs)[8:]] == ["base", "base"]
     run_all(runs, wanted, jobs=2, command=None)  # nothing to start
 
 
-def test_a_failure_is_told_and_stops_nothing(runs, capsys):
+def test_a_failure_is_told_and_stops_nothing(home, runs, capsys):
     wanted = runs_of([GRPO_ROW, DAPO_ROW], [0, 1])
     command = stand_in_command(grpo_seed0="fails", dapo_seed0="killed")
     failed = run_all(runs, wanted, jobs=1, command=command)
@@ -351,7 +361,7 @@ def test_a_failure_is_told_and_stops_nothing(runs, capsys):
     assert "signal 9" in runs.outcome(failed[1])["failure"]
     told = capsys.readouterr().out
     assert "GRPO, seed 0: failed" in told and "3 of 8 groups" in told
-    assert str(runs.preset.figures.parent) not in told
+    assert str(home) not in told
     again = run_all(runs, wanted, jobs=1, command=stand_in_command())
     assert again == [] and runs.finished(failed[1])
 
@@ -385,8 +395,8 @@ def test_an_interrupt_ends_the_children(runs, interruptible):
 @pytest.mark.parametrize(("seconds", "closed", "status"), [(60, True, 1), (0.2, False, 0)])
 def test_a_child_ends_when_its_stdin_is_closed_or_its_work_is_done(seconds, closed, status):
     script = (
-        "import threading, time; from foodseg.ablations.__main__ import _end_with_stdin\n"
-        "threading.Thread(target=_end_with_stdin, daemon=True).start()\n"
+        "import threading, time; from foodseg.ablations.__main__ import end_with_stdin\n"
+        "threading.Thread(target=end_with_stdin, daemon=True).start()\n"
         f"print('ready', flush=True); time.sleep({seconds})"
     )
     child = subprocess.Popen(
@@ -401,57 +411,49 @@ def test_a_child_ends_when_its_stdin_is_closed_or_its_work_is_done(seconds, clos
 
 
 def test_time_left_by_hand():
-    waiting, running = [Run(GRPO_ROW, 1), Run(DAPO_ROW, 1)], [(Run(DAPO_ROW, 0), 10.0)]
-    assert seconds_left({"base": 5.0}, waiting, running, 2) is None
-    # GRPO's other seed took 100, DAPO is taken for the mean, 100: (100 + 100 + 90) / 2.
-    assert seconds_left({"base": 5.0, "grpo-seed0": 100.0}, waiting, running, 2) == 145
+    assert seconds_left([], waiting=2, running=[10.0], jobs=2) is None
+    # Trainings took 100 on average: (100 + 100 + 90) / 2.
+    assert seconds_left([80.0, 120.0], waiting=2, running=[10.0], jobs=2) == 145
     # No run is quicker than itself, however many processes there are.
-    assert seconds_left({"grpo-seed0": 100.0}, [], running, 64) == 90
+    assert seconds_left([100.0], waiting=0, running=[10.0], jobs=64) == 90
 
 
 # ---- the table
 
 
 def frame_of(runs: Runs, rows, seeds=(0, 1)) -> pd.DataFrame:
-    return table.ablations_frame(runs, rows, list(seeds))
-
-
-def test_a_row_is_compared_with_dapo_question_by_question(runs):
-    # IoU 1.0, 0.0 and 0.5, 0.0: GRPO's seeds average 0.75 and 0; DAPO has 0.5 and 0.
-    finish(runs, Run(GRPO_ROW, 0), (10, 0))
-    finish(runs, Run(GRPO_ROW, 1), (5, 0))
-    finish(runs, Run(DAPO_ROW, 0), (5, 0))
-    frame = frame_of(runs, [BASE, GRPO_ROW, DAPO_ROW])
-    gain, low, high = frame.loc["grpo", list(table.GAIN)]
-    assert gain == pytest.approx(0.125) and (low, high) == (0, pytest.approx(0.25))
-    assert frame.loc[["base", "dapo"], "gain"].isna().all()
-    lines = table.readable(frame)["gIoU less DAPO's, 95%"]
-    assert lines["GRPO"] == "+0.125 (+0.000 to +0.250)" and lines["DAPO"] == "–"
+    return ablations_frame(runs, rows, list(seeds))
 
 
 def test_the_table_by_hand(runs):
+    # IoU 1.0, 0.0 and 0.5, 0.0: GRPO's seeds average 0.75 and 0; DAPO has 0.5 and 0.
     finish(runs, Run(GRPO_ROW, 0), (10, 0), seconds=3)
-    finish(runs, Run(GRPO_ROW, 1), (10, 10), seconds=5)
-    finish(runs, Run(BASE), (0, 0))
-    grpo = frame_of(runs, [BASE, GRPO_ROW]).loc["grpo"]
-    assert grpo.giou == pytest.approx(0.75) and grpo.giou_sd == pytest.approx(0.3536, abs=1e-4)
-    assert grpo.ciou == pytest.approx(0.75) and grpo.giou_low <= 0.75 <= grpo.giou_high
+    finish(runs, Run(GRPO_ROW, 1), (5, 0), seconds=5)
+    finish(runs, Run(DAPO_ROW, 0), (5, 0))
+    frame = frame_of(runs, [BASE, GRPO_ROW, DAPO_ROW])
+    grpo = frame.loc["grpo"]
+    assert grpo.giou == pytest.approx(0.375) and grpo.giou_sd == pytest.approx(0.1768, abs=1e-4)
+    assert grpo.ciou == pytest.approx(0.375) and grpo.giou_low == 0 < 0.375 < grpo.giou_high
     assert (grpo.foods_right, grpo.parse_rate) == (0.5, 1.0)
     assert (grpo.seconds, grpo.peak_memory_mb, grpo.seeds, grpo.of) == (4, 101, 2, 2)
     assert grpo.command == "python -m foodseg.ablations grpo --seed 0 --preset smoke"
-    lines = table.readable(frame_of(runs, [BASE, GRPO_ROW])).loc["GRPO"]
-    assert lines["gIoU"] == "0.750 ± 0.354" and lines["seconds"] == "4 ± 1"
+    assert list(grpo[list(numbers.GAIN)]) == [pytest.approx(0.125), 0, pytest.approx(0.25)]
+    assert frame.loc[["base", "dapo"], "gain"].isna().all()
+    lines = outputs.readable(frame)
+    assert lines.loc["GRPO", "gIoU"] == "0.375 ± 0.177" and lines.loc["GRPO", "seconds"] == "4 ± 1"
+    gains = lines["gIoU less DAPO's, 95%"]
+    assert gains["GRPO"] == "+0.125 (+0.000 to +0.250)" and gains["DAPO"] == "–"
 
 
 def test_equal_rollouts_are_counted_from_the_logs(runs):
     each = SMOKE.steps * SMOKE.prompts_per_step * SMOKE.group_size
     finish(runs, Run(GRPO_ROW, 0))
     finish(runs, Run(DAPO_ROW, 0), rounds=2)
-    sentence = table.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
+    sentence = outputs.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
     assert f"every run of a recipe learnt from {each:,} completions" in sentence
     assert f"up to {2 * each:,} sampled" in sentence
     write_log(runs, Run(DAPO_ROW, 0), steps=SMOKE.steps - 1)
-    sentence = table.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
+    sentence = outputs.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
     assert "not the same for all" in sentence
 
 
@@ -460,26 +462,24 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
     failure = {"failure": "NoSignalError: no group", "identity": {}}
     write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
     frame = frame_of(runs, [GRPO_ROW, DAPO_ROW])
-    assert "grpo (1 of 2)" in table.missing_sentence(frame)
-    text = "\n".join(page.sections(frame))
+    assert "grpo (1 of 2)" in outputs.missing_sentence(frame)
+    text = "\n".join(outputs.sections(frame))
     assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
-    stale = table.ablations_frame(Runs(replace(runs.preset, steps=9)), [GRPO_ROW], [0])
-    assert "Of other settings or code than today's: grpo." in table.missing_sentence(stale)
-    assert table.missing_sentence(frame_of(runs, [GRPO_ROW], [0])) == ""
+    stale = ablations_frame(Runs(replace(runs.preset, steps=9)), [GRPO_ROW], [0])
+    assert "Of other settings or code than today's: grpo." in outputs.missing_sentence(stale)
+    assert outputs.missing_sentence(frame_of(runs, [GRPO_ROW], [0])) == ""
     rows = [GRPO_ROW, DAPO_ROW]
-    assert table.not_in_table(frame, rows) == "Not (wholly) measured: grpo, dapo."
-    assert table.not_in_table(None, rows) == "Not (wholly) measured: grpo, dapo."
+    assert outputs.not_in_table(frame, rows) == "Not (wholly) measured: grpo, dapo."
+    assert outputs.not_in_table(None, rows) == "Not (wholly) measured: grpo, dapo."
 
 
-def test_a_sentence_on_why_stands_with_finished_rows_only(runs, monkeypatch):
-    monkeypatch.setattr(table, "WHY", {"grpo": "It learns.", "dapo": "It can't be known."})
+def test_a_reason_stands_with_finished_rows_only(runs, monkeypatch):
+    assert set(REASONS) <= {row.name for row in all_rows()}
+    reasons = {"grpo": "It learns.", "dapo": "It can't be known."}
+    monkeypatch.setattr(numbers, "REASONS", reasons)
     finish(runs, Run(GRPO_ROW, 0))
-    text = "\n".join(page.sections(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0])))
+    text = "\n".join(outputs.sections(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0])))
     assert "* GRPO: It learns." in text and "can't be known" not in text
-
-
-def test_every_sentence_on_why_is_about_a_row():
-    assert set(table.WHY) <= {row.name for row in all_rows()}
 
 
 def test_the_teacher_forced_score_stands_beside_and_is_named_so(runs):
@@ -492,27 +492,22 @@ def test_the_teacher_forced_score_stands_beside_and_is_named_so(runs):
     assert "another protocol" in forced.title and np.isnan(forced.learnt_least)
 
 
-def test_the_files_are_written_and_read_back(runs):
+def test_the_files_are_written_and_read_back(home, runs):
     finish(runs, Run(GRPO_ROW, 0))
     finish(runs, Run(BASE))
-    said = write_results(runs, [GRPO_ROW], [0])
-    path = page.figure_path(runs.preset)
+    said = outputs.write_results(runs, [GRPO_ROW], [0])
+    path = outputs.figure_path(runs.preset)
     assert "2 of 2 rows measured" in said  # the base has results, so it stays in
     text = path.with_suffix(".md").read_text()
-    for words in (
-        "## Not trained",
-        "`python -m foodseg.ablations grpo --seed 0 --preset smoke`",
-        "a1",
-        "c1",
-    ):
-        assert words in text
-    assert str(runs.preset.figures.parent) not in text
+    command = "`python -m foodseg.ablations grpo --seed 0 --preset smoke`"
+    assert all(words in text for words in ("## Not trained", command, "a1", "c1"))
+    assert str(home) not in text
     with Image.open(path.with_suffix(".png")) as image:
         assert image.format == "PNG"
-    frame, again = frame_of(runs, [BASE, GRPO_ROW], [0]), page.read_table(runs.preset)
-    assert page.sections(again) == page.sections(frame)
-    assert table.rollouts_sentence(again) == table.rollouts_sentence(frame)
-    assert page.read_table(runs.preset, "validation") is None
+    frame, again = frame_of(runs, [BASE, GRPO_ROW], [0]), outputs.read_table(runs.preset)
+    assert outputs.sections(again) == outputs.sections(frame)
+    assert outputs.rollouts_sentence(again) == outputs.rollouts_sentence(frame)
+    assert outputs.read_table(runs.preset, "validation") is None
 
 
 # ---- the picture

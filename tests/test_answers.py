@@ -120,6 +120,28 @@ def test_named_foods(thinking, foods):
     assert named_foods(f"<think>{thinking}</think><answer>[]</answer>", NAMES) == foods
 
 
+@pytest.mark.parametrize(
+    "thinking, foods",
+    [
+        ("它含有豆腐和米饭。", ("豆腐", "米饭")),
+        ("不是豆腐。玉米含有淀粉！", ("玉米",)),  # the longest name first: 米 is in 玉米
+        ("鉄分はほうれん草です。", ("ほうれん草",)),
+        ("철분은 김치를 드세요", ("김치",)),
+        ("Add C++, not C; kimchi (spicy)!", ("kimchi (spicy)",)),
+        ("C++ or C", ("C++", "C")),
+        ("C++x, kimchi (spicy)y: nothing after them", ("C++", "kimchi (spicy)")),
+        ("abc++ and xkimchi (spicy) have other beginnings", ()),
+        ("the Käses and crème brûlées", ("Käse", "crème brûlée")),
+        ("Käsekuchen", ()),
+        ("这里有olives和rice吗", ("olives", "rice")),
+    ],
+)
+def test_names_of_any_language_are_found(thinking, foods):
+    names = ("米", "玉米", "豆腐", "米饭", "ほうれん草", "김치", "C", "C++", "kimchi (spicy)")
+    names += ("Käse", "crème brûlée", "olives", "rice")
+    assert named_foods(f"<think>{thinking}</think>", names) == foods
+
+
 def test_foods_named_in_the_answer_do_not_count():
     assert named_foods('<think>Hm.</think><answer>["rice"]</answer>', NAMES) == ()
 

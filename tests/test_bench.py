@@ -9,15 +9,15 @@ from pathlib import Path
 import bench_players
 import pytest
 import torch
-from conftest import load_kitchen, toy_prompts
+from conftest import assert_same_gradients, load_kitchen, toy_prompts
 from plain_rows import plain_log_probs
 
 from foodseg.bench.page import write_figures
+from foodseg.bench.paired_timing import SideFailedError, take_turns
 from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.scaling import SWEEPS, Point, fits, points, token_count
 from foodseg.bench.summary import ratio, side, targets
-from foodseg.bench.turns import take_turns
-from foodseg.bench.work import randomise_adapter
+from foodseg.bench.workload import randomise_adapter
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import completion_mask, pad_rows, score_groups
 from foodseg.presets import KITCHEN
@@ -27,7 +27,7 @@ def test_plain_rows_score_as_rows_of_their_own_and_as_the_shared_prefix():
     mllm = load_kitchen(torch.float64)
     mllm.add_lora(rank=4, alpha=8, seed=0)
     mllm.model.double()
-    randomise_adapter(mllm.lora_parameters())
+    randomise_adapter(mllm)
     rollouts = sample_rollouts(mllm, toy_prompts(mllm), group_size=3, max_new_tokens=90, seed=3)
     lengths = {len(tokens) for rollout in rollouts for tokens in rollout.tokens}
     assert len(lengths) > 2  # so there is padding
@@ -39,21 +39,19 @@ def test_plain_rows_score_as_rows_of_their_own_and_as_the_shared_prefix():
     shared = score_groups(mllm, rollouts, 0.7)
     torch.testing.assert_close(scores.entropies, shared.entropies, rtol=1e-5, atol=1e-6)
     weights = torch.randn(mask.shape, dtype=torch.float64)
-    for ours, theirs in zip(
-        torch.autograd.grad((scores.log_probs * weights).sum(), mllm.lora_parameters()),
-        torch.autograd.grad((shared.log_probs * weights).sum(), mllm.lora_parameters()),
-        strict=True,
-    ):
-        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+    ours, theirs = (
+        torch.autograd.grad((log_probs * weights).sum(), mllm.lora_parameters())
+        for log_probs in (scores.log_probs, shared.log_probs)
+    )
+    assert_same_gradients(ours, theirs, relative=1e-4)
 
 
 def test_sides_take_turns_in_rotating_order_and_the_first_round_does_not_count(tmp_path):
     diary = tmp_path / "diary"
     sides = {name: (bench_players.diary, (name, str(diary))) for name in "ab"}
-    turns: list[str] = []
-    rows = take_turns(sides, 2, turns.append)
+    rows = take_turns(sides, 2, "a and b")
     assert diary.read_text() == "a0 b0 b1 a1 a2 b2 "
-    assert turns == list("abbaab")
+    assert [row["turn"] for row in rows["b"]] == [1, 2]
     assert [row["rollout"] for row in rows["a"]] == pytest.approx([0.02, 0.03])
     assert all(row["step"] >= 0.05 for row in rows["a"])
     assert rows["a"][0]["update"] == pytest.approx(rows["a"][0]["step"] - 0.02)
@@ -61,9 +59,19 @@ def test_sides_take_turns_in_rotating_order_and_the_first_round_does_not_count(t
     assert rows["a"][-1]["memory"] > 60 > 10 > rows["b"][-1]["memory"]
 
 
-def test_a_side_that_fails_ends_the_comparison():
-    with pytest.raises(RuntimeError, match="poor: its process ended early"):
-        take_turns({"poor": (bench_players.broken, ())}, 1)
+@pytest.mark.parametrize(
+    "side, reason",
+    [
+        ("broken", "can't do its step"),
+        ("gone", "ended without a word"),
+        ("slow", "not done after 5 s"),
+    ],
+)
+def test_a_side_that_fails_ends_the_comparison_and_says_why(side, reason):
+    with pytest.raises(SideFailedError, match=f"poor: .*{reason}"):
+        take_turns(
+            {"poor": (getattr(bench_players, side), ())}, 1, "", 5 if side == "slow" else None
+        )
 
 
 def test_token_counts_and_points():
@@ -138,11 +146,11 @@ def test_ratios_are_taken_round_by_round_and_targets_by_their_medians():
     assert side(met, "trl", "step").median == 6.0
     assert ratio(met, "trl", "step").median == 3.0
     assert ratio(met, "trl", "step").high == pytest.approx(8.5 / 2.5)
-    assert [target.met for target in targets(met)] == [True, True, True]
+    assert [target[-1] for target in targets(met).values()] == [True, True, True]
     missed = results(trl=4.9, plain=1.6)
     missed["fits"]["shared"]["plain"]["r_squared"] = 1.0
     missed["fits"]["shared"]["shared"]["r_squared"] = 0.9
-    assert [target.met for target in targets(missed)] == [False, False, False]
+    assert [target[-1] for target in targets(missed).values()] == [False, False, False]
 
 
 def test_page_and_picture_are_written_from_the_figures(tmp_path):

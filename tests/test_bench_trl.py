@@ -10,16 +10,20 @@ from conftest import kitchen_folder
 
 pytest.importorskip("trl", reason="the optional extra: make bench installs it")
 
-from foodseg.bench import equal_losses, trl_side
+from foodseg.bench import trl_trainer
 from foodseg.bench.equal_losses import UnequalLossError, compare_losses
-from foodseg.bench.run import Effort, benchmark
+from foodseg.bench.page import write_figures
+from foodseg.bench.run import Effort, run
 from foodseg.bench.scaling import Point
-from foodseg.bench.work import Shape, bench_preset, training_questions
+from foodseg.bench.workload import STEP, training_questions
+from foodseg.common.files import write_json
+from foodseg.models.prompts import build_messages
 from foodseg.models.rollouts import Rollout
 from foodseg.recipes import GRPO
 from foodseg.rl.groups import score_group
+from foodseg.supervised.targets import write_references
 
-SMALL = Shape(prompts=2, group_size=4, length=80)
+SMALL = replace(STEP, prompts_per_step=2, group_size=4, max_new_tokens=80)
 
 
 @pytest.fixture(autouse=True)
@@ -28,65 +32,61 @@ def home(monkeypatch, tmp_path):
     kitchen_folder(tmp_path)
     (tmp_path / "datasets" / "smoke").rename(tmp_path / "datasets" / "kitchen")
     monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))  # for processes
     return tmp_path
 
 
-def test_trl_computes_the_same_loss_and_gradients():
-    agreement = compare_losses(SMALL)
+@pytest.fixture()
+def samples(home):
+    return training_questions(SMALL)
+
+
+def test_trl_computes_the_same_loss_and_gradients(samples):
+    agreement = compare_losses(SMALL, samples)
     agreement.check()
     # The check reaches what it is to check: gradients, more than one update, the clip range.
     assert agreement.trl_gradient_norm > 0.01
-    assert len(agreement.gradient_errors) == SMALL.updates
+    assert len(agreement.gradient_errors) == SMALL.updates_per_rollout
     assert agreement.clipped_ratios > 0
 
 
-def test_another_objective_is_noticed(monkeypatch):
+def test_another_objective_is_noticed(samples, monkeypatch):
     other = replace(GRPO, objective=replace(GRPO.objective, kl_weight=6e-3))
-    monkeypatch.setattr(trl_side, "GRPO", other)
+    monkeypatch.setattr(trl_trainer, "GRPO", other)
     with pytest.raises(UnequalLossError, match="nothing is timed"):
-        compare_losses(SMALL).check()
+        compare_losses(SMALL, samples).check()
 
 
-def test_another_prompt_is_noticed(monkeypatch):
-    drawn = equal_losses.in_drawing_order
+def test_another_prompt_is_noticed(samples, monkeypatch):
+    def other(question, template):
+        return build_messages(question + " Now.", template)
 
-    def others(sampler, count):
-        return drawn(sampler, count + 1)[1:]
-
-    monkeypatch.setattr(equal_losses, "in_drawing_order", others)
+    monkeypatch.setattr(trl_trainer, "build_messages", other)
     with pytest.raises(UnequalLossError, match="prompt tokens"):
-        compare_losses(SMALL)
+        compare_losses(SMALL, samples)
 
 
-def test_trl_is_paid_as_this_trainer_is():
-    preset = bench_preset(SMALL)
-    sample = training_questions(preset)[0]
-    box, (x, y) = sample.references[0].box, sample.references[0].point
-    scale = preset.image_side / sample.width, preset.image_side / sample.height
-    right = {
-        "bbox_2d": [round(v * scale[i % 2]) for i, v in enumerate(box)],
-        "point_2d": [round(x * scale[0]), round(y * scale[1])],
-    }
-    texts = ("", f"<think>a</think> <answer>{json.dumps([right])}</answer>")
+def test_trl_is_paid_as_this_trainer_is(samples):
+    sample = samples[0]
+    texts = ("", write_references(sample, SMALL.image_side))
     rollout = Rollout(None, (), (), texts, (True, True))
-    paid = score_group(sample, rollout, preset.image_side).rewards
-    assert paid[1] > 4 > paid[0]
-    function = trl_side._reward_function([sample], preset.image_side)
+    paid = score_group(sample, rollout, SMALL.image_side).rewards
+    assert paid[1] == 7 > 4 > paid[0]
+    function = trl_trainer.make_reward([sample], SMALL.image_side)
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     assert function(completions=completions, index=[0, 0], prompts=None) == paid
 
 
 def test_the_whole_benchmark_at_its_smallest(home):
     effort = Effort(
-        shape=Shape(prompts=2, group_size=2, length=12),
+        preset=replace(STEP, prompts_per_step=2, group_size=2, max_new_tokens=12),
         rounds=1,
         points=(Point(2, 192, 64), Point(8, 192, 64), Point(8, 48, 64), Point(8, 192, 16)),
         scaling_repeats=1,
         questions=4,
         evaluation_repeats=1,
     )
-    benchmark(effort, home)
+    write_json(home / "benchmark.json", run(effort))
+    write_figures(home)
     results = json.loads((home / "benchmark.json").read_text())
     assert {name: len(rows) for name, rows in results["sides"].items()} == {
         "this": 1,

@@ -31,7 +31,12 @@ RAN = (
     *("grpo-seed0/log.jsonl", "grpo-seed0/state.pt.partial", "grpo-seed0/tool.jsonl"),
     *("grpo-seed0/adapter/README.md", "grpo-seed0/adapter.partial/adapter_config.json"),
     *("predictions/lisa-7b/result.json", "predictions/base/predictions.jsonl"),
-    *("ablations/dapo-seed0/outcome.json", "ablations/base/lock", "ablations/base/output.txt"),
+    *(
+        "ablations/dapo-seed0/outcome.json",
+        "ablations/base.lock",
+        "grpo-seed0.lock",
+        "ablations/base/output.txt",
+    ),
 )
 
 
@@ -175,7 +180,7 @@ def test_the_tables_have_all_that_the_writers_write(home, kitchen_mllm):
 
 def test_a_name_that_is_no_text_is_printed_all_the_same(checkout):
     code = Path(__file__).parents[1] / "foodseg"
-    for file in ("__init__.py", "clean.py", "common/__init__.py", "common/home.py"):
+    for file in ("__init__.py", "clean.py", "common/__init__.py", "common/files.py"):
         write(checkout / "foodseg" / file, (code / file).read_text())
     (checkout / os.fsdecode(b"runs/kitchen/\xff")).touch()
     done = subprocess.run(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import load_kitchen, toy_prompts
+from conftest import assert_near, load_kitchen, toy_prompts
 
 from foodseg.models import rollouts
 from foodseg.models.fast import decoding
@@ -89,12 +89,8 @@ def attend_both(cache, reference):
     for layer in range(2):
         query = torch.randn(rows, HEADS, 1, SIZE, dtype=torch.float64)
         key, value = torch.randn(2, rows, KEY_HEADS, 1, SIZE, dtype=torch.float64)
-        torch.testing.assert_close(
-            cache.attend(layer, query, key, value, SCALE),
-            reference.attend(layer, query, key, value),
-            rtol=1e-10,
-            atol=1e-12,
-        )
+        ours = cache.attend(layer, query, key, value, SCALE)
+        assert_near(ours, reference.attend(layer, query, key, value), roundings=50)
 
 
 def test_sliced_cache_is_dense_attention_while_rows_leave():
@@ -146,6 +142,5 @@ def test_static_step_equals_the_ordinary_one(on_cpu, temperature):
     assert torch.equal(ordinary.tokens, static.tokens)
     at_end = ordinary.tokens == mllm.eos_token_id
     before_end = at_end.cumsum(1) - at_end.int() == 0
-    torch.testing.assert_close(
-        ordinary.log_probs[before_end], static.log_probs[before_end], rtol=0, atol=1e-6
-    )
+    # The model's norms, and these log-probs, are rounded to float32.
+    assert_near(ordinary.log_probs[before_end], static.log_probs[before_end], roundings=50)

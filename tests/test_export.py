@@ -48,19 +48,20 @@ def fill(canvas: np.ndarray, points: list, value: int) -> None:
             canvas[y, left : right + 1] = value
 
 
+def draw(polygons: list, shape: tuple[int, int]) -> np.ndarray:
+    canvas = np.zeros(shape, np.uint8)
+    for polygon in polygons:
+        fill(canvas, polygon, 1)
+    return canvas
+
+
 def read_by_lisa(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, list[str], bool]:
     """uint8 (H, W): 1 target, 255 ignore, larger shapes below smaller ones; text; is_sentence."""
     data = json.loads(path.read_text(encoding="ascii"))
-    shapes = [shape for shape in data["shapes"] if shape["label"].lower() != "flag"]
-    areas = []
-    for one in shapes:
-        alone = np.zeros(shape, np.uint8)
-        fill(alone, one["points"], 1)
-        areas.append(alone.sum())
+    shapes = [one for one in data["shapes"] if one["label"].lower() != "flag"]
     mask = np.zeros(shape, np.uint8)
-    for index in np.argsort(areas)[::-1]:
-        value = 255 if "ignore" in shapes[index]["label"].lower() else 1
-        fill(mask, shapes[index]["points"], value)
+    for one in sorted(shapes, key=lambda one: draw([one["points"]], shape).sum(), reverse=True):
+        fill(mask, one["points"], 255 if "ignore" in one["label"].lower() else 1)
     return mask, data["text"], data["is_sentence"]
 
 
@@ -109,15 +110,9 @@ def masks() -> list[np.ndarray]:
 def test_polygons_draw_exactly_the_mask():
     for mask in masks():
         polygons = mask_to_polygons(mask)
-        drawn = np.zeros(mask.shape, np.uint8)
-        for polygon in polygons:
-            assert len(polygon) >= 3
-            before = drawn.copy()
-            fill(drawn, polygon, 1)
-            alone = np.zeros(mask.shape, np.uint8)
-            fill(alone, polygon, 1)
-            assert not (before & alone).any(), "two polygons share a pixel"
-        assert np.array_equal(drawn, mask)
+        assert all(len(polygon) >= 3 for polygon in polygons)
+        alone = [draw([polygon], mask.shape) for polygon in polygons]
+        assert np.array_equal(sum(alone, np.zeros(mask.shape)), mask)  # they share no pixel
         assert np.array_equal(polygons_to_mask(polygons, mask.shape[::-1]), mask)
 
 
@@ -162,17 +157,11 @@ def home(tmp_path, monkeypatch):
         photo.save(SMOKE.dataset / "Images" / "img_dir" / "test" / f"{dish}.jpg")
         Image.fromarray(mask).save(SMOKE.dataset / "Images" / "ann_dir" / "test" / f"{dish}.png")
     forms = ("question", "answer")
-    entries = [
-        {
-            "dish_id": dish,
-            "conversations": [
-                {"form": form, "value": text}
-                for turn in turns
-                for form, text in zip(forms, turn, strict=True)
-            ],
-        }
-        for dish, turns in QUESTIONS.items()
-    ]
+    entries = []
+    for dish, turns in QUESTIONS.items():
+        pairs = [pair for turn in turns for pair in zip(forms, turn, strict=True)]
+        texts = [{"form": form, "value": text} for form, text in pairs]
+        entries.append({"dish_id": dish, "conversations": texts})
     (SMOKE.dataset / "FoodReasonSeg_test.json").write_text(json.dumps(entries))
     save_samples(build_single(SMOKE.dataset, "test")[0], SMOKE.samples_file("test"))
     return tmp_path
@@ -258,18 +247,15 @@ def test_our_own_reader_reads_the_export_back(home, samples):
     again, report = build_single(home / "out" / "FoodSeg103", "test")
     assert report.problems == () and report.left_out == {}
     for before, after in zip(samples, again, strict=True):
-        assert after.dish_id == before.sample_id
-        answer = before.answer
-        if before.sample_id == "test-00000002-1":
-            answer += " cheese butter"
-        same = replace(
+        name = before.sample_id
+        added = " cheese butter" if name == "test-00000002-1" else ""
+        assert after == replace(
             before,
-            sample_id=f"test-{before.sample_id}-0",
-            dish_id=before.sample_id,
-            image=f"Images/img_dir/test/{before.sample_id}.jpg",
-            answer=answer,
+            sample_id=f"test-{name}-0",
+            dish_id=name,
+            image=f"Images/img_dir/test/{name}.jpg",
+            answer=before.answer + added,
         )
-        assert after == same
 
 
 def test_foods_that_foodseg103_does_not_have_come_after_its_own(home, samples):

@@ -79,7 +79,7 @@ def test_trl_trains_with_them(samples, tmp_path):
     import datasets
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    from foodseg.bench.trl_side import _processor
+    from foodseg.bench.trl_trainer import make_processor
 
     mllm = load_kitchen(torch.float32)
     rows = [
@@ -104,7 +104,7 @@ def test_trl_trains_with_them(samples, tmp_path):
             use_cpu=True,
         ),
         train_dataset=datasets.Dataset.from_list(rows),
-        processing_class=_processor(mllm),
+        processing_class=make_processor(mllm),
     )
     trainer.train()
     log = trainer.state.log_history[0]

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from counted_memory import meta_mllm, on_fake_cuda
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,8 +22,7 @@ from foodseg.models.fast.attention import RowLayout, SharedPrefixAttention
 from foodseg.models.fast.decoding import StaticCache
 from foodseg.models.fast.layers import lean_layers, training_layers
 from foodseg.models.mllm import Prompt
-from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
-from foodseg.presets import KITCHEN
+from foodseg.models.random_mllm import qwen2_5_vl_3b
 
 PROMPT, LENGTH, PROMPTS, GROUP = 1100, 150, 2, 4
 ROWS = PROMPTS * GROUP
@@ -58,30 +58,10 @@ def outside(function):
 def fake_mllm():
     """The 3B with two layers of each tower and an adapter, on a GPU that isn't there."""
     config = qwen2_5_vl_3b()
-    config.text_config.num_hidden_layers = 2
-    config.text_config.layer_types = config.text_config.layer_types[:2]
     config.vision_config.depth, config.vision_config.fullatt_block_indexes = 2, [1]
-    mllm = random_mllm(config, KITCHEN.mllm, 840, "meta", torch.bfloat16)
-    with torch.device("meta"):
-        mllm.add_lora(rank=64, alpha=128, seed=0)
+    mllm = meta_mllm(config, 64, torch.bfloat16, layers=2)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        _put_on_fake_cuda(mllm.model)
-        mllm.banned_token_ids = mllm.banned_token_ids
-        mllm.end_token_ids = torch.empty_like(mllm.end_token_ids, device="cuda")
-    return mllm, mode
-
-
-def _put_on_fake_cuda(model) -> None:
-    moved = {}  # tied weights stay tied
-    for module in model.modules():
-        for values in (module._parameters, module._buffers):
-            for name, value in values.items():
-                if value is not None and id(value) not in moved:
-                    fake = torch.empty(value.shape, dtype=value.dtype, device="cuda")
-                    if isinstance(value, torch.nn.Parameter):
-                        fake = torch.nn.Parameter(fake, requires_grad=value.requires_grad)
-                    moved[id(value)] = value, fake
-                values[name] = value if value is None else moved[id(value)][1]
+        return on_fake_cuda(mllm), mode
 
 
 def fake_prompts() -> list[Prompt]:

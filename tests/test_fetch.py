@@ -1,4 +1,4 @@
-"""`make data` against a server on this machine: resumed, checked, unpacked, counted."""
+"""`make data` against servers on this machine: resumed, checked, unpacked, counted."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import base64
 import hashlib
 import io
 import json
+import re
 import zipfile
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from foodseg.common.errors import DataError
@@ -23,8 +25,9 @@ from foodseg.data.fetch import download as downloads
 from foodseg.data.fetch import unpack
 from foodseg.data.fetch.__main__ import default_folder, fetch, main
 from foodseg.data.fetch.check import check_folder
-from foodseg.data.fetch.download import Checksums, download
-from foodseg.data.fetch.sources import LICENCE, OFFICIAL, RemoteFile, Sources
+from foodseg.data.fetch.checksums import Checksums
+from foodseg.data.fetch.download import download
+from foodseg.data.fetch.sources import LICENCE, OFFICIAL, HubFile, RemoteFile, Sources
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.single import build_single
 
@@ -41,21 +44,26 @@ ENCRYPTED = base64.b64decode(
 
 
 class Mirror:
-    """A web server with files by path, and what is wrong with each.
+    """A web server with files by path, and what is wrong with each. HEAD is answered as by the hub.
 
     cut: how many bytes each coming answer may send before it breaks. codes: an answer instead of
-    the file. linked: a path that leads on to the file, stating its sum as the hub does.
+    the file. linked: where the hub keeps the bytes of a large file, and the sum that it states.
+    requests: path and Range of every GET. tokens: what was authorised, by host and path.
     """
 
     def __init__(self):
         self.files, self.cut, self.codes, self.linked = {}, {}, {}, {}
         self.resumes, self.version = True, '"one"'
         self.requests: list[tuple[str, str | None]] = []
+        self.tokens: dict[tuple[str, str], str | None] = {}
         mirror = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 mirror.answer(self)
+
+            def do_HEAD(self):
+                mirror.describe(self)
 
             def log_message(self, *_):
                 pass
@@ -63,21 +71,39 @@ class Mirror:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}/{path}"
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.server.server_address[1]}/{path}"
 
     def asked(self, path: str) -> list[str | None]:
         return [place for asked, place in self.requests if asked == path]
 
-    def answer(self, handler) -> None:
-        path, place = handler.path.lstrip("/"), handler.headers.get("Range")
-        self.requests.append((path, place))
+    def describe(self, handler) -> None:
+        """The hub's answer to HEAD: the commit, and where the bytes are."""
+        path = self._path(handler)
+        sha256 = ""
         if path in self.linked:
             target, sha256 = self.linked[path]
             handler.send_response(302)
-            handler.send_header("Location", self.url(target))
-            handler.send_header("X-Linked-Etag", f'"{sha256}"')
-            return handler.end_headers()
+            handler.send_header("Location", self.url(target, "localhost"))
+        elif path in self.codes or path not in self.files:
+            handler.send_response(self.codes.get(path, 404))
+        else:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(self.files[path])))
+        handler.send_header("X-Repo-Commit", COMMIT)
+        handler.send_header("X-Linked-Etag" if sha256 else "ETag", f'"{sha256 or "1" * 40}"')
+        handler.end_headers()
+
+    def _path(self, handler) -> str:
+        path = re.sub("^/datasets/some/one/resolve/[^/]+/", "hub/", handler.path).lstrip("/")
+        host = handler.headers["Host"].partition(":")[0]
+        self.tokens[host, path] = handler.headers.get("Authorization")
+        return path
+
+    def answer(self, handler) -> None:
+        path, place = self._path(handler), handler.headers.get("Range")
+        self.requests.append((path, place))
+        assert "/main/" not in handler.path  # of the hub's file only one commit's bytes are taken
         if path in self.codes or path not in self.files:
             return handler.send_error(self.codes.get(path, 404))
         data, start = self.files[path], 0
@@ -102,6 +128,11 @@ class Mirror:
 def mirror(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     mirror = Mirror()
+    hub = mirror.url("").rstrip("/")
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield mirror
     mirror.server.shutdown()
     mirror.server.server_close()
@@ -113,6 +144,8 @@ def sums(tmp_path):
 
 
 DATA = b"PK" + bytes(range(256)) * 40
+COMMIT = "c" * 40
+NOWHERE = "http://127.0.0.1:9"
 
 
 def get(mirror, tmp_path, sums, *paths, name="a.zip", sha256=""):
@@ -184,25 +217,67 @@ def test_a_mirror_that_has_nothing_or_the_wrong_thing_is_passed_over(mirror, tmp
 
 def test_a_server_that_is_not_there(mirror, tmp_path, sums):
     mirror.files["a"] = DATA
-    nowhere = RemoteFile("a.zip", ("http://127.0.0.1:9/a", mirror.url("a")))
+    nowhere = RemoteFile("a.zip", (f"{NOWHERE}/a", mirror.url("a")))
     assert download(nowhere, tmp_path, sums, wait=0).read_bytes() == DATA
     with pytest.raises(DataError, match="can't be reached"):
-        download(RemoteFile("b.zip", nowhere.urls[:1]), tmp_path, sums, wait=0)
+        download(RemoteFile("b.zip", nowhere.mirrors[:1]), tmp_path, sums, wait=0)
+
+
+def from_hub(tmp_path, sums, *paths, name="a.zip"):
+    return download(
+        RemoteFile(name, tuple(HubFile("some/one", path) for path in paths)), tmp_path, sums, wait=0
+    )
 
 
 def test_the_sum_that_the_hub_states_counts(mirror, tmp_path, sums):
-    mirror.files["cdn"] = DATA
-    mirror.linked = {
-        "good": ("cdn", hashlib.sha256(DATA).hexdigest()),
-        "bad": ("cdn", "0" * 64),
-        "git": ("cdn", "1" * 40),  # of a small file it states Git's hash, which is no SHA-256
-    }
+    mirror.files |= {"cdn": DATA, "hub/git": DATA}  # of a small file it states Git's hash
+    good = hashlib.sha256(DATA).hexdigest()
+    mirror.linked = {"hub/good": ("cdn", good), "hub/bad": ("cdn", "0" * 64)}
     with pytest.raises(DataError, match="000000000000… was expected"):
-        get(mirror, tmp_path, sums, "bad")
-    assert get(mirror, tmp_path, sums, "bad", "good").read_bytes() == DATA
+        from_hub(tmp_path, sums, "bad")
+    assert from_hub(tmp_path, sums, "bad", "good").read_bytes() == DATA
     assert sums.get("a.zip").word == "published"
-    get(mirror, tmp_path, sums, "git", name="b.zip")
+    from_hub(tmp_path, sums, "git", name="b.zip")
     assert sums.get("b.zip").word == "first seen"
+    # The commit that "main" was is what the file was fetched of, and is noted.
+    assert sums.get("b.zip").source.endswith(f"/datasets/some/one/resolve/{COMMIT}/git")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip", "sums.json"]
+
+
+def test_the_users_token_goes_to_the_hub_only(mirror, tmp_path, sums, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    mirror.files |= {"cdn": DATA, "hub/small": DATA, "zip": DATA}
+    mirror.linked["hub/large"] = ("cdn", hashlib.sha256(DATA).hexdigest())
+    from_hub(tmp_path, sums, "small")
+    from_hub(tmp_path, sums, "large", name="b.zip")
+    get(mirror, tmp_path, sums, "zip", name="c.zip")
+    token = "Bearer hf_secret"
+    hub = {("127.0.0.1", f"hub/{size}"): token for size in ("small", "large")}
+    assert mirror.tokens == hub | {("localhost", "cdn"): None, ("127.0.0.1", "zip"): None}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (404, "it answered 404"),
+        (401, "it answered 401"),
+        (403, "it answered 403"),
+        (503, "it answered 503"),
+        (None, "it can't be reached"),
+        ("offline", "it can't be reached"),
+    ],
+)
+def test_a_hub_that_does_not_give_the_file(mirror, tmp_path, sums, monkeypatch, code, words):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    mirror.files["hub/a"], mirror.codes["hub/a"] = DATA, code
+    if code is None:
+        nowhere = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, NOWHERE)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    elif code == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=rf"no mirror gave .*\n  .*/resolve/main/a: {words}"):
+        from_hub(tmp_path, sums, "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_first_download_is_remembered(mirror, tmp_path, sums):
@@ -224,16 +299,20 @@ def test_the_first_download_is_remembered(mirror, tmp_path, sums):
         Checksums(tmp_path / "sums.json")
 
 
-def test_a_full_disk_is_no_fault_of_the_mirror(mirror, tmp_path, sums, monkeypatch):
-    mirror.files["a"] = DATA
+@pytest.mark.parametrize("step", ["_append", "hf_hub_download"])
+def test_a_full_disk_is_no_fault_of_the_mirror(mirror, tmp_path, sums, monkeypatch, step):
+    mirror.files |= {"a": DATA, "hub/a": DATA}
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(downloads, "_append", full)
+    monkeypatch.setattr(downloads, step, full)
     with pytest.raises(OSError, match="No space left"):
-        get(mirror, tmp_path, sums, "a")
-    assert len(mirror.requests) == 1
+        if step == "_append":
+            get(mirror, tmp_path, sums, "a", "a")
+        else:
+            from_hub(tmp_path, sums, "a", "a")
+    assert len(mirror.asked("a")) == (step == "_append")  # no other mirror was tried
 
 
 # ---- The whole folder --------------------------------------------------------------------------
@@ -305,20 +384,20 @@ def conversations(split: str) -> bytes:
 
 @pytest.fixture
 def sources(mirror) -> Sources:
-    """Sources that all answer, with FoodSeg103 both as an archive and as Parquet files."""
-    mirror.files["FoodSeg103.zip"] = pack(contents())
+    """Sources that all answer, with FoodSeg103 as an archive and as Parquet files of the hub."""
     train = rows("train")
-    mirror.files["train-0.parquet"], mirror.files["train-1.parquet"] = (
-        shard(train[:2]),
-        shard(train[2:]),
-    )
-    mirror.files["test-0.parquet"] = shard(rows("test"))
-    mirror.files["id2label.json"] = json.dumps({str(k): v for k, v in CATEGORIES.items()}).encode()
-    for split in IMAGES:
-        mirror.files[f"FoodReasonSeg_{split}.json"] = conversations(split)
-    remote = {name: RemoteFile(name, (mirror.url(name),)) for name in mirror.files}
+    files = {
+        "train-0.parquet": shard(train[:2]),
+        "train-1.parquet": shard(train[2:]),
+        "test-0.parquet": shard(rows("test")),
+        "id2label.json": json.dumps({str(k): v for k, v in CATEGORIES.items()}).encode(),
+    }
+    files |= {f"FoodReasonSeg_{split}.json": conversations(split) for split in IMAGES}
+    mirror.files = {f"hub/{name}": data for name, data in files.items()}
+    mirror.files["FoodSeg103.zip"] = pack(contents())
+    remote = {name: RemoteFile(name, (HubFile("some/one", name),)) for name in files}
     return Sources(
-        archive=remote["FoodSeg103.zip"],
+        archive=RemoteFile("FoodSeg103.zip", (mirror.url("FoodSeg103.zip"),)),
         password=PASSWORD,
         shards={
             "train": (remote["train-0.parquet"], remote["train-1.parquet"]),
@@ -349,7 +428,7 @@ def test_an_empty_folder_becomes_whole(mirror, sources, tmp_path, way, capsys):
     out = capsys.readouterr().out
     assert LICENCE in out and ("it answered 404" in out) == (way == "parquet")
     asked = {path for path, _ in mirror.requests}
-    assert ("train-0.parquet" in asked) == (way == "parquet")
+    assert ("hub/train-0.parquet" in asked) == (way == "parquet")
     mirror.requests.clear()
     assert fetch(root, sources, wait=0) == []  # a whole folder is only checked
     assert mirror.requests == [] and LICENCE not in capsys.readouterr().out
@@ -378,7 +457,7 @@ def test_a_file_put_there_by_hand_needs_no_server(mirror, sources, tmp_path):
         folder = tmp_path / name / "downloads"
         folder.mkdir(parents=True)
         for file, data in files.items():
-            (folder / file).write_bytes(data)
+            (folder / Path(file).name).write_bytes(data)
         mirror.requests.clear()
         assert fetch(tmp_path / name / "FoodSeg103", sources, wait=0) == []
         assert_whole(tmp_path / name / "FoodSeg103")
@@ -397,10 +476,10 @@ def test_what_is_missing_is_filled_in_and_nothing_else_is_touched(mirror, source
     assert fetch(root, sources, wait=0) == []
     assert_whole(root)
     assert kept.stat().st_mtime_ns == times
-    assert [path for path, _ in mirror.requests] == ["FoodReasonSeg_test.json"]
+    assert [path for path, _ in mirror.requests] == ["hub/FoodReasonSeg_test.json"]
     (root / "category_id.txt").unlink()  # a gigabyte isn't fetched for it
     assert fetch(root, sources, wait=0) == []
-    assert mirror.requests[1:] == [("id2label.json", None)]
+    assert mirror.requests[1:] == [("hub/id2label.json", None)]
     assert_whole(root)
 
 
@@ -555,7 +634,7 @@ def test_the_command_says_what_is_left_to_do_by_hand(
 ):
     """Where no mirror answers, and where a file needs a form."""
     files, mirror.files = mirror.files, {}
-    mirror.codes["FoodReasonSeg_train.json"] = 401
+    mirror.codes["hub/FoodReasonSeg_train.json"] = 401
     monkeypatch.setattr(fetching, "OFFICIAL", sources)
     monkeypatch.setattr(fetching.fetch, "__defaults__", (sources, 0))
     root = tmp_path / "FoodSeg103"
@@ -585,15 +664,17 @@ def test_the_official_sources():
     remotes = [OFFICIAL.archive, OFFICIAL.labels, *OFFICIAL.conversations]
     remotes += [shard for split in OFFICIAL.shards.values() for shard in split]
     for remote in remotes:
-        assert remote.urls and all(url.startswith("https://") for url in remote.urls)
-        assert all(url.endswith("/" + remote.name) for url in remote.urls)
-    assert replace(OFFICIAL.archive, urls=()).sha256 == ""  # none is published
+        urls = [str(mirror) for mirror in remote.mirrors]
+        assert urls and all(url.startswith("https://") for url in urls)
+        assert all(url.endswith("/" + remote.name) for url in urls)
+        assert remote.sha256 == ""  # none is published
 
 
 def test_the_default_folder_is_the_paper_preset_s(monkeypatch, tmp_path):
-    from foodseg.presets import HOME, PAPER
+    from foodseg.presets import PAPER
 
-    monkeypatch.setenv("FOODSEG_HOME", str(HOME))
-    assert default_folder() == PAPER.dataset
-    monkeypatch.delenv("FOODSEG_HOME")
-    assert default_folder().parts[-3:] == ("datasets", "paper", "FoodSeg103")
+    for home in (tmp_path, ""):  # "": the checkout
+        monkeypatch.setenv("FOODSEG_HOME", str(home))
+        assert default_folder() == PAPER.dataset
+        assert default_folder().parts[-3:] == ("datasets", "paper", "FoodSeg103")
+    assert default_folder().parents[2] == Path(__file__).parents[1]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from foodseg.common.errors import DataError
-from foodseg.data.food_names import index_names, name_to_class
+from foodseg.data.food_names import (
+    ALIASES,
+    index_names,
+    index_spellings,
+    name_to_class,
+    spellings,
+    spellings_pattern,
+)
 from foodseg.data.foodreasonseg import plain_text, read_conversations
 from foodseg.data.foodseg103 import CATEGORIES, FaultError, FoodSeg103, is_safe_id, read_categories
 
@@ -95,6 +103,38 @@ def test_no_two_classes_share_a_spelling():
     for class_id, name in CATEGORIES.items():
         one_by_one = index_names({class_id: name})
         assert {NAMES[form] for form in one_by_one} == {class_id}
+
+
+def stripped(name: str) -> list[str]:
+    """The forms that a name had for the reader before it shared the evaluation's rule."""
+    ends = (("s", ""), ("es", ""), ("ies", "y"))
+    forms = [name[: -len(end)] + new for end, new in ends if name.endswith(end)]
+    return [name] + [form for form in forms if len(form) > 2]
+
+
+def test_every_spelling_means_what_it_did_by_the_two_rules_of_before():
+    index: dict[str, int] = {}
+    for class_id, name in CATEGORIES.items():
+        for form in stripped(name.lower()):
+            index.setdefault(form, class_id)
+    index |= {alias: index[name] for alias, name in ALIASES.items()}
+    words = [word for name in (*CATEGORIES.values(), *ALIASES) for word in spellings(name.lower())]
+    for word in words:
+        assert name_to_class(word, NAMES) == next(index[f] for f in stripped(word) if f in index)
+    longest_first = "|".join(sorted(index_spellings(CATEGORIES.values()), key=len, reverse=True))
+    before = re.compile(rf"\b(?:{longest_first})\b")
+    for between in (" ", ", ", "-", "/", "x", "_", "(", "'s ", "1", "é"):
+        text = between.join(words)
+        assert spellings_pattern(index_spellings(CATEGORIES.values())).findall(text) == (
+            before.findall(text)
+        )
+
+
+def test_a_class_of_its_own_is_no_other_ones_plural():
+    names = index_names({1: "Beans", 2: "bean", 3: "pea", 4: "豆腐", 5: "C++", 6: "kimchi (spicy)"})
+    for written, meant in (("beans", 1), ("bean", 2), ("peas", 3), ("豆腐", 4), ("c++", 5)):
+        assert name_to_class(written, names) == meant
+    assert name_to_class("Kimchi_(spicy)", names) == 6
 
 
 def test_conversations_become_pairs(tmp_path):

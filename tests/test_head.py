@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import assert_near
 
 from foodseg.models.fast import head as head_module
 from foodseg.models.fast.head import log_probabilities, token_log_probabilities
@@ -30,14 +31,12 @@ def test_log_probs_entropies_and_gradient_equal_autograds(monkeypatch, temperatu
     reference = logits[:, allowed].log_softmax(1)
     column = allowed.cumsum(0)[tokens] - 1
     theirs = reference.gather(1, column[:, None])[:, 0]
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(
-        entropies, -(reference.exp() * reference).sum(1), rtol=1e-12, atol=1e-13
-    )
+    assert_near(ours, theirs, roundings=50)
+    assert_near(entropies, -(reference.exp() * reference).sum(1), roundings=50)
     weights = torch.randn(len(tokens), generator=torch.Generator().manual_seed(1)).double()
     (gradient,) = torch.autograd.grad((ours * weights).sum(), hidden)
     (expected,) = torch.autograd.grad((theirs * weights).sum(), hidden)
-    torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-13)
+    assert_near(gradient, expected, roundings=50)
 
 
 def test_entropies_and_the_head_get_no_gradient():
@@ -73,5 +72,7 @@ def test_bfloat16_stays_within_its_rounding():
     (gradient,) = torch.autograd.grad(ours.sum(), hidden)
     (expected,) = torch.autograd.grad(exact.sum(), hidden)
     assert gradient.dtype == torch.bfloat16
-    torch.testing.assert_close(ours, exact.float(), rtol=2e-2, atol=5e-2)
-    torch.testing.assert_close(gradient, expected, rtol=2e-2, atol=5e-2)
+    # The weights and states are given in bfloat16; what is left is to round the logits.
+    bound = 2 * torch.finfo(torch.bfloat16).eps
+    assert (ours - exact).abs().max() < bound * exact.abs().max()
+    assert (gradient - expected).abs().max() < bound * expected.abs().max()

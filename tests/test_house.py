@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphlib import TopologicalSorter
 
-from foodseg.common.home import PROJECT
+from foodseg.common.files import PROJECT
 from foodseg.common.imports import imported_modules
 
 ORDER = (

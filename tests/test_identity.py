@@ -13,6 +13,7 @@ import pytest
 from foodseg import presets
 from foodseg.common import imports
 from foodseg.data.samples import load_samples
+from foodseg.methods.dr_seg import RankQueue
 from foodseg.presets import SMOKE
 from foodseg.recipes import B_GRTO, DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO
 from foodseg.rl.evidence import accuracy
@@ -21,7 +22,7 @@ from foodseg.supervised.training import baseline_config
 from foodseg.training.identity import as_json, run_config, used_code
 
 METHODS = {"GRPO": GRPO, "DAPO": DAPO, "SAM-R1": SAM_R1, "Dr. Seg": DR_SEG, "SD-GRPO": SD_GRPO}
-METHODS |= {"B-GRTO": B_GRTO, "ranked": replace(GRPO, ranked=True)}
+METHODS |= {"B-GRTO": B_GRTO, "ranked": replace(GRPO, ranking=RankQueue)}
 EVERYTHING = {*METHODS, "LISA", "evaluation"}
 
 

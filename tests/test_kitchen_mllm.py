@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import assert_near, load_kitchen, toy_prompts
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from foodseg.kitchen.plates import DRAWING_VERSION, KITCHEN_FOODS
-from foodseg.kitchen.pretraining.answers import (
+from foodseg import presets
+from foodseg.kitchen.plates import DRAWING_VERSION
+from foodseg.kitchen.pretraining.answer_forms import (
     FORMS,
     MODES,
     PARSEABLE,
@@ -18,28 +21,28 @@ from foodseg.kitchen.pretraining.answers import (
     write_completion,
 )
 from foodseg.kitchen.pretraining.grounding import prefix_positions, read_batch
-from foodseg.kitchen.pretraining.lessons import Reader, draw_batch, draw_question
-from foodseg.kitchen.pretraining.mllm import KITCHEN_MLLM_FOLDER
-from foodseg.kitchen.pretraining.pictures import Pictures, _draw_picture
-from foodseg.kitchen.pretraining.sight import encode_images
+from foodseg.kitchen.pretraining.lessons import FOOD_NAMES, Reader, draw_answering, draw_batch
+from foodseg.kitchen.pretraining.measure import begin, complete, localisation
+from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
-from foodseg.kitchen.pretraining.training import take_pictures
-from foodseg.kitchen.questions import CLUES, TEMPLATES, split_of
+from foodseg.kitchen.pretraining.vision import encode_images
+from foodseg.kitchen.questions import TEMPLATES
 from foodseg.models.prompts import KITCHEN, build_messages
 from foodseg.rl.answers import parse_answer
 
+FOLDER = Path(presets.KITCHEN.mllm)
 QUESTION = "Which food here grows on a tree?"
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(KITCHEN_MLLM_FOLDER)
+    return AutoTokenizer.from_pretrained(FOLDER)
 
 
 @pytest.fixture(scope="module")
 def model():
     model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        KITCHEN_MLLM_FOLDER, dtype=torch.float32, output_loading_info=True
+        FOLDER, dtype=torch.float32, output_loading_info=True
     )
     assert not report["missing_keys"] and not report["unexpected_keys"]
     return model.eval()
@@ -47,18 +50,15 @@ def model():
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    rows = [_draw_picture(seed) for seed in (30_000_000, 30_000_001, 30_000_002)]
-    return Pictures(*(np.stack(column) for column in zip(*rows, strict=True)))
+    return draw_pictures(30_000_000, 3, workers=1)
 
 
 def test_sizes(model):
-    parameters = sum(p.numel() for p in model.parameters())
-    assert 3.5e6 < parameters < 5e6
-    assert (KITCHEN_MLLM_FOLDER / "model.safetensors").stat().st_size < 10e6
+    text = model.config.text_config
+    assert 3.5e6 < sum(p.numel() for p in model.parameters()) < 5e6
+    assert (FOLDER / "model.safetensors").stat().st_size < 10e6
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert (
-        model.config.text_config.hidden_size // model.config.text_config.num_attention_heads == 64
-    )
+    assert text.hidden_size // text.num_attention_heads == 64
 
 
 def test_tokenizer_round_trip(tokenizer, model):
@@ -87,36 +87,51 @@ def test_chat_template_renders_as_qwens(tokenizer):
     )
     assert text == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-        "<|vision_start|><|image_pad|><|vision_end|>"
-        + KITCHEN.format(question=QUESTION)
-        + "<|im_end|>\n"
+        f"<|vision_start|><|image_pad|><|vision_end|>{KITCHEN.format(question=QUESTION)}<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
 
 
-def _official_states(model, tokenizer, image, tokens, **kwargs):
-    processor = Qwen2VLImageProcessorPil.from_pretrained(KITCHEN_MLLM_FOLDER)
-    pixels = processor(images=[image], return_tensors="pt")
-    assert pixels["image_grid_thw"].tolist() == [[1, 12, 12]]
-    with torch.no_grad():
-        output = model.model(input_ids=tokens[None], **pixels, **kwargs)
+def official_pixels(images) -> dict[str, torch.Tensor]:
+    processor = Qwen2VLImageProcessorPil.from_pretrained(FOLDER)
+    pixels = processor(images=list(images), return_tensors="pt")
+    assert pixels["image_grid_thw"].tolist() == [[1, 12, 12]] * len(images)
+    return dict(pixels)
+
+
+@torch.no_grad()
+def official_states(model, image, tokens, **kwargs):
+    output = model.model(input_ids=tokens[None], **official_pixels([image]), **kwargs)
     return output.last_hidden_state[0]
 
 
+def test_the_tower_learns_by_the_gradients_of_its_own_forward(model, pictures):
+    pixels = official_pixels(pictures.images)
+    tower = model.model.visual
+    theirs = tower(pixels["pixel_values"], pixels["image_grid_thw"]).pooler_output
+    ours = encode_images(tower, pictures.images).flatten(0, 1)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(0))
+    parameters = dict(tower.named_parameters())
+    ours, theirs = (
+        torch.autograd.grad((tokens * weights).sum(), parameters.values())
+        for tokens in (ours, theirs)
+    )
+    for name, one, other in zip(parameters, ours, theirs, strict=True):
+        assert (one - other).abs().max() < 1e-4 * other.abs().max(), name
+
+
 def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):
-    reader = Reader(tokenizer)
-    batch = draw_batch(reader, pictures, 1, 2, np.random.default_rng(0))
+    batch = draw_batch(Reader(tokenizer), pictures, 1, 2, np.random.default_rng(0))
     with torch.no_grad():
-        seen = encode_images(model.model.visual, torch.from_numpy(pictures.images))
-        ours = read_batch(model, seen, batch)[-1]
+        ours = read_batch(model, encode_images(model.model.visual, pictures.images), batch)[-1]
     for row in (0, 4, 8):
         length = int((batch.weights[row] > 0).nonzero()[-1]) + 1
         tokens = torch.cat([batch.prefix, batch.tokens[row, :length]])
         types = (tokens == model.config.image_token_id).int()[None]
-        theirs = _official_states(
-            model, tokenizer, pictures.images[row // 3], tokens, mm_token_type_ids=types
-        )[len(batch.prefix) :]
-        torch.testing.assert_close(ours[row, :length], theirs, atol=2e-4, rtol=1e-3)
+        theirs = official_states(model, pictures.images[row // 3], tokens, mm_token_type_ids=types)
+        theirs = theirs[len(batch.prefix) :]
+        assert_near(ours[row, :length], theirs, roundings=200)
 
 
 def test_positions_are_three_dimensional(model, tokenizer, pictures):
@@ -124,27 +139,29 @@ def test_positions_are_three_dimensional(model, tokenizer, pictures):
     positions, after = prefix_positions(model, prefix)
     image = prefix == model.config.image_token_id
     start = int(image.nonzero()[0])
-    grid = [(start, start + i // 6, start + i % 6) for i in range(36)]
-    assert positions[:, image].T.tolist() == [list(place) for place in grid]
+    grid = [[start, start + i // 6, start + i % 6] for i in range(36)]
+    assert positions[:, image].T.tolist() == grid
     assert after == start + 6
-    explicit = _official_states(
-        model, tokenizer, pictures.images[0], prefix, position_ids=positions[:, None]
+    explicit, flat = (
+        official_states(model, pictures.images[0], prefix, **places)
+        for places in ({"position_ids": positions[:, None]}, {})
     )
-    flat = _official_states(model, tokenizer, pictures.images[0], prefix)
     assert (explicit - flat).abs().max() > 1e-3
 
 
 def test_only_the_parseable_form_parses():
     references = np.array([[12, 30, 58, 77, 35, 50], [60, 3, 160, 99, 130, 50]], np.float32)
     for form in FORMS:
-        for count in (1, 2):
-            names = ["corn", "rice"][:count]
+        for names in (["corn"], ["corn", "rice"]):
             thought = "Grain means the " + " and the ".join(names) + "."
-            completion = write_completion(form, thought, names, references[:count])
+            true = references[: len(names)]
+            completion = write_completion(form, thought, names, true)
             answer = parse_answer(completion.text)
             assert answer.parsed == (form == PARSEABLE), completion.text
+            assert localisation(completion.text, true) == 1
+            assert localisation(completion.text, references) == len(names) / 2
             spans = [completion.text[a:b] for a, b in completion.numbers]
-            assert spans == [str(int(v)) for v in references[:count].ravel()]
+            assert spans == [str(int(v)) for v in true.ravel()]
             for anchor in completion.anchors:
                 before = completion.text[: anchor.place + 1]
                 if anchor.kind == "value":
@@ -158,18 +175,20 @@ def test_form_shares():
     for template in range(len(TEMPLATES)):
         shares = form_shares(template)
         assert sum(shares.values()) == pytest.approx(1)
-        mode = max(shares, key=shares.get)
-        assert mode == MODES[template]
+        assert max(shares, key=shares.get) == MODES[template]
         assert shares[PARSEABLE] >= 0.25
 
 
-def test_no_test_pair_is_ever_drawn():
-    rng, foods = np.random.default_rng(0), np.zeros(6, np.uint8)
-    for _ in range(500):
-        foods[:4] = 1 + rng.choice(len(KITCHEN_FOODS), 4, replace=False)
-        template, clue, answers = draw_question(foods, bool(rng.integers(2)), rng)
-        assert split_of(template, clue) == "train"
-        assert answers <= CLUES[clue].foods
+def test_an_answer_writes_the_names_and_references_of_its_foods(pictures):
+    rng, lengths = np.random.default_rng(0), set()
+    for foods, references in [*zip(pictures.foods, pictures.references, strict=True)] * 20:
+        exercise = draw_answering(foods, references, many=True, rng=rng)
+        text, rows = exercise.completion.text, list(exercise.rows)
+        numbers = [int(text[start:end]) for start, end in exercise.completion.numbers]
+        assert numbers == references[rows].ravel().tolist()
+        assert all(FOOD_NAMES[number - 1] in text for number in foods[rows])
+        lengths.add(len(rows))
+    assert {1, 2} <= lengths
 
 
 def test_turned_plates_keep_daylight_and_references(pictures):
@@ -187,8 +206,17 @@ def test_turned_plates_keep_daylight_and_references(pictures):
     assert np.abs(plain.sum((2, 3)) - plain[:, :1].sum((2, 3))).max() < 168 * 168
 
 
+def test_a_begun_answer_goes_on_as_the_model_itself_does():
+    mllm = load_kitchen(torch.float32)
+    prompts = toy_prompts(mllm)
+    texts = complete(mllm, prompts)
+    cuts = [text.index(" ") for text in texts]
+    begun = [begin(mllm, p, text[:cut]) for p, text, cut in zip(prompts, texts, cuts, strict=True)]
+    assert complete(mllm, begun) == [text[cut:] for text, cut in zip(texts, cuts, strict=True)]
+
+
 def test_provenance_names_this_drawing():
-    provenance = json.loads((KITCHEN_MLLM_FOLDER / "provenance.json").read_text())
+    provenance = json.loads((FOLDER / "provenance.json").read_text())
     assert provenance["drawing_version"] == DRAWING_VERSION
     assert 0.03 <= provenance["measured"]["box_giou_zero_shot"] <= 0.15
     assert 0.2 <= provenance["measured"]["sampled_parse_rate"] <= 0.45

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import assert_near
 
 from foodseg.kitchen.pretraining import segmenter as kitchen
 from foodseg.kitchen.pretraining.segmenter import Plan
@@ -38,10 +40,8 @@ def test_the_shipped_weights_segment_plates_they_never_saw() -> None:
 
 
 def test_the_shipped_weights_are_small() -> None:
-    size = (kitchen.KITCHEN_SAM2_FOLDER / "model.safetensors").stat().st_size
-    parameters = sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters())
-    assert 1e6 < parameters < 2e6
-    assert size < 4.1e6
+    assert 1e6 < sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters()) < 2e6
+    assert Path(KITCHEN.segmenter).stat().st_size < 4.1e6
 
 
 def test_flipped_references_belong_to_flipped_foods(plates: PlateTensors) -> None:
@@ -75,7 +75,7 @@ def test_class_shares_count_pixels(plates: PlateTensors) -> None:
     shares = class_shares(plates.classes)
     assert shares.shape == (4, CLASSES, 48, 48)
     one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
-    assert torch.allclose(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))
+    assert torch.equal(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))  # sixteenths
 
 
 def test_settling_scales_features_and_changes_no_dense_prediction(plates: PlateTensors) -> None:
@@ -86,7 +86,7 @@ def test_settling_scales_features_and_changes_no_dense_prediction(plates: PlateT
         before = heads.read_cells(*encode_pixels(model, pixels))
         settle(model, heads, plates.images)
         features, levels = encode_pixels(model, pixels)
-        assert torch.allclose(heads.read_cells(features, levels), before, atol=1e-4)
+        assert_near(heads.read_cells(features, levels), before, roundings=200)
     assert features.std().item() == pytest.approx(0.5, rel=1e-3)
 
 

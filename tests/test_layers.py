@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import load_kitchen, toy_prompts
+from conftest import assert_near, assert_same_gradients, load_kitchen, toy_prompts
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
 from foodseg.models.fast.layers import lean_layers, training_layers
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
-from foodseg.training.memory import checkpointed_layers
+from foodseg.training.forwards import checkpointed_layers
 
 
 def rms_norm_in_own_dtype(self, hidden):
@@ -52,11 +52,10 @@ def test_log_probs_and_gradients_are_the_same_in_float64(monkeypatch, checkpoint
     plain, plain_gradients = log_probs_and_gradient(mllm, rollouts)
     with training_layers(model), checkpointed_layers(model, checkpointed):
         lean, gradients = log_probs_and_gradient(mllm, rollouts)
-    torch.testing.assert_close(lean, plain, rtol=1e-9, atol=1e-13)
+    assert_near(lean, plain, roundings=1000)
     assert len(gradients) == 2 * 7 * 4
-    for ours, theirs in zip(gradients, plain_gradients, strict=True):
-        assert theirs.abs().max() > 0
-        assert (ours - theirs).norm() <= 1e-9 * theirs.norm()
+    assert all(gradient.any() for gradient in plain_gradients)
+    assert_same_gradients(gradients, plain_gradients, relative=1e-9)
 
 
 def test_in_bfloat16_it_is_no_further_from_float32_than_bfloat16_is():
@@ -96,7 +95,7 @@ def test_the_reference_policy_is_the_base_within_it():
         adapted = score_groups(mllm, rollouts).log_probs
         with mllm.reference_policy():
             reference = score_groups(mllm, rollouts).log_probs
-    torch.testing.assert_close(reference, expected, rtol=1e-5, atol=1e-5)
+    assert_near(reference, expected, roundings=200)
     assert (adapted - expected).abs().max() > 1e-2
 
 
@@ -105,10 +104,11 @@ def prompt_states(mllm, prompt):
         return mllm.hidden_states(prompt.embeddings[None], None, prompt.position_ids[:, None])
 
 
-# float32 on a CPU folds the adapter in; float64 and bfloat16 keep it apart.
+# float32 on a CPU folds the adapter in; float64 and bfloat16 keep it apart. transformers' norms
+# round to float32 even in a float64 model.
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float64, 1e-6), (torch.float32, 1e-5), (torch.bfloat16, 0.05)],
+    [(torch.float64, 1e-5), (torch.float32, 1e-5), (torch.bfloat16, 0.05)],
 )
 def test_lean_layers_equal_the_models_own_and_leave_no_trace(dtype, tolerance):
     mllm = policy(dtype)

@@ -421,6 +421,8 @@ def test_the_official_sets_are_fetched_for_the_paper_preset(project):
         assert project.ran("data", *chosen) == [f"-m foodseg.data.fetch {folder}"]
     away = project.root / "away"
     assert project.ran("data", f"FOODSEG_HOME={away}") == [f"-m foodseg.data.fetch {away}/{folder}"]
+    for goal, offline in (("data", False), ("table", True)):  # the hub's client obeys it
+        assert ("HF_HUB_OFFLINE := 1" in project.make("-pn", goal).stdout) == offline
 
 
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):

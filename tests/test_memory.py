@@ -25,15 +25,15 @@ from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
 from foodseg.presets import KITCHEN, PAPER
 from foodseg.training import memory
+from foodseg.training.forwards import checkpointed_layers
 from foodseg.training.memory import (
     GroupTokens,
+    ModelSizes,
     available_bytes,
-    checkpointed_layers,
     pieces,
     plan_memory,
     plan_table,
 )
-from foodseg.training.model_sizes import ModelSizes
 
 
 def paper_mllm(layers):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import assert_near
 
 from foodseg.rl.objectives import Objective, loss_normaliser, policy_loss
 
@@ -94,8 +95,9 @@ def test_micro_batches_add_up_to_the_whole_batch(normalisation, parts):
     pieces = zip(*(values.split(parts) for values in inputs.values()), strict=True)
     losses = [loss_of(dict(zip(inputs, piece, strict=True)), **keywords) for piece in pieces]
     (split_gradient,) = torch.autograd.grad(sum(losses), inputs["log_probs"])
-    torch.testing.assert_close(sum(losses), total, rtol=1e-14, atol=1e-14)
-    torch.testing.assert_close(split_gradient, gradient, rtol=1e-14, atol=1e-14)
+    # A token's gradient is its part of the loss, but for the KL's.
+    assert_near(sum(losses), total, roundings=16, scale=gradient.abs().sum())
+    assert_near(split_gradient, gradient, roundings=16)
 
 
 def test_normalisations_differ_as_they_should():

@@ -13,9 +13,9 @@ from official_folder import CHICKEN, TEST, TRAIN, class_mask, messages, write_of
 
 from foodseg.common.errors import DataError
 from foodseg.data import samples as samples_module
-from foodseg.data.foodreasonseg import ConversationFile, read_conversations
+from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.data.samples import SampleWriter, iterate_samples, load_samples
+from foodseg.data.samples import iterate_samples, load_samples, save_samples
 from foodseg.data.single import build_single, check_no_shared_images, describe, write_single
 
 
@@ -43,6 +43,9 @@ def test_all_is_built_or_reported(official, tmp_path, split):
         assert short[-1] == f"  and {len(report.problems) - 1} other faults, in the saved report"
     assert report.counts["turns"] == report.kept + sum(left_out.values())
     assert report.counts["entries"] == len(official.entries[split])
+    assert report.counts["references"] == sum(len(sample.references) for sample in samples)
+    photos = {"train": len(TRAIN) - 1, "test": len(TEST)}  # one of train's is missing
+    assert report.counts["dishes"] == photos[split]
 
 
 # Every reason that the reader and the builder know, but for a missing category list, which would
@@ -88,6 +91,9 @@ def test_masks_references_and_fixes_of_the_whole_folder(official, tmp_path):
         assert "[" not in sample.answer and "{" not in sample.answer
     duck = by_id[f"train-{TRAIN[5]}-0"]
     assert duck.foods == (CATEGORIES[CHICKEN],) and duck.references[0].box == (6, 20, 19, 31)
+    assert [p.fix[:24] for p in report.problems if p.reason == "unknown class id"] == [
+        "no category has id 200; "
+    ]
     turned = [p.fix for p in report.problems if f"{official.turned}.png" in p.file]
     assert len(turned) == 1 and "as the photo is stored" in turned[0]
 
@@ -111,9 +117,13 @@ def test_an_interrupted_build_leaves_the_file_of_before(official, tmp_path):
     with pytest.raises(DataError, match="broken JSON"):
         write_single(official.root, "train", path)
     first = next(iterate_samples(path))
-    with pytest.raises(KeyboardInterrupt), SampleWriter(path) as writer:
-        writer.write(first)
+
+    def interrupted():
+        yield first
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_samples(interrupted(), path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["FoodSeg103", "train.parquet"]
 
@@ -135,16 +145,14 @@ def test_a_list_that_ends_badly_fails_before_anything_is_built(tmp_path, text):
     path = tmp_path / "FoodReasonSeg_train.json"
     path.write_text(text)
     with pytest.raises(DataError, match="FoodReasonSeg_train.json: broken JSON"):
-        ConversationFile(path, CATEGORIES)
+        read_conversations(path, CATEGORIES)
 
 
 @pytest.mark.parametrize("text", ["[]", " [ ]\r\n", '\n[ {"dish_id": "1"} ,\t5 ]\n'])
-def test_entries_are_read_one_by_one_like_all_at_once(tmp_path, text):
+def test_every_entry_is_read_whatever_stands_around_it(tmp_path, text):
     path = tmp_path / "FoodReasonSeg_train.json"
     path.write_text(text)
-    file = ConversationFile(path, CATEGORIES)
-    assert len(file) == len(json.loads(text)) == len(list(file)) == len(list(file))
-    assert list(file) == read_conversations(path, CATEGORIES)
+    assert len(read_conversations(path, CATEGORIES)) == len(json.loads(text))
 
 
 def many_turns(official, entries: int):
@@ -170,14 +178,15 @@ def peak(step) -> int:
 
 
 def test_memory_does_not_grow_with_the_samples(official, tmp_path, monkeypatch):
-    """What is left of the growth is the conversations' text and 16 bytes for each turn."""
+    """What is left of the growth is the conversations."""
     monkeypatch.setattr(samples_module, "ROW_GROUP", 64)
-    path = tmp_path / "train.parquet"
-    peaks = {}
+    path, source = tmp_path / "train.parquet", official.root / "FoodReasonSeg_train.json"
+    built, read = {}, {}
     for entries in (24, 120):  # 600 and 3000 turns
         many_turns(official, entries)
-        peaks[entries] = peak(lambda: write_single(official.root, "train", path))
+        read[entries] = peak(lambda: read_conversations(source, CATEGORIES))
+        built[entries] = peak(lambda: write_single(official.root, "train", path))
     held = peak(lambda: len(build_single(official.root, "train")[0]))
-    print(f"600 turns {peaks[24]:,} bytes, 3000 turns {peaks[120]:,}, held in a list {held:,}")
+    print(f"3000 turns: {read[120]:,} bytes, built {built[120]:,}, held in a list {held:,}")
     assert pq.ParquetFile(path).metadata.num_rows == 3000
-    assert peaks[120] - peaks[24] < held / 4
+    assert (built[120] - read[120]) - (built[24] - read[24]) < (held - read[120]) / 4

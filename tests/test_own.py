@@ -19,9 +19,11 @@ from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.own.__main__ import main
 from foodseg.data.own.build import build_own, save_own
 from foodseg.data.own.questions import FIELDS
+from foodseg.data.photos import read_photo
 from foodseg.data.references import decode_mask, mask_to_reference
 from foodseg.data.samples import check_no_shared_images, load_samples
 from foodseg.evaluation.evaluate import load_predictions
+from foodseg.system import load_policy
 
 HEIGHT, WIDTH = 48, 64
 DOCUMENT = Path(__file__).parents[1] / "docs" / "your_own_data.md"
@@ -436,10 +438,10 @@ def test_the_documents_example_is_built_trained_on_and_evaluated(tmp_path, monke
     exec(training, names)
     preset, samples = calls[0].arguments["preset"], calls[0].arguments["samples"]
     assert [sample.foods for sample in samples] == [("spinach",)]
-    with Image.open(preset.dataset / samples[0].image) as photo:  # as training opens it
-        assert photo.size == samples[0].size
+    photo = read_photo(preset.dataset / samples[0].image)  # as training opens it
+    assert photo.image.size == samples[0].size
     assert preset.run_folder("dapo", 0) == tmp_path / "runs" / "mine" / "dapo-seed0"
-    mllm = trainer.load_policy(preset)
+    mllm = load_policy(preset)
     mllm.add_lora(4, 8, seed=0)
     randomise_adapter(mllm)
     mllm.save_adapter(preset.run_folder("dapo", 0) / "adapter")

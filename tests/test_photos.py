@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from foodseg.common.errors import DataError
+from foodseg.data.foodseg103 import FaultError, decode_mask_file
 from foodseg.data.photos import read_photo
 
 RED, BLUE = (200, 30, 40), (20, 60, 210)
@@ -103,12 +106,34 @@ def test_one_pixel_is_a_photo(tmp_path):
     assert read_photo(save(Image.new("RGB", (1, 1)), tmp_path / "a.png")).image.size == (1, 1)
 
 
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_is_none_turns_nothing(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo = read_photo(save(two_halves(), tmp_path / "a.jpg", exif=exif))
     assert photo.image.size == (40, 20) and not photo.turned
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("place", [0, 2, 4, 8])
+def test_damaged_exif_kills_no_photo(tmp_path, suffix, place):
+    exif = bytearray(TURNED.tobytes())
+    exif[6 + place :] = b"\xff" * len(exif[6 + place :])
+    photo = read_photo(save(two_halves(), tmp_path / f"a.{suffix}", exif=bytes(exif)))
+    assert photo.image.size == (40, 20) and not photo.turned
+    assert close(photo.image.getpixel((5, 5)), RED, 40)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_photo_that_was_turned_is_not_turned_again(tmp_path, suffix):
+    photo = read_photo(save(two_halves(), tmp_path / f"a.{suffix}", exif=TURNED))
+    again = read_photo(photo.image)
+    assert photo.image.size == again.image.size == (20, 40)
+    assert (photo.orientation, again.orientation) == (6, 1)
 
 
 def test_what_is_no_photo_is_named_with_its_fix(tmp_path, monkeypatch):
@@ -131,6 +156,25 @@ def test_what_is_no_photo_is_named_with_its_fix(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=words) as fault:
             read_photo(path)
         assert str(path) in str(fault.value) and "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [struct.error("x"), KeyError("x"), IndexError("x"), zlib.error("x"), EOFError("x")]
+    + [RuntimeError("x"), OverflowError("x"), AttributeError("x"), AssertionError("x")],
+    ids=repr,
+)
+def test_whatever_a_plugin_raises_names_the_file(tmp_path, monkeypatch, error):
+    path = save(two_halves(), tmp_path / "a.png")
+
+    def load(self):
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(DataError, match=r"a.png: it can't be read \('?x'?\); save it again"):
+        read_photo(path)
+    with pytest.raises(FaultError, match="a.png, pixels: unreadable mask; it can't be read"):
+        decode_mask_file(path.read_bytes(), "a.png")
 
 
 def test_a_photo_without_end_is_refused_before_it_is_decoded(tmp_path, monkeypatch):

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-import foodseg.segment.__main__
 from foodseg.data.samples import load_samples
 from foodseg.presets import SMOKE
 from foodseg.segment import picker
+from foodseg.segment.answer import load_system
 from foodseg.segment.picker import Picker, show_picker
 
 TEXT = (
@@ -23,7 +23,7 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def system():
-    return foodseg.segment.__main__.load_system(SMOKE)
+    return load_system(SMOKE)
 
 
 @pytest.fixture()
@@ -34,7 +34,7 @@ def samples(home):
 @pytest.fixture()
 def used(system, samples, monkeypatch):
     rollouts = [SimpleNamespace(texts=(TEXT,))]
-    monkeypatch.setattr(foodseg.segment.__main__, "sample_rollouts", lambda *_, **__: rollouts)
+    monkeypatch.setattr("foodseg.segment.answer.sample_rollouts", lambda *_, **__: rollouts)
     return Picker(system, samples, SMOKE.dataset)
 
 

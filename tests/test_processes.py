@@ -14,7 +14,7 @@ import torch
 from conftest import kitchen_folder
 from safetensors.torch import load_file
 
-from foodseg.ablations import carry_out
+from foodseg.ablations import execute
 from foodseg.ablations.__main__ import main
 from foodseg.ablations.runs import Runs
 from foodseg.common.files import read_lines
@@ -61,8 +61,9 @@ def test_two_processes_make_the_adapter_that_one_makes(tmp_path, arguments):
     alone = train_with(tmp_path / "one", 1, *arguments)
     both = train_with(tmp_path / "two", 2, *arguments)
     name = "adapter/adapter_model.safetensors"
-    assert distance(alone / name, both / name) < 1e-5
+    assert distance(alone / name, both / name) < 1e-9
     if "tool" in arguments:
+        # In float32. It moved by 1e-3, but its keys' biases, whose gradient is rounding, by 1e-6.
         name = "adapter/decoder.safetensors"
         assert distance(alone / name, both / name) < 1e-5
     ours, theirs = (read_lines(run / "log.jsonl") for run in (alone, both))
@@ -123,7 +124,7 @@ def test_the_others_only_train(monkeypatch):
     """Under `accelerate launch -m foodseg.ablations` the main process alone evaluates."""
     trained = []
     monkeypatch.setattr(Processes, "find", classmethod(lambda cls, device: cls(1, 2)))
-    monkeypatch.setattr(carry_out, "train", lambda *arguments: trained.append(arguments[1:3]))
+    monkeypatch.setattr(execute, "train", lambda *arguments: trained.append(arguments[1:3]))
     monkeypatch.setattr(Runs, "samples", lambda runs, split: ([], []))
     assert main(["dapo", "--seed", "1"]) == 0
     assert trained == [(DAPO, 1)]

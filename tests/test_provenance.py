@@ -7,13 +7,13 @@ import os
 
 import pytest
 
-from foodseg.common import provenance
+from foodseg.common import files
 from foodseg.common.files import file_hash, files_hash
 
 
 @pytest.mark.parametrize("large", [2**28, 1], ids=["small", "large"])
 def test_a_hash_follows_the_bytes_in_order_of_path(tmp_path, monkeypatch, large):
-    monkeypatch.setattr(provenance, "LARGE", large)
+    monkeypatch.setattr(files, "LARGE", large)
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_bytes(b"one")
     second.write_bytes(b"two")
@@ -25,9 +25,9 @@ def test_a_hash_follows_the_bytes_in_order_of_path(tmp_path, monkeypatch, large)
 
 
 def test_a_large_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "LARGE", 1)
-    reads, digest = [], provenance._digest
-    monkeypatch.setattr(provenance, "_digest", lambda paths: reads.append(paths) or digest(paths))
+    monkeypatch.setattr(files, "LARGE", 1)
+    reads, digest = [], files._digest
+    monkeypatch.setattr(files, "_digest", lambda paths: reads.append(paths) or digest(paths))
     file = tmp_path / "weights"
     file.write_bytes(b"one")
     assert file_hash(file) == file_hash(file) and len(reads) == 1

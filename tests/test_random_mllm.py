@@ -72,8 +72,10 @@ def test_a_small_one_goes_through_photos_prompts_sampling_and_scoring(dtype):
     scores = score_groups(mllm, rollouts)
     sampled = pad_rows([row for r in rollouts for row in r.log_probs], scores.mask)
     assert scores.log_probs.isfinite().all() and len(scores.log_probs) == 6
-    tolerance = 1e-4 if dtype == torch.float32 else 0.05
-    assert (scores.log_probs - sampled).abs().max() < tolerance
+    # The model's rounding moves logits by a part of their spread; log-probs are float32.
+    spread, largest = scores.log_probs[scores.mask].std(), scores.log_probs.abs().max()
+    tolerance = torch.finfo(dtype).eps * spread + torch.finfo(torch.float32).eps * largest
+    assert (scores.log_probs - sampled).abs().max() < 16 * tolerance
     # Nearly uniform over 2,000 tokens, whose even share is e^-7.6.
     assert -9 < scores.log_probs[scores.mask].mean() < -6
     scores.log_probs.sum().backward()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from foodseg import presets, recipes
 from foodseg.common.files import read_lines
 from foodseg.data.samples import load_samples
-from foodseg.methods.dr_seg import LOOK_PROMPT
+from foodseg.methods.dr_seg import LOOK_PROMPT, RankQueue
 from foodseg.models.segmenter import DECODER, Segmenter
 from foodseg.recipes import (
     B_GRTO,
@@ -124,7 +124,7 @@ def test_two_terms_of_one_name_are_refused():
 
     replace(GRPO, reward=(ranked,))
     with pytest.raises(ValueError, match="two terms are called ranked"):
-        replace(GRPO, reward=(ranked,), ranked=True)
+        replace(GRPO, reward=(ranked,), ranking=RankQueue)
 
 
 def stop_after_first_step(log):
@@ -154,7 +154,7 @@ def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, recip
     rows = read_lines(run / "log.jsonl")
     for ours, theirs in zip(rows, read_lines(whole / "log.jsonl"), strict=True):
         own = [key for key in ours if key.startswith("points_")]
-        terms = [*map(term_name, recipe.reward), *["ranked"] * recipe.ranked]
+        terms = [*map(term_name, recipe.reward), *["ranked"] * bool(recipe.ranking)]
         assert own == ["points_total", *(f"points_{term}" for term in terms)]
         assert ours["points_total"] == pytest.approx(sum(ours[key] for key in own[1:]))
         assert [ours[key] for key in own] == [theirs[key] for key in own]

@@ -16,7 +16,7 @@ from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import Prediction, summarise
 from foodseg.presets import SMOKE, parse_seeds, require
-from foodseg.report import bars, completions, curves, failures, results, segmentation, style, tables
+from foodseg.report import bars, completions, curves, failures, qualitative, results, style, tables
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised.targets import SFT
@@ -24,7 +24,8 @@ from foodseg.supervised.targets import SFT
 MASK = np.zeros((4, 6), dtype=bool)
 MASK[1:3, 1:4] = True
 REFERENCE = Reference(box=(1, 1, 3, 2), point=(2, 1))
-ITEM = '{"bbox_2d": [1, 1, 3, 2], "point_2d": [2, 1]}'
+NO_POINT = '{"bbox_2d": [1, 1, 3, 2], "point_2d": '
+ITEM = NO_POINT + "[2, 1]}"
 
 
 def sample(number: int, foods=("steak",)) -> Sample:
@@ -62,7 +63,6 @@ def prediction(number: int, intersection: int, union: int = 10, **changes) -> Pr
 @pytest.fixture()
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     return tmp_path
 
 
@@ -70,19 +70,18 @@ def write_row(row: str, run: list[Prediction], adapter: str | None = None) -> No
     folder = SMOKE.predictions_folder(row)
     lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
     write_lines(folder / "predictions.jsonl", lines)
-    versions = {"torch": "2", "transformers": "5"}
-    result = {"row": row, "seconds": 1.0, "commit": "abc", "device": "CPU", "versions": versions}
-    result["adapter"] = adapter
+    result = {"row": row, "seconds": 1.0, "commit": "abc", "device": "CPU", "adapter": adapter}
+    result["versions"] = {"torch": "2", "transformers": "5"}
     write_json(folder / "result.json", result | summarise(run))
 
 
 def write_all_rows() -> None:
-    write_row("base", [prediction(0, 0), prediction(1, 0)])
-    write_row("bound", [prediction(0, 9), prediction(1, 9)])
-    write_row("grpo-seed0", [prediction(0, 10), prediction(1, 0)])
-    write_row("grpo-seed1", [prediction(0, 10), prediction(1, 10)])
-    write_row("dapo-seed0", [prediction(0, 5), prediction(1, 5)])
-    write_row("dapo-seed1", [prediction(0, 5), prediction(1, 5)])
+    base, bound, dapo = ([prediction(0, n), prediction(1, n)] for n in (0, 9, 5))
+    rows = {"base": base, "bound": bound, "dapo-seed0": dapo, "dapo-seed1": dapo}
+    rows["grpo-seed0"] = [prediction(0, 10), prediction(1, 0)]
+    rows["grpo-seed1"] = [prediction(0, 10), prediction(1, 10)]
+    for row, run in rows.items():
+        write_row(row, run)
 
 
 # ---- inputs
@@ -95,9 +94,6 @@ def test_missing_input_names_the_notebook_and_the_command(home):
     assert "datasets/smoke/foodreasonseg_single_test.parquet is missing" in message
     assert "make build/smoke/01_build_foodreasonseg_single.ipynb" in message
     assert str(home) not in message
-
-
-def test_missing_predictions_name_their_own_notebook(home):
     with pytest.raises(DataError, match="run notebook 05_train_dapo first"):
         results.read_predictions(SMOKE, "dapo-seed2")
 
@@ -158,18 +154,14 @@ def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(home):
     assert bars.results_bars(frame, seed_values).axes
 
 
-def test_a_supervised_row_about_other_questions_is_refused(home):
+@pytest.mark.parametrize(
+    ("method", "maker"), [("lisa", "`make ablations`"), ("dapo", "notebook 05_train_dapo")]
+)
+def test_rows_about_other_questions_are_refused(home, method, maker):
     write_all_rows()
     for seed in (0, 1):
-        write_row(f"lisa-seed{seed}", [prediction(0, 5), prediction(2, 5)])
-    with pytest.raises(DataError, match="run `make ablations` again"):
-        results.results_frame(SMOKE, [0, 1])
-
-
-def test_rows_about_other_questions_are_refused(home):
-    write_all_rows()
-    write_row("dapo-seed1", [prediction(0, 5), prediction(2, 5)])
-    with pytest.raises(DataError, match="run notebook 05_train_dapo again"):
+        write_row(f"{method}-seed{seed}", [prediction(0, 5), prediction(2, 5)])
+    with pytest.raises(DataError, match=f"{method}-seed0.*run {maker} again"):
         results.results_frame(SMOKE, [0, 1])
 
 
@@ -198,9 +190,8 @@ def test_markdown_and_latex_are_escaped():
     assert r"r\#1 & 1 $\pm$ 2 & x \& y \\" in latex
     assert r"\caption{50\% of \{all\}}" in latex
     assert r"c\_\%" in latex
-    assert tables.escape_latex("a\\b~c^d") == (
-        r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"
-    )
+    escaped = r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"
+    assert tables.escape_latex("a\\b~c^d") == escaped
 
 
 def test_same_picture_same_bytes(tmp_path):
@@ -236,11 +227,8 @@ def test_a_rare_colour_survives_the_palette():
         ("<answer>[]</answer>", "an empty list"),
         ("<answer>[3]</answer>", "an item is no object"),
         ('<answer>[{"bbox_2d": [1, 2, 3, 4]}]</answer>', "an item has no point_2d"),
-        (f"<answer>[{ITEM.replace('[2, 1]', '[2]')}]</answer>", "point_2d is no list of 2"),
-        (
-            f"<answer>[{ITEM.replace('[2, 1]', '[true, 1]')}]</answer>",
-            "point_2d holds something that is no number",
-        ),
+        (f"<answer>[{NO_POINT}[2]}}]</answer>", "point_2d is no list of 2"),
+        (f"<answer>[{NO_POINT}[true, 1]}}]</answer>", "point_2d holds something that is no number"),
     ],
 )
 def test_why_a_completion_does_not_parse(completion, why):
@@ -254,17 +242,14 @@ def test_faults_are_counted():
 
 
 def test_every_prediction_has_one_outcome():
-    steak = sample(0)
-    both = sample(0, ("steak", "egg"))
+    steak, both = sample(0), sample(0, ("steak", "egg"))
+    wrong = prediction(0, 9, foods_right=False)
     cases = {
         failures.FOUND: (steak, prediction(0, 5)),
         failures.ELSEWHERE: (steak, prediction(0, 4)),
-        failures.SOME_FOODS: (both, prediction(0, 9, foods_right=False)),
-        failures.OTHER_FOOD: (
-            steak,
-            prediction(0, 9, foods_named=("egg",), foods_right=False),
-        ),
-        failures.NO_FOOD: (steak, prediction(0, 9, foods_named=(), foods_right=False)),
+        failures.SOME_FOODS: (both, wrong),
+        failures.OTHER_FOOD: (steak, replace(wrong, foods_named=("egg",))),
+        failures.NO_FOOD: (steak, replace(wrong, foods_named=())),
         failures.UNPARSED: (steak, prediction(0, 0, parsed=False)),
     }
     assert {kind: failures.outcome(*case) for kind, case in cases.items()} == {k: k for k in cases}
@@ -276,20 +261,18 @@ def test_every_prediction_has_one_outcome():
 
 def test_words_wrap_within_the_column_and_foods_are_bold():
     words = "It must be the tomatoes and the french fries; think of a fast food carton."
-    lines = segmentation.wrap(words, segmentation.food_words(["tomato", "french fries"]))
+    lines = qualitative.wrap(words, qualitative.food_words(["tomato", "french fries"]))
     assert " ".join(run for line in lines for run, _, _ in line) == words
     bold = " ".join(run for line in lines for run, is_bold, _ in line if is_bold)
     assert bold == "tomatoes french fries;"
     assert len(lines) > 1
     for line in lines:
         for run, is_bold, start in line:
-            end = start + sum(segmentation.word_width(c, is_bold) for c in run)
-            assert end <= segmentation.COLUMN + 1e-9
-
-
-def test_the_named_half_of_a_compound_label_is_bold():
-    assert segmentation.food_words(["cheese butter"]) >= {"cheese"}
-    (line,) = segmentation.wrap("The cheese.", segmentation.food_words(["cheese butter"]))
+            end = start + sum(qualitative.word_width(c, is_bold) for c in run)
+            assert end <= qualitative.COLUMN + 1e-9
+    # Of a compound label, the half that is named.
+    assert qualitative.food_words(["cheese butter"]) >= {"cheese"}
+    (line,) = qualitative.wrap("The cheese.", qualitative.food_words(["cheese butter"]))
     assert [(run, bold) for run, bold, _ in line] == [("The", False), ("cheese.", True)]
 
 
@@ -297,7 +280,7 @@ def test_questions_are_chosen_by_rank_and_no_photo_twice():
     samples = [replace(sample(i), image=f"{i // 2}.jpg") for i in range(6)]
     base = [prediction(i, 0) for i in range(6)]
     trained = [prediction(i, gain) for i, gain in enumerate((5, 4, 3, 2, 1, 0))]
-    chosen = segmentation.choose_questions(samples, base, trained, (1.0, 0.8, 0.0))
+    chosen = qualitative.choose_questions(samples, base, trained, (1.0, 0.8, 0.0))
     # Ranked by gain: 5 4 3 2 1 0. 1.0 is question 0; 0.8 is 1, of the same photo, so 2; 0.0 is 5.
     assert chosen == [0, 2, 5]
     assert len({samples[i].image for i in chosen}) == 3
@@ -307,11 +290,11 @@ def test_the_figure_is_drawn_with_dollar_signs_in_the_words():
     photo = Image.new("RGB", (6, 4), "white")
     costly = prediction(0, 5, completion="It costs $5, or $6_x. The steak.", parsed=False)
     cells = [
-        segmentation.question_cell(sample(0), photo),
-        segmentation.answer_cell(costly, photo, style.BLUE),
-        segmentation.truth_cell(sample(0), photo),
+        qualitative.question_cell(sample(0), photo),
+        qualitative.answer_cell(costly, photo, style.BLUE),
+        qualitative.truth_cell(sample(0), photo),
     ]
     assert cells[1].note == "IoU 0.50, no answer that parses"
-    figure = segmentation.segmentation_figure(["photo", "method", "truth"], [cells])
+    figure = qualitative.segmentation_figure(["photo", "method", "truth"], [cells])
     with Image.open(io.BytesIO(style.to_png(figure))) as image:
         assert image.width > 300

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from foodseg.data.references import Reference
-from foodseg.rl.rewards import RewardThresholds, Score, overlong_penalty, score_completion
+from foodseg.rl.rewards import RewardThresholds, Score, score_completion
 
 VECTORS = Path(__file__).parent / "vectors"
 PEER_CASES = json.loads((VECTORS / "vision_reasoner_rewards.json").read_text())["cases"]
-OVERLONG_CASES = json.loads((VECTORS / "overlong.json").read_text())["cases"]
 TRUTH = (Reference(box=(100, 100, 199, 199), point=(150, 150)),)
 PAPER = RewardThresholds()
 GOOD = '{"bbox_2d": [100, 100, 199, 199], "point_2d": [150, 150]}'
@@ -182,15 +181,3 @@ def test_time_is_bounded_on_100_000_characters(text):
     start = time.process_time()
     score(text)
     assert time.process_time() - start < 1
-
-
-@pytest.mark.parametrize("case", OVERLONG_CASES, ids=lambda case: case["name"])
-def test_overlong_penalty(case):
-    """TRL's values; verl's agree up to max_length with factor 1, then are not cut at -1."""
-    given, want = case["input"], case["output"]
-    limit, cache = given["max_completion_len"], given["soft_punish_cache"]
-    got = [overlong_penalty(length, limit, cache) for length in given["lengths"]]
-    assert got == pytest.approx(want["trl"], abs=1e-15)
-    for length, value, verl in zip(given["lengths"], got, want.get("verl", ()), strict=False):
-        if length <= limit:
-            assert given["penalty_factor"] * value == pytest.approx(verl, abs=1e-15)

@@ -19,8 +19,17 @@ def write(path: Path, *sources: str) -> Path:
     parameters = nbformat.v4.new_code_cell('PRESET = "kitchen"  # which\nSEEDS = "0,1"')
     parameters.metadata["tags"] = ["parameters"]
     code = [nbformat.v4.new_code_cell(source) for source in sources]
-    nbformat.write(nbformat.v4.new_notebook(cells=[heading, parameters, *code]), path)
+    metadata = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[heading, parameters, *code], metadata=metadata)
+    nbformat.write(notebook, path)
     return path
+
+
+def start(source: Path) -> subprocess.Popen:
+    """The command, of which the result goes into the folder `out` beside the notebook."""
+    target = source.parent / "out" / source.name
+    command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 def left(folder: Path) -> list[str]:
@@ -28,11 +37,11 @@ def left(folder: Path) -> list[str]:
 
 
 def test_parameters_folder_and_interpreter_are_the_ones_asked_for(tmp_path, capsys):
-    source = write(
-        tmp_path / "toy.ipynb",
+    cells = (
         "import json, os, sys",
         "print(json.dumps([PRESET, SEEDS, sys.executable, os.getcwd()]))",
     )
+    source = write(tmp_path / "toy.ipynb", *cells)
     assert main([str(source), str(tmp_path / "out" / "toy.ipynb"), "PRESET=smoke", "SEEDS=0"]) == 0
     assert left(tmp_path / "out") == ["toy.ipynb"]
     executed = nbformat.read(tmp_path / "out" / "toy.ipynb", as_version=4)
@@ -65,14 +74,8 @@ def test_a_failed_run_is_kept_apart_and_replaces_an_older_result(tmp_path, capsy
 
 
 def test_a_run_that_is_killed_leaves_no_result(tmp_path):
-    source = write(
-        tmp_path / "toy.ipynb",
-        "import time",
-        "open('ready', 'w').close()\ntime.sleep(60)",
-    )
-    target = tmp_path / "out" / "toy.ipynb"
-    command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    wait = "open('ready', 'w').close()\ntime.sleep(60)"
+    with start(write(tmp_path / "toy.ipynb", "import time", wait)) as process:
         for _ in range(600):
             if (tmp_path / "ready").exists():
                 break
@@ -80,22 +83,17 @@ def test_a_run_that_is_killed_leaves_no_result(tmp_path):
                 process.wait(0.1)
         process.terminate()
         assert process.wait(30) != 0
-    assert left(target.parent) == ["toy.failed.ipynb"]
+    assert left(tmp_path / "out") == ["toy.failed.ipynb"]
 
 
 def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):
-    def start(name: str) -> subprocess.Popen:
+    runs = []
+    for name, other in (("one", "two"), ("two", "one")):
         # Each waits for the other's kernel, so neither could run alone.
-        other = {"one": "two", "two": "one"}[name]
         wait = f"while not os.path.exists('{other}'): time.sleep(0.05)"
-        source = write(
-            tmp_path / f"{name}.ipynb", f"import os, time\nopen('{name}', 'w')", wait, f"'{name}'"
-        )
-        target = tmp_path / "out" / source.name
-        command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
-        return subprocess.Popen(command)
-
-    assert [run.wait(100) for run in [start("one"), start("two")]] == [0, 0]
+        cells = (f"import os, time\nopen('{name}', 'w')", wait, f"'{name}'")
+        runs.append(start(write(tmp_path / f"{name}.ipynb", *cells)))
+    assert [run.wait(100) for run in runs] == [0, 0]
     for name in ("one", "two"):
         last = nbformat.read(tmp_path / "out" / f"{name}.ipynb", as_version=4).cells[-1]
         assert last.outputs[0].data["text/plain"] == f"'{name}'"

@@ -11,12 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import load_kitchen
+from conftest import assert_same_masks, load_kitchen
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_shared_prefix import randomise_adapter
 
-import foodseg.segment.__main__ as use
 from foodseg import system as adapters
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_json
@@ -27,6 +26,8 @@ from foodseg.evaluation.evaluate import evaluate, load_predictions
 from foodseg.models.segmenter import save_decoder
 from foodseg.presets import KITCHEN, PAPER, SMOKE
 from foodseg.recipes import GRPO
+from foodseg.segment import __main__ as command
+from foodseg.segment.answer import load_system, segment
 from foodseg.segment.picture import _reduce, as_json, describe, mask_png, picture_png
 from foodseg.system import load_segmenter
 from foodseg.training.trainer import run_config
@@ -42,7 +43,7 @@ TWO = (
 
 @pytest.fixture(scope="module")
 def system():
-    return use.load_system(SMOKE)
+    return load_system(SMOKE)
 
 
 @pytest.fixture()
@@ -61,7 +62,7 @@ def says(monkeypatch):
 
     def set_text(text):
         rollouts = [SimpleNamespace(texts=(text,))]
-        monkeypatch.setattr(use, "sample_rollouts", lambda *_, **__: rollouts)
+        monkeypatch.setattr("foodseg.segment.answer.sample_rollouts", lambda *_, **__: rollouts)
 
     return set_text
 
@@ -69,10 +70,10 @@ def says(monkeypatch):
 @pytest.fixture()
 def run(system, monkeypatch, capsys):
     """The command line with the base's models already loaded: (status, stdout, stderr)."""
-    monkeypatch.setattr(use, "load_system", lambda *_: system)
+    monkeypatch.setattr(command, "load_system", lambda *_: system)
 
     def call(*arguments):
-        status = use.main([str(argument) for argument in arguments])
+        status = command.main([str(argument) for argument in arguments])
         return status, *capsys.readouterr()
 
     return call
@@ -93,7 +94,7 @@ def test_it_answers_as_the_evaluation_does(samples, system):
     sample = replace(samples[0], question=QUESTION)
     evaluate(SMOKE, "one", [sample], system.mllm, system.segmenter)
     (expected,) = load_predictions(SMOKE.predictions_folder("one"))
-    answer = use.segment(system, read_photo(SMOKE.dataset / sample.image), QUESTION)
+    answer = segment(system, read_photo(SMOKE.dataset / sample.image), QUESTION)
     assert expected.parsed and answer.parsed
     assert (answer.text, answer.references) == (expected.completion, expected.references)
     assert np.array_equal(answer.mask, decode_mask(expected.mask)) and answer.mask.any()
@@ -105,10 +106,8 @@ def test_a_turned_photo_is_answered_in_the_pixels_that_one_sees(plate, tmp_path,
     exif[0x0112] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     upright.save(tmp_path / "upright.png")
-    turned, plain = (
-        use.segment(system, read_photo(tmp_path / f"{name}.png"), QUESTION)
-        for name in ("turned", "upright")
-    )
+    photos = [read_photo(tmp_path / f"{name}.png") for name in ("turned", "upright")]
+    turned, plain = (segment(system, photo, QUESTION) for photo in photos)
     assert turned.references == plain.references and np.array_equal(turned.masks, plain.masks)
     written = as_json(turned, system)
     assert (written["width"], written["height"]) == upright.size
@@ -118,49 +117,31 @@ def test_a_turned_photo_is_answered_in_the_pixels_that_one_sees(plate, tmp_path,
 
 def test_all_that_is_asked_for_is_written_and_agrees(plate, tmp_path, says, run):
     says(TWO)
-    files = {name: tmp_path / name for name in ("o.png", "m.png", "a.json")}
-    status, out, err = run(
-        plate,
-        " which\n food? ",
-        "-o",
-        files["o.png"],
-        "--mask",
-        files["m.png"],
-        "--json",
-        files["a.json"],
-    )
+    picture, mask_file, json_file = (tmp_path / name for name in ("o.png", "m.png", "a.json"))
+    outputs = ["-o", picture, "--mask", mask_file, "--json", json_file]
+    status, out, err = run(plate, " which\n food? ", *outputs)
     assert status == 0
-    answer = json.loads(files["a.json"].read_text())
+    answer = json.loads(json_file.read_text())
+    assert (answer["question"], answer["thinking"]) == ("which food?", "It is the rice.")
+    assert answer["text"] == TWO
     width, height = Image.open(plate).size
-    assert (answer["question"], answer["thinking"], answer["text"]) == (
-        "which food?",
-        "It is the rice.",
-        TWO,
-    )
+    scale = [width / 168, height / 168] * 2
     assert [one["box"] for one in answer["references"]] == [
-        [0, 0, int(83 * width / 168 + 0.5), int(167 * height / 168 + 0.5)],
-        [
-            int(84 * width / 168 + 0.5),
-            height // 2,
-            int(167 * width / 168 + 0.5),
-            int(100 * height / 168 + 0.5),
-        ],
+        [int(value * factor + 0.5) for value, factor in zip(box, scale, strict=True)]
+        for box in ([0, 0, 83, 167], [84, 84, 167, 100])
     ]
     masks = [decode_mask(one["mask"]) for one in answer["references"]]
     union = decode_mask(answer["mask"])
     assert union.shape == (height, width) and np.array_equal(union, masks[0] | masks[1])
     assert answer["area"] == union.sum()
-    mask = Image.open(files["m.png"])
+    mask = Image.open(mask_file)
     assert mask.mode == "L" and np.array_equal(np.asarray(mask), union * np.uint8(255))
-    assert Image.open(files["o.png"]).width > 400
+    assert Image.open(picture).width > 400
     assert list(answer["seconds"]) == ["load", "prompt", "answer", "embedding", "masks"]
     assert answer["provenance"]["adapter"] is None and answer["provenance"]["preset"] == "smoke"
     assert "It is the rice." in out and str(answer["references"][1]["box"]) in out
-    assert "the base model, without an adapter" in err and str(files["m.png"]) in err
-
-
-def test_json_without_a_file_is_all_that_stands_on_stdout(plate, says, run):
-    says(TWO)
+    assert "the base model, without an adapter" in err and str(mask_file) in err
+    # Without a file's name, JSON is all that stands on stdout.
     status, out, _ = run(plate, "which food?", "--json")
     assert status == 0 and json.loads(out)["parsed"] is True
 
@@ -195,10 +176,10 @@ def test_photos_of_any_size(tmp_path, says, run, size):
 def test_few_masks_at_once_are_the_same_masks(plate, says, system, monkeypatch):
     says(TWO)
     photo = read_photo(plate)
-    together = use.segment(system, photo, "which food?").masks
+    together = segment(system, photo, "which food?").masks
     assert len(together) == 2
-    monkeypatch.setattr(use, "MASK_PIXELS_AT_ONCE", 1)
-    assert np.array_equal(use.segment(system, photo, "which food?").masks, together)
+    monkeypatch.setattr("foodseg.segment.answer.MASK_PIXELS_AT_ONCE", 1)
+    assert_same_masks(segment(system, photo, "which food?").masks, together)
 
 
 def test_what_a_large_picture_shows_lies_where_it_belongs():
@@ -215,7 +196,7 @@ def test_what_a_large_picture_shows_lies_where_it_belongs():
 @pytest.mark.filterwarnings("error")
 def test_the_picture_takes_any_words(plate, says, system):
     says(f"<think>{'$x_1$ costs 5$ ' * 200}</think>" + TWO.partition("</think>")[2])
-    answer = use.segment(system, read_photo(plate), "what costs $5 or $6? 哪种食物含铁？")
+    answer = segment(system, read_photo(plate), "what costs $5 or $6? 哪种食物含铁？")
     assert answer.parsed and picture_png(answer).startswith(b"\x89PNG")
 
 
@@ -248,29 +229,25 @@ def test_a_slip_on_the_command_line_overwrites_nothing(plate, tmp_path, run):
     assert photo.read_bytes() == before and [*tmp_path.glob("b.*")] == []
 
 
-@pytest.mark.parametrize("name", ["none.jpg", "text.jpg", "."])
-def test_what_is_no_photo_ends_with_one_sentence(tmp_path, capsys, name):
+def test_input_that_is_no_use_ends_with_one_sentence(plate, tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("words")
-    assert use.main([str(tmp_path / name), "which food?"]) == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and str(tmp_path / name) in err
-
-
-def test_an_unknown_preset_is_named_with_the_known_ones(plate, capsys):
-    assert use.main([str(plate), "which food?", "--preset", "lunch"]) == 1
-    assert "smoke, kitchen, paper" in capsys.readouterr().err
+    photos = [str(tmp_path / name) for name in ("none.jpg", "text.jpg", ".")]
+    cases = {(photo,): photo for photo in photos}
+    cases[str(plate), "--preset", "lunch"] = "smoke, kitchen, paper"
+    for (photo, *options), words in cases.items():
+        assert command.main([photo, "which food?", *options]) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and words in err
 
 
 def test_an_adapter_answers_in_the_bases_place(plate, adapter, system, capsys):
-    assert (
-        use.main([str(plate), QUESTION, "--preset", "smoke", "--adapter", str(adapter), "--json"])
-        == 0
-    )
+    options = ["--preset", "smoke", "--adapter", str(adapter), "--json"]
+    assert command.main([str(plate), QUESTION, *options]) == 0
     out, err = capsys.readouterr()
     answer = json.loads(out)
     assert answer["provenance"]["adapter"] == file_hash(adapter / "adapter_model.safetensors")
     assert answer["provenance"]["decoder"] is None and str(adapter) in err
-    base = use.segment(system, read_photo(plate), QUESTION)
+    base = segment(system, read_photo(plate), QUESTION)
     assert answer["text"] != base.text
 
 
@@ -282,57 +259,60 @@ def test_a_decoder_beside_the_adapter_is_used(plate, adapter, tmp_path, says, sy
     for weight in trained.model.sam_mask_decoder.parameters():
         weight.data *= 1.2
     save_decoder(trained, folder / "decoder.safetensors")
-    with_decoder = use.load_system(SMOKE, folder)
+    with_decoder = load_system(SMOKE, folder)
     assert with_decoder.segmenter.decoder_hash == file_hash(folder / "decoder.safetensors")
     photo = read_photo(plate)
-    answers = [use.segment(one, photo, "which food?") for one in (with_decoder, system)]
+    answers = [segment(one, photo, "which food?") for one in (with_decoder, system)]
     assert answers[0].references == answers[1].references
     assert not np.array_equal(answers[0].masks, answers[1].masks)
     assert as_json(answers[0], with_decoder)["provenance"]["decoder"]
 
 
-def broken(adapter, folder, fault):
-    """A copy of the adapter with one fault; what to name, and what the sentence must say."""
-    shutil.copytree(adapter, folder / "adapter")
-    target, weights = folder / "adapter", folder / "adapter" / "adapter_model.safetensors"
-    if fault == "nothing there":
-        return folder / "none", "no such folder"
-    if fault == "the run":
-        return folder, "name its adapter: .*adapter"
-    if fault == "empty":
-        (folder / "none").mkdir()
-        return folder / "none", "adapter_config.json is missing"
-    if fault == "no template":
-        (target / "prompt_template.txt").unlink()
-        return target, "prompt_template.txt is missing"
-    if fault == "cut":
-        weights.write_bytes(weights.read_bytes()[:100])
-        return target, "copy it again"
-    if fault == "baseline":
-        (target / "mask_head.safetensors").touch()
-        return target, "boxes and points"
-    if fault == "zero":
-        save_file({n: w * ("lora_A" in n) for n, w in load_file(weights).items()}, weights)
-        return target, "not loaded whole"
-    if fault == "larger base":
-        grown = {
-            n: torch.cat([w, w], dim=int("lora_A" in n)) for n, w in load_file(weights).items()
-        }
-        save_file(grown, weights)
-        return target, "another base model"
-    if fault == "longer base":
-        more = {n.replace("layers.0", "layers.9"): w for n, w in load_file(weights).items()}
-        save_file(more, weights)
-        return target, "another base model"
-    config = {"other weights": {"base": "0" * 16}, "other side": {"preset": {"image_side": 840}}}
-    write_json(folder / "config.json", config[fault])
-    return target, {"other weights": "another base model", "other side": "840 pixels"}[fault]
+FAULTS = {
+    "nothing there": "no such folder",
+    "the run": "name its adapter: .*adapter",
+    "empty": "adapter_config.json is missing",
+    "no template": "prompt_template.txt is missing",
+    "cut": "copy it again",
+    "baseline": "boxes and points",
+    "zero": "not loaded whole",
+    "larger base": "another base model",
+    "longer base": "another base model",
+    "other weights": "another base model",
+    "other side": "840 pixels",
+}
 
 
-FAULTS = (
-    "nothing there,the run,empty,no template,cut,baseline,zero,larger base,longer base,"
-    "other weights,other side"
-).split(",")
+def break_adapter(run, fault):
+    """Give the run's adapter one fault; returns the folder to name."""
+    target, weights = run / "adapter", run / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    match fault:
+        case "nothing there":
+            return run / "none"
+        case "the run":
+            return run
+        case "empty":
+            (run / "none").mkdir()
+            return run / "none"
+        case "no template":
+            (target / "prompt_template.txt").unlink()
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:100])
+        case "baseline":
+            (target / "mask_head.safetensors").touch()
+        case "zero":
+            save_file({n: w * ("lora_A" in n) for n, w in tensors.items()}, weights)
+        case "larger base":
+            grown = {n: torch.cat([w, w], dim=int("lora_A" in n)) for n, w in tensors.items()}
+            save_file(grown, weights)
+        case "longer base":
+            save_file({n.replace("layers.0", "layers.9"): w for n, w in tensors.items()}, weights)
+        case "other weights":
+            write_json(run / "config.json", {"base": "0" * 16})
+        case "other side":
+            write_json(run / "config.json", {"preset": {"image_side": 840}})
+    return target
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -340,20 +320,21 @@ def test_an_adapter_that_is_no_use_is_refused_in_one_sentence(
     adapter, tmp_path, fault, monkeypatch
 ):
     mllm = load_kitchen(torch.float32)
-    monkeypatch.setattr(use, "load_policy", lambda _: mllm)
-    folder, words = broken(adapter, tmp_path, fault)
-    with pytest.raises(DataError, match=words) as error:
-        use.load_system(SMOKE, folder)
+    monkeypatch.setattr("foodseg.segment.answer.load_policy", lambda _: mllm)
+    shutil.copytree(adapter, tmp_path / "adapter")
+    folder = break_adapter(tmp_path, fault)
+    with pytest.raises(DataError, match=FAULTS[fault]) as error:
+        load_system(SMOKE, folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_weights_and_a_missing_gpu_are_said_in_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="preset kitchen: .*none") as error:
-        use.load_system(replace(KITCHEN, mllm=str(tmp_path / "none")))
+        load_system(replace(KITCHEN, mllm=str(tmp_path / "none")))
     assert "\n" not in str(error.value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DataError, match="CUDA GPU"):
-        use.load_system(replace(KITCHEN, device="cuda"))
+        load_system(replace(KITCHEN, device="cuda"))
 
 
 def test_an_adapter_of_the_papers_preset_is_known_by_its_pinned_base(tmp_path):

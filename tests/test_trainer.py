@@ -15,11 +15,13 @@ from dataclasses import replace
 import pytest
 
 from foodseg import presets
+from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
 from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.system import load_policy
 from foodseg.training import run_folder, trainer
+from foodseg.training.run_folder import alone
 from foodseg.training.trainer import train
 
 PRESET = replace(
@@ -176,3 +178,11 @@ def test_a_training_leaves_no_model_behind(home, monkeypatch):
         assert len(alive) == 1 and alive[0]() is None
     finally:
         gc.enable()
+
+
+def test_a_folder_is_trained_in_by_one_process_at_a_time(home):
+    samples = load_samples(PRESET.samples_file("train"))
+    folder = PRESET.run_folder("grpo", 0)
+    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
+        train(replace(PRESET, steps=1), GRPO, 0, samples)
+    assert not folder.exists()

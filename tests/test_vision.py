@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import load_kitchen
+from conftest import assert_near, load_kitchen
 from PIL import Image
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
@@ -63,14 +63,12 @@ def official(tower, patches, grids):
 
 
 def assert_close(ours, theirs, truth):
-    """Equal to 1e-5 or 1e-11 of the features' scale; in bfloat16 about as near to the truth."""
-    scale = truth.std()
+    """Equal but for rounding; in bfloat16, where that is large, about as near to the truth."""
     if theirs.dtype == torch.bfloat16:
         error, their_error = ((x.double() - truth).square().mean().sqrt() for x in (ours, theirs))
-        assert 0 < error < 1.1 * their_error < 0.05 * scale
+        assert 0 < error < 1.5 * their_error < 0.1 * truth.std()
     else:
-        tolerance = 1e-5 if theirs.dtype == torch.float32 else 1e-11
-        assert (ours - theirs).abs().max() < tolerance * scale
+        assert_near(ours, theirs, roundings=200)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -92,7 +90,7 @@ def test_a_photos_features_do_not_depend_on_the_others():
         own = patches[start : start + rows * columns]
         start += rows * columns
         alone = encode_patches(tower, own, [(rows, columns)])[0]
-        torch.testing.assert_close(features, alone, rtol=0, atol=1e-11)
+        assert_near(features, alone, roundings=200)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -112,14 +110,15 @@ def test_the_kitchens_photos_get_the_official_features(dtype):
     assert_close(torch.cat(mllm.embed_images(photos)), torch.cat(features_of(mllm)), truth)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [*zip(DTYPES, (1e-6, 1e-12, 2**-8), strict=True)])
-def test_the_patch_embedding_as_a_product_equals_the_convolution(dtype, tolerance):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_patch_embedding_as_a_product_equals_the_convolution(dtype):
     tower, patches = random_tower(), random_patches([(10, 10)])
     tower.patch_embed.proj.weight.div_(1176**0.5)
     tower = tower.to(dtype)
     ours, theirs = embed_patches(tower, patches), tower.patch_embed(patches)
     assert ours.dtype == dtype
-    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    # Sums of 1176 products; in bfloat16 they are rounded once, at their end.
+    assert_near(ours, theirs, roundings=1 if dtype == torch.bfloat16 else 50)
 
 
 @pytest.mark.parametrize("size", [(168, 168), (84, 140)])
@@ -128,7 +127,7 @@ def test_patches_equal_the_official_image_processors(kitchen_mllm, size):
     photos = [photo.resize(size) for photo in random_photos(3)]
     theirs = processor(images=photos, do_resize=False, return_tensors="pt")["pixel_values"]
     ours = cut_patches(photos, processor, torch.device("cpu"))
-    assert torch.equal(ours, theirs)
+    assert torch.equal(ours, theirs)  # a division, a subtraction and a division of bytes
 
 
 def test_a_layer_calls_attention_once_for_each_length(monkeypatch):
@@ -170,7 +169,7 @@ def test_a_photo_with_several_questions_is_embedded_once(kitchen_mllm, samples, 
         photo = Image.open(presets.SMOKE.dataset / sample.image)
         alone = kitchen_mllm.embed_prompts([sample.question], embed_images([photo]))[0]
         assert torch.equal(prompt.input_ids, alone.input_ids)
-        torch.testing.assert_close(prompt.embeddings, alone.embeddings, rtol=1e-5, atol=1e-5)
+        assert_near(prompt.embeddings, alone.embeddings, roundings=200)
 
 
 def photo_sampler(samples) -> GroupSampler:

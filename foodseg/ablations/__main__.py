@@ -13,10 +13,9 @@ import signal
 import sys
 import threading
 
-from foodseg.ablations.carry_out import carry_out, help_training
+from foodseg.ablations.execute import execute, train_as_worker
 from foodseg.ablations.rows import choose_rows
-from foodseg.ablations.run_table import run_table
-from foodseg.ablations.runner import runs_at_once
+from foodseg.ablations.run_all import run_table, runs_at_once
 from foodseg.ablations.runs import SPLITS, Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.processes import Processes
@@ -24,11 +23,11 @@ from foodseg.presets import get_preset, parse_seeds
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 1 where a run failed, or the input is no use; 130 after Ctrl-C."""
-    options = _parse(arguments)
+    """Exit status: 0; 1 if a run failed or the input can't be used; 130 after Ctrl-C."""
+    options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
         runs = Runs(get_preset(options.preset))
     except ValueError as error:
@@ -45,38 +44,39 @@ def main(arguments: list[str] | None = None) -> int:
         (row,) = choose_rows(options.row)
         run = Run(row, options.seed if row.trained else 0, options.split)
         if not Processes.find(runs.preset.device).main:
-            help_training(runs, run)
+            train_as_worker(runs, run)
             return 0
-        outcome = carry_out(runs, run)
+        outcome = execute(runs, run)
     except DataError as error:
         print(f"ablations: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("ablations: interrupted; started again, it goes on.", file=sys.stderr)
+        print("ablations: interrupted; start it again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
     print(outcome.get("failure") or f"gIoU {outcome['giou']:.3f}, cIoU {outcome['ciou']:.3f}")
     return 0
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line's options."""
     parser = argparse.ArgumentParser(
         prog="python -m foodseg.ablations", description="Run one row, or all and write the table."
     )
-    parser.add_argument("row", nargs="?", help="the one row to run; all rows without it")
-    parser.add_argument("--seed", type=int, default=0, help="of the one row")
-    parser.add_argument("--seeds", default="0,1,2", help="of all rows")
-    parser.add_argument("--rows", default="", help="only these, split by commas")
+    parser.add_argument("row", nargs="?", help="the one row to run (default: all rows)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the one row")
+    parser.add_argument("--seeds", default="0,1,2", help="seeds of all rows")
+    parser.add_argument("--rows", default="", help="run only these, separated by commas")
     parser.add_argument("--preset", default="kitchen")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="the plates asked about")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="plates to evaluate on")
     parser.add_argument(
-        "--jobs", type=int, default=0, help="runs at once; as many as there are cores, without it"
+        "--jobs", type=int, default=0, help="runs at once (default: one for each core)"
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
-def _end_with_stdin() -> None:
-    """The other end is the runner's: it closes when the runner ends, even when it is killed."""
+def end_with_stdin() -> None:
+    """End this process when `run_all`, which holds the other end, ends, even when it is killed."""
     # Not sys.stdin: Python ends in an error while another thread holds its lock.
     while os.read(0, 1):
         pass

@@ -1,13 +1,12 @@
-"""The rows of the ablation table. A recipe of `foodseg.recipes` is one by being there, and so is a
-baseline of `foodseg.supervised.targets`.
+"""The rows of the ablation table: every recipe of `foodseg.recipes` and every baseline of
+`foodseg.supervised.targets`, the untrained base, and the upper bound.
 
-A row belongs to the family whose prefix its name begins with, so a new entry in recipes.py needs
-no second one here; a name without a known prefix stands under "Other recipes".
+A row's family is found from the prefix of its name, so a new recipe needs no entry here; a name
+without a known prefix stands under "Other recipes".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foodseg import recipes
@@ -64,7 +63,7 @@ def all_rows() -> list[Row]:
 
     Raises DataError if two different recipes have one name: their runs would share a folder.
     """
-    methods = [*found_in(vars(targets), Baseline), *found_in(vars(recipes), Recipe)]
+    methods = [*_instances(vars(targets), Baseline), *_instances(vars(recipes), Recipe)]
     rows = [BASE, BOUND, *(Row(method.name, method.title, method) for method in methods)]
     by_name: dict[str, Row] = {}
     for row in rows:
@@ -72,16 +71,6 @@ def all_rows() -> list[Row]:
             raise DataError(f"recipes.py: two methods are named {row.name!r}; rename one.")
     order = list(dict.fromkeys([UNTRAINED, SUPERVISED, *FAMILIES.values(), OTHER]))
     return sorted(by_name.values(), key=lambda row: order.index(row.family))
-
-
-def found_in(names: dict, kind: type) -> list:
-    """What is of that kind among a module's names, alone or in a tuple, in order, each once."""
-    found = []
-    for value in names.values():
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, kind) and one not in found:
-                found.append(one)
-    return found
 
 
 def choose_rows(names: str) -> list[Row]:
@@ -98,16 +87,18 @@ def choose_rows(names: str) -> list[Row]:
     return [row for row in rows if not asked or row.name in asked]
 
 
-def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by family, in order."""
-    result: dict[str, list[Row]] = {}
-    for row in rows:
-        result.setdefault(row.family, []).append(row)
-    return result
+def _instances(names: dict, kind: type) -> list:
+    """A module's values of that kind, alone or in a tuple, in order, each once."""
+    found = []
+    for value in names.values():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, kind) and one not in found:
+                found.append(one)
+    return found
 
 
 def differences(row: Row) -> str:
-    """What a recipe has other than GRPO, as "name: value, ..."; "" for what is no recipe."""
+    """The fields in which a recipe differs from GRPO, as "name: value, ..."; "" for no recipe."""
     if not isinstance(row.method, Recipe):
         return ""
     ours, theirs = _flat(as_json(row.method)), _flat(as_json(recipes.GRPO))

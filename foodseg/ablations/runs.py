@@ -1,30 +1,33 @@
-"""One run of one row: which folder it has, what decides its result, and what came of it.
+"""One run of one row: its folders, what decides its scores, and its outcome.
 
-runs/<preset>/ablations/<run>/ holds output.txt (what its process said) and outcome.json: its
-scores' origin, seconds and memory, or why it failed. The training's own folder is beside it, as
-notebooks 04 and 05 leave it, so what they have trained is not trained again.
+runs/<preset>/ablations/<run>/ holds output.txt (what its process printed) and outcome.json: its
+scores, their origin, seconds and memory, or why it failed. The training's folder is the one that
+notebooks 04 and 05 use, so what they have trained is not trained again.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from foodseg.ablations.rows import BOUND, Row
 from foodseg.ablations.validation import validation_split
-from foodseg.common.files import file_hash
 from foodseg.data.samples import Sample, load_samples
 from foodseg.presets import KITCHEN, Preset, require
 from foodseg.recipes import Recipe
 from foodseg.supervised.targets import Baseline
 from foodseg.supervised.training import baseline_config
-from foodseg.training.identity import run_config, used_code
+from foodseg.training.identity import as_json, run_config, samples_hash, used_code
 
 SPLITS = ("test", "validation")
-# What evaluates a row, by whether it is a supervised baseline.
-_EVALUATIONS = {False: "foodseg.evaluation.evaluate", True: "foodseg.supervised.evaluation"}
+# The preset's fields that an evaluation reads; rows that aren't trained have no others. The batch
+# counts because it decides how prompts are padded, and so how sums are rounded.
+_EVALUATION_FIELDS = (
+    *("segmenter_config", "image_side", "prompt_template", "max_new_tokens"),
+    *("evaluation_batch", "dtype", "device"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,12 @@ class Run:
         return [self.row.name, *seed, *split, *scale]
 
     def command(self, preset: Preset) -> str:
-        """What makes this run, typed in the checkout."""
+        """The shell command of this run, from the checkout's folder."""
         return " ".join(["python -m foodseg.ablations", *self.arguments(preset)])
 
 
 def runs_of(rows: list[Row], seeds: list[int], split: str = "test") -> list[Run]:
-    """Every row with every seed, a seed after the other: early on, each row has one result."""
+    """Every row with every seed, seed by seed, so that each row has a result early on."""
     # The bound is the test questions' own.
     untrained = [row for row in rows if not row.trained and (split == "test" or row != BOUND)]
     trained = [row for row in rows if row.trained]
@@ -97,7 +100,7 @@ class Runs:
         return self.preset.run_folder(run.name.rpartition("-seed")[0], run.seed) / "log.jsonl"
 
     def outcome(self, run: Run) -> dict | None:
-        """What came of the run, current or not; None before it ended."""
+        """The run's outcome.json, current or not; None before it ended."""
         path = self.folder(run) / "outcome.json"
         return json.loads(path.read_text()) if path.exists() else None
 
@@ -106,36 +109,34 @@ class Runs:
         outcome = self.outcome(run)
         if outcome is None or outcome.get("again"):
             return False
-        kept = (
-            "failure" in outcome
-            or (self.preset.predictions_folder(run.name) / "result.json").exists()
-        )
+        result = self.preset.predictions_folder(run.name) / "result.json"
+        kept = "failure" in outcome or result.exists()
         return kept and outcome["identity"] == self.identity(run)
 
     def identity(self, run: Run) -> dict:
-        """All that decides the run's scores, as JSON values."""
-        train, _ = self._samples[run.split]
-        config = baseline_config if isinstance(run.method, Baseline) else run_config
-        training = run.method and config(self.preset, run.method, run.seed, train)
-        evaluation = self._evaluation[run.split, isinstance(run.method, Baseline)]
-        return json.loads(json.dumps({"training": training} | evaluation))
+        """All that decides the run's scores, as JSON values.
+
+        The adapter, and for GRTO the mask decoder, follow from what decides the training.
+        """
+        baseline = isinstance(run.method, Baseline)
+        config = baseline_config if baseline else run_config
+        learning, asked = self._samples[run.split]
+        training = run.method and config(self.preset, run.method, run.seed, learning)
+        evaluation = {
+            "preset": {name: as_json(getattr(self.preset, name)) for name in _EVALUATION_FIELDS},
+            **self.preset.weights,
+            "questions": samples_hash(asked),
+            "code": _evaluation_code(baseline),
+        }
+        return json.loads(json.dumps({"training": training, "evaluation": evaluation}))
 
     @cached_property
     def _samples(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
         return {split: self.samples(split) for split in SPLITS}
 
-    @cached_property
-    def _evaluation(self) -> dict[tuple[str, bool], dict]:
-        """What decides the evaluation, by split and by whether a supervised baseline is asked."""
-        shared = {
-            "segmenter": self.preset.weights["segmenter"],
-            "test data": file_hash(self.preset.samples_file("test")),
-            "prompt": self.preset.prompt_template,
-        }
-        return {
-            (split, baseline): shared
-            | {"split": split, "questions": len(self._samples[split][1])}
-            | {"evaluation code": used_code([_EVALUATIONS[baseline]])}
-            for split in SPLITS
-            for baseline in (False, True)
-        }
+
+@cache
+def _evaluation_code(baseline: bool) -> str:
+    """Hashed once: a process keeps the code that it has loaded."""
+    module = "foodseg.supervised.evaluation" if baseline else "foodseg.evaluation.evaluate"
+    return used_code([module])

@@ -1,7 +1,7 @@
-"""A validation split, taken off the training plates: where a choice may look.
+"""A validation split, taken off the training plates, to choose between methods.
 
-Recipes that combine what the others show to work are chosen here. The test plates are for the
-table alone: the best of thirty rows by its test score would be better than it is.
+Recipes that combine what helped others are chosen on it. The test plates are for the table alone:
+the best of thirty rows by test score would look better than it is.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ VALIDATION_SHARE = 0.2
 
 
 def validation_split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """(to learn from, to choose by): whole plates, a fifth of them to choose by, in given order.
+    """(to learn from, to choose by), in the given order: a fifth of the plates is to choose by.
 
-    Which plates follows from a hash of their names, whatever the order or the seed. Plates that
-    share a photo go together. Raises DataError for samples that are not of the training split,
-    and for fewer than two plates.
+    A hash of a plate's photo decides, so neither order nor seed matters, and plates that share a
+    photo stay together. Raises DataError for samples that are not of the training split, and for
+    fewer than two plates.
     """
     strange = {sample.split for sample in samples} - {"train"}
     if strange:

@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 
-from foodseg.bench.work import Shape, bench_policy, bench_preset
+from foodseg.bench.workload import STEP, make_policy
+from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample, load_samples
 from foodseg.models.mllm import Mllm
 from foodseg.presets import KITCHEN, Preset
 from foodseg.system import roll_out
 
 
-def measure_evaluation(
-    questions: int, repeats: int, on_pass: Callable[[], None] = lambda: None
-) -> dict:
+def measure_evaluation(questions: int, repeats: int, title: str) -> dict:
     """Samples a second both ways, in turns, and how many of the texts are the same.
 
-    questions: that many of the test split, evenly spaced over it.
+    questions: that many of the test split, evenly spaced over it. title: of the progress bar.
     """
-    # The kitchen's own limits, where every answer ends by itself.
-    preset = bench_preset(Shape(length=KITCHEN.max_new_tokens))
-    mllm = bench_policy(preset)
+    # The kitchen's own limit, where every answer ends by itself.
+    preset = replace(STEP, max_new_tokens=KITCHEN.max_new_tokens)
+    mllm = make_policy(preset)
     samples = load_samples(preset.samples_file("test"))
     samples = samples[:: max(1, len(samples) // questions)][:questions]
     sizes = {"batched": preset.evaluation_batch, "one_by_one": 1}
-    seconds: dict[str, list[float]] = {name: [] for name in sizes}
+    rates: dict[str, list[float]] = {name: [] for name in sizes}
     texts: dict[str, list[str]] = {}
-    for turn in range(repeats + 1):
+    for turn in tqdm(range(repeats + 1), title):
         for name, size in sizes.items():
             # A warm-up needs no more than a few questions.
             chosen = samples if turn else samples[:4]
             start = time.perf_counter()
             texts[name] = _answers(mllm, preset, chosen, size)
             if turn:
-                seconds[name].append(time.perf_counter() - start)
-        on_pass()
-    rates = {name: sorted(len(samples) / s for s in values) for name, values in seconds.items()}
+                rates[name].append(len(samples) / (time.perf_counter() - start))
     pairs = zip(texts["batched"], texts["one_by_one"], strict=True)
     return {
         "questions": len(samples),
         "batch": preset.evaluation_batch,
         "same_texts": sum(a == b for a, b in pairs),
         "samples_per_second": {
-            name: {"median": median(r), "low": r[0], "high": r[-1]} for name, r in rates.items()
+            name: {"median": median(values), "low": min(values), "high": max(values)}
+            for name, values in rates.items()
         },
     }
 

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from foodseg.bench.scaling import BASE, Point, point_of, token_count
+from foodseg.bench.scaling import BASE, Point, token_count
 from foodseg.bench.summary import PHASES, TITLES, ratio, side
 from foodseg.report.style import BLACK, BLUE, GREEN, GREY, VERMILION, new_figure, styled
 
@@ -102,7 +102,7 @@ def _growth(ax, results: dict, name: str) -> None:
 def _line(results: dict, kind: str, model: str, row: dict, name: str, grid) -> np.ndarray:
     """The fit of `model` to rows of `kind` along one size, the others as in `row`."""
     fitted = results["fits"][kind][model]
-    sizes = vars(point_of(row))
+    sizes = vars(Point.of(row))
     tokens = np.array([token_count(model, Point(**sizes | {name: value})) for value in grid])
     return fitted["slope"] * tokens + fitted["constant"]
 

@@ -12,25 +12,26 @@ from pathlib import Path
 
 import torch
 
-from foodseg.bench import sides
-from foodseg.bench.cuda import run_cuda
 from foodseg.bench.equal_losses import compare_losses
 from foodseg.bench.evaluation import measure_evaluation
-from foodseg.bench.page import write_figures
+from foodseg.bench.paired_timing import take_turns
+from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.scaling import Point, fits, measure_scaling, points
-from foodseg.bench.summary import TITLES
-from foodseg.bench.turns import take_turns
-from foodseg.bench.work import Shape
-from foodseg.common.files import write_json
+from foodseg.bench.this_trainer import this_trainer
+from foodseg.bench.trl_trainer import fastest_micro_batch, trl_trainer
+from foodseg.bench.workload import STEP, training_questions
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
+from foodseg.presets import Preset
+from foodseg.recipes import GRPO
+from foodseg.system import load_policy
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: the step's shape, and how often each thing is repeated."""
+    """How much is measured: the preset whose step it is, and how often each thing is repeated."""
 
-    shape: Shape = Shape()
+    preset: Preset = STEP
     rounds: int = 7
     points: Sequence[Point] = field(default_factory=points)
     scaling_repeats: int = 5
@@ -38,63 +39,47 @@ class Effort:
     evaluation_repeats: int = 3
 
 
-def benchmark(effort: Effort, figures: Path) -> None:
-    """Measure on this machine's CPU, and on its GPU if it has one, and write everything."""
-    write_json(figures / "benchmark.json", run(effort))
-    if torch.cuda.is_available():
-        run_cuda(figures)
-    write_figures(figures)
-
-
 def run(effort: Effort) -> dict:
     """Measure everything; raises UnequalLossError if TRL does not compute the same loss."""
     start = time.perf_counter()
     torch.set_num_threads(1)
-    shape = effort.shape
+    preset, samples = effort.preset, training_questions(effort.preset)
     tqdm.write("1/5 the same loss and gradient as TRL?")
-    agreement = compare_losses(shape)
+    agreement = compare_losses(preset, samples)
     agreement.check()
     tqdm.write(f"    yes, to {max(agreement.errors):.0e}. 2/5 TRL's fastest micro-batch")
-    micro_batches = sides.fastest_micro_batch(shape)
+    micro_batches = fastest_micro_batch(preset, samples)
     fastest = min(micro_batches, key=micro_batches.get)
     tqdm.write(f"    {fastest} of {', '.join(map(str, micro_batches))} completions")
+    work = (load_policy, preset, samples)
+    sides = {
+        "this": (this_trainer, work),
+        "plain": (this_trainer, (*work, GRPO, plain_score_groups)),
+        "trl": (trl_trainer, (*work, fastest)),
+    }
+    title = "4/5 growth with G, P and R"
     results = {
-        "shape": asdict(shape),
+        "shape": _shape(preset),
         "agreement": asdict(agreement) | {"errors": agreement.errors},
         "micro_batches": {str(size): seconds for size, seconds in micro_batches.items()},
         "micro_batch": fastest,
-        "sides": _side_by_side(effort, fastest),
-        "scaling": _scaling(effort),
-        "evaluation": _evaluation(effort),
+        "sides": take_turns(sides, effort.rounds, "3/5 side by side"),
+        "scaling": measure_scaling(effort.scaling_repeats, effort.points, title),
+        "evaluation": measure_evaluation(
+            effort.questions, effort.evaluation_repeats, "5/5 evaluation"
+        ),
     }
     results["fits"] = fits(results["scaling"])
     return _provenance(time.perf_counter() - start) | results
 
 
-def _side_by_side(effort: Effort, micro_batch: int) -> dict[str, list[dict]]:
-    shape = effort.shape
-    players = {
-        "this": (sides.this_trainer, (shape,)),
-        "plain": (sides.plain_rows, (shape,)),
-        "trl": (sides.trl_trainer, (shape, micro_batch)),
+def _shape(preset: Preset) -> dict[str, int]:
+    return {
+        "prompts": preset.prompts_per_step,
+        "group_size": preset.group_size,
+        "length": preset.max_new_tokens,
+        "updates": preset.updates_per_rollout,
     }
-    with tqdm(desc="3/5 side by side", total=len(players) * (effort.rounds + 1)) as bar:
-
-        def show(name: str) -> None:
-            bar.set_postfix_str(TITLES[name])
-            bar.update()
-
-        return take_turns(players, effort.rounds, show)
-
-
-def _scaling(effort: Effort) -> list[dict]:
-    with tqdm(desc="4/5 growth with G, P and R", total=effort.scaling_repeats + 1) as bar:
-        return measure_scaling(effort.scaling_repeats, effort.points, bar.update)
-
-
-def _evaluation(effort: Effort) -> dict:
-    with tqdm(desc="5/5 evaluation", total=effort.evaluation_repeats + 1) as bar:
-        return measure_evaluation(effort.questions, effort.evaluation_repeats, bar.update)
 
 
 def _provenance(seconds: float) -> dict:

@@ -7,8 +7,8 @@ cost G (P + R). Both are fitted to both by least squares, over all points at onc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from foodseg.bench.plain_rows import plain_score_groups
-from foodseg.bench.work import Shape, bench_policy, bench_preset, training_questions
+from foodseg.bench.workload import STEP, make_policy
+from foodseg.common.progress import tqdm
 from foodseg.models.mllm import Mllm, Prompt
 from foodseg.models.rollouts import Rollout
+from foodseg.models.shared_prefix import score_groups
 from foodseg.recipes import GRPO
-from foodseg.rl.evidence import gather_evidence
 from foodseg.rl.groups import Group
-from foodseg.training import updates
 from foodseg.training.updates import PolicyUpdater
 
 
@@ -34,6 +34,10 @@ class Point:
     prompt: int
     completion: int
 
+    @classmethod
+    def of(cls, row: dict) -> Point:
+        return cls(row["group_size"], row["prompt"], row["completion"])
+
 
 # In every sweep the other two sizes are those of BASE.
 BASE = Point(group_size=8, prompt=192, completion=64)
@@ -42,7 +46,7 @@ SWEEPS = {
     "prompt": (48, 96, 192, 384),
     "completion": (16, 32, 64, 128),
 }
-SCORERS: dict[str, Callable | None] = {"shared": None, "plain": plain_score_groups}
+SCORERS = {"shared": score_groups, "plain": plain_score_groups}
 
 
 def token_count(model: str, point: Point) -> int:
@@ -52,64 +56,45 @@ def token_count(model: str, point: Point) -> int:
     return point.group_size * (point.prompt + point.completion)
 
 
-def points(sweeps: dict[str, Sequence[int]] = SWEEPS, base: Point = BASE) -> list[Point]:
+def points() -> list[Point]:
     """All points of the sweeps, each once."""
-    swept = [replace(base, **{name: n}) for name, sizes in sweeps.items() for n in sizes]
+    swept = [replace(BASE, **{name: n}) for name, sizes in SWEEPS.items() for n in sizes]
     return list(dict.fromkeys(swept))
 
 
-def measure_scaling(
-    repeats: int, where: Sequence[Point], on_round: Callable[[], None] = lambda: None
-) -> list[dict]:
+def measure_scaling(repeats: int, where: Sequence[Point], title: str) -> list[dict]:
     """A row for each kind of rows and point: its sizes, median `seconds`, `low` and `high`.
 
     One update of one group: reference log-probs, forward, backward, optimiser step. All points
-    take their turns `repeats` times, after a round that warms up.
+    take their turns `repeats` times, after a round that warms up. title: of the progress bar.
     """
-    mllm = bench_policy(bench_preset(Shape()))
+    mllm = make_policy(STEP)
     groups = {point: _synthetic_group(mllm, point) for point in where}
-    seconds: dict[tuple[str, Point], list[float]] = {}
-    for turn in range(repeats + 1):
+    seconds: dict[tuple[str, Point], list[float]] = defaultdict(list)
+    for _ in tqdm(range(repeats + 1), title):
         for kind in SCORERS:
             for point, group in groups.items():
-                one = _update_seconds(mllm, kind, group)
-                if turn:
-                    seconds.setdefault((kind, point), []).append(one)
-        on_round()
+                seconds[kind, point].append(_update_seconds(mllm, kind, group))
     return [
-        {"rows": kind} | asdict(point) | spread(values) for (kind, point), values in seconds.items()
+        {"rows": kind, **asdict(point)}
+        | {"seconds": median(values[1:]), "low": min(values[1:]), "high": max(values[1:])}
+        for (kind, point), values in seconds.items()
     ]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"seconds": median(values), "low": min(values), "high": max(values)}
-
-
 def _update_seconds(mllm: Mllm, kind: str, group: Group) -> float:
-    preset = replace(bench_preset(Shape()), updates_per_rollout=1)
-    updater = PolicyUpdater(mllm, preset, GRPO)
-    with scored_by(SCORERS[kind]):
-        start = time.perf_counter()
-        updater.update([group])
-        return time.perf_counter() - start
-
-
-@contextmanager
-def scored_by(score_groups: Callable | None) -> Iterator[None]:
-    """Within this context updates score by this function (None: by their own)."""
-    own = updates.score_groups
-    updates.score_groups = score_groups or own
-    try:
-        yield
-    finally:
-        updates.score_groups = own
+    preset = replace(STEP, updates_per_rollout=1)
+    updater = PolicyUpdater(mllm, preset, GRPO, score=SCORERS[kind])
+    start = time.perf_counter()
+    updater.update([group])
+    return time.perf_counter() - start
 
 
 def _synthetic_group(mllm: Mllm, point: Point) -> Group:
-    """Random text of the wanted lengths: what it says changes no cost."""
+    """Random text of the wanted lengths, with rewards that differ: what it says changes no cost."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = min(mllm.banned_token_ids)
+    rows = range(point.group_size)
 
     def text(length: int) -> torch.Tensor:
         return torch.randint(vocabulary, (length,), generator=generator)
@@ -118,46 +103,27 @@ def _synthetic_group(mllm: Mllm, point: Point) -> Group:
     positions = torch.arange(point.prompt).expand(3, -1)
     rollout = Rollout(
         prompt=Prompt(ids, mllm.embed_tokens(ids).detach(), positions),
-        tokens=tuple(text(point.completion) for _ in range(point.group_size)),
-        log_probs=tuple(torch.full((point.completion,), -7.0) for _ in range(point.group_size)),
+        tokens=tuple(text(point.completion) for _ in rows),
+        log_probs=tuple(torch.full((point.completion,), -7.0) for _ in rows),
         texts=("",) * point.group_size,
         ended=(False,) * point.group_size,
     )
-    points = tuple({"made_up": float(i % 2)} for i in range(point.group_size))
-    sample = training_questions(bench_preset(Shape()))[0]
-    evidence = gather_evidence(sample, rollout.texts, mllm.image_side)
-    return Group(sample, rollout, evidence, points)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """seconds = slope x tokens + constant, with the share of variance that it explains."""
-
-    slope: float
-    constant: float
-    r_squared: float
-
-
-def fit(rows: Sequence[dict], model: str) -> Fit:
-    """Least squares of `model` ("shared" or "plain") on rows of one kind."""
-    seconds = np.array([row["seconds"] for row in rows])
-    tokens = np.array([token_count(model, point_of(row)) for row in rows])
-    slope, constant = np.polyfit(tokens, seconds, 1)
-    residual = seconds - (slope * tokens + constant)
-    r_squared = 1 - residual.var() / seconds.var()
-    return Fit(float(slope), float(constant), float(r_squared))
-
-
-def point_of(row: dict) -> Point:
-    return Point(row["group_size"], row["prompt"], row["completion"])
+    return Group(None, rollout, (), tuple({"made_up": float(i % 2)} for i in rows))
 
 
 def fits(rows: Sequence[dict]) -> dict[str, dict[str, dict]]:
-    """Rows' kind -> model -> its fit as plain values."""
+    """Rows' kind -> model -> its fit: slope, constant, and the share of variance it explains."""
     return {
         kind: {
-            model: asdict(fit([row for row in rows if row["rows"] == kind], model))
-            for model in SCORERS
+            model: _fit([row for row in rows if row["rows"] == kind], model) for model in SCORERS
         }
         for kind in SCORERS
     }
+
+
+def _fit(rows: Sequence[dict], model: str) -> dict[str, float]:
+    seconds = [row["seconds"] for row in rows]
+    tokens = [token_count(model, Point.of(row)) for row in rows]
+    slope, constant = np.polyfit(tokens, seconds, 1)
+    r_squared = np.corrcoef(tokens, seconds)[0, 1] ** 2
+    return {"slope": float(slope), "constant": float(constant), "r_squared": float(r_squared)}

@@ -1,15 +1,27 @@
-"""Files: hashes, whole-or-nothing writes, JSON lines."""
+"""Files: the checkout and the data's home, hashes, whole-or-nothing writes, JSON lines."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parents[2]
 LARGE = 2**28  # bytes; files of so many are hashed once, as long as they stay as they are
+
+
+def home() -> Path:
+    """The checkout, or the absolute folder that the variable FOODSEG_HOME names."""
+    return Path(os.environ.get("FOODSEG_HOME") or PROJECT).absolute()
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 of the bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -46,15 +58,27 @@ def _digest(paths: tuple[Path, ...]) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds the old one or the new one, never half."""
+@contextmanager
+def whole_or_nothing(path: Path) -> Iterator[Path]:
+    """The path of a partial file to write, which becomes `path` when the block ends well.
+
+    Where an exception ends the block, the partial file is removed and an older `path` is kept.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, finds the old one or the new one, never half."""
+    with whole_or_nothing(path) as partial, partial.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def write_json(path: Path, value) -> None:

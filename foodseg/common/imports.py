@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from foodseg.common.home import PROJECT
+from foodseg.common.files import PROJECT
 
 
 def module_file(module: str) -> Path | None:

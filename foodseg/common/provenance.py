@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import torch
 
-from foodseg.common.home import PROJECT
+from foodseg.common.files import PROJECT
 
 PACKAGES = ("torch", "transformers", "peft", "sam2", "numpy", "scipy")
 

@@ -2,10 +2,9 @@
 
     python -m foodseg.common.run_notebook notebooks/X.ipynb build/kitchen/X.ipynb PRESET=kitchen
 
-Papermill writes its output file even when a cell fails, so a build tool that looks at the file
-alone would take the failure for a result. Here the run goes into X.running.ipynb, and only a
-notebook that ran to its end becomes X.ipynb. A failed one is kept as X.failed.ipynb, and the
-exit status is 1.
+Papermill writes its output file even when a cell fails, and make would take that file for a
+result. Here the run goes into X.running.ipynb, and only a notebook that ran to its end becomes
+X.ipynb. A failed one is kept as X.failed.ipynb, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
@@ -32,9 +30,9 @@ SECONDS_BETWEEN_REPORTS = 20
 
 
 class _HeadingEngine(NBClientEngine):
-    """Papermill's engine, printing headings and now and then the notebook's own progress bar.
+    """Papermill's engine, which also prints each heading and, now and then, the progress bar.
 
-    Two notebooks may run side by side, and two bars redrawn on one line can't be read.
+    Lines, because two notebooks may run side by side: both would redraw their bars on one line.
     """
 
     @classmethod
@@ -65,10 +63,8 @@ papermill_engines.register("heading", _HeadingEngine)
 
 def _heading(cell) -> str:
     """The first heading of a Markdown cell, without its marks; empty if there is none."""
-    if cell.cell_type != "markdown":
-        return ""
-    lines = (line for line in cell.source.splitlines() if line.startswith("#"))
-    return next(lines, "").lstrip("# ").strip()
+    lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
+    return next((line.lstrip("# ").strip() for line in lines if line.startswith("#")), "")
 
 
 def _last_bar(cell) -> str:
@@ -114,11 +110,11 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None
 
 @contextmanager
 def _private_jupyter() -> Iterator[str]:
-    """The python3 kernel beside this interpreter, and nothing read from or left in the home.
+    """Use the python3 kernel of this interpreter; read and leave nothing in the user's home.
 
-    A start-up file of the user's IPython could change a result. Yields the connection file's path,
-    whose folder takes the kernel's sockets too: closed to other users, and each run has its own
-    (by default they lie in the notebook's folder, where two runs at once would share them).
+    A start-up file of the user's IPython could change a result. Yields the path of the connection
+    file. Its folder holds the kernel's sockets too, closed to other users; by default they lie in
+    the notebook's folder, where two runs at once would share them.
     """
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {
@@ -127,24 +123,15 @@ def _private_jupyter() -> Iterator[str]:
             "IPYTHONDIR": folder,
             # The kernel's debugger would complain about frozen modules at every start.
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            # Nobody is there to use a widget (foodseg.segment.picker).
-            "FOODSEG_HEADLESS": "1",
+            "FOODSEG_HEADLESS": "1",  # nobody can use a widget: foodseg.segment.picker
         }
         yield os.path.join(folder, "kernel.json")
 
 
 def _check_parameters(source: Path, parameters: dict[str, str]) -> None:
     """Papermill only warns about a name that the notebook doesn't have: a typo would pass."""
-    cells = nbformat.read(source, as_version=4).cells
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    known = {
-        line.split("=")[0].strip()
-        for cell in tagged
-        for line in cell.source.splitlines()
-        if "=" in line and not line.startswith(("#", " "))
-    }
-    unknown = sorted(set(parameters) - known)
-    if unknown:
+    known = papermill.inspect_notebook(source)
+    if unknown := sorted(set(parameters) - set(known)):
         raise ValueError(
             f"{source} has no parameter {', '.join(unknown)}; its parameters cell sets "
             f"{', '.join(sorted(known)) or 'none'}."

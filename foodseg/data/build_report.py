@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from foodseg.common.files import write_atomically
 from foodseg.data.foodseg103 import Problem
 
 NO_MASK = "needs no mask"
@@ -17,7 +17,7 @@ NO_MASK = "needs no mask"
 
 @dataclass(frozen=True)
 class BuildReport:
-    """The account of one split: `counts["turns"] == kept + sum(left_out.values())`.
+    """What became of one split's turns: `counts["turns"] == kept + sum(left_out.values())`.
 
     counts: entries of the JSON file, dishes (distinct), turns, references.
     left_out: turns left out, by reason; a turn with several faults counts under its first.
@@ -46,7 +46,7 @@ class BuildReport:
         return pd.DataFrame(rows, columns=["file", "field", "reason", "fix"])
 
     def describe(self, faults: int | None = None) -> str:
-        """The account as text: one line of totals, one a reason, one a fault (at most `faults`)."""
+        """As text: a line of totals, then one for each reason and each fault (at most `faults`)."""
         counts = self.counts
         lines = [
             f"{self.split}: {self.kept} of {counts['turns']} turns kept with "
@@ -63,16 +63,12 @@ class BuildReport:
 
     def save(self, path: Path | str) -> None:
         """Writes the report as JSON, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_atomically(Path(path), (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
 @dataclass
 class Tally:
-    """The counts of a build under way."""
+    """The counts of a running build."""
 
     entries: int = 0
     turns: int = 0
@@ -95,7 +91,7 @@ class Tally:
         self.references += references
 
     def report(self, split: str, per: str, min_area: int) -> BuildReport:
-        """The finished account, most frequent reason first."""
+        """The finished report, most frequent reason first."""
         counts = {
             "entries": self.entries,
             "dishes": len(self.dishes),

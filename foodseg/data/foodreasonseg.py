@@ -2,8 +2,8 @@
 
 The file is a list of `{"dish_id", "conversations": [{"form": "question" | "answer", "value"}]}`;
 in an answer an ingredient that has a mask is written `{name} [SEGn]` (FoodLMM, Yin et al. 2023).
-FoodLMM's loader takes the next item when one can't be resolved; here every fault stays with its
-turn, so that the build can report and count it.
+FoodLMM's loader skips an item that it can't resolve; here every fault is kept with its turn, so
+that the build can report and count it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from foodseg.common.errors import DataError
 from foodseg.data.food_names import index_names, name_to_class
-from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem
+from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem, is_said
 
 _MARKUP = re.compile(
     r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
@@ -47,66 +47,23 @@ class Conversation:
     problem: Problem | None = None
 
 
-class ConversationFile:
-    """A FoodReasonSeg JSON file, parsed entry by entry each time it is gone through.
-
-    Memory holds the file's text and one entry. The text is checked as a whole at the start, so
-    that a truncated download fails before anything is built from it; `len()` is the number of
-    entries, faulty ones included.
-    """
-
-    def __init__(self, path: Path | str, categories: Mapping[int, str]):
-        """Raises DataError for a file that is missing, not UTF-8 (a byte-order mark is accepted),
-        not JSON, or not a list."""
-        self.path = Path(path)
-        self._names = index_names(categories)
-        try:
-            self._text = self.path.read_text(encoding="utf-8-sig")
-            self._count = sum(1 for _ in _elements(self._text))
-        except OSError as error:
-            raise DataError(f"{path}: the file can't be read ({error}); put it there.") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: broken JSON ({error}); fetch or write it again.") from error
-        if self._count == 0 and not self._text.lstrip().startswith("["):
-            raise DataError(f"{path}: the top level is no list; write a list of conversations.")
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Conversation]:
-        for number, entry in enumerate(_elements(self._text)):
-            yield _parse_entry(self.path.name, f"[{number}]", entry, self._names)
-
-
 def read_conversations(path: Path | str, categories: Mapping[int, str]) -> list[Conversation]:
-    """All entries of a FoodReasonSeg JSON file at once. Raises DataError as `ConversationFile`."""
-    return list(ConversationFile(path, categories))
+    """All entries of a FoodReasonSeg JSON file, faulty ones included.
 
-
-_DECODER = json.JSONDecoder()
-_BLANK = re.compile(r"[ \t\n\r]*")
-
-
-def _elements(text: str) -> Iterator[object]:
-    """The elements of a JSON list one by one; nothing for JSON that is no list."""
-    position = _BLANK.match(text).end()
-    if text[position : position + 1] != "[":
-        json.loads(text)
-        return
-    position = _BLANK.match(text, position + 1).end()
-    more = text[position : position + 1] != "]"
-    while more:
-        element, position = _DECODER.raw_decode(text, position)
-        yield element
-        position = _BLANK.match(text, position).end()
-        more = text[position : position + 1] == ","
-        if more:
-            position = _BLANK.match(text, position + 1).end()
-    if text[position : position + 1] != "]":
-        raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
-    position = _BLANK.match(text, position + 1).end()
-    if position != len(text):
-        raise json.JSONDecodeError("Extra data", text, position)
+    Raises DataError for a file that is missing, not UTF-8 (a byte-order mark is accepted), not
+    JSON, or not a list.
+    """
+    path = Path(path)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: the file can't be read ({error}); put it there.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON ({error}); fetch or write it again.") from error
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: the top level is no list; write a list of conversations.")
+    names = index_names(categories)
+    return [_parse_entry(path.name, f"[{i}]", entry, names) for i, entry in enumerate(entries)]
 
 
 def _parse_entry(file: str, field: str, entry: object, names: Mapping[str, int]) -> Conversation:
@@ -139,19 +96,12 @@ def _read_message(file: str, field: str, item: object) -> _Message:
     text = item.get("value") if isinstance(item, dict) else None
     if form == "question" and isinstance(text, str):
         text = text.replace(IMAGE_TOKEN, "")
-    if form in ("question", "answer") and _is_text(text):
+    if form in ("question", "answer") and is_said(text):
         return _Message(form, f"{field}.value", text.strip(), None)
     fix = 'write {"form": "question" or "answer", "value": text}'
     # Of unknown form it stands for an answer, so that the question before it isn't paired wrongly.
     form = "question" if form == "question" else "answer"
     return _Message(form, field, "", Problem(file, field, "wrong shape", fix))
-
-
-def _is_text(value: object) -> bool:
-    # JSON can hold half a surrogate pair, which no UTF-8 file (Parquet) can store.
-    if not isinstance(value, str) or not value.strip():
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _parse_turns(file: str, field: str, items: list, names: Mapping[str, int]) -> Iterator[Turn]:

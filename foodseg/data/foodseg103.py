@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from foodseg.common.errors import DataError
+from foodseg.data.photos import ImageError, Photo, open_image, upright
 
 # The 104 official labels: 0 is background, 103 everything that has no label of its own.
 # fmt: off
@@ -93,6 +96,16 @@ def read_categories(path: Path) -> dict[int, str]:
     return categories
 
 
+def other_names(categories: Mapping[int, str]) -> dict[int, tuple[str | None, str | None]]:
+    """Where a category list differs from FoodSeg103's: its name and FoodSeg103's, by class id."""
+    pairs = {i: (categories.get(i), CATEGORIES.get(i)) for i in categories.keys() | CATEGORIES}
+    return {
+        class_id: (theirs, ours)
+        for class_id, (theirs, ours) in sorted(pairs.items())
+        if theirs is None or ours is None or theirs.casefold() != ours.casefold()
+    }
+
+
 def is_safe_id(dish_id: str) -> bool:
     """True if `dish_id` is a plain file stem: it can't name another folder or a hidden file."""
     return (
@@ -102,6 +115,19 @@ def is_safe_id(dish_id: str) -> bool:
         and not dish_id.startswith(".")
         and not any(character in dish_id for character in "/\\:")
     )
+
+
+def is_said(value: object) -> bool:
+    """True for a text that says something and that UTF-8, and so Parquet, can store."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    # JSON can hold half a surrogate pair.
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def links_away(path: Path) -> bool:
+    """Whether a file is a link to somewhere outside its folder."""
+    return path.is_symlink() and path.resolve().parent != path.parent.resolve()
 
 
 class FoodSeg103:
@@ -129,14 +155,8 @@ class FoodSeg103:
         Raises FaultError for an id that isn't a plain file stem, or that has no image.
         """
         if not is_safe_id(dish_id):
-            raise FaultError(
-                Problem(
-                    f"Images/img_dir/{split}",
-                    "dish_id",
-                    "unsafe dish_id",
-                    f"{dish_id!r} could leave the folder; write the image's plain file stem",
-                )
-            )
+            fix = f"{dish_id!r} could leave the folder; write the image's plain file stem"
+            raise FaultError(Problem(f"Images/img_dir/{split}", "dish_id", "unsafe dish_id", fix))
         listing = self._listing("img_dir", split)
         if dish_id in listing:
             return dish_id
@@ -160,7 +180,7 @@ class FoodSeg103:
     def read_image(self, split: str, dish_id: str) -> Image.Image:
         """The photo as a PIL RGB image, upright (EXIF's turn is carried out)."""
         path = self.image_path(split, dish_id)
-        return decode_image(path.read_bytes(), self.relative(path))
+        return decode_photo(path.read_bytes(), self.relative(path)).image
 
     def read_mask(self, split: str, dish_id: str) -> np.ndarray:
         """The class ids, uint8 (H, W). Raises FaultError: missing, unreadable, several channels."""
@@ -189,47 +209,39 @@ class FoodSeg103:
 
     def _inside(self, kind: str, split: str, stem: str) -> Path:
         path = self._listing(kind, split)[stem]
-        if not path.is_symlink() or path.resolve().parent == path.parent.resolve():
-            return path
-        raise FaultError(
-            Problem(
-                self.relative(path),
-                "link",
-                "unsafe dish_id",
-                f"{stem!r} is a link that leaves its folder; put the file itself there",
-            )
-        )
+        if links_away(path):
+            fix = f"{stem!r} is a link that leaves its folder; put the file itself there"
+            raise FaultError(Problem(self.relative(path), "link", "unsafe dish_id", fix))
+        return path
 
 
-def decode_image(data: bytes, file: str) -> Image.Image:
-    """An upright RGB image from a file's bytes; `file` names it in the FaultError if broken."""
+@contextmanager
+def open_data(source: Path | BinaryIO, file: str, what: str) -> Iterator[Image.Image]:
+    """As `open_image`, but a broken image is the FaultError of `file`; what: "image" or "mask"."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        fix = f"the data is broken ({_why(error)}); fetch it again"
-        raise FaultError(Problem(file, "pixels", "unreadable image", fix)) from error
+        with open_image(source) as image:
+            yield image
+    except ImageError as error:
+        fix = f"{error.why}; save or fetch it again"
+        raise FaultError(Problem(file, "pixels", f"unreadable {what}", fix)) from error
 
 
-def _why(error: Exception) -> str:
-    # Pillow's own words name an address in memory, which would be new in every report.
-    return "no image is in it" if isinstance(error, UnidentifiedImageError) else str(error)
+def decode_photo(data: bytes, file: str) -> Photo:
+    """The upright photo in a file's bytes. Raises FaultError if it is broken."""
+    with open_data(io.BytesIO(data), file, "image") as image:
+        return upright(image, file)
 
 
-def is_turned(data: bytes) -> bool:
-    """Whether viewers turn an image by 90 degrees to show it (EXIF orientation 5 to 8)."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+def decode_pixels(data: bytes, file: str) -> tuple[np.ndarray, str]:
+    """A mask's pixels as they are stored, of a palette image the indices, and Pillow's mode."""
+    with open_data(io.BytesIO(data), file, "mask") as image:
+        image.load()  # NumPy would hide an AttributeError of it
+        return np.asarray(image), image.mode
 
 
 def decode_mask_file(data: bytes, file: str) -> np.ndarray:
-    """Class ids uint8 (H, W) from a PNG's bytes; of a palette image the indices, not colours."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        fix = f"the data is broken ({_why(error)}); fetch it again"
-        raise FaultError(Problem(file, "pixels", "unreadable mask", fix)) from error
+    """Class ids uint8 (H, W) from a PNG's bytes. Raises FaultError: broken, several channels."""
+    pixels, mode = decode_pixels(data, file)
     # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
     single = mode in ("L", "P") or (
         mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256

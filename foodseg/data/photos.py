@@ -1,21 +1,44 @@
 """Any photo that a user may have -> upright RGB with 8 bits a channel.
 
 Coordinates of answers are pixels of the upright photo, as every viewer shows it: the turn that a
-camera only notes down (EXIF's orientation) is carried out here.
+camera only notes down (EXIF's orientation) is carried out here. Every image file of the kit is
+opened by `open_image`, photos and masks alike.
 """
 
 from __future__ import annotations
 
 import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from foodseg.common.errors import DataError
+
+# What Pillow and its plugins raise for a file that is cut or damaged; found by damaging files.
+_BROKEN = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, Image.DecompressionBombError,
+    LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
+    zlib.error,
+)  # fmt: skip
+# What shows the stored pixels upright, by EXIF's orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Where Pillow keeps an orientation.
+_NOTES = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +59,14 @@ class Photo:
         return self.orientation != 1
 
 
+class ImageError(DataError):
+    """Why a file is no image that can be used, and the fix, without the file's name."""
+
+    def __init__(self, why: str, fix: str):
+        super().__init__(f"{why}; {fix}")
+        self.why = why
+
+
 def read_photo(source: Path | str | BinaryIO | Image.Image) -> Photo:
     """Read a photo in any of Pillow's formats, from a file, an open file, or an opened image.
 
@@ -43,39 +74,70 @@ def read_photo(source: Path | str | BinaryIO | Image.Image) -> Photo:
     are not applied. Raises DataError naming the file if it can't be used.
     """
     if isinstance(source, Image.Image):
-        return _upright(source, "")
+        return upright(source)
     name = str(getattr(source, "name", "the photo") if hasattr(source, "read") else source)
+    try:
+        with open_image(source) as image:
+            return upright(image, name)
+    except ImageError as error:
+        raise DataError(f"{name}: {error}.") from error
+
+
+@contextmanager
+def open_image(source: Path | str | BinaryIO) -> Iterator[Image.Image]:
+    """The image as it is stored, not yet decoded and not turned.
+
+    Raises ImageError for what can't be opened, and for what can't be decoded inside the block.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images and refuses twice as large ones: that is enough.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as image:
-                return _upright(image, name)
-    except FileNotFoundError:
-        raise DataError(f"{name}: there is no such file; name a photo.") from None
-    except IsADirectoryError:
-        raise DataError(f"{name}: this is a folder; name one photo in it.") from None
-    except UnidentifiedImageError:
-        raise DataError(
-            f"{name}: this is no image that can be read; save it as JPEG or PNG."
-        ) from None
-    except Image.DecompressionBombError:
+                yield image
+    except DataError:  # the block's own
+        raise
+    except _BROKEN as error:
+        raise ImageError(*_explain(error)) from error
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file", "name a photo"
+    if isinstance(error, IsADirectoryError):
+        return "this is a folder", "name one photo in it"
+    if isinstance(error, UnidentifiedImageError):  # its own words hold an address in memory
+        return "this is no image that can be read", "save it as JPEG or PNG"
+    if isinstance(error, Image.DecompressionBombError):
         most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
-        raise DataError(f"{name}: it has more than {most} million pixels; scale it down.") from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise DataError(f"{name}: it can't be read ({error}); save it again.") from None
+        return f"it has more than {most} million pixels", "scale it down"
+    return f"it can't be read ({error})", "save it again"
 
 
-def _upright(image: Image.Image, name: str) -> Photo:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # reading a TIFF removes it
-    if orientation not in range(1, 9):  # some programs write 0, for "unknown"
-        orientation = 1
-    return Photo(_as_rgb(ImageOps.exif_transpose(image)), name, orientation)
+def upright(image: Image.Image, name: str = "") -> Photo:
+    """The photo in an image that `open_image` opened."""
+    orientation = read_orientation(image)
+    image.load()
+    # Pillow turns a TIFF itself when it decodes it, and the orientation is gone then.
+    turn = _TURNS.get(read_orientation(image))
+    pixels = _as_rgb(image if turn is None else image.transpose(turn))
+    # A reader of `pixels` must not turn them once more.
+    pixels.info = {key: value for key, value in pixels.info.items() if key not in _NOTES}
+    return Photo(pixels, name, orientation)
+
+
+def read_orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none, an unknown one, or damaged EXIF."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN:  # the pixels may be whole
+        return 1
+    return int(orientation) if orientation in _TURNS else 1
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, not 8 or 16 bits")
+        raise ImageError("its pixels are floating-point numbers", "save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         # 16 bits: Pillow would cut at 255 where we scale.
         grey = np.asarray(image).clip(0, 65535) // 257

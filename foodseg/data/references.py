@@ -24,10 +24,13 @@ Per = Literal["ingredient", "component"]
 
 @dataclass(frozen=True)
 class Reference:
-    """What tells the segmenter which thing is meant, in integer pixels of one image."""
+    """The box and the point that prompt the segmenter, in integer pixels of one image."""
 
     box: tuple[int, int, int, int]  # x1, y1, x2, y2, both corners inside
     point: tuple[int, int]  # x, y
+
+
+Part = tuple[Reference, dict]  # what stands for one part of a mask: its reference, run lengths
 
 
 def mask_to_reference(mask: np.ndarray) -> Reference:
@@ -71,6 +74,17 @@ def mask_to_parts(mask: np.ndarray, per: Per, min_area: int) -> list[np.ndarray]
     labels, count = _label(mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     return [labels == label for label in range(1, count + 1) if areas[label] >= min_area]
+
+
+def referenced_parts(mask: np.ndarray, per: Per, min_area: int) -> tuple[Part, ...]:
+    """The parts of `mask_to_parts`, each as its reference and its run-length encoding."""
+    parts = mask_to_parts(mask, per, min_area)
+    return tuple((mask_to_reference(part), encode_mask(part)) for part in parts)
+
+
+def why_no_part(area: int) -> str:
+    """The fault of a mask of so many pixels that has no part."""
+    return "mask too small" if area else "empty mask"
 
 
 def count_parts(mask: np.ndarray, per: Per) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
-from foodseg.data.references import Reference, Size, mask_area
+from foodseg.common.files import whole_or_nothing
+from foodseg.data.references import Part, Reference, Size, mask_area
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Sample:
     """One question about one photo, with the reference of everything that answers it.
 
     References and masks are in pixels of the original image (`width` x `height`). `references`,
-    `reference_foods` and `masks` (COCO run-length encodings) run in step.
+    `reference_foods` and `masks` (COCO run-length encodings) have one entry for each reference.
     """
 
     sample_id: str  # "<split>-<dish_id>-<turn index>"
@@ -68,62 +69,32 @@ _SCHEMA = pa.schema(
         ("masks", _LIST(_TEXT)),  # counts of the COCO encoding; the size is (height, width)
     ]
 )
-_PLAIN = ("sample_id", "dish_id", "split", "image", "image_sha256", "width", "height")
-_PLAIN += ("question", "answer")
-
+_PLAIN = _SCHEMA.names[:9]  # stored as they are
 
 # Samples of one row group, which is what memory holds while a file is written or gone through.
 ROW_GROUP = 512
 
 
-class SampleWriter:
-    """Writes samples to one Parquet file as they come, whole or not at all.
-
-        with SampleWriter(path) as writer:
-            writer.write(sample)
-
-    They go to `<path>.part`, `ROW_GROUP` at a time; the part becomes the file when the block ends
-    well and is removed when an exception ends it.
-    """
-
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
-        self.count = 0
-        self._part = self.path.with_name(self.path.name + ".part")
-        self._rows: list[dict] = []
-
-    def __enter__(self) -> SampleWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = pq.ParquetWriter(self._part, _SCHEMA, compression="zstd")
-        return self
-
-    def write(self, sample: Sample) -> None:
-        """Adds one sample after those before."""
-        self._rows.append(_to_row(sample))
-        self.count += 1
-        if len(self._rows) == ROW_GROUP:
-            self._flush()
-
-    def __exit__(self, kind, error, trace) -> None:
-        try:
-            if kind is None and self._rows:
-                self._flush()
-            self._file.close()
-            if kind is None:
-                os.replace(self._part, self.path)
-        finally:
-            self._part.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        self._file.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
-        self._rows.clear()
+def answer_fields(foods: Mapping[str, Sequence[Part]]) -> dict[str, tuple]:
+    """A sample's foods, references, reference_foods and masks, from each food's parts."""
+    parts = [(food, *part) for food, parts in foods.items() for part in parts]
+    return {
+        "foods": tuple(foods),
+        "references": tuple(reference for _, reference, _ in parts),
+        "reference_foods": tuple(food for food, _, _ in parts),
+        "masks": tuple(mask for _, _, mask in parts),
+    }
 
 
 def save_samples(samples: Iterable[Sample], path: Path | str) -> None:
-    """Writes the samples to one Parquet file, whole or not at all."""
-    with SampleWriter(path) as writer:
-        for sample in samples:
-            writer.write(sample)
+    """Writes the samples to one Parquet file as they come, whole or not at all."""
+    rows = map(_to_row, samples)
+    with (
+        whole_or_nothing(Path(path)) as partial,
+        pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file,
+    ):
+        while group := list(islice(rows, ROW_GROUP)):
+            file.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
 
 
 def load_samples(path: Path | str) -> list[Sample]:
@@ -135,8 +106,10 @@ def load_samples(path: Path | str) -> list[Sample]:
 
 
 def iterate_samples(path: Path | str) -> Iterator[Sample]:
-    """The samples of a Parquet file one by one, `ROW_GROUP` in memory. Raises as `load_samples`,
-    when the first is asked for."""
+    """The samples of a Parquet file one by one, `ROW_GROUP` in memory.
+
+    Raises as `load_samples`, when the first is asked for.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: the file is missing; build FoodReasonSeg-Single (notebook 01).")

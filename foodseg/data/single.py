@@ -6,8 +6,6 @@ of several ingredients is faulty the whole turn is left out, because its mask wo
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import sha256
 from foodseg.common.progress import tqdm
 from foodseg.data.build_report import NO_MASK, BuildReport, Tally
-from foodseg.data.foodreasonseg import Conversation, ConversationFile, Turn
+from foodseg.data.foodreasonseg import Conversation, Turn, read_conversations
 from foodseg.data.foodseg103 import (
     CATEGORIES,
     EXCLUDED_LABELS,
@@ -25,22 +24,15 @@ from foodseg.data.foodseg103 import (
     FaultError,
     FoodSeg103,
     Problem,
-    decode_image,
     decode_mask_file,
-    is_turned,
+    decode_photo,
+    other_names,
     read_categories,
 )
-from foodseg.data.references import (
-    Per,
-    Reference,
-    count_parts,
-    encode_mask,
-    mask_to_parts,
-    mask_to_reference,
-)
+from foodseg.data.references import Part, Per, count_parts, referenced_parts, why_no_part
 from foodseg.data.samples import (
     Sample,
-    SampleWriter,
+    answer_fields,
     check_no_shared_images,
     describe,
     iterate_samples,
@@ -67,10 +59,14 @@ __all__ = [
 MIN_AREA = 64
 
 
-def build_single(
-    root: Path | str, split: str, per: Per = "ingredient", min_area: int = MIN_AREA
-) -> tuple[list[Sample], BuildReport]:
-    """Builds one split ("train" or "test") of the dataset folder `root`.
+def write_single(
+    root: Path | str,
+    split: str,
+    path: Path | str,
+    per: Per = "ingredient",
+    min_area: int = MIN_AREA,
+) -> BuildReport:
+    """Builds one split ("train" or "test") of the dataset folder `root` into a Parquet file.
 
     `per` is what gets one reference: each "ingredient" (default) or each connected "component"
     of its mask. The paper leaves it open; one [SEG] names one ingredient and the questions count
@@ -79,31 +75,37 @@ def build_single(
     original image are missing from it. An ingredient of which no part is left is "mask too
     small".
 
-    Faults of single items are in the report and the rest is built. DataError is raised where
-    nothing could be: a missing folder or file, broken JSON, an unknown split.
+    Samples are written as they are built, so memory holds one plate, one row group and the
+    conversations; the file at `path` appears when it is whole. Faults of single items are in the
+    report and the rest is built. DataError is raised where nothing could be: a missing folder or
+    file, broken JSON, an unknown split.
     """
-    builder = _Builder.open(root, split, per, min_area)
-    samples = list(builder.samples())
-    return samples, builder.report()
-
-
-def write_single(
-    root: Path | str,
-    split: str,
-    path: Path | str,
-    per: Per = "ingredient",
-    min_area: int = MIN_AREA,
-) -> BuildReport:
-    """Builds one split as `build_single` does, straight into the Parquet file `path`.
-
-    Memory holds one plate, one row group and the conversations' text, however many samples there
-    are; the file appears when it is whole. Raises DataError as `build_single`.
-    """
-    builder = _Builder.open(root, split, per, min_area)
-    with SampleWriter(path) as writer:
-        for sample in builder.samples():
-            writer.write(sample)
+    builder = _open(root, split, per, min_area)
+    save_samples(builder.samples(), path)
     return builder.report()
+
+
+def build_single(
+    root: Path | str, split: str, per: Per = "ingredient", min_area: int = MIN_AREA
+) -> tuple[list[Sample], BuildReport]:
+    """The samples and the report of `write_single`, without a file."""
+    builder = _open(root, split, per, min_area)
+    return list(builder.samples()), builder.report()
+
+
+def check_choices(split: str, per: str) -> None:
+    """Raises DataError for an unknown split or an unknown `per`."""
+    if split not in SPLITS or per not in Per.__args__:
+        raise DataError(f"split {split!r}, per {per!r}: choose from {SPLITS} and {Per.__args__}.")
+
+
+def _open(root: Path | str, split: str, per: Per, min_area: int) -> _Builder:
+    """A builder whose files were found readable."""
+    check_choices(split, per)
+    reader, tally = FoodSeg103(root), Tally()
+    categories = _categories(reader.root, tally)
+    conversations = read_conversations(reader.root / f"FoodReasonSeg_{split}.json", categories)
+    return _Builder(reader, split, per, min_area, categories, conversations, tally)
 
 
 def _categories(root: Path, tally: Tally) -> dict[int, str]:
@@ -114,14 +116,11 @@ def _categories(root: Path, tally: Tally) -> dict[int, str]:
         tally.problems.append(Problem(path.name, "file", "missing category list", fix))
         return dict(CATEGORIES)
     categories = read_categories(path)
-    for class_id in sorted(categories.keys() | CATEGORIES.keys()):
-        ours, theirs = CATEGORIES.get(class_id), categories.get(class_id)
-        if ours is None or theirs is None or ours.casefold() != theirs.casefold():
-            fix = f"it says {theirs!r}, FoodSeg103 {ours!r}; the file was followed"
-            tally.problems.append(Problem(path.name, f"id {class_id}", "category differs", fix))
-        else:
-            categories[class_id] = ours
-    return categories
+    different = other_names(categories)
+    for class_id, (theirs, ours) in different.items():
+        fix = f"it says {theirs!r}, FoodSeg103 {ours!r}; the file was followed"
+        tally.problems.append(Problem(path.name, f"id {class_id}", "category differs", fix))
+    return categories | {i: ours for i, ours in CATEGORIES.items() if i not in different}
 
 
 @dataclass
@@ -132,15 +131,15 @@ class _Plate:
     mask_file: str
     mask: np.ndarray  # uint8 (H, W)
     # References with their masks, by class id: turns of one plate often ask for the same food.
-    parts: dict[int, tuple[tuple[Reference, dict], ...]] = field(default_factory=dict)
+    parts: dict[int, tuple[Part, ...]] = field(default_factory=dict)
 
 
 @dataclass
 class _Earlier:
-    """What is remembered of a dish's turns; hashes, because texts would add up over a large set."""
+    """What is remembered of a dish's earlier entries."""
 
     turns: int = 0  # all of them, turns left out included
-    hashes: set[bytes] = field(default_factory=set)
+    said: set[tuple[str, str]] = field(default_factory=set)  # questions with their answers
 
 
 @dataclass
@@ -150,21 +149,9 @@ class _Builder:
     per: Per
     min_area: int
     categories: dict[int, str]
-    conversations: ConversationFile
+    conversations: list[Conversation]
     tally: Tally
     earlier: dict[str, _Earlier] = field(default_factory=dict)  # by dish
-
-    @classmethod
-    def open(cls, root: Path | str, split: str, per: Per, min_area: int) -> _Builder:
-        """A builder whose files were found readable. Raises DataError as `build_single`."""
-        if split not in SPLITS or per not in ("ingredient", "component"):
-            choices = f"{SPLITS} and {Per.__args__}"
-            raise DataError(f"split {split!r}, per {per!r}: choose from {choices}.")
-        reader, tally = FoodSeg103(root), Tally()
-        categories = _categories(reader.root, tally)
-        path = reader.root / f"FoodReasonSeg_{split}.json"
-        conversations = ConversationFile(path, categories)
-        return cls(reader, split, per, min_area, categories, conversations, tally)
 
     def samples(self) -> Iterator[Sample]:
         """Every sample that can be built, in the file's order, with a progress bar."""
@@ -172,7 +159,7 @@ class _Builder:
             yield from self.build(conversation)
 
     def report(self) -> BuildReport:
-        """The account of the samples gone through so far."""
+        """The report of the conversations that were built so far."""
         return self.tally.report(self.split, self.per, self.min_area)
 
     def build(self, conversation: Conversation) -> list[Sample]:
@@ -186,13 +173,13 @@ class _Builder:
             self._leave_out_all(conversation, fault.problem)
             return []
         earlier = self._earlier_turns(plate.dish_id, conversation)
-        said: set[bytes] = set()  # by the turns of this entry
+        said: set[tuple[str, str]] = set()  # by the turns of this entry
         built = []
         for turn in conversation.turns:
             built.append(self._build_turn(plate, turn, earlier, said))
-            said.add(_hash(turn))
+            said.add((turn.question, turn.answer))
         earlier.turns += len(conversation.turns)
-        earlier.hashes |= said
+        earlier.said |= said
         return [sample for sample in built if sample is not None]
 
     def _load_plate(self, conversation: Conversation) -> _Plate:
@@ -201,25 +188,24 @@ class _Builder:
             dish_id = reader.resolve_id(split, conversation.dish_id)
         except FaultError as fault:
             if fault.problem.reason == "unsafe dish_id":
-                raise FaultError(self._at(conversation, fault.problem)) from fault
+                where = f"{conversation.field}.dish_id"
+                raise FaultError(replace(fault.problem, file=self._file, field=where)) from fault
             raise
         self.tally.dishes.add(dish_id)
         image_path, mask_path = reader.image_path(split, dish_id), reader.mask_path(split, dish_id)
         image, mask_file = reader.relative(image_path), reader.relative(mask_path)
         data = image_path.read_bytes()
-        width, height = decode_image(data, image).size
+        photo = decode_photo(data, image)
+        width, height = photo.image.size
         mask = decode_mask_file(mask_path.read_bytes(), mask_file)
         if mask.shape != (height, width):
-            found = f"{mask.shape[1]}x{mask.shape[0]}"
-            fix = f"the mask has {found} pixels, the image {width}x{height}; bring them to one size"
-            if is_turned(data) and mask.shape == (width, height):
-                fix = f"the mask has {found} pixels, as the photo is stored; turn it as EXIF says"
+            found = f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels"
+            fix = f"{found}, the image {width}x{height}; bring them to one size"
+            if photo.orientation >= 5 and mask.shape == (width, height):  # a quarter turn
+                fix = f"{found}, as the photo is stored; turn it as EXIF says"
             raise FaultError(Problem(mask_file, "size", "image and mask sizes differ", fix))
         self._check_labels(mask_file, mask)
-        return _Plate(dish_id, image, hashlib.sha256(data).hexdigest(), mask_file, mask)
-
-    def _at(self, conversation: Conversation, problem: Problem) -> Problem:
-        return replace(problem, file=self._file, field=f"{conversation.field}.dish_id")
+        return _Plate(dish_id, image, sha256(data), mask_file, mask)
 
     @property
     def _file(self) -> str:
@@ -252,15 +238,15 @@ class _Builder:
         return self.earlier[dish_id]
 
     def _build_turn(
-        self, plate: _Plate, turn: Turn, earlier: _Earlier, said: set[bytes]
+        self, plate: _Plate, turn: Turn, earlier: _Earlier, said: set[tuple[str, str]]
     ) -> Sample | None:
-        problems = list(turn.problems)
+        problems, words = list(turn.problems), (turn.question, turn.answer)
         if not problems and not turn.class_ids:
             self.tally.leave_out(NO_MASK)
-        elif not problems and _hash(turn) in earlier.hashes:
+        elif not problems and words in earlier.said:
             self.tally.leave_out("duplicate turn")  # its entry is a fault already
         else:
-            if not problems and _hash(turn) in said:
+            if not problems and words in said:
                 fix = "its conversation has the same question and answer before; take one out"
                 problems.append(Problem(self._file, turn.field, "duplicate turn", fix))
             problems += self._missing_parts(plate, turn)
@@ -276,24 +262,21 @@ class _Builder:
             if self._parts(plate, class_id):
                 continue
             name, area = self.categories[class_id], int((plate.mask == class_id).sum())
-            reason = "mask too small" if area else "empty mask"
             fix = f"{name!r} has {area} pixels in {plate.mask_file}; correct the mask or the answer"
-            problems.append(Problem(self._file, turn.field, reason, fix))
+            problems.append(Problem(self._file, turn.field, why_no_part(area), fix))
         return problems
 
-    def _parts(self, plate: _Plate, class_id: int) -> tuple[tuple[Reference, dict], ...]:
+    def _parts(self, plate: _Plate, class_id: int) -> tuple[Part, ...]:
         if class_id not in plate.parts:
             mask = plate.mask == class_id
-            parts = mask_to_parts(mask, self.per, self.min_area)
-            self.tally.parts_dropped += count_parts(mask, self.per) - len(parts)
-            plate.parts[class_id] = tuple((mask_to_reference(p), encode_mask(p)) for p in parts)
+            plate.parts[class_id] = referenced_parts(mask, self.per, self.min_area)
+            self.tally.parts_dropped += count_parts(mask, self.per) - len(plate.parts[class_id])
         return plate.parts[class_id]
 
     def _sample(self, plate: _Plate, turn: Turn, number: int) -> Sample:
-        found = [(i, *part) for i in turn.class_ids for part in self._parts(plate, i)]
-        self.tally.keep(len(found))
+        foods = {self.categories[i]: self._parts(plate, i) for i in turn.class_ids}
         height, width = plate.mask.shape
-        return Sample(
+        sample = Sample(
             sample_id=f"{self.split}-{plate.dish_id}-{number}",
             dish_id=plate.dish_id,
             split=self.split,
@@ -302,15 +285,8 @@ class _Builder:
             height=height,
             question=turn.question,
             answer=turn.answer,
-            foods=tuple(self.categories[class_id] for class_id in turn.class_ids),
-            references=tuple(reference for _, reference, _ in found),
-            reference_foods=tuple(self.categories[class_id] for class_id, _, _ in found),
-            masks=tuple(mask for _, _, mask in found),
             image_sha256=plate.image_sha256,
+            **answer_fields(foods),
         )
-
-
-def _hash(turn: Turn) -> bytes:
-    # JSON keeps ("ab", "c") and ("a", "bc") apart; half surrogate pairs are escaped.
-    text = json.dumps([turn.question, turn.answer])
-    return hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()
+        self.tally.keep(len(sample.references))
+        return sample

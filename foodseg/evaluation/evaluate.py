@@ -1,17 +1,18 @@
 """Generate, then segment, then measure: one row of the results table.
 
-Greedy completions; references scaled from the model image to the original; SAM2 with box and
-point, best of its masks; the union over references. What can't be parsed scores I = 0, U = |GT|,
-and no sample is ever left out.
+Greedy completions; references scaled from the model image to the original; for each, SAM2's best
+mask of its box and point; the union over references. An answer that can't be parsed scores I = 0,
+U = |GT|, and no sample is ever left out.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from foodseg.data.samples import Sample
 from foodseg.evaluation.metrics import measure
 from foodseg.evaluation.named_foods import food_names, named_in_conclusion
 from foodseg.models.mllm import Mllm
-from foodseg.models.segmenter import Segmenter
+from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.evidence import to_original
@@ -35,9 +36,9 @@ from foodseg.system import one_thread, roll_out
 class Prediction:
     """One question answered. References and mask are in original-image pixels.
 
-    foods_named: of `food_names`, those that the conclusion adds to the question's; foods_right:
-    whether they are exactly the foods asked for. mask: COCO RLE of the union; intersection, union:
-    pixels.
+    parsed: whether there is any mask. foods_named: of `food_names`, those that the conclusion adds
+    to the question's; foods_right: whether they are exactly the foods asked for. mask: COCO RLE of
+    the union; intersection, union: pixels.
     """
 
     sample_id: str
@@ -91,40 +92,62 @@ def segment(
     references: Sequence[tuple[Reference, ...]],
     segmenter: Segmenter,
 ) -> list[Prediction]:
-    """Masks for each sample's references, each photo embedded once, compared with the truth.
+    """SAM2's masks for each sample's references, compared with the truth."""
 
-    On a CPU in one thread.
+    def masks_of(embedding: ImageEmbedding, index: int) -> np.ndarray:
+        return segmenter.predict(embedding, references[index])
+
+    predictions = segment_by(masks_of, preset, row, samples, answers, segmenter)
+    pairs = zip(predictions, references, strict=True)
+    return [replace(prediction, references=one) for prediction, one in pairs]
+
+
+def segment_by(
+    masks_of: Callable[[ImageEmbedding, int], np.ndarray],
+    preset: Preset,
+    row: str,
+    samples: Sequence[Sample],
+    answers: Sequence[Answer],
+    segmenter: Segmenter,
+) -> list[Prediction]:
+    """The union of each answer's masks, compared with the truth; each photo is embedded once.
+
+    masks_of: (the photo's embedding, index of the sample) -> bool (N, H, W) at the photo's size; an
+    answer without masks is unparsed. On a CPU in one thread.
     """
-    predictions: list[Prediction | None] = [None] * len(samples)
     names = food_names(samples)
     by_image: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
+    predictions: dict[int, Prediction] = {}
     with one_thread(preset.device):
         for image, indices in tqdm(by_image.items(), f"{row}: masks"):
             embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
-            for i in indices:
-                mask = segmenter.predict(embedding, references[i]).any(axis=0)
-                predictions[i] = _predict(samples[i], answers[i], references[i], mask, names)
-    return predictions
+            for index in indices:
+                masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
+                foods = named_in_conclusion(answer, sample, names)
+                predictions[index] = compare(
+                    sample, masks.any(axis=0), len(masks) > 0, answer.completion, foods
+                )
+    return [predictions[index] for index in range(len(samples))]
 
 
-def _predict(
+def compare(
     sample: Sample,
-    answer: Answer,
-    references: tuple[Reference, ...],
     mask: np.ndarray,
-    names: tuple[str, ...],
+    parsed: bool,
+    completion: str = "",
+    foods: tuple[str, ...] = (),
 ) -> Prediction:
+    """A predicted mask, bool (H, W) at the photo's size, compared with the truth."""
     intersection, union = intersection_union(mask, sample.union_mask())
-    foods = named_in_conclusion(answer, sample, names)
     return Prediction(
         sample_id=sample.sample_id,
-        completion=answer.completion,
-        parsed=bool(references),
+        completion=completion,
+        parsed=parsed,
         foods_named=foods,
         foods_right=set(foods) == set(sample.foods),
-        references=references,
+        references=(),
         mask=encode_mask(mask),
         intersection=intersection,
         union=union,
@@ -147,18 +170,20 @@ def save_predictions(
     seconds: float,
     adapter: str | None = None,
     decoder: str | None = None,
+    device: str | None = None,
+    **more: Any,
 ) -> dict:
     """Write predictions.jsonl and result.json of this row; returns the result.
 
-    seconds: what answering took; adapter, decoder: hashes of the files of weights that a run has
-    trained, None for the base's own.
+    seconds: what answering took; adapter, decoder: hashes of the weights that a run trained, None
+    for the base's own; device: what it ran on, if not the preset's; more: goes into the result.
     """
     folder = preset.predictions_folder(row)
-    # The result is written last and taken away first: with it, the predictions are its own.
+    # The result is removed first and written last: if it is there, the predictions are its own.
     (folder / "result.json").unlink(missing_ok=True)
     result = {"preset": preset.name, "row": row, "adapter": adapter, "decoder": decoder}
-    result |= summarise(predictions)
-    result |= {"seconds": round(seconds, 1), **provenance(preset.device)}
+    result |= summarise(predictions) | more
+    result |= {"seconds": round(seconds, 1), **provenance(device or preset.device)}
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
     write_json(folder / "result.json", result)
     return load_result(folder)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from foodseg.data.food_names import ALIASES
+from foodseg.data.food_names import index_spellings, spellings_pattern
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.samples import Sample
 from foodseg.rl.answers import Answer, thinking_of
@@ -40,9 +40,9 @@ def named_foods(completion: str, names: Iterable[str]) -> tuple[str, ...]:
     names as given in `names`, in the order of the sentence, each once. What stands in
     `<look>...</look>` (Dr. Seg's prompt asks for it) was seen, not settled on: it is read last.
     """
-    name_of, pattern = _name_pattern(tuple(names))
+    name_of, pattern = _index(tuple(names))
     thinking = _looks_first(thinking_of(completion).lower())
-    for sentence in reversed(re.split(r"[.!?;\n]", thinking)):
+    for sentence in reversed(re.split(r"[.!?;\n。！？；]", thinking)):
         found = [" ".join(match.split()) for match in pattern.findall(sentence)]
         if found:
             return tuple(dict.fromkeys(name_of[spelling] for spelling in found))
@@ -57,34 +57,6 @@ def _looks_first(thinking: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _name_pattern(names: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
-    name_of: dict[str, str] = {}
-    aliases = {alias: name for alias, name in ALIASES.items() if name in names}
-    # last wins: a food's own name beats a plural or singular, and that beats an alias
-    for spelling, name in [*aliases.items(), *((name, name) for name in names)]:
-        name_of |= dict.fromkeys(_spellings(spelling.lower()), name)
-    name_of |= {name.lower(): name for name in names}
-    longest_first = sorted(name_of, key=len, reverse=True)
-    words = "|".join(r"\s+".join(map(re.escape, spelling.split())) for spelling in longest_first)
-    return name_of, re.compile(rf"\b(?:{words or '(?!)'})\b")
-
-
-def _spellings(name: str) -> set[str]:
-    """The name and its singulars, and the plurals of them all, by the regular English endings."""
-    singulars = {name}
-    if name.endswith("ies"):
-        singulars.add(name[:-3] + "y")
-    if re.search(r"(?:o|s|x|z|ch|sh)es$", name):
-        singulars.add(name[:-2])
-    if re.search(r"[^su]s$", name):
-        singulars.add(name[:-1])
-    return singulars.union(*map(_plurals, singulars))
-
-
-def _plurals(name: str) -> set[str]:
-    plurals = {name + "s"}
-    if re.search(r"(?:o|s|x|z|ch|sh)$", name):
-        plurals.add(name + "es")
-    if re.search(r"[^aeiou]y$", name):
-        plurals.add(name[:-1] + "ies")
-    return plurals
+def _index(names: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
+    name_of = index_spellings(names)
+    return name_of, spellings_pattern(name_of)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,9 +35,6 @@ SEED_STRIDE = 100_000
 SEEDS = (FIRST_PLATE_SEEDS["test"] - FIRST_PLATE_SEEDS["train"]) // SEED_STRIDE
 JPEG_QUALITY = 95
 _CONVERSATION_STREAM = 1  # keeps a plate's words apart from its picture's random numbers
-
-# A plate to write: its split and its seed.
-_Job = tuple[Split, int]
 
 
 def plate_seeds(split: Split, count: int, seed: int) -> range:
@@ -73,28 +71,42 @@ def write_kitchen(
         "train": plate_seeds("train", train_plates, seed),
         "test": plate_seeds("test", test_plates, seed),
     }
-    partial = root.with_name(root.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    _make_folders(partial)
-    _write_categories(partial / "category_id.txt")
+    partial_root = root.with_name(root.name + ".partial")
+    if partial_root.exists():
+        shutil.rmtree(partial_root)
+    for kind in ("img_dir", "ann_dir"):
+        for split in seeds:
+            (partial_root / "Images" / kind / split).mkdir(parents=True)
+    lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(CATEGORIES.items())]
+    (partial_root / "category_id.txt").write_text("".join(lines), encoding="utf-8")
     jobs = [(split, plate_seed) for split in seeds for plate_seed in seeds[split]]
-    with tqdm(total=len(jobs), desc="Drawing plates", unit="plate") as bar:
-        entries = {}
-        for job, entry in _run(partial, jobs, workers):
-            entries[job] = entry
-            bar.update()
+    entries = list(draw_all(partial(_write_plate, partial_root), jobs, workers))
     for split in seeds:
-        conversations = [entries[split, plate_seed] for plate_seed in seeds[split]]
+        conversations, entries = entries[: len(seeds[split])], entries[len(seeds[split]) :]
         text = json.dumps(conversations, indent=1) + "\n"
-        (partial / f"FoodReasonSeg_{split}.json").write_text(text, encoding="utf-8")
+        (partial_root / f"FoodReasonSeg_{split}.json").write_text(text, encoding="utf-8")
     if root.exists():
         root.rmdir()
-    partial.rename(root)
+    partial_root.rename(root)
 
 
-def write_plate(root: Path, split: Split, plate_seed: int) -> dict:
+def draw_all(draw: Callable, jobs: Sequence, workers: int) -> Iterator:
+    """`draw` of each job, in order, by that many worker processes, with a progress bar.
+
+    One worker is this process. With more, `draw` must be picklable.
+    """
+    bar = partial(tqdm, total=len(jobs), desc="Drawing plates", unit="plate")
+    if workers <= 1:
+        yield from bar(map(draw, jobs))
+        return
+    # Not fork: a notebook that has used torch holds threads, which a forked child would hang on.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from bar(pool.map(draw, jobs))
+
+
+def _write_plate(root: Path, job: tuple[Split, int]) -> dict:
     """Draw one plate, write its picture and mask, and return its FoodReasonSeg entry."""
+    split, plate_seed = job
     plate = draw_plate(plate_seed)
     dish_id = f"{plate_seed:08d}"
     picture = root / "Images" / "img_dir" / split / f"{dish_id}.jpg"
@@ -102,34 +114,3 @@ def write_plate(root: Path, split: Split, plate_seed: int) -> dict:
     Image.fromarray(plate.mask).save(root / "Images" / "ann_dir" / split / f"{dish_id}.png")
     rng = np.random.default_rng([_CONVERSATION_STREAM, plate_seed])
     return {"dish_id": dish_id, "conversations": converse(plate.foods, split, rng)}
-
-
-def _write_job(root: Path, job: _Job) -> tuple[_Job, dict]:
-    return job, write_plate(root, *job)
-
-
-def _run(root: Path, jobs: list[_Job], workers: int) -> Iterator[tuple[_Job, dict]]:
-    """Jobs with their entries, in any order."""
-    if workers <= 1:
-        yield from (_write_job(root, job) for job in jobs)
-        return
-    # Not fork: a notebook that has used torch holds threads, which a forked child would hang on.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_write_job, root, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:  # an interrupt or a failed plate must not wait for all the others
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _make_folders(root: Path) -> None:
-    for kind in ("img_dir", "ann_dir"):
-        for split in FIRST_PLATE_SEEDS:
-            (root / "Images" / kind / split).mkdir(parents=True)
-
-
-def _write_categories(path: Path) -> None:
-    lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(CATEGORIES.items())]
-    path.write_text("".join(lines), encoding="utf-8")

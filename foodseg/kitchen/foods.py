@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foodseg.kitchen import produce as produce
-from foodseg.kitchen.textures import Brush, Piece, cover, dome, light_up, mix
+from foodseg.kitchen import produce
+from foodseg.kitchen.textures import Brush, Piece, cover, dome, light_up, mix, rim
 
 
 def egg(b: Brush) -> Piece:
     edge = b.blob(b.r * 0.93, b.r * 0.84, 0.10) - b.noise(12) * 1.5
     rgb = mix((0.99, 0.985, 0.96), (0.93, 0.92, 0.88), np.clip(0.3 * b.noise(12), 0, 1))
-    crisp = cover(-edge - b.r * 0.05, b.r * 0.07) * np.clip(0.7 + 0.5 * b.noise(6), 0, 1)
+    crisp = rim(edge, b.r * 0.05, b.r * 0.07) * b.mottle(6, 0.5, 0.7)
     rgb = mix(rgb, (0.80, 0.56, 0.24), crisp * 0.8)
     rgb = light_up(rgb, dome(edge, b.r * 0.3, b.r * 0.13) + b.noise(12) * 1.2, 0.12)
     x, y = b.rng.uniform(-0.15, 0.15, 2) * b.r
@@ -33,11 +33,11 @@ def rice(b: Brush) -> Piece:
 
 def steak(b: Brush) -> Piece:
     edge = b.blob(b.r * 0.95, b.r * 0.68, 0.13)
-    rgb = mix((0.40, 0.19, 0.11), (0.68, 0.38, 0.24), np.clip(0.5 + 0.3 * b.noise(6), 0, 1))
+    rgb = mix((0.40, 0.19, 0.11), (0.68, 0.38, 0.24), b.mottle(6, 0.3))
     rgb = mix(rgb, (0.72, 0.45, 0.28), cover(1.1 - b.noise(2.2), 0.8) * 0.5)
     stripe = np.abs(((b.u + 0.45 * b.v) / (b.r * 0.30)) % 1 - 0.5)
     rgb = mix(rgb, (0.10, 0.045, 0.03), cover((stripe - 0.13) * 10 + b.noise(2.2) * 0.3, 1.5) * 0.9)
-    fat = cover(-edge - b.r * 0.08, 4) * cover(b.v + b.r * 0.10, b.r * 0.2)
+    fat = rim(edge, b.r * 0.08, 4) * cover(b.v + b.r * 0.10, b.r * 0.2)
     rgb = mix(rgb, (0.90, 0.72, 0.48), fat * 0.9)
     height = dome(edge, b.r * 0.18) + b.noise(2.2) * 0.5 + b.noise(6) * 0.9
     return Piece(light_up(rgb, height, 0.22, 18), cover(edge))
@@ -47,9 +47,9 @@ def salmon(b: Brush) -> Piece:
     edge = b.box(b.r * 0.98, b.r * 0.52, b.r * 0.20) + b.noise(12) * 1.2
     wave = b.u / b.r * 5 + np.abs(b.v / b.r) * 3.2 + b.noise(12) * 0.12
     line = np.abs(wave % 1 - 0.5)
-    rgb = mix((0.96, 0.47, 0.34), (1.0, 0.60, 0.46), np.clip(0.5 + 0.3 * b.noise(6), 0, 1))
+    rgb = mix((0.96, 0.47, 0.34), (1.0, 0.60, 0.46), b.mottle(6, 0.3))
     rgb = mix(rgb, (1.0, 0.86, 0.76), cover((line - 0.08) * 12, 1.6) * 0.9)
-    rgb = mix(rgb, (0.86, 0.40, 0.20), cover(-edge - b.r * 0.03, b.r * 0.10) * 0.5)
+    rgb = mix(rgb, (0.86, 0.40, 0.20), rim(edge, b.r * 0.03, b.r * 0.10) * 0.5)
     skin = cover(-b.v + b.r * 0.42, 3)
     rgb = mix(rgb, (0.50, 0.52, 0.55), skin * 0.9)
     height = dome(edge, b.r * 0.26) - cover((line - 0.1) * 12, 3) * 1.2
@@ -75,11 +75,11 @@ def bread(b: Brush) -> Piece:
     humps = [b.ellipse(r * 0.52, r * 0.38, x * r, -r * 0.46) for x in (-0.29, 0.29)]
     body = np.maximum(loaf, -b.v - r * 0.45)
     edge = np.minimum(body, np.minimum(*humps))
-    rgb = mix((0.93, 0.80, 0.56), (0.99, 0.91, 0.72), np.clip(0.5 + 0.4 * b.noise(6), 0, 1))
+    rgb = mix((0.93, 0.80, 0.56), (0.99, 0.91, 0.72), b.mottle(6, 0.4))
     holes = cover(0.9 - b.noise(2.2), 0.9)
     rgb = mix(rgb, (0.84, 0.68, 0.44), holes * 0.5)
-    rgb = mix(rgb, (0.86, 0.60, 0.28), cover(-edge - r * 0.15, r * 0.12) * 0.7)
-    rgb = mix(rgb, (0.55, 0.29, 0.10), cover(-edge - r * 0.07, 4))
+    rgb = mix(rgb, (0.86, 0.60, 0.28), rim(edge, r * 0.15, r * 0.12) * 0.7)
+    rgb = mix(rgb, (0.55, 0.29, 0.10), rim(edge, r * 0.07, 4))
     return Piece(light_up(rgb, dome(edge, r * 0.10) - holes * 1.1), cover(edge))
 
 
@@ -103,7 +103,7 @@ def cheese(b: Brush) -> Piece:
         x, y = x + b.rng.uniform(-0.06, 0.06), y + b.rng.uniform(-0.06, 0.06)
         hollow = np.minimum(hollow, b.ellipse(r * size, r * size * 0.85, r * x, r * y))
     pit = cover(hollow, 2)
-    face = mix((1.0, 0.80, 0.26), (1.0, 0.87, 0.42), np.clip(0.5 + 0.3 * b.noise(12), 0, 1))
+    face = mix((1.0, 0.80, 0.26), (1.0, 0.87, 0.42), b.mottle(12, 0.3))
     rgb = mix((0.88, 0.60, 0.12), face, cover(top))
     rgb = mix(rgb, (0.80, 0.52, 0.10), pit * cover(top))
     height = dome(top, r * 0.06) + dome(edge, r * 0.04) - dome(hollow, r * 0.12)
@@ -113,8 +113,8 @@ def cheese(b: Brush) -> Piece:
 def french_fry(b: Brush) -> Piece:
     r = b.r
     edge = b.box(r, r * 0.155, r * 0.05)
-    rgb = mix((0.97, 0.77, 0.30), (1.0, 0.87, 0.48), np.clip(0.5 + 0.4 * b.noise(6), 0, 1))
-    tips = np.clip(np.abs(b.u) / r * 4 - 3.1, 0, 1) + cover(-edge - 2, 3) * 0.7
+    rgb = mix((0.97, 0.77, 0.30), (1.0, 0.87, 0.48), b.mottle(6, 0.4))
+    tips = np.clip(np.abs(b.u) / r * 4 - 3.1, 0, 1) + rim(edge, 2, 3) * 0.7
     rgb = mix(rgb, (0.80, 0.48, 0.12), np.clip(tips, 0, 1) * 0.75)
     return Piece(light_up(rgb, dome(edge, r * 0.09) + b.noise(2.2) * 0.2, 0.1), cover(edge))
 
@@ -122,7 +122,7 @@ def french_fry(b: Brush) -> Piece:
 def sausage(b: Brush) -> Piece:
     r = b.r
     edge, along, across = b.arc(r * 1.9, 0.54, r * 0.26, 8.0)
-    rgb = mix((0.58, 0.20, 0.09), (0.78, 0.34, 0.16), np.clip(0.5 + 0.3 * b.noise(12), 0, 1))
+    rgb = mix((0.58, 0.20, 0.09), (0.78, 0.34, 0.16), b.mottle(12, 0.3))
     cut = np.abs((along * 2.6 + across * 0.35) % 1 - 0.5)
     score = cover((cut - 0.07) * 12, 1.5) * cover(np.abs(across) - 0.72, 0.3)
     rgb = mix(rgb, (0.25, 0.07, 0.03), score * 0.9)

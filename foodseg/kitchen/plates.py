@@ -24,6 +24,9 @@ from foodseg.kitchen.textures import Brush, Piece
 
 DRAWING_VERSION = 1
 KITCHEN_FOODS: tuple[int, ...] = tuple(sorted(FOODS))
+# A class id's number among the kitchen's foods, from 1 on; 0 for all other ids.
+FOOD_NUMBERS = np.zeros(256, np.uint8)
+FOOD_NUMBERS[list(KITCHEN_FOODS)] = np.arange(1, len(KITCHEN_FOODS) + 1)
 WIDTH = 336
 HEIGHTS = (252, 280, 336)
 SUPERSAMPLING = 1.5

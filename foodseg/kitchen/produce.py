@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foodseg.kitchen.textures import Brush, Piece, cover, dome, light_up, mix
+from foodseg.kitchen.textures import Brush, Piece, cover, dome, light_up, mix, rim
 
 
 def _ring(rho: np.ndarray, at: float, width: float) -> np.ndarray:
@@ -27,7 +27,7 @@ def carrot(b: Brush) -> Piece:
     core = cover((rho - 0.40 - 0.05 * np.cos(5 * theta)) * b.r, 5)
     rgb = mix(rgb, (1.0, 0.66, 0.20), core * 0.85)
     rgb = mix(rgb, (0.80, 0.27, 0.02), _ring(rho, 0.42, 0.05) * 0.55)
-    rgb = mix(rgb, (0.84, 0.30, 0.02), cover(-edge - b.r * 0.1, 4) * 0.8)
+    rgb = mix(rgb, (0.84, 0.30, 0.02), rim(edge, b.r * 0.1, 4) * 0.8)
     return Piece(light_up(rgb, dome(edge, b.r * 0.22) + b.noise(6) * 0.4, 0.25), cover(edge))
 
 
@@ -60,7 +60,7 @@ def tomato(b: Brush) -> Piece:
     rgb = mix(rgb, (0.76, 0.12, 0.03), inside)
     seeds = inside * cover(0.60 - b.cells(3000), 0.3)
     rgb = mix(rgb, (0.98, 0.74, 0.35), seeds)
-    rgb = mix(rgb, (0.72, 0.04, 0.03), cover(-edge - b.r * 0.07, 3))
+    rgb = mix(rgb, (0.72, 0.04, 0.03), rim(edge, b.r * 0.07, 3))
     height = dome(edge, b.r * 0.12) - inside * 2 + b.noise(6) * 0.4
     return Piece(light_up(rgb, height, 0.45, 24), cover(edge))
 
@@ -105,7 +105,7 @@ def _citrus(b: Brush, skin, flesh, pale, edge: np.ndarray) -> Piece:
     streak = b.noise(2.2) * 0.10 + 0.12 * np.cos(rho * 20 + b.noise(6) * 2)
     pulp = mix(flesh, pale, np.clip(0.25 + streak + 0.3 * (rho - 0.4), 0, 1))
     rgb = mix((0.99, 0.95, 0.82), pulp, cover(-inside, 2.5))
-    rgb = mix(rgb, skin, cover(-edge - b.r * 0.075, 3))
+    rgb = mix(rgb, skin, rim(edge, b.r * 0.075, 3))
     height = dome(edge, b.r * 0.10) + np.clip(inside, 0, 6) * 0.5 + b.noise(2.2) * 0.28
     return Piece(light_up(rgb, height, 0.35, 26), cover(edge))
 
@@ -122,7 +122,7 @@ def lemon(b: Brush) -> Piece:
 
 def blueberry(b: Brush) -> Piece:
     edge = b.ellipse(b.r, b.r * 0.95)
-    bloom = np.clip(0.40 + 0.22 * b.noise(6), 0, 1)
+    bloom = b.mottle(6, 0.22, 0.40)
     rgb = mix((0.09, 0.11, 0.34), (0.36, 0.43, 0.72), bloom)
     x, y = b.rng.uniform(-0.3, 0.3, 2) * b.r
     theta = np.arctan2(b.v - y, b.u - x)
@@ -142,7 +142,7 @@ def kiwi(b: Brush) -> Piece:
     rgb = mix(rgb, (0.95, 0.96, 0.80), cover((rho - 0.24) * b.r, 5))
     for at, length in ((0.38, 0.085), (0.50, 0.075)):
         rgb = mix(rgb, (0.07, 0.06, 0.05), _seeds(b, 17, b.r * at, b.r * length, b.r * 0.034))
-    rgb = mix(rgb, (0.42, 0.27, 0.12), cover(-edge - b.r * 0.065, 3))
+    rgb = mix(rgb, (0.42, 0.27, 0.12), rim(edge, b.r * 0.065, 3))
     return Piece(light_up(rgb, dome(edge, b.r * 0.14) + b.noise(2.2) * 0.18, 0.3), cover(edge))
 
 
@@ -154,7 +154,7 @@ def cucumber(b: Brush) -> Piece:
     star = np.clip(np.cos(3 * theta), 0, 1) * _ring(rho, 0.35, 0.2)
     rgb = mix(rgb, (0.74, 0.89, 0.56), star * 0.9)
     rgb = mix(rgb, (0.98, 0.98, 0.84), _seeds(b, 15, b.r * 0.50, b.r * 0.11, b.r * 0.05))
-    rgb = mix(rgb, (0.07, 0.32, 0.08), cover(-edge - b.r * 0.12, 3))
+    rgb = mix(rgb, (0.07, 0.32, 0.08), rim(edge, b.r * 0.12, 3))
     return Piece(light_up(rgb, dome(edge, b.r * 0.12) + b.noise(2.2) * 0.18, 0.3), cover(edge))
 
 
@@ -165,10 +165,10 @@ def avocado(b: Brush) -> Piece:
     edge = (body - 1) * np.float32(r * 0.6)
     inner = np.clip(-edge / (r * 0.30), 0, 1)
     rgb = mix((0.52, 0.66, 0.18), (0.94, 0.90, 0.54), np.clip(inner * 1.8 - 0.3, 0, 1))
-    rgb = mix(rgb, (0.13, 0.19, 0.06), cover(-edge - r * 0.05, 3))
+    rgb = mix(rgb, (0.13, 0.19, 0.06), rim(edge, r * 0.05, 3))
     pit = b.ellipse(r * 0.32, r * 0.33, 0, r * 0.32)
     rgb = light_up(rgb, dome(edge, r * 0.10) + b.noise(6) * 0.3, 0.25)
-    seed = mix((0.42, 0.22, 0.09), (0.58, 0.33, 0.14), np.clip(0.5 + 0.3 * b.noise(6), 0, 1))
+    seed = mix((0.42, 0.22, 0.09), (0.58, 0.33, 0.14), b.mottle(6, 0.3))
     rgb = rgb * (1 - 0.4 * cover(pit - r * 0.03, r * 0.08))[..., None]
     return Piece(mix(rgb, light_up(seed, dome(pit, r * 0.3), 0.6, 30), cover(pit)), cover(edge))
 
@@ -177,14 +177,14 @@ def eggplant(b: Brush) -> Piece:
     r = b.r
     waist = r * (0.44 + 0.19 * np.clip(b.v / r, -1, 1))
     edge = (np.hypot(b.u / waist, (b.v - 0.08 * r) / (0.90 * r)) - 1) * np.float32(r * 0.45)
-    rgb = mix((0.20, 0.06, 0.26), (0.38, 0.14, 0.46), np.clip(0.5 + 0.25 * b.noise(12), 0, 1))
+    rgb = mix((0.20, 0.06, 0.26), (0.38, 0.14, 0.46), b.mottle(12, 0.25))
     rgb = light_up(rgb, dome(edge, r * 0.42), 0.75, 22)
     top = b.v + r * 0.74
     theta = np.arctan2(b.u, top)
     cap = np.hypot(b.u, top * 1.1) - r * (0.29 + 0.10 * np.cos(5 * theta))
     stem = np.maximum(np.abs(b.u) - r * 0.075, np.abs(b.v + r * 0.88) - r * 0.16)
     cap = np.minimum(cap, stem)
-    green = mix((0.24, 0.42, 0.12), (0.46, 0.62, 0.24), np.clip(0.5 + 0.3 * b.noise(6), 0, 1))
+    green = mix((0.24, 0.42, 0.12), (0.46, 0.62, 0.24), b.mottle(6, 0.3))
     green = light_up(green, dome(cap, r * 0.14), 0.1)
     return Piece(mix(rgb, green, cover(cap)), np.maximum(cover(edge), cover(cap)))
 
@@ -197,7 +197,7 @@ def corn(b: Brush) -> Piece:
     column = b.u / r * 8.5 + 0.5 * (row % 2)
     across, along = lean - row, column - np.round(column)
     kernel = np.clip(1 - (np.abs(across) * 2) ** 3 - (np.abs(along) * 2) ** 3, 0, 1) ** 0.6
-    tint = np.clip(0.5 + 0.35 * b.noise(6), 0, 1)
+    tint = b.mottle(6, 0.35)
     rgb = mix((0.80, 0.52, 0.05), mix((1.0, 0.80, 0.14), (1.0, 0.90, 0.38), tint), kernel)
     return Piece(
         light_up(rgb, dome(edge, r * 0.36, r * 0.27) + kernel * 2.6, 0.35, 22), cover(edge)

@@ -1,6 +1,6 @@
 """Implicit questions about a plate, and multi-turn conversations in FoodReasonSeg's form.
 
-A question is a template filled with a clue from kitchen_knowledge.py, so it never names its food.
+A question is a template filled with one of knowledge.py's clues, so it never names its food.
 A (template, clue) pair belongs to the test split if (template + clue) % 6 == 0, else to training:
 a test question is a combination that training never sees, though it sees each template and each
 clue in other combinations (a model of this size can't know words that it never saw).
@@ -8,7 +8,7 @@ clue in other combinations (a model of this size can't know words that it never 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -16,42 +16,13 @@ from typing import Literal
 import numpy as np
 
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.kitchen.knowledge import GROUPS, SPECIFIC
+from foodseg.kitchen.foods import FOODS
+from foodseg.kitchen.knowledge import CLUES, Clue
 
 Split = Literal["train", "test"]
 TEST_PERIOD = 6
 MAX_ANSWERS = 3
-_IDS = {name: class_id for class_id, name in CATEGORIES.items()}
-
-
-@dataclass(frozen=True)
-class Clue:
-    """What a question says of the foods it asks for.
-
-    text: a verb phrase in the singular; hint: a short noun phrase, so that "Vitamin C points to the
-    orange." can be said; foods: class ids that fit; kind: "specific" (fits one kitchen food) or
-    "group"; debatable: class ids about which people disagree (not asked when one is on the plate);
-    avoid: whether it tells what somebody must not eat.
-    """
-
-    text: str
-    hint: str
-    foods: frozenset[int]
-    kind: Literal["specific", "group"]
-    debatable: frozenset[int] = frozenset()
-    avoid: bool = False
-
-    @property
-    def plural(self) -> str:
-        """The phrase for several foods: "grows on a tree" becomes "grow on a tree"."""
-        verb, _, rest = self.text.partition(" ")
-        return f"{_plural_verb(verb)} {rest}"
-
-    def answers(self, foods: Collection[int]) -> tuple[int, ...]:
-        """Class ids on a plate of `foods` that fit, ascending; () if one there is debatable."""
-        if self.debatable.intersection(foods):
-            return ()
-        return tuple(sorted(self.foods.intersection(foods)))
+MANY_SHARE = 0.4  # of the questions on plates that have one with several answers
 
 
 @dataclass(frozen=True)
@@ -96,31 +67,6 @@ TEMPLATES: tuple[Template, ...] = (
 )
 
 
-def _plural_verb(verb: str) -> str:
-    irregular = {"is": "are", "was": "were", "has": "have", "goes": "go", "came": "came"}
-    return irregular.get(verb, verb.removesuffix("s"))
-
-
-def _parse_clue(line: str, food: str | None = None) -> Clue:
-    fields = [field.strip() for field in line.split("|")]
-    text, hint = fields[0].removeprefix("!"), fields[1]
-    named = [[food]] if food else []
-    named += [[name.strip() for name in field.split(",")] for field in fields[2:] if field]
-    ids = [frozenset(_IDS[name] for name in names) for names in named]
-    kind = "specific" if len(ids[0]) == 1 else "group"
-    return Clue(text, hint, ids[0], kind, *ids[1:], avoid=fields[0].startswith("!"))
-
-
-def _lines(block: str) -> list[str]:
-    return [line for line in block.strip().splitlines() if line.strip()]
-
-
-CLUES: tuple[Clue, ...] = tuple(
-    [_parse_clue(line, food) for food, block in SPECIFIC.items() for line in _lines(block)]
-    + [_parse_clue(line) for line in _lines(GROUPS)]
-)
-
-
 def split_of(template: int, clue: int) -> Split:
     """The split that may ask this pair of indices into TEMPLATES and CLUES."""
     return "test" if (template + clue) % TEST_PERIOD == 0 else "train"
@@ -156,23 +102,24 @@ def _questions_for(foods: frozenset[int], split: Split) -> tuple[Question, ...]:
     )
 
 
+# Capitalised once they are filled in.
 _ONE_ANSWERS = (
-    "That is the {foods}.",
-    "The {foods}; {hint} gives it away.",
-    "You mean the {foods}.",
-    "It must be the {foods}; think of {hint}.",
-    "{Hint} points to the {foods}.",
-    "The {foods} on this plate.",
-    "Look at the {foods}.",
-    "That would be the {foods}.",
+    "that is {foods}.",
+    "{foods}; {hint} gives it away.",
+    "you mean {foods}.",
+    "it must be {foods}; think of {hint}.",
+    "{hint} points to {foods}.",
+    "{foods} on this plate.",
+    "look at {foods}.",
+    "that would be {foods}.",
 )
 _MANY_ANSWERS = (
-    "The {foods}.",
-    "I would point to the {foods}.",
-    "You mean the {foods}.",
-    "{Hint} points to the {foods}.",
-    "On this plate, the {foods}.",
-    "Those would be the {foods}.",
+    "{foods}.",
+    "I would point to {foods}.",
+    "you mean {foods}.",
+    "{hint} points to {foods}.",
+    "on this plate, {foods}.",
+    "those would be {foods}.",
 )
 _SMALL_TALK = (
     ("Thanks! How would you serve it?", "Just as it is, on a plain plate."),
@@ -181,15 +128,10 @@ _SMALL_TALK = (
     ("Is this enough for one person?", "Yes, it is a fair portion for one person."),
     ("How should I keep the rest?", "In a closed box in the fridge, for a day at most."),
 )
-_MANY_SHARE = 0.4  # of the turns that need a mask, where the plate has such a question
 _TALK_SHARE = 0.35  # of the conversations
 _PLURAL_SHARE = 0.2  # of the names
-# No plural in use, or drawn one to a plate.
-_ALWAYS_SINGULAR = {"rice", "bread", "corn", "fish", "shrimp", "broccoli", "french fries"} | {
-    "egg",
-    "eggplant",
-    "steak",
-}
+_ALWAYS_SINGULAR = {"rice", "bread", "corn", "fish", "shrimp", "broccoli", "french fries"}
+_ALWAYS_SINGULAR |= {"egg", "eggplant", "steak"}  # drawn one to a plate
 
 
 def converse(
@@ -217,29 +159,43 @@ def converse(
 
 
 def draw_question(
-    foods: Collection[int], split: Split, rng: np.random.Generator, used: Collection[int] = ()
+    foods: Collection[int],
+    split: Split,
+    rng: np.random.Generator,
+    used: Collection[int] = (),
+    many: bool | None = None,
 ) -> Question:
-    """One of `questions_for(foods, split)` as a conversation draws it; `used`: clues left out.
+    """One of `questions_for(foods, split)`: a clue first, then its phrasing.
 
-    Where the plate allows, 40% have two or three answers; a clue comes first, then its phrasing
-    (otherwise clues that fit more templates were asked more often).
+    Otherwise clues that fit more templates would be asked more often. used: clues left out. many:
+    ask for several foods if the plate has such a question; by default this is drawn too.
     """
     fresh = [question for question in questions_for(foods, split) if question.clue not in used]
-    many = [question for question in fresh if len(question.foods) > 1]
+    several = [question for question in fresh if len(question.foods) > 1]
     one = [question for question in fresh if len(question.foods) == 1]
-    pool = many if many and rng.random() < _MANY_SHARE else one
+    if several and many is None:
+        many = rng.random() < MANY_SHARE
+    pool = several if several and many else one
     clue = rng.choice(sorted({question.clue for question in pool}))
     phrasings = [question for question in pool if question.clue == clue]
     return phrasings[int(rng.integers(len(phrasings)))]
 
 
+def list_foods(names: Sequence[str]) -> str:
+    """ "the orange", "the orange and the kiwi", "the orange, the lemon and the kiwi"."""
+    *others, last = [f"the {name}" for name in names]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _answer(question: Question, rng) -> str:
     names = [f"{{{_spell(food, rng)}}} [SEG{n}]" for n, food in enumerate(question.foods, 1)]
     sentences = _ONE_ANSWERS if len(names) == 1 else _MANY_ANSWERS
-    listed = " and the ".join([", the ".join(names[:-1])] * (len(names) > 1) + names[-1:])
     sentence = sentences[int(rng.integers(len(sentences)))]
-    hint = question.hint
-    return sentence.format(foods=listed, hint=hint, Hint=hint[0].upper() + hint[1:])
+    return capitalised(sentence.format(foods=list_foods(names), hint=question.hint))
 
 
 def _spell(food: int, rng) -> str:
@@ -255,11 +211,10 @@ def _spell(food: int, rng) -> str:
 
 
 def _turn_without_mask(foods: Collection[int], rng) -> tuple[str, str]:
-    absent = sorted(_IDS[name] for name in SPECIFIC if _IDS[name] not in foods)
+    absent = sorted(set(FOODS).difference(foods))
     choice = int(rng.integers(len(_SMALL_TALK) + 3))
     if choice < len(_SMALL_TALK):
         return _SMALL_TALK[choice]
     name = CATEGORIES[absent[int(rng.integers(len(absent)))]].replace(" butter", "")
-    if name.endswith("fries"):
-        return f"Are there any {name}?", "No, there are none on this plate."
-    return f"Is there any {name}?", "No, there is none on this plate."
+    there = "are" if name.endswith("fries") else "is"
+    return f"{there.capitalize()} there any {name}?", f"No, there {there} none on this plate."

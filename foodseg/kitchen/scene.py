@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from foodseg.kitchen.textures import TILE, crop_tile, mix, noise_tile
 
-DAYLIGHT_LEVELS = 12.0  # grey levels that red gains from left to right, and blue from top to bottom
+DAYLIGHT_LEVELS = np.float32(12.0)
 
 WOODS = ((0.55, 0.36, 0.21), (0.70, 0.52, 0.34), (0.36, 0.23, 0.14), (0.80, 0.68, 0.52))
 CLOTHS = ((0.86, 0.83, 0.77), (0.46, 0.56, 0.64), (0.70, 0.40, 0.36), (0.56, 0.62, 0.50))
@@ -121,18 +121,22 @@ def soft_shadow(alpha: np.ndarray, blur: float) -> np.ndarray:
 
 
 def add_daylight(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
-    """Expose a frame in 0..1 and let daylight fall over it; returns float32 grey levels 0..255.
-
-    The last term is the same on every plate: red rises by DAYLIGHT_LEVELS from left to right and
-    blue from top to bottom. A vision tower with rotary positions only reads absolute places there.
-    """
+    """Expose a frame in 0..1 and let daylight fall over it; returns float32 grey levels 0..255."""
     warmth = rng.uniform(-0.04, 0.04)
     gain = rng.uniform(0.89, 1.05) * np.array([1 + warmth, 1, 1 - warmth], np.float32)
     levels = frame * (gain * np.float32(255))
     np.clip(levels, 0, 247, out=levels)
-    height, width = frame.shape[:2]
-    ramp = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(DAYLIGHT_LEVELS)
-    levels[..., 0] += ramp[None, :]
-    ramp = np.linspace(-0.5, 0.5, height, dtype=np.float32) * np.float32(DAYLIGHT_LEVELS)
-    levels[..., 2] += ramp[:, None]
+    levels += daylight(*frame.shape[:2])
     return levels
+
+
+def daylight(height: int, width: int) -> np.ndarray:
+    """What daylight adds to every plate: float32 grey levels (height, width, 3).
+
+    Red rises by DAYLIGHT_LEVELS from left to right and blue from top to bottom. A vision tower
+    with rotary positions only reads absolute places there.
+    """
+    light = np.zeros((height, width, 3), np.float32)
+    light[..., 0] = np.linspace(-0.5, 0.5, width, dtype=np.float32) * DAYLIGHT_LEVELS
+    light[..., 2] = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * DAYLIGHT_LEVELS
+    return light

@@ -1,7 +1,7 @@
-"""Brushes of the kitchen: noise tiles, shapes given by signed distances, and light on a height.
+"""What foods are drawn with: noise tiles, shapes as signed distances, light on a height.
 
-Everything is float32 and works on small square patches, so that a food costs a few milliseconds.
-Lengths are pixels of the supersampled drawing (`kitchen_plates.SUPERSAMPLING` times the picture's).
+All arrays are float32 and cover small square patches, so that a food costs a few milliseconds.
+Lengths are pixels of the supersampled drawing (`plates.SUPERSAMPLING` times the picture's).
 """
 
 from __future__ import annotations
@@ -88,6 +88,10 @@ class Brush:
     def noise(self, scale: float) -> np.ndarray:
         return crop_tile(noise_tile(scale), self.u.shape, self.rng)
 
+    def mottle(self, scale: float, strength: float, middle: float = 0.5) -> np.ndarray:
+        """Amounts 0..1 for `mix` that wander about `middle`."""
+        return np.clip(middle + strength * self.noise(scale), 0, 1)
+
     def cells(self, count: int) -> np.ndarray:
         return crop_tile(cell_tile(count), self.u.shape, self.rng)
 
@@ -127,6 +131,11 @@ class Brush:
 def cover(distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
     """How much of each pixel lies inside a signed distance, 0..1."""
     return np.clip(0.5 - distance / softness, 0, 1)
+
+
+def rim(distance: np.ndarray, width: float, softness: float) -> np.ndarray:
+    """1 within `width` of the outline of a signed distance and outside it, 0 further in."""
+    return cover(-distance - width, softness)
 
 
 def mix(below, above, amount: np.ndarray) -> np.ndarray:

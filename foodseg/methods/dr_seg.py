@@ -108,7 +108,7 @@ class RankQueue:
     Python does; compared as float32. Rows ranked during a step wait, and enter by `flush` at its
     end, so that all completions of a step are ranked against the same rows.
 
-        points = queue.points([metrics(evidence) for evidence in ...])  # once or more in a step
+        points = queue.award(evidence of some completions)  # once or more in a step
         queue.flush()  # once, at its end
 
     `rows` (R, 3) float32, oldest first.
@@ -117,6 +117,10 @@ class RankQueue:
     def __init__(self) -> None:
         self.rows = np.full((FIRST_ROWS, 3), JUST_ABOVE_ZERO, dtype=np.float32)
         self.waiting = np.zeros((0, 3), dtype=np.float32)
+
+    def award(self, evidence: Sequence[Evidence]) -> list[float]:
+        """The points of each completion, 0 to 3."""
+        return self.points([metrics(one) for one in evidence])
 
     def points(self, metrics: Sequence[Metrics]) -> list[float]:
         """The sum of the three ranks of each completion, 0 to 3; equal sums are equal bits."""

@@ -34,10 +34,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foodseg.data.references import Reference
+from foodseg.models.mask_loss import mask_losses
 from foodseg.rl.evidence import to_original
 from foodseg.rl.rewards import match_answer
 
-if TYPE_CHECKING:  # `foodseg.recipes` imports this module, and `groups` imports that
+if TYPE_CHECKING:
     from foodseg.rl.groups import Group
 
 
@@ -72,16 +73,9 @@ def matched_references(group: Group) -> Counter[tuple[Reference, int]]:
     return counted
 
 
-def mask_losses(logits: Tensor, shares: Tensor, training: ToolTraining) -> Tensor:
-    """BCE + Dice, (P,), of mask logits (P, h, w) against shares (P, h, w) in 0..1.
-
-    Dice counts cells and is smoothed by one of them: 1 - (2 sum pq + 1) / (sum p + sum q + 1).
-    """
-    bce = F.binary_cross_entropy_with_logits(logits, shares, reduction="none").mean((-2, -1))
-    chance = logits.sigmoid()
-    overlap = (chance * shares).sum((-2, -1))
-    sizes = chance.sum((-2, -1)) + shares.sum((-2, -1))
-    dice = 1 - (2 * overlap + 1) / (sizes + 1)
+def tool_losses(logits: Tensor, coverage: Tensor, training: ToolTraining) -> Tensor:
+    """BCE + Dice, (P,), of mask logits (P, h, w) against the covered shares (P, h, w) of cells."""
+    bce, dice = mask_losses(logits, coverage)
     return training.bce_weight * bce + training.dice_weight * dice
 
 
@@ -92,6 +86,6 @@ def cell_iou(logits: Tensor, shares: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
 
 
-def mask_shares(mask: np.ndarray, side: int) -> Tensor:
+def mask_coverage(mask: np.ndarray, side: int) -> Tensor:
     """Share in 0..1 of each of (side, side) cells that a boolean mask (H, W) covers."""
     return F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), side)[0]

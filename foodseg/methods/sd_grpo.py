@@ -13,7 +13,7 @@ use belong to no segment and keep the holistic advantage at every weight.
 - An object earns the IoU, L1 and L2 terms (0 to 3) of the true object that the paper's assignment
   pairs it with. A = (r - mean) / (std + epsilon) runs over what the group's G completions earned
   for that *true* object, so their objects may come in any order. One that meets no criterion is
-  paired with a true object that is left over (of several, with any) and earned 0 for it.
+  paired arbitrarily with an unmatched true object; its reward is 0.
 - A true object that a completion leaves out counts as 0 in that statistic. Otherwise the only one
   of G completions to find an object would be compared with itself and learn nothing from it. The
   omission has no tokens; it costs its completion holistic advantage only.

@@ -1,4 +1,4 @@
-"""The results table as a picture."""
+"""The results table as a bar chart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from foodseg.report.paper import PAPER
-from foodseg.report.results import BOUND_TITLE
+from foodseg.report.results import BOUND_TITLE, METRICS
 from foodseg.report.style import BLACK, METHOD_COLOURS, PURPLE, new_figure, styled
 
 DIAMOND = {"mfc": "white", "mec": BLACK, "mew": 1.1}
@@ -21,7 +21,7 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
     """
     figure, axes = new_figure(1, 2, 9.0, 0.42 * len(frame) + 1.0, sharey=True)
     names = {line.method: line.row for line in PAPER} | {BOUND_TITLE: "bound"}
-    for ax, (metric, title) in zip(axes, (("giou", "gIoU"), ("ciou", "cIoU")), strict=True):
+    for ax, (metric, title) in zip(axes, METRICS.items(), strict=True):
         for y, (method, row) in enumerate(frame.iterrows()):
             values = seed_values[metric].get(method, [])
             if not np.isnan(row[metric]):
@@ -40,7 +40,7 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
 
 
 def _bar(ax, y: int, row: pd.Series, metric: str, colour: str, end: float) -> None:
-    """end: of the dots; the number stands to the right of all."""
+    """end: the largest dot, of which the number stands to the right."""
     value, low, high = row[metric], row[f"{metric}_low"], row[f"{metric}_high"]
     ax.barh(y, value, height=0.55, color=colour, alpha=0.85)
     ax.plot([low, high], [y, y], color=BLACK, lw=1.2)

@@ -1,4 +1,4 @@
-"""What a completion says, told to a reader: why it can't be segmented from, and tables of them."""
+"""Completions in tables: why one does not parse, and what each reward term gives it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foodseg.rl.rewards import RewardThresholds, score_completion
 
 
 def why_unparsed(completion: str) -> str:
-    """Why `parse_answer` finds no references in a completion, "" if it finds some."""
+    """Why `parse_answer` finds no references in a completion; "" if it finds some."""
     answer = parse_answer(completion)
     if answer.parsed:
         return ""

@@ -1,4 +1,4 @@
-"""Pictures that explain rewards and objectives, for notebook 03."""
+"""Pictures that explain rewards, objectives and the group row, for notebook 03."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from foodseg.data.references import Reference
-from foodseg.report.style import BLUE, CYCLE, GREEN, GREY, VERMILION, new_figure, styled
+from foodseg.report.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    VERMILION,
+    new_figure,
+    styled,
+    without_axes,
+)
 from foodseg.rl.answers import PredictedReference
 from foodseg.rl.objectives import Objective, policy_loss
 
@@ -79,7 +88,7 @@ def clip_picture(objectives: Mapping[str, Objective]) -> Figure:
 
 
 def _token_objective(ratios: torch.Tensor, advantage: float, objective: Objective) -> np.ndarray:
-    """What the package's own loss makes of each ratio, one token at a time."""
+    """Minus the package's own loss at each ratio, one token at a time."""
     values = [
         -policy_loss(
             ratio.log().reshape(1, 1),
@@ -95,30 +104,29 @@ def _token_objective(ratios: torch.Tensor, advantage: float, objective: Objectiv
 
 @styled
 def token_weight_picture(lengths: Sequence[int]) -> Figure:
-    """How much one token of each completion weighs under the two means."""
+    """The weight of one token of each completion under the two means."""
     figure, axes = new_figure(1, 2, 8.0, 1.9, sharey=True, sharex=True)
-    total, longest = sum(lengths), max(lengths)
+    longest = max(lengths)
     weights = {
         "sequence mean (GRPO)": [1 / (len(lengths) * n) for n in lengths],
-        "token mean (DAPO)": [1 / total for _ in lengths],
+        "token mean (DAPO)": [1 / sum(lengths)] * len(lengths),
     }
+    largest = max(max(values) for values in weights.values())
     for ax, (title, values) in zip(axes, weights.items(), strict=True):
         for row, (length, weight) in enumerate(zip(lengths, values, strict=True)):
+            colour, shade = CYCLE[row % len(CYCLE)], 0.15 + 0.85 * weight / largest
             for column in range(length):
-                shade = 0.15 + 0.85 * weight / max(max(v) for v in weights.values())
-                colour = CYCLE[row % len(CYCLE)]
                 ax.add_patch(Rectangle((column, row), 0.92, 0.85, color=colour, alpha=shade))
             text = f"{length} tokens of {weight:.3g} = {length * weight:.3g}"
             ax.text(longest + 0.3, row + 0.42, text, va="center", fontsize=8.5)
-        ax.set(xlim=(-0.2, longest + 5), ylim=(len(lengths), -0.1), xticks=(), yticks=())
-        ax.set_title(title)
-        ax.spines[:].set_visible(False)
+        ax.set(xlim=(-0.2, longest + 5), ylim=(len(lengths), -0.1), title=title)
+    without_axes(axes)
     return figure
 
 
 @styled
 def attention_picture(segment: np.ndarray, may_look: np.ndarray) -> Figure:
-    """Who may look at whom in a group row: segment (T,) 0 for the prompt, may_look (T, T) bool."""
+    """The attention mask of a group row: segment (T,), 0 for the prompt; may_look (T, T) bool."""
     figure, (ax,) = new_figure(1, 1, 5.0, 4.4)
     size = len(segment)
     for row, column in np.argwhere(may_look):
@@ -131,7 +139,7 @@ def attention_picture(segment: np.ndarray, may_look: np.ndarray) -> Figure:
         ax.text(-0.3, middle, name, ha="right", va="center", fontsize=8)
         ax.axhline(start, color="#BBBBBB", lw=0.8)
         ax.axvline(start, color="#BBBBBB", lw=0.8)
-    ax.set(xlim=(0, size), ylim=(size, -1.2), aspect="equal", xticks=(), yticks=())
-    ax.spines[:].set_visible(False)
+    ax.set(xlim=(0, size), ylim=(size, -1.2), aspect="equal")
+    without_axes([ax])
     ax.set_title("rows: the token that looks; columns: what it may look at")
     return figure

@@ -1,4 +1,4 @@
-"""Training curves, drawn from log.jsonl and from nothing else."""
+"""Training curves and tables of a run, read from its log.jsonl alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from foodseg.common.files import read_lines
-from foodseg.report.style import CYCLE, METHOD_COLOURS, new_figure, show_updatable, styled
+from foodseg.report.style import (
+    CYCLE,
+    METHOD_COLOURS,
+    new_figure,
+    show_updatable,
+    styled,
+    without_axes,
+)
 
 PHASES = ("rollout", "scoring", "update")
 # Panel title -> the log's columns in it, with their labels.
@@ -39,8 +46,8 @@ LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
 class LiveCurves:
     """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`.
 
-    Called with the path of log.jsonl after each step. `finish(path)` draws the last state, also of
-    a run that was finished before.
+    Called with the path of log.jsonl after each step. `finish(path)` draws the last state, also
+    where no step was left to run.
     """
 
     def __init__(self, title: str = "", every: int = 10) -> None:
@@ -117,28 +124,24 @@ def compare_curves(
             seeds = pd.concat([smooth(log.set_index("step")[column]) for log in logs], axis=1)
             colour = METHOD_COLOURS.get(name, CYCLE[0])
             ax.plot(seeds.index, seeds.mean(axis=1), color=colour, lw=1.8, label=label)
-            ax.fill_between(
-                seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.18, lw=0
-            )
+            low, high = seeds.min(axis=1), seeds.max(axis=1)
+            ax.fill_between(seeds.index, low, high, color=colour, alpha=0.18, lw=0)
         ax.set_title(title)
         ax.set_ylim(bottom=0)
         _step_axis(ax)
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
+    without_axes(axes[len(panels) :])
     axes[0].legend(loc="best")
     return figure
 
 
 def phase_seconds(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Seconds of each run by phase of a step; index: run."""
-    rows = {
-        run: {phase: log[f"seconds_{phase}"].sum() for phase in PHASES} | {"steps": len(log)}
-        for run, log in logs.items()
-    }
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame["total"] = frame[list(PHASES)].sum(axis=1)
-    frame["per step"] = frame["total"] / frame["steps"]
-    return frame[[*PHASES, "total", "steps", "per step"]].round(2).rename_axis("run")
+    rows = {}
+    for run, log in logs.items():
+        seconds = {phase: log[f"seconds_{phase}"].sum() for phase in PHASES}
+        total, steps = sum(seconds.values()), len(log)
+        rows[run] = seconds | {"total": total, "steps": steps, "per step": total / steps}
+    return pd.DataFrame.from_dict(rows, orient="index").round(2).rename_axis("run")
 
 
 def example_completions(log: pd.DataFrame, count: int = 4) -> pd.DataFrame:

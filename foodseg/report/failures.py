@@ -20,7 +20,7 @@ OUTCOMES = (UNPARSED, NO_FOOD, OTHER_FOOD, SOME_FOODS, ELSEWHERE, FOUND)
 
 
 def outcome(sample: Sample, prediction: Prediction) -> str:
-    """Which of OUTCOMES a prediction is: the first fault in the order of the data's way."""
+    """Which of OUTCOMES a prediction is: the first fault, in their order."""
     if not prediction.parsed:
         return UNPARSED
     if not prediction.foods_named:
@@ -29,8 +29,12 @@ def outcome(sample: Sample, prediction: Prediction) -> str:
         return OTHER_FOOD
     if not prediction.foods_right:
         return SOME_FOODS
-    iou = prediction.intersection / max(prediction.union, 1)
-    return FOUND if iou >= FOUND_IOU else ELSEWHERE
+    return FOUND if iou(prediction) >= FOUND_IOU else ELSEWHERE
+
+
+def iou(prediction: Prediction) -> float:
+    """IoU of predicted and true mask; 0 if both are empty."""
+    return prediction.intersection / max(prediction.union, 1)
 
 
 def outcome_table(

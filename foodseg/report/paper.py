@@ -1,4 +1,4 @@
-"""The numbers that the paper reports. They stand in a column of their own and are never ours."""
+"""The numbers that the paper reports; tables show them in columns of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One line of the paper's table; row: the name of our measurement of it, None without one."""
+    """One line of the paper's table; row: our own measurement of the method, None without one."""
 
     method: str
     giou: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -29,10 +30,8 @@ def contact_sheet(images: Sequence[Image.Image], columns: int = 6, width: float 
     return figure
 
 
-def overlay(
-    image: Image.Image | np.ndarray, mask: np.ndarray, colour: str, opacity: float = 0.55
-) -> np.ndarray:
-    """The photo, uint8 (H, W, 3), with a boolean mask (H, W) tinted, outlined, and the rest dim."""
+def overlay(image: Photo, mask: np.ndarray, colour: str, opacity: float = 0.55) -> np.ndarray:
+    """The photo, uint8 (H, W, 3): a boolean mask (H, W) tinted and outlined, the rest dimmed."""
     photo = np.asarray(image, dtype=float)
     grey = photo.mean(axis=2, keepdims=True)
     dim = 0.55 * photo + 0.3 * grey + 0.15 * 255
@@ -47,34 +46,37 @@ def overlay(
 def class_mask_picture(
     image: Image.Image, mask: np.ndarray, names: Mapping[int, str], width: float = 8.0
 ) -> Figure:
-    """A photo beside its class-id mask (H, W), every class in a colour and with its name and id."""
+    """A photo beside its class-id mask (H, W), each class coloured, with its name and id."""
     figure, axes = new_figure(1, 2, width, width / 2 * image.height / image.width + 0.3)
     colours = np.full((256, 3), 0.93)
     classes = [int(label) for label in np.unique(mask) if label]
-    for label, colour in zip(classes, CYCLE * 15, strict=False):
-        colours[label] = to_rgb(colour)
     axes[0].imshow(image)
-    axes[1].imshow(colours[mask])
-    for label in classes:
+    for label, colour in zip(classes, cycle(CYCLE), strict=False):
+        colours[label] = to_rgb(colour)
         x, y = mask_to_reference(mask == label).point
         text = f"{names[label]}\n{label}"
         box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.85}
         axes[1].text(x, y, text, ha="center", va="center", fontsize=8, bbox=box)
+    axes[1].imshow(colours[mask])
     axes[0].set_title("the photo")
     axes[1].set_title("its mask: one class id for each pixel")
     without_axes(axes)
     return figure
 
 
+def box_patch(reference: Reference, colour: str, width: float) -> Rectangle:
+    """The outline of a box, whose corners are inclusive pixels."""
+    x1, y1, x2, y2 = reference.box
+    # An image's pixel (x, y) is drawn from x - 0.5 to x + 0.5.
+    size = (x2 - x1 + 1, y2 - y1 + 1)
+    return Rectangle((x1 - 0.5, y1 - 0.5), *size, fill=False, ec=colour, lw=width)
+
+
 def draw_references(ax, references: Sequence[Reference], colours: Sequence[str] = CYCLE) -> None:
-    """Boxes (inclusive pixels) and points over what `ax` shows."""
-    for reference, colour in zip(references, tuple(colours) * len(references), strict=False):
-        x1, y1, x2, y2 = reference.box
-        size = (x2 - x1 + 1, y2 - y1 + 1)
-        # An image's pixel (x, y) is drawn from x - 0.5 to x + 0.5.
-        corner = (x1 - 0.5, y1 - 0.5)
-        ax.add_patch(Rectangle(corner, *size, fill=False, ec="white", lw=3.2))
-        ax.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=1.8))
+    """Boxes and points over the image that `ax` shows, one colour each, in turn."""
+    for reference, colour in zip(references, cycle(colours), strict=False):
+        ax.add_patch(box_patch(reference, "white", 3.2))
+        ax.add_patch(box_patch(reference, colour, 1.8))
         ax.plot(*reference.point, "o", ms=7, mfc=colour, mec="white", mew=1.4)
 
 
@@ -102,16 +104,12 @@ def toy_mask_picture(mask: np.ndarray, reference: Reference) -> Figure:
     for (y, x), value in np.ndenumerate(distance):
         if value:
             ax.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=9)
-    x1, y1, x2, y2 = reference.box
-    size = (x2 - x1 + 1, y2 - y1 + 1)
-    ax.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), *size, fill=False, ec=VERMILION, lw=2.5))
+    ax.add_patch(box_patch(reference, VERMILION, 2.5))
     ax.plot(*reference.point, "o", ms=25, mfc="none", mec=GREEN, mew=2.5)
-    ax.set_xticks(range(width))
-    ax.set_yticks(range(height))
+    ax.set(xticks=range(width), yticks=range(height))
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.set_xlim(-0.6, width - 0.4)
-    ax.set_ylim(height - 0.4, -0.6)
+    ax.set(xlim=(-0.6, width - 0.4), ylim=(height - 0.4, -0.6))
     return figure
 
 
@@ -133,8 +131,7 @@ def pixel_spaces_picture(
         draw_references(ax, [ref], [VERMILION])
         where = f"box {list(ref.box)}, point {list(ref.point)}"
         ax.set_title(f"{image.width} x {image.height} pixels\n{where}")
-        for side in ("left", "bottom"):
-            ax.spines[side].set_visible(False)
+        ax.spines[:].set_visible(False)
     lines = np.arange(tokens_per_side + 1) * model_image.width / tokens_per_side - 0.5
     axes[1].hlines(lines, -0.5, model_image.width - 0.5, color="white", lw=0.7, alpha=0.8)
     axes[1].vlines(lines, -0.5, model_image.height - 0.5, color="white", lw=0.7, alpha=0.8)
@@ -143,15 +140,15 @@ def pixel_spaces_picture(
 
 @styled
 def masks_picture(
-    rows: Sequence[tuple[Image.Image, Sequence[Reference], np.ndarray, np.ndarray, str]],
+    columns: Sequence[tuple[Image.Image, Sequence[Reference], np.ndarray, np.ndarray, str]],
 ) -> Figure:
-    """Columns of photo with references, predicted mask, true mask; the text stands above.
+    """Columns of a photo with its references, the predicted mask and the true mask.
 
-    Each entry: photo, references, predicted and true boolean mask (H, W), title.
+    Each column: photo, references, predicted and true boolean mask (H, W), title.
     """
-    figure, axes = new_figure(3, len(rows), 9.0, 9.0 / len(rows) * 2.85)
-    for i, (image, references, predicted, truth, title) in enumerate(rows):
-        column = axes[i :: len(rows)]
+    figure, axes = new_figure(3, len(columns), 9.0, 9.0 / len(columns) * 2.85)
+    for i, (image, references, predicted, truth, title) in enumerate(columns):
+        column = axes[i :: len(columns)]
         column[0].imshow(image)
         draw_references(column[0], references)
         column[0].set_title(title)

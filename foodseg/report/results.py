@@ -1,4 +1,4 @@
-"""The results table: what this run measured, with the paper's numbers in a column of their own."""
+"""The results table: what this run measured, with the paper's numbers in columns of their own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 
 from foodseg.common.errors import DataError
-from foodseg.data.references import sample_ious
-from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result, summarise
+from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
+from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result
 from foodseg.evaluation.external.rows import external_rows
-from foodseg.evaluation.metrics import measure
 from foodseg.presets import Preset, require
 from foodseg.recipes import DAPO, GRPO, Recipe
 from foodseg.report.paper import PAPER
+from foodseg.report.seeds import summarise_seeds
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, Baseline
 
+METRICS = {"giou": "gIoU", "ciou": "cIoU"}
 NOTEBOOKS = {
     "base": "02_model_and_zero_shot",
     "bound": "02_model_and_zero_shot",
@@ -30,12 +31,12 @@ BOUND_TITLE = "True boxes and points + SAM2 (bound)"
 
 
 def measured_table(results: Sequence[dict]) -> pd.DataFrame:
-    """Results as `evaluate` returns them, one row each, ready to read."""
+    """Results as `evaluate` returns them, one row each, as text."""
     rows = {
         result["row"]: {
             "questions": result["samples"],
-            "gIoU": _with_interval(result["giou"], result["giou_interval"]),
-            "cIoU": _with_interval(result["ciou"], result["ciou_interval"]),
+            "gIoU": with_interval(result["giou"], result["giou_interval"]),
+            "cIoU": with_interval(result["ciou"], result["ciou_interval"]),
             "parsed": f"{result['parse_rate']:.0%}",
             "food right": f"{result['foods_right']:.0%}",
         }
@@ -44,21 +45,18 @@ def measured_table(results: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("row")
 
 
-def seed_rows(recipe: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
+def seed_rows(method: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
     """The names of a method's rows of predictions, one for each seed."""
-    return [f"{recipe.name}-seed{seed}" for seed in seeds]
+    return [f"{method.name}-seed{seed}" for seed in seeds]
 
 
 def measured_baselines(preset: Preset, seeds: Sequence[int]) -> list[Baseline]:
     """The supervised baselines that have predictions of every seed."""
-    return [
-        baseline
-        for baseline in BASELINES
-        if all(
-            (preset.predictions_folder(row) / "result.json").exists()
-            for row in seed_rows(baseline, seeds)
-        )
-    ]
+
+    def measured(row: str) -> bool:
+        return (preset.predictions_folder(row) / "result.json").exists()
+
+    return [one for one in BASELINES if all(map(measured, seed_rows(one, seeds)))]
 
 
 def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
@@ -89,113 +87,69 @@ def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     what this kit measured; *_sd: the standard deviation over seeds (Bessel's); *_low, *_high: a
     95% bootstrap interval over questions, a question's seeds kept together.
     """
-    rows_of = {
-        "base": ["base"],
-        "grpo": seed_rows(GRPO, seeds),
-        "dapo": seed_rows(DAPO, seeds),
-        "bound": ["bound"],
-    }
-    baselines = measured_baselines(preset, seeds)
-    rows_of |= {baseline.name: seed_rows(baseline, seeds) for baseline in baselines}
-    others = external_rows(preset)
-    rows_of |= {row.title: [row.name] for row in others}
-    predictions = {
-        name: [read_predictions(preset, row) for row in rows] for name, rows in rows_of.items()
-    }
-    _check_same_questions(predictions)
-    measured = {name: summarise_seeds(runs) for name, runs in predictions.items()}
-    frame: dict[str, dict] = {}
-    for line in PAPER:
-        if line.row == "grpo":  # supervised methods stand together, as in the paper
-            # A mask doesn't say which foods its system named.
-            frame |= {row.title: measured[row.title] | {"foods_right": np.nan} for row in others}
-            frame |= {baseline.title: measured[baseline.name] for baseline in baselines}
-        numbers = measured[line.row] if line.row else {}
-        frame[line.method] = {"paper_giou": line.giou, "paper_ciou": line.ciou} | numbers
-    # The bound is handed the true foods, so that it names them right says nothing.
-    frame[BOUND_TITLE] = measured["bound"] | {"foods_right": np.nan}
+    methods = _rows_by_method(preset, seeds)
+    runs = {row: read_predictions(preset, row) for rows in methods.values() for row in rows}
+    _check_same_questions(methods, runs)
+    frame = {line.method: {"paper_giou": line.giou, "paper_ciou": line.ciou} for line in PAPER}
+    for method, rows in methods.items():
+        frame.setdefault(method, {})
+        if rows:
+            frame[method] |= summarise_seeds([runs[row] for row in rows])
+    # A system that handed in masks named no foods, and the bound is handed the true ones.
+    for method in (BOUND_TITLE, *(row.title for row in external_rows(preset))):
+        frame[method]["foods_right"] = np.nan
+    frame = {method: frame[method] for method in methods}
     return pd.DataFrame.from_dict(frame, orient="index").rename_axis("method")
 
 
-def summarise_seeds(runs: Sequence[Sequence[Prediction]]) -> dict:
-    """Mean, spread and interval over the runs (seeds) of one method, each of all questions."""
-    summaries = pd.DataFrame([summarise(run) for run in runs])
-    intersections = np.array([[p.intersection for p in run] for run in runs])
-    unions = np.array([[p.union for p in run] for run in runs])
-    ious = np.array([sample_ious(i, u) for i, u in zip(intersections, unions, strict=True)])
-    # A question's seeds are not independent: they are drawn together, as one question.
-    intervals = {
-        "giou": measure(ious.mean(axis=0), np.ones(ious.shape[1])).giou_interval,
-        "ciou": measure(intersections.sum(axis=0), unions.sum(axis=0)).ciou_interval,
-    }
-    result = {"seeds": len(runs), "questions": ious.shape[1]}
-    for name, (low, high) in intervals.items():
-        result |= {
-            name: summaries[name].mean(),
-            f"{name}_sd": summaries[name].std() if len(runs) > 1 else np.nan,
-            f"{name}_low": low,
-            f"{name}_high": high,
-        }
-    return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
+def _rows_by_method(preset: Preset, seeds: Sequence[int]) -> dict[str, list[str]]:
+    """The rows of predictions of each method, in the table's order; none of a number to quote."""
+    ours = {"base": ["base"], "grpo": seed_rows(GRPO, seeds), "dapo": seed_rows(DAPO, seeds)}
+    methods: dict[str, list[str]] = {}
+    for line in PAPER:
+        if line.row == "grpo":  # supervised methods stand together, as in the paper
+            methods |= {row.title: [row.name] for row in external_rows(preset)}
+            methods |= {b.title: seed_rows(b, seeds) for b in measured_baselines(preset, seeds)}
+        methods[line.method] = ours.get(line.row, [])
+    return methods | {BOUND_TITLE: ["bound"]}
 
 
-def same_questions(runs: Sequence[Sequence[Prediction]]) -> bool:
-    """Whether there are at least two runs and all answered the same questions, in one order."""
-    asked = [[p.sample_id for p in run] for run in runs]
-    return len(asked) > 1 and all(one == asked[0] for one in asked)
-
-
-def paired_difference(
-    runs: Sequence[Sequence[Prediction]], others: Sequence[Sequence[Prediction]]
-) -> tuple[float, float, float]:
-    """gIoU of one method's runs less that of another's: mean, and its 95% interval.
-
-    Question by question, each method's seeds averaged: that some questions are hard for both takes
-    no part, so this interval is narrower than what two separate ones suggest. Both must have
-    answered the same questions (`same_questions`).
-    """
-    means = [
-        np.mean([sample_ious([p.intersection for p in r], [p.union for p in r]) for r in some], 0)
-        for some in (runs, others)
-    ]
-    measured = measure(means[0] - means[1], np.ones(len(means[0])))
-    return measured.giou, *measured.giou_interval
-
-
-def _check_same_questions(predictions: dict[str, list[list[Prediction]]]) -> None:
-    asked = {
-        (name, seed): [p.sample_id for p in run]
-        for name, runs in predictions.items()
-        for seed, run in enumerate(runs)
-    }
-    first = asked["base", 0]
-    for (name, seed), questions in asked.items():
-        if questions != first:
-            raise DataError(
-                f"predictions of {name} (run {seed}): they answer other questions than the base's; "
-                f"run {_maker(name)} again."
-            )
+def _check_same_questions(methods: dict[str, list[str]], runs: dict[str, list[Prediction]]) -> None:
+    asked = {row: [p.sample_id for p in run] for row, run in runs.items()}
+    for method, rows in methods.items():
+        for row in rows:
+            if asked[row] != asked["base"]:
+                raise DataError(
+                    f"predictions of {method} ({row}): they answer other questions than the "
+                    f"base's; run {_maker(row)} again."
+                )
 
 
 def _maker(row: str) -> str:
-    if row in NOTEBOOKS:
-        return f"notebook {NOTEBOOKS[row]}"
-    return "`make ablations`" if row in {b.name for b in BASELINES} else "`make score`"
+    method, of_a_seed, _ = row.partition("-seed")
+    if method in NOTEBOOKS:
+        return f"notebook {NOTEBOOKS[method]}"
+    return "`make ablations`" if of_a_seed else "`make score`"
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """`results_frame` as text: "0.462 ± 0.010", "0.42–0.50"; "–" where nothing was measured."""
-    columns = {
-        "paper: gIoU": frame["paper_giou"].map(_number),
-        "paper: cIoU": frame["paper_ciou"].map(_number),
-    }
-    for name, title in (("giou", "gIoU"), ("ciou", "cIoU")):
-        columns[title] = [_mean(row, name) for _, row in frame.iterrows()]
-        columns[f"{title}, 95%"] = [_interval(row, name) for _, row in frame.iterrows()]
-    columns["parsed"] = frame["parse_rate"].map(_percent)
-    columns["food right"] = frame["foods_right"].map(_percent)
-    columns["seeds"] = frame["seeds"].map(lambda n: "–" if np.isnan(n) else f"{n:.0f}")
-    return pd.DataFrame(columns, index=frame.index)
+
+    lines = []
+    for _, row in frame.iterrows():
+        line = {
+            f"paper: {title}": number_text("{:.2f}", row[f"paper_{name}"])
+            for name, title in METRICS.items()
+        }
+        for name, title in METRICS.items():
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            line[title] = with_deviation(row[name], row[f"{name}_sd"])
+            line[f"{title}, 95%"] = number_text("{:.2f}–{:.2f}", low, high)
+        line["parsed"] = number_text("{:.0%}", row["parse_rate"])
+        line["food right"] = number_text("{:.0%}", row["foods_right"])
+        line["seeds"] = number_text("{:.0f}", row["seeds"])
+        lines.append(line)
+    return pd.DataFrame(lines, index=frame.index)
 
 
 def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
@@ -203,9 +157,8 @@ def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     methods = [GRPO, DAPO, *measured_baselines(preset, seeds)]
     rows = ["base", *(row for method in methods for row in seed_rows(method, seeds)), "bound"]
     rows += [row.name for row in external_rows(preset)]
-    return pd.DataFrame.from_dict(
-        {row: _provenance(preset, row) for row in rows}, orient="index"
-    ).rename_axis("row")
+    frame = {row: _provenance(preset, row) for row in rows}
+    return pd.DataFrame.from_dict(frame, orient="index").rename_axis("row")
 
 
 def _provenance(preset: Preset, row: str) -> dict:
@@ -233,49 +186,24 @@ def _provenance(preset: Preset, row: str) -> dict:
 
 
 def _external_provenance(evaluation: dict) -> dict:
-    # What made the masks, and on what, is not known here.
+    """What made the masks, and on what, is not known here."""
     unknown = ["steps", "questions learnt from", "seconds to train", "seconds to evaluate"]
     unknown += ["device", "torch", "transformers"]
     masks = f"none; masks {evaluation['masks']['sha256']}"
-    return dict.fromkeys(unknown, "–") | {"adapter": masks, "commit": evaluation["commit"]}
-
-
-def _with_interval(value: float, interval: Sequence[float]) -> str:
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}"
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.0%}"
-
-
-def _mean(row: pd.Series, name: str) -> str:
-    if np.isnan(row[name]):
-        return "–"
-    spread = "" if np.isnan(row[f"{name}_sd"]) else f" ± {row[f'{name}_sd']:.3f}"
-    return f"{row[name]:.3f}{spread}"
-
-
-def _interval(row: pd.Series, name: str) -> str:
-    if np.isnan(row[name]):
-        return "–"
-    return f"{row[f'{name}_low']:.2f}–{row[f'{name}_high']:.2f}"
+    return dict.fromkeys(unknown, NOTHING) | {"adapter": masks, "commit": evaluation["commit"]}
 
 
 def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, list[float]]]:
     """giou and ciou of every single training: metric -> method -> one value a seed."""
+    results = {
+        method.title: [
+            load_result(preset.predictions_folder(row)) for row in seed_rows(method, seeds)
+        ]
+        for method in (GRPO, DAPO, *measured_baselines(preset, seeds))
+    }
     return {
-        metric: {
-            method.title: [
-                load_result(preset.predictions_folder(row))[metric]
-                for row in seed_rows(method, seeds)
-            ]
-            for method in (GRPO, DAPO, *measured_baselines(preset, seeds))
-        }
-        for metric in ("giou", "ciou")
+        metric: {title: [result[metric] for result in runs] for title, runs in results.items()}
+        for metric in METRICS
     }
 
 
@@ -310,13 +238,12 @@ NOTES = f"""\
 {_NOT_MEASURED}
 * An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
   the last step's."""
+_BASELINES_MEASURED = """
+* The other supervised rows were trained by this kit on the same backbone and data, and answer by
+  generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""
 
 
 def notes(preset: Preset, seeds: Sequence[int]) -> str:
     """What a reader of this very table must know, as a Markdown list."""
     text = NOTES.replace(_NOT_MEASURED, _SCORED) if external_rows(preset) else NOTES
-    if not measured_baselines(preset, seeds):
-        return text
-    return f"""{text}
-* The other supervised rows were trained by this kit on the same backbone and data, and answer by
-  generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""
+    return text + (_BASELINES_MEASURED if measured_baselines(preset, seeds) else "")

@@ -1,4 +1,4 @@
-"""A completion's text, token by token: which segment a token belongs to, and its advantage."""
+"""A completion's tokens, each with its segment (SD-GRPO) and its advantage, as a picture."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from foodseg.methods.sd_grpo import NOTHING, THINKING
-from foodseg.report.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, styled
+from foodseg.report.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    PURPLE,
+    VERMILION,
+    new_figure,
+    styled,
+    without_axes,
+)
 
 COLUMNS = 112  # characters in a line
 LINE = 0.34  # inches
-FONT_SIZE = 8.8
+FONT = {"family": "DejaVu Sans Mono", "fontsize": 8.8, "ha": "center", "va": "center_baseline"}
 OBJECT_COLOURS = (GREEN, BLACK)  # in turn; neither looks like a fill
 OUTSIDE = "#555555"
 
@@ -30,12 +39,10 @@ def segments_picture(rows: Mapping[str, tuple[Sequence[str], np.ndarray, np.ndar
     heights = [places[-1][1] + 1 for places in laid_out]
     largest = max(np.abs(values).max() for _, _, values in rows.values()) or 1.0
     height = LINE * sum(heights) + 0.35 * len(rows)
-    figure = Figure(figsize=(9.0, height), layout="constrained")
-    axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    figure, axes = new_figure(len(rows), 1, 9.0, height, height_ratios=heights)
+    without_axes(axes)
     for ax, (title, row), places, lines in zip(axes, rows.items(), laid_out, heights, strict=True):
-        ax.set(xlim=(0, COLUMNS), ylim=(lines, 0), xticks=(), yticks=())
-        ax.spines[:].set_visible(False)
-        ax.set_title(title)
+        ax.set(xlim=(0, COLUMNS), ylim=(lines, 0), title=title)
         _draw(ax, *row, places, largest)
     return figure
 
@@ -53,25 +60,13 @@ def _lay_out(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 def _draw(ax: Axes, texts, segments, advantages, places, largest: float) -> None:
     previous = NOTHING
-    for text, segment, advantage, (column, line) in zip(
-        texts, segments.tolist(), advantages.tolist(), places, strict=True
-    ):
-        fill = BLUE if advantage > 0 else VERMILION
-        strength = 0.6 * abs(advantage) / largest
-        ax.add_patch(
-            Rectangle((column, line + 0.08), len(text), 0.5, fc=fill, alpha=strength, lw=0)
-        )
-        for offset, character in enumerate(text.replace("\n", "↵")):
-            ax.text(
-                column + offset + 0.5,
-                line + 0.34,
-                character,
-                family="DejaVu Sans Mono",
-                fontsize=FONT_SIZE,
-                ha="center",
-                va="center_baseline",
-                color=OUTSIDE if segment == NOTHING else BLACK,
-            )
+    tokens = zip(texts, segments.tolist(), advantages.tolist(), places, strict=True)
+    for text, segment, advantage, (column, line) in tokens:
+        fill = {"fc": BLUE if advantage > 0 else VERMILION, "alpha": 0.6 * abs(advantage) / largest}
+        ax.add_patch(Rectangle((column, line + 0.08), len(text), 0.5, lw=0, **fill))
+        colour = OUTSIDE if segment == NOTHING else BLACK
+        for x, character in enumerate(text.replace("\n", "↵"), start=column):
+            ax.text(x + 0.5, line + 0.34, character, color=colour, **FONT)
         if segment != NOTHING:
             colour = _colour(segment)
             ax.add_patch(Rectangle((column, line + 0.6), len(text), 0.07, fc=colour, lw=0))

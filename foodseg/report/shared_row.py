@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from foodseg.report.style import BLACK, CYCLE, GREY, styled
+from foodseg.report.style import BLACK, CYCLE, GREY, styled, without_axes
 
 
 @styled
@@ -19,12 +19,13 @@ def shared_row_picture(prompt: int, completions: Sequence[int]) -> Figure:
     grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1), height_ratios=(4, 1))
     plain, shared = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
     _draw_plain_rows(plain, prompt, completions)
-    _draw_shared_row(shared, prompt, completions)
-    widest = prompt + sum(completions)
+    starts = list(accumulate(completions[:-1], initial=prompt))
+    pieces = list(zip(starts, completions, map(_colour, range(len(starts))), strict=True))
+    _draw_shared_row(shared, prompt, pieces)
     for ax in (plain, shared):
-        ax.set(xlim=(0, widest), xticks=(), yticks=())
-        ax.spines[:].set_visible(False)
-    _draw_attention(figure.add_subplot(grid[:, 1]), prompt, completions)
+        ax.set(xlim=(0, prompt + sum(completions)))
+    without_axes((plain, shared))
+    _draw_attention(figure.add_subplot(grid[:, 1]), prompt, pieces)
     return figure
 
 
@@ -40,27 +41,25 @@ def _draw_plain_rows(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
     ax.set_title(f"plain rows, G (P + R): {tokens:,} tokens")
 
 
-def _draw_shared_row(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
+Piece = tuple[int, int, str]  # a completion in the shared row: its start, length and colour
+
+
+def _draw_shared_row(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
     ax.add_patch(Rectangle((0, 0.1), prompt, 0.8, color=GREY, alpha=0.55))
     ax.text(prompt / 2, 0.5, "prompt", ha="center", va="center", fontsize=8)
-    for row, (start, length) in enumerate(
-        zip(_starts(prompt, completions), completions, strict=True)
-    ):
-        ax.add_patch(Rectangle((start, 0.1), length, 0.8, color=_colour(row)))
+    for start, length, colour in pieces:
+        ax.add_patch(Rectangle((start, 0.1), length, 0.8, color=colour))
     ax.set(ylim=(1, 0))
-    tokens = prompt + sum(completions)
-    ax.set_title(f"the shared row, P + G R: {tokens:,} tokens")
+    ax.set_title(f"the shared row, P + G R: {start + length:,} tokens")
 
 
-def _draw_attention(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
-    """Which token (row) attends which (column): a triangle a segment, and one rectangle."""
-    size = prompt + sum(completions)
+def _draw_attention(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
+    """Which token (row) attends to which (column): a triangle a segment, and one rectangle."""
+    size = sum(pieces[-1][:2])
     ax.add_patch(Rectangle((0, prompt), prompt, size - prompt, color=GREY, alpha=0.3, lw=0))
-    ax.add_patch(_triangle(0, prompt, GREY))
-    for row, (start, length) in enumerate(
-        zip(_starts(prompt, completions), completions, strict=True)
-    ):
-        ax.add_patch(_triangle(start, length, _colour(row)))
+    for start, length, colour in [(0, prompt, GREY), *pieces]:
+        corners = [(start, start), (start, start + length), (start + length, start + length)]
+        ax.add_patch(Polygon(corners, color=colour, lw=0))
     middle = prompt + (size - prompt) / 2
     words = "2  completions attend the prompt:\none flash call without a mask"
     ax.text(prompt / 2, middle, words, rotation=90, ha="center", va="center", fontsize=8)
@@ -74,15 +73,5 @@ def _draw_attention(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
     ax.spines[:].set_color("#CCCCCC")
 
 
-def _triangle(start: int, length: int, colour: str) -> Polygon:
-    end = start + length
-    return Polygon([(start, start), (start, end), (end, end)], color=colour, lw=0)
-
-
-def _starts(prompt: int, completions: Sequence[int]) -> list[int]:
-    return list(accumulate(completions[:-1], initial=prompt))
-
-
 def _colour(row: int) -> str:
-    colours = CYCLE[:-1]
-    return colours[row % len(colours)]
+    return CYCLE[row % (len(CYCLE) - 1)]  # without black, the last

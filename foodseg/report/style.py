@@ -1,6 +1,6 @@
 """One look for every picture: colours that colour-blind readers can tell apart, quiet axes.
 
-Pictures are `matplotlib.figure.Figure` objects made without pyplot, so nothing is global: a
+Pictures are `matplotlib.figure.Figure` objects made without pyplot, which keeps global state. A
 notebook shows one with `show(figure)` and writes one with `save(figure, path, ...)`.
 """
 
@@ -72,7 +72,7 @@ def without_axes(axes: Sequence) -> None:
 
 @styled
 def to_png(figure: Figure, dpi: int = SCREEN_DPI) -> bytes:
-    """The picture as PNG bytes, with a palette of 256 colours: a third of the size."""
+    """The picture as PNG bytes, with a palette of 256 colours, which takes a third of the space."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     with PIL.Image.open(buffer) as image:
@@ -83,9 +83,9 @@ def to_png(figure: Figure, dpi: int = SCREEN_DPI) -> bytes:
 
 
 def quantize(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture in 256 colours, the palette's own among them.
+    """The picture in 256 colours, those of the style among them.
 
-    Median cut alone gives all of them to the photos, and a thin blue line turns green.
+    Median cut alone would give all 256 to the photos, and turn a thin blue line green.
     """
     colours = (*CYCLE, *METHOD_COLOURS.values(), GREY, YELLOW, "white")
     own = np.array([to_rgb(colour) for colour in colours])
@@ -94,7 +94,7 @@ def quantize(image: PIL.Image.Image) -> PIL.Image.Image:
     palette = PIL.Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([(255 * tints).round().astype(int), common]).ravel().tolist())
     picture = image.quantize(palette=palette, dither=PIL.Image.Dither.FLOYDSTEINBERG)
-    # Dithering would leave a tint on the white that the picture stands on.
+    # Dithering would tint the white background.
     indices = np.where((np.asarray(image) == 255).all(2), len(own) - 1, np.asarray(picture))
     result = PIL.Image.fromarray(indices.astype(np.uint8), "P")
     result.putpalette(palette.getpalette())
@@ -107,7 +107,7 @@ def show(figure: Figure) -> None:
 
 
 def show_updatable(figure: Figure, handle: DisplayHandle | None = None) -> DisplayHandle:
-    """Show a picture, in the place of the one that `handle` shows if there is one."""
+    """Show a picture, in place of the one that `handle` shows, if given."""
     image = Image(to_png(figure))
     if handle is None:
         return display(image, display_id=True)

@@ -60,7 +60,7 @@ def to_latex(frame: pd.DataFrame, caption: str, label: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """The text with everything that LaTeX would take for a command written out."""
+    """The text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

@@ -1,7 +1,8 @@
 """What a reward term may look at, and the paper's own terms.
 
 A term is a plain function of one completion's `Evidence`: its sample, its parsed answer, the true
-references, and, for who asks, SAM2's masks. A recipe's reward is the sum of its terms' points.
+references, and SAM2's masks, computed only if a term reads them. A recipe's reward is the sum of
+its terms' points.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ class Evidence:
 
     references: the true ones, integer pixels of the square model image of `side` x `side` pixels;
     thresholds: the paper's, scaled to that image. masks: SAM2's for `answer.objects`, bool
-    (N, H, W) in original pixels; all completions of a group are segmented together, in one decoder
-    call, when the first of them is asked for its masks.
+    (N, H, W) in original pixels. The first call segments all completions of the group together.
     """
 
     sample: Sample

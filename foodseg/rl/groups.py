@@ -1,22 +1,14 @@
-"""From questions to scored groups: what one training step learns from.
-
-The stream of questions and every random number derive from the seed and from two counters, so a
-run can be continued from the counters (and, with Dr. Seg's ranks, the queue) alone.
-"""
+"""A group: the G completions of one question, and how each is judged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from foodseg.data.samples import Sample
 from foodseg.models.rollouts import Rollout
 from foodseg.rl.evidence import PAPER_REWARD, Evidence, Segment, Term, award, gather_evidence, total
 from foodseg.rl.rewards import Score
-
-if TYPE_CHECKING:  # recipes name what is built upon groups
-    pass
 
 
 @dataclass(frozen=True, eq=False)

@@ -198,16 +198,6 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
 
 
-def overlong_penalty(length: int, max_length: int, cache: int) -> float:
-    """DAPO's soft overlong punishment (section 3.4), 0 to -1; lengths in tokens.
-
-    0 up to `max_length - cache`, then linear down to -1 at `max_length`, -1 beyond it.
-    """
-    if length > max_length:
-        return -1.0
-    return min(0.0, (max_length - cache - length) / cache) if cache else 0.0
-
-
 def _is_list(value: Any, length: int) -> bool:
     return isinstance(value, list) and len(value) == length
 

@@ -1,7 +1,6 @@
 """Ask about any photo: `python -m foodseg.segment photo.jpg "which food is rich in iron?"`.
 
-The same way as in the evaluation: the model's greedy completion, its boxes and points scaled to
-the photo, SAM2's best mask for each. All pixels are those of the upright photo (`read_photo`).
+The answer goes to stdout as text or JSON, the picture and the mask into files.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         _check_outputs(options)
-        # What can be wrong with the input is found before the models are loaded.
+        # Before the models are loaded, which takes long.
         photo, question = read_photo(options.photo), check_question(options.question)
         system = load_system(get_preset(options.preset), options.adapter)
         answer = segment(system, photo, question)
@@ -57,7 +56,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """A slip on the command line must not overwrite a photo."""
+    """Refuse outputs with a wrong suffix, or that would overwrite the photo or one another."""
     outputs = [(options.overlay, ".png"), (options.mask, ".png"), (options.json, ".json")]
     written = [(Path(name), suffix) for name, suffix in outputs if name not in (None, "-")]
     for path, suffix in written:

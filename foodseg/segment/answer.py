@@ -34,13 +34,12 @@ from foodseg.system import (
     one_thread,
 )
 
-# Masks of a large photo are made a few at a time: so many pixels of them.
-MASK_PIXELS_AT_ONCE = 64_000_000
+MASK_PIXELS_AT_ONCE = 64_000_000  # bounds the memory that the masks of a large photo take
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """The two models that answer, ready to be asked; seconds: what loading them took."""
+    """A preset's two models, loaded; seconds: what loading them took."""
 
     preset: Preset
     mllm: Mllm
@@ -78,8 +77,8 @@ class Segmentation:
 def load_system(preset: Preset, adapter: Path | str | None = None) -> System:
     """Load the preset's two models and, if given, the adapter folder of a run.
 
-    A mask decoder beside the adapter (GRTO's) takes the place of SAM2's own. Raises DataError if
-    the adapter is not whole or not for this preset, or if the preset's weights or GPU are missing.
+    A mask decoder beside the adapter (GRTO's) replaces SAM2's own. Raises DataError if the adapter
+    is incomplete or made for another preset, or if the preset's weights or GPU are missing.
     """
     start = time.perf_counter()
     adapter = None if adapter is None else Path(adapter)
@@ -131,7 +130,7 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
 
 
 def check_question(question: str) -> str:
-    """The question in one line; raises DataError if it is empty or holds a token of the model's."""
+    """The question in one line; DataError if it is empty or holds one of the model's own tokens."""
     question = " ".join(question.split())
     if not question:
         raise DataError("question: it is empty; ask for a food in the photo.")
@@ -144,7 +143,7 @@ def check_question(question: str) -> str:
 
 
 def _as_sample(photo: Photo, question: str) -> Sample:
-    """A sample whose answer nobody knows."""
+    """A sample without ground truth."""
     width, height = photo.image.size
     return Sample("", "", "", photo.name, width, height, question, "", (), (), (), ())
 
@@ -152,7 +151,7 @@ def _as_sample(photo: Photo, question: str) -> Sample:
 def _predict(
     segmenter: Segmenter, embedding: ImageEmbedding, references: Sequence[Reference]
 ) -> np.ndarray:
-    """SAM2's masks, bool (N, H, W), in bounded memory whatever the photo's size."""
+    """SAM2's masks, bool (N, H, W), a few at a time."""
     width, height = embedding.size
     step = min(max(MASK_PIXELS_AT_ONCE // (width * height), 1), PROMPTS_AT_ONCE)
     parts = [references[i : i + step] for i in range(0, max(len(references), 1), step)]

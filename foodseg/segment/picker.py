@@ -1,4 +1,4 @@
-"""Ask about a photo by hand: a list of photos, an upload, a text field, and the answer below."""
+"""A notebook widget to ask about a photo: a list, an upload, a text field, and the answer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WIDE = widgets.Layout(width="660px")
 
 
 class Picker:
-    """The widgets and what they do; `view` is what to display.
+    """The widgets and what they do; display `view`.
 
-    samples: their photos are offered, and their questions as suggestions; folder: the dataset's,
-    in which the photos are. An uploaded photo is asked about until another is picked.
+    samples: the list offers their photos, and suggests their questions; folder: the dataset's, in
+    which the photos are. An uploaded photo is asked about until another is picked.
     """
 
     def __init__(self, system: System, samples: Sequence[Sample], folder: Path):
@@ -94,8 +94,8 @@ class Picker:
 
 
 def show_picker(system: System, samples: Sequence[Sample], folder: Path) -> None:
-    """Show the picker below the cell; a sentence in its place where nobody could use it."""
-    if "FOODSEG_HEADLESS" in os.environ:  # foodseg.common.run_notebook
+    """Show the picker below the cell, or a sentence where the notebook runs headlessly."""
+    if "FOODSEG_HEADLESS" in os.environ:  # set by foodseg.common.run_notebook
         print("In Jupyter (`make lab`), a list of photos and a text field stand here.")
     else:
         display(Picker(system, samples, folder).view)

@@ -1,4 +1,4 @@
-"""One answer of `foodseg.segment`, as a picture, as lines for a reader, and as JSON values."""
+"""An answer as a picture, as lines of text, and as JSON values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,9 +15,7 @@ from foodseg.common.provenance import provenance
 from foodseg.data.references import Reference, encode_mask, scale_reference
 from foodseg.report.pictures import draw_references, overlay
 from foodseg.report.style import BLUE, VERMILION, new_figure, styled, to_png, without_axes
-
-if TYPE_CHECKING:  # it shows its answers by these functions
-    from foodseg.segment.answer import Segmentation, System
+from foodseg.segment.answer import Segmentation, System
 
 PIXELS = (
     "of the photo as it is shown, after EXIF's orientation: x to the right and y down, from 0; "
@@ -26,14 +23,12 @@ PIXELS = (
 )
 NOT_PARSED = "no answer could be parsed"
 
-# Of the picture: no side of the photo is longer, in inches and in pixels.
-LONGEST_SIDE, MOST_PIXELS = 6.0, 1200
-CHARACTERS_PER_INCH = 13
-LONGEST_TEXT = 400
+LONGEST_SIDE, MOST_PIXELS = 6.0, 1200  # of the photo in the picture: inches, pixels a side
+CHARACTERS_PER_INCH, LONGEST_TEXT = 13, 400  # characters
 
 
 def describe(answer: Segmentation) -> str:
-    """The answer in lines for a reader."""
+    """The answer in lines of text: the words, each mask, the area, the seconds."""
     if not answer.parsed:
         return f"{NOT_PARSED}; the model wrote: {answer.text.strip() or 'nothing'}"
     width, height = answer.photo.image.size
@@ -114,7 +109,7 @@ def answer_picture(answer: Segmentation) -> Figure:
 def picture_png(answer: Segmentation) -> bytes:
     """The picture as PNG bytes, in whatever script the question is written."""
     with warnings.catch_warnings():
-        # matplotlib's own font has no Chinese; a box in its place is no reason to warn ten times.
+        # matplotlib's own font lacks many scripts and would warn for every character.
         warnings.filterwarnings("ignore", "Glyph")
         return to_png(answer_picture(answer))
 
@@ -122,7 +117,7 @@ def picture_png(answer: Segmentation) -> bytes:
 def _reduce(
     photo: Image.Image, mask: np.ndarray, references: Sequence[Reference]
 ) -> tuple[Image.Image, np.ndarray, list[Reference]]:
-    """All three no larger than the picture shows them."""
+    """All three scaled down to at most MOST_PIXELS a side."""
     factor = MOST_PIXELS / max(photo.size)
     if factor >= 1:
         return photo, mask, list(references)

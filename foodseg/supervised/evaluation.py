@@ -15,15 +15,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from foodseg.common.progress import tqdm
-from foodseg.data.photos import read_photo
-from foodseg.data.references import encode_mask, intersection_union
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import Prediction, evaluate, save_predictions
-from foodseg.evaluation.named_foods import food_names, named_in_conclusion
+from foodseg.evaluation.evaluate import evaluate, save_predictions, segment_by
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import Rollout
 from foodseg.models.shared_prefix import completion_tokens, predicting_states
@@ -108,7 +104,15 @@ def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> 
             rollouts = answer(samples[i : i + preset.evaluation_batch])
             texts += [to_text(mllm, rollout.tokens[0]) for rollout in rollouts]
             states += seg_states(mllm, rollouts)
-        predictions = _segment(preset, row, samples, texts, states, head)
+        answers = [parse_answer(text) for text in texts]
+        predictions = segment_by(
+            lambda embedding, i: head.predict(embedding, states[i]),
+            preset,
+            row,
+            samples,
+            answers,
+            head.segmenter,
+        )
     seconds = time.perf_counter() - began
     return save_predictions(preset, row, predictions, seconds, mllm.adapter_hash)
 
@@ -123,36 +127,3 @@ def seg_states(mllm: Mllm, rollouts: Sequence[Rollout]) -> list[torch.Tensor]:
     lengths = [len(rollout.tokens[0]) for rollout in rollouts]
     states = predicting_states(mllm, rollouts).split(lengths)
     return [one[here] for one, here in zip(states, is_seg.split(lengths), strict=True)]
-
-
-def _segment(preset, row, samples, texts, states, head: MaskHead) -> list[Prediction]:
-    """Each photo embedded once, as in `evaluate`."""
-    predictions: list[Prediction | None] = [None] * len(samples)
-    names = food_names(samples)
-    by_image: dict[str, list[int]] = {}
-    for index, sample in enumerate(samples):
-        by_image.setdefault(sample.image, []).append(index)
-    for image, indices in tqdm(by_image.items(), f"{row}: masks"):
-        photo = read_photo(preset.dataset / image).image
-        embedding = head.segmenter.embed_image(photo)
-        for i in indices:
-            masks = head.predict(embedding, states[i])
-            predictions[i] = _predict(samples[i], texts[i], masks, names)
-    return predictions
-
-
-def _predict(sample: Sample, text: str, masks: np.ndarray, names: tuple[str, ...]) -> Prediction:
-    mask = masks.any(axis=0)
-    intersection, union = intersection_union(mask, sample.union_mask())
-    foods = named_in_conclusion(parse_answer(text), sample, names)
-    return Prediction(
-        sample_id=sample.sample_id,
-        completion=text,
-        parsed=len(masks) > 0,
-        foods_named=foods,
-        foods_right=set(foods) == set(sample.foods),
-        references=(),
-        mask=encode_mask(mask),
-        intersection=intersection,
-        union=union,
-    )

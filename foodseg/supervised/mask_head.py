@@ -83,17 +83,3 @@ class MaskHead(nn.Module):
     def load(self, folder: Path) -> None:
         """Read what `save` wrote; raises RuntimeError if a weight is missing or unknown."""
         self.load_state_dict(load_file(folder / MASK_HEAD))
-
-
-def mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over N masks of the binary cross-entropy (a mean over pixels) and of the Dice loss.
-
-    logits, truth: (N, H, W), truth of 0 and 1. Dice is smoothed as in LISA's code: sums of pixels
-    are divided by 1000 and 1e-6 is added, which is one thousandth of a pixel.
-    """
-    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
-    chance = logits.sigmoid()
-    overlap = (chance * truth).sum((1, 2)) / 1000
-    total = (chance.sum((1, 2)) + truth.sum((1, 2))) / 1000
-    dice = 1 - (2 * overlap + 1e-6) / (total + 1e-6)
-    return bce.sum(), dice.sum()

@@ -24,7 +24,7 @@ from foodseg.supervised.updates import SupervisedUpdater
 from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
-from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
 from foodseg.training.sampler import draw_samples
 
 
@@ -39,7 +39,8 @@ def train_baseline(
 
     As `training.trainer.train`: on_step is called after each step with the path of log.jsonl; a
     finished run is returned as it is, one of another configuration is moved aside; on a CPU it
-    computes in one thread. Raises ValueError in one of several processes.
+    computes in one thread. Raises ValueError in one of several processes, and DataError if another
+    training is at this folder.
     """
     if Processes.find(preset.device).world_size > 1:
         raise ValueError(
@@ -47,13 +48,13 @@ def train_baseline(
         )
     folder = preset.run_folder(baseline.name, seed)
     config = baseline_config(preset, baseline, seed, samples)
-    if finished := claim(folder, config):
-        return finished
-    with one_thread(preset.device):
+    with alone(folder), one_thread(preset.device):
+        if finished := claim(folder, config):
+            return finished
         learner = BaselineLearner(start(preset, baseline, seed), seed, samples)
         rows = restore(folder, learner)
         rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows, on_step)
-    return finish(folder, config, len(rows), rows, learner)
+        return finish(folder, config, len(rows), rows, learner)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from foodseg.data.samples import Sample
+from foodseg.models.mask_loss import mask_losses
 from foodseg.models.mllm import Mllm
 from foodseg.models.shared_prefix import completion_tokens, predicting_states
 from foodseg.presets import Preset
 from foodseg.supervised.batches import target_rollouts
-from foodseg.supervised.mask_head import MaskHead, mask_losses
+from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, seg_token_id
 from foodseg.training.forwards import PlannedForwards
 from foodseg.training.optimizer import Optimizer
@@ -112,9 +113,11 @@ class SupervisedUpdater:
         return gradient, *sums
 
     def _mask_losses(self, sample: Sample, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over one photo's masks of BCE and Dice, the latter smoothed as in LISA's code."""
         logits = self.head(self.photos.embedding(sample.image), states)
         truth = torch.from_numpy(self.baseline.masks(sample)).to(logits)
-        return mask_losses(logits, truth)
+        bce, dice = mask_losses(logits, truth, smooth=1e-6, scale=1000)
+        return bce.sum(), dice.sum()
 
 
 def _rise_and_fall(preset: Preset) -> Callable[[int], float]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from foodseg.common.progress import tqdm
 from foodseg.models.fast.layers import training_layers
@@ -16,11 +20,10 @@ from foodseg.training.memory import (
     SHARE_AFTER_FAILURE,
     GroupTokens,
     MemoryPlan,
+    ModelSizes,
     available_bytes,
-    checkpointed_layers,
     plan_memory,
 )
-from foodseg.training.model_sizes import ModelSizes
 from foodseg.training.optimizer import Optimizer
 
 
@@ -86,3 +89,24 @@ class PlannedForwards:
                 "Out of memory with one completion in a forward and all layers checkpointed: "
                 "reduce image_side, max_new_tokens or lora_rank of the preset, or free the GPU."
             ) from failure
+
+
+@contextlib.contextmanager
+def checkpointed_layers(language_model: nn.Module, count: int) -> Iterator[None]:
+    """Within this context the first `count` decoder layers keep only their input.
+
+    The first, since their recomputation begins when the later layers' activations are gone.
+    """
+    layers = language_model.layers[:count]
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = functools.partial(
+            checkpoint, use_reentrant=False, preserve_rng_state=False
+        )
+        # transformers asks for it; set on the layer alone, so that nothing in it changes mode.
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = False

@@ -14,12 +14,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foodseg.common.imports import bare_code, code_hash, import_closure, module_file
+from foodseg.common.imports import bare_code, code_hash, import_closure
 from foodseg.data.samples import Sample
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 # Paths (the weights and the data count by their hashes), and what only an evaluation or another
 # method reads.
@@ -29,8 +31,8 @@ NO_TRAINING_FIELDS = frozenset(
 )
 # Values of these are written down one by one.
 VALUES = ("foodseg.recipes", "foodseg.presets")
-# Modules that the trainer imports for one field of a recipe: other recipes never run them.
-FIELD_MODULES = {"ranked": "foodseg.methods.dr_seg", "tool": "foodseg.training.tool"}
+# The trainer imports it for recipes with a tool: others never run it.
+TOOL = "foodseg.training.tool"
 
 
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
@@ -62,15 +64,15 @@ def preset_values(preset: Preset) -> dict:
 
 def used_code(roots: Iterable[str]) -> str:
     """Hash of the code that these modules import, without what only other recipes run."""
-    return code_hash(import_closure(roots, without=[*VALUES, *FIELD_MODULES.values()]))
+    return code_hash(import_closure(roots, without=[*VALUES, TOOL]))
 
 
 def recipe_modules(recipe: Recipe) -> list[str]:
     """The package's modules that this recipe's own functions and fields stand in."""
-    functions = [getattr(one, "func", one) for one in (*recipe.reward, recipe.advantages)]
-    modules = [function.__module__ for function in functions]
-    modules += [module for field, module in FIELD_MODULES.items() if getattr(recipe, field)]
-    return [module for module in modules if module.startswith("foodseg.") and module_file(module)]
+    used = [*recipe.reward, recipe.advantages, *([recipe.ranking] if recipe.ranking else [])]
+    modules = [getattr(one, "func", one).__module__ for one in used]
+    modules += [TOOL] if recipe.tool else []
+    return [module for module in modules if module.startswith("foodseg.")]
 
 
 def samples_hash(samples: Sequence[Sample]) -> str:
@@ -79,7 +81,7 @@ def samples_hash(samples: Sequence[Sample]) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Settings as JSON values: dataclasses, functions, numbers, text, and sequences of them.
+    """Settings as JSON: dataclasses, functions, classes, numbers, text, and sequences of them.
 
     A function is its module, name and source, a partial is that and its arguments, so settings
     that differ give values that differ; what a function calls or reads elsewhere is not seen.
@@ -95,7 +97,8 @@ def as_json(value: Any) -> Any:
     if isinstance(value, partial):
         keywords = {name: as_json(one) for name, one in sorted(value.keywords.items())}
         return as_json(value.func) | {"arguments": as_json(value.args), "keywords": keywords}
-    if inspect.isfunction(value) and value.__name__ != "<lambda>" and not value.__closure__:
+    named = inspect.isfunction(value) and value.__name__ != "<lambda>"
+    if (named and not value.__closure__) or inspect.isclass(value):
         source = _source(value).encode()
         name = f"{value.__module__}.{value.__qualname__}"
         return {"function": name, "source": hashlib.sha256(source).hexdigest()[:16]}
@@ -105,7 +108,7 @@ def as_json(value: Any) -> Any:
     )
 
 
-def _source(function: FunctionType) -> str:
+def _source(function: FunctionType | type) -> str:
     """The function's code, without comments and docstrings, which decide nothing."""
     try:
         return bare_code(textwrap.dedent(inspect.getsource(function)))

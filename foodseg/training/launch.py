@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import notebook_launcher
 
 from foodseg.data.samples import Sample
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
 from foodseg.training.identity import run_config
 from foodseg.training.run_folder import claim
 from foodseg.training.trainer import train
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 
 def train_on_all_gpus(

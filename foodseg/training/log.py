@@ -17,7 +17,7 @@ TERMS = "total thinking_format segmentation_format accuracy iou box_l1 point_l2 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the log asks of a sampled group, without its tensors: it travels between processes."""
+    """A group's loggable values, without tensors, to be gathered from all processes."""
 
     scores: tuple[Score, ...]
     parsed: tuple[bool, ...]

@@ -5,12 +5,14 @@ over tokens: a forward and a backward through frozen weights cost about the same
 layer runs its forward twice, and a group split into several rows computes its prompt in each. So
 layers are checkpointed, and groups split, only where memory demands it. Every plan gives the same
 gradient: losses of micro-batches add up under the whole batch's normaliser.
+
+What autograd keeps is not guessed: `ModelSizes.kept_bytes` is a formula in the model's sizes that
+the tests hold against the tensors autograd really saves, for the true Qwen2.5-VL-3B and for the
+kitchen's model (on fake devices, so without the memory).
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
 import resource
 import sys
@@ -19,16 +21,100 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
+from foodseg.models.fast.attention import padded_length
+from foodseg.models.fast.head import CHUNK_BYTES
+from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import Rollout
-from foodseg.training.model_sizes import ModelSizes
 
 # The rest of a GPU is left to workspaces of matrix products and to fragmentation.
 USABLE_SHARE = 0.95
-# An allocation failed although the count said it fits: what comes next must take so much less.
+# After an out-of-memory error, allow only this share of the failed estimate.
 SHARE_AFTER_FAILURE = 2 / 3
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What decides a model's memory: its sizes, and the bytes of one number.
+
+    hidden .. vocabulary: as in the configuration; rank: LoRA's; weight_bytes: of all frozen
+    weights; adapter_bytes: of the adapter's; itemsize: bytes of a weight and of an activation.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_heads: int
+    vocabulary: int
+    rank: int
+    weight_bytes: int
+    adapter_bytes: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, mllm: Mllm) -> ModelSizes:
+        """Those of a model with its adapter (which may be on the meta device)."""
+        config = mllm.model.config.text_config
+        adapter = mllm.lora_parameters()
+        return cls(
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            heads=config.num_attention_heads,
+            key_heads=config.num_key_value_heads,
+            vocabulary=config.vocab_size,
+            rank=min(adapter[0].shape),
+            weight_bytes=sum(p.nbytes for p in mllm.model.parameters() if not p.requires_grad),
+            adapter_bytes=sum(p.nbytes for p in adapter),
+            itemsize=mllm.model.lm_head.weight.itemsize,
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """Held throughout: the weights, and the adapter with its gradients and AdamW's moments."""
+        return self.weight_bytes + 4 * self.adapter_bytes
+
+    @property
+    def key_width(self) -> int:
+        return self.key_heads * self.hidden // self.heads
+
+    def cache_bytes(self, tokens: int) -> int:
+        """The key-value cache of so many tokens."""
+        return 2 * self.layers * self.key_width * self.itemsize * tokens
+
+    def kept_bytes(self) -> int:
+        """What one decoder layer keeps of one token for the backward, within `training_layers`."""
+        # Two norms keep their input, and its inverse root mean square in float32.
+        norms = 2 * (self.hidden * self.itemsize + 4)
+        # Query, key, value, output; log-sum-exp of every head in float32.
+        attention = (2 * self.hidden + 2 * self.key_width) * self.itemsize + 4 * self.heads
+        mlp = 2 * self.intermediate * self.itemsize  # the gate and what it multiplies
+        # One input serves q, k, v and one gate, up; all seven have LoRA's inner numbers.
+        adapter = (2 * self.hidden + 7 * self.rank) * self.itemsize
+        return norms + attention + mlp + adapter
+
+    def forward_bytes(self, tokens: int, scored: int, checkpointed: int) -> int:
+        """The most that a forward and backward over a row takes on top of what is held.
+
+        tokens: of the row's groups; scored: those of its completions; checkpointed: decoder layers
+        that keep only their input.
+        """
+        tokens = padded_length(tokens)
+        kept = (self.layers - checkpointed) * self.kept_bytes()
+        kept += checkpointed * self.hidden * self.itemsize
+        ends = 2 * self.hidden * self.itemsize + 4 * self.hidden  # embeddings, output, last norm
+        # At its widest a layer's backward holds three tensors of the MLP and two others.
+        backward = (3 * self.intermediate + 2 * self.hidden) * self.itemsize
+        if checkpointed == self.layers:  # else the layers kept are gone before one is recomputed
+            backward += self.kept_bytes()
+        logits = self._logits_bytes(scored)
+        scores = 2 * scored * self.hidden * self.itemsize
+        return tokens * (kept + ends) + scores + max(tokens * backward, logits)
+
+    def _logits_bytes(self, scored: int) -> int:
+        """The head's: three copies of a chunk of logits."""
+        return 3 * min(CHUNK_BYTES, 4 * scored * self.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -136,7 +222,7 @@ def pieces(group_sizes: Sequence[int], rows: range) -> Iterator[tuple[int, slice
 
 
 def take_rows(rollouts: Sequence[Rollout], rows: range) -> list[Rollout]:
-    """These of all the completions; of a group that lies partly in them, that part."""
+    """Slice these rows out, splitting a group that straddles the edge."""
     parts = pieces([len(rollout.tokens) for rollout in rollouts], rows)
     names = ("tokens", "log_probs", "texts", "ended")
     return [
@@ -166,27 +252,6 @@ def peak_memory_mb(device: torch.device) -> float:
         return peak / 1e6
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-@contextlib.contextmanager
-def checkpointed_layers(language_model: nn.Module, count: int) -> Iterator[None]:
-    """Within this context the first `count` decoder layers keep only their input.
-
-    The first, since their recomputation begins when the later layers' activations are gone.
-    """
-    layers = language_model.layers[:count]
-    for layer in layers:
-        layer.gradient_checkpointing = True
-        layer._gradient_checkpointing_func = functools.partial(
-            checkpoint, use_reentrant=False, preserve_rng_state=False
-        )
-        # transformers asks for it; set on the layer alone, so that nothing in it changes mode.
-        layer.training = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.gradient_checkpointing = layer.training = False
 
 
 def _row_ranges(group_sizes: Sequence[int], groups: int, parts: int) -> list[range]:

@@ -11,12 +11,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from filelock import FileLock, Timeout
 
+from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_atomically, write_json, write_lines
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
@@ -41,6 +44,25 @@ class Learner(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write what was learnt."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold `<folder>.lock` until the block ends, or the process, however it ends.
+
+    The file lies beside the folder, which may be moved aside meanwhile. Raises DataError if another
+    process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise DataError(f"{folder.name}: another process is at this run; wait for it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def claim(folder: Path, config: dict) -> dict | None:

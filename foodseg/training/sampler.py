@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,15 +17,16 @@ from PIL import Image
 from foodseg.common.processes import ALONE, Processes
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
-from foodseg.methods.dr_seg import RankQueue, metrics
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
 from foodseg.rl.dynamic_sampling import GroupCollector
 from foodseg.rl.groups import Group, score_group
 from foodseg.system import roll_out
 from foodseg.training.photos import PhotoFeatures, PhotoReader
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class GroupSampler:
     """Draws batches of scored groups from the policy; `state_dict` is all its state.
 
     cursor: questions drawn so far; rounds: rounds of sampling so far; queue: Dr. Seg's ranks, only
-    if recipe.ranked; features: SAM2's embeddings of this step's photos, for terms that ask for
+    if recipe.ranking; features: SAM2's embeddings of this step's photos, for terms that ask for
     masks. Each round's questions are dealt out among the processes.
     """
 
@@ -60,7 +62,7 @@ class GroupSampler:
         self.mllm, self.preset, self.recipe = mllm, preset, recipe
         self.samples, self.seed, self.processes = samples, seed, processes
         self.cursor = self.rounds = 0
-        self.queue = RankQueue() if recipe.ranked else None
+        self.queue = recipe.ranking() if recipe.ranking else None
         self.features = PhotoFeatures(mllm, preset)
         self.reader = PhotoReader(mllm, preset)
 
@@ -80,7 +82,7 @@ class GroupSampler:
 
         Raises NoSignalError when `recipe.max_rounds` rounds did not bring enough.
         """
-        self.features.clear()
+        self.features.clear()  # the last step's photos, on a GPU's memory
         seconds = {"rollout": 0.0, "scoring": 0.0}
         if self.recipe.dynamic_sampling:
             batch = self._refilled_batch(seconds)
@@ -144,8 +146,7 @@ class GroupSampler:
         group = score_group(sample, rollout, self.preset.image_side, reward, self._segment)
         if not self.queue:
             return group
-        ranks = self.queue.points([metrics(evidence) for evidence in group.evidence])
-        points = zip(group.points, ranks, strict=True)
+        points = zip(group.points, self.queue.award(group.evidence), strict=True)
         return replace(group, points=tuple(one | {"ranked": rank} for one, rank in points))
 
     def _segment(self, sample: Sample, references: Sequence[Reference]) -> np.ndarray:

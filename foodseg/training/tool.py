@@ -15,9 +15,9 @@ from foodseg.data.references import decode_mask
 from foodseg.methods.grto import (
     ToolTraining,
     cell_iou,
-    mask_losses,
-    mask_shares,
+    mask_coverage,
     matched_references,
+    tool_losses,
 )
 from foodseg.models.sam2 import decode_prompts
 from foodseg.models.segmenter import ImageEmbedding, scale_prompts
@@ -93,13 +93,15 @@ class ToolUpdater:
         sample = group.evidence[0].sample
         references, parts = zip(*counted, strict=True)
         device, side = self.segmenter.device, self.segmenter.config.image_size
-        shares = torch.stack([mask_shares(decode_mask(mask), side // 4) for mask in sample.masks])
+        coverage = torch.stack(
+            [mask_coverage(decode_mask(mask), side // 4) for mask in sample.masks]
+        )
         return [
             Lesson(
                 self.features.embedding(sample.image),
                 scale_prompts(references, sample.size, side).to(device),
                 torch.tensor(parts, device=device),
-                shares.to(device),
+                coverage.to(device),
                 torch.tensor(list(counted.values()), dtype=torch.float32, device=device),
             )
         ]
@@ -141,8 +143,8 @@ class ToolUpdater:
             lesson.corners[inside],
         )
         chosen = logits[torch.arange(len(logits)), predicted.argmax(dim=1)].float()
-        shares = lesson.target_coverage[lesson.part[inside]]
-        return mask_losses(chosen, shares, self.training), cell_iou(chosen.detach(), shares)
+        coverage = lesson.target_coverage[lesson.part[inside]]
+        return tool_losses(chosen, coverage, self.training), cell_iou(chosen.detach(), coverage)
 
 
 def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[dict]:
@@ -156,7 +158,7 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
     repeated from its start.
     """
     training = updater.training
-    recipe = replace(sampler.recipe, dynamic_sampling=False, ranked=False, reward=())
+    recipe = replace(sampler.recipe, dynamic_sampling=False, ranking=None, reward=())
     seed = sampler.seed + OFF_POLICY_SEED
     apart = GroupSampler(
         sampler.mllm, sampler.preset, recipe, sampler.samples, seed, sampler.processes

@@ -4,28 +4,32 @@ A run lives in one folder (`Preset.run_folder`, `training.run_folder`): config.j
 row a step, from which every curve is drawn), state.pt (all that the next step needs), and at the
 end adapter/ and result.json. Where the mask decoder is trained as well, tool.jsonl has a row for
 each step that it took before the policy's first, and adapter/ has its weights too. Kill it anywhere
-and start it again: it goes on from state.pt and, on a CPU, ends with the bits that it would have
-had. The checkpoint that counts is always the last step's.
+and start it again: it goes on from state.pt and, on a CPU of the same make, ends with the bits that
+it would have had. The checkpoint that counts is always the last step's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foodseg.common.files import read_lines, write_lines
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
 from foodseg.system import load_policy, one_thread
 from foodseg.training.identity import run_config
 from foodseg.training.log import step_row
-from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.tool import ToolUpdater, train_tool_off_policy
 from foodseg.training.updates import PolicyUpdater
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 TOOL_LOG = "tool.jsonl"
 
@@ -43,22 +47,23 @@ def train(
     of the same configuration is returned as it is; one of another configuration is moved aside.
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
     them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
-    ValueError for more processes than questions in a step.
+    ValueError for more processes than questions in a step, and DataError if another training is
+    at this folder.
     """
     processes = _find_processes(preset)
-    folder = preset.run_folder(recipe.name, seed)
+    folder, writes = preset.run_folder(recipe.name, seed), processes.main
     config = run_config(preset, recipe, seed, samples)
-    if result := processes.from_main(claim(folder, config) if processes.main else None):
-        return result
-    with one_thread(preset.device):
+    with alone(folder) if writes else nullcontext(), one_thread(preset.device):
+        if result := processes.from_main(claim(folder, config) if writes else None):
+            return result
         learner = PolicyLearner(preset, recipe, seed, samples, processes)
-        rows = restore(folder, learner, processes.main)
+        rows = restore(folder, learner, writes)
         tool_rows = learner.train_tool_first(folder / TOOL_LOG, again=bool(rows))
         title = f"{recipe.title}, seed {seed}"
-        rows = take_steps(folder, title, preset, learner, rows, on_step, processes.main)
-    return processes.from_main(
-        finish(folder, config, len(rows), rows + tool_rows, learner) if processes.main else None
-    )
+        rows = take_steps(folder, title, preset, learner, rows, on_step, writes)
+        return processes.from_main(
+            finish(folder, config, len(rows), rows + tool_rows, learner) if writes else None
+        )
 
 
 class PolicyLearner:

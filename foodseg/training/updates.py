@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,12 +31,14 @@ from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
 from foodseg.models.shared_prefix import TokenScores, completion_mask, pad_rows, score_groups
 from foodseg.presets import Preset
-from foodseg.recipes import Recipe
 from foodseg.rl.groups import Group
 from foodseg.rl.objectives import k3, loss_normaliser, policy_loss
 from foodseg.training.forwards import PlannedForwards
 from foodseg.training.memory import peak_memory_mb, take_rows
 from foodseg.training.optimizer import Optimizer, warm_up
+
+if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
+    from foodseg.recipes import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,7 @@ class PolicyUpdater:
         for index in range(self.preset.updates_per_rollout):
             backward, parts = partial(self.backward, rows, first=index == 0), []
             self.optimizer.zero_gradients()
-            if rows:
+            if rows:  # a process without a group still takes part in the sum
                 parts = self.forwards.run(rows.rollouts, backward)
             parts = self.processes.gather(parts)
             self.processes.sum_gradients(self.optimizer.parameters)
@@ -123,14 +126,16 @@ class PolicyUpdater:
         first: whether this is the rollout's first gradient step, which fixes the old log-probs.
         """
         rollouts, inside = take_rows(rows.rollouts, part), slice(part.start, part.stop)
+        # These rows are padded to their own longest completion, not to the batch's.
         width = max(len(tokens) for rollout in rollouts for tokens in rollout.tokens)
         old = rows.old_log_probs[inside, :width]
         reference = rows.reference_log_probs[inside, :width] if self.objective.kl_weight else None
+        # The reference policy never moves: it scores each row once, not in every gradient step.
         if reference is not None and part.stop > self.reference_rows_done:
             reference.copy_(self._reference_log_probs(rollouts))
             self.reference_rows_done = part.stop
         scores = self.score(self.mllm, rollouts, TEMPERATURE)
-        if first:
+        if first:  # the policy that sampled is still this one, so the ratio is exactly 1
             old.copy_(scores.log_probs.detach())
         loss = policy_loss(
             scores.log_probs,
@@ -139,7 +144,7 @@ class PolicyUpdater:
             scores.mask,
             self.objective,
             reference_log_probs=reference,
-            normaliser=rows.normaliser,
+            normaliser=rows.normaliser,  # the whole batch's, so parts add up to its gradient
         )
         loss.loss.backward()
         entropy = scores.entropies[scores.mask].mean().item()

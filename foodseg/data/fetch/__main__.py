@@ -1,11 +1,10 @@
-"""`make data`: FoodSeg103 and FoodReasonSeg, whole and in one folder, or a list of what to do.
+"""`make data`: fetch FoodSeg103 and FoodReasonSeg into one folder, or list what to do by hand.
 
     python -m foodseg.data.fetch [folder]
 
-A folder that is whole is only checked. Otherwise the licences are shown, what is missing is
-fetched (FoodSeg103 from its authors' archive or else from the Parquet mirror; an archive that was
-put into `downloads` by hand is taken from there) and the folder is checked again. Nothing is ever
-uploaded.
+A complete folder is only checked. Otherwise the licences are shown, what is missing is fetched
+(FoodSeg103 from its authors' archive or else from the Parquet mirror; an archive that was put into
+`downloads` by hand is taken from there) and the folder is checked again. Nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.common.home import home
+from foodseg.common.files import home
 from foodseg.data.fetch.check import LACKING, check_folder, check_images
-from foodseg.data.fetch.download import Checksums, download
+from foodseg.data.fetch.checksums import Checksums
+from foodseg.data.fetch.download import download
 from foodseg.data.fetch.sources import LICENCE, OFFICIAL, Sources, by_hand
 from foodseg.data.fetch.unpack import unpack_labels, unpack_parquet, unpack_zip
 from foodseg.data.foodseg103 import CATEGORIES, Problem
@@ -33,7 +33,7 @@ def default_folder() -> Path:
 
 
 def fetch(root: Path, sources: Sources = OFFICIAL, wait: float = 1.0) -> list[Problem]:
-    """Makes `root` whole as far as it can and returns the faults that are left.
+    """Fetches what `root` lacks and returns the faults that are left, none if it is complete.
 
     Archives go to `downloads` beside `root`, checksums to `<root>.checksums.json`. wait: seconds
     before a mirror is asked again, doubled each time.
@@ -52,7 +52,7 @@ def fetch(root: Path, sources: Sources = OFFICIAL, wait: float = 1.0) -> list[Pr
 
 
 def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: float) -> None:
-    """FoodSeg103 from one way after the other, until it is whole."""
+    """Tries the archive and the Parquet mirror until FoodSeg103 is complete."""
     folder = root.with_name("downloads")
 
     def from_archive() -> None:
@@ -67,7 +67,7 @@ def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: floa
     def labels() -> None:
         unpack_labels(download(sources.labels, folder, checksums, wait), root)
 
-    # What was put there by hand, or fetched before, needs no server that may not answer.
+    # Files that are there already come first: a server may not answer.
     shards = [folder / shard.name for split in sources.shards.values() for shard in split]
     ways = [from_archive, from_parquet]
     if not (folder / sources.archive.name).is_file() and all(shard.is_file() for shard in shards):
@@ -80,7 +80,7 @@ def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: floa
 
 
 def _attempt(step: Callable[[], object]) -> None:
-    """Does a step; where it fails, why is printed and the next one has its turn."""
+    """Runs a step; prints the reason if it fails."""
     try:
         step()
     except DataError as error:
@@ -95,7 +95,7 @@ def _show(problems: list[Problem]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; 0 if the folder is whole, 1 if something is left to do by hand."""
+    """The command line; 0 if the folder is complete, 1 if something is left to do by hand."""
     parser = argparse.ArgumentParser(prog="python -m foodseg.data.fetch", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", nargs="?", type=Path, default=default_folder())

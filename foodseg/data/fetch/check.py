@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.data.fetch.download import Checksums
+from foodseg.data.fetch.checksums import Checksums
 from foodseg.data.fetch.sources import Sources
-from foodseg.data.foodreasonseg import ConversationFile
+from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import (
     CATEGORIES,
     IMAGE_SUFFIXES,
     Problem,
     files_by_stem,
+    other_names,
     read_categories,
 )
 
@@ -23,10 +24,10 @@ LACKING = {"missing folder", "too few files", "empty files", "missing image", "m
 
 
 def check_images(root: Path, images: Mapping[str, int]) -> list[Problem]:
-    """The faults of FoodSeg103's part; `images` is how many each split has. One line a fault.
+    """The faults of the photos, masks and class names; images: how many photos each split has.
 
-    Files are counted and paired by name and none may be empty; whether each can be decoded is
-    found by the build, which reads them all anyway.
+    Files are counted and paired by name, and none may be empty. Whether each can be decoded is
+    left to the build, which reads them all.
     """
     problems, stems = [], {}
     for split, expected in images.items():
@@ -86,31 +87,30 @@ def _check_categories(root: Path) -> list[Problem]:
     if len(found) != len(CATEGORIES):
         fix = f"{len(found)} labels where FoodSeg103 has {len(CATEGORIES)}; remove it and {_FETCH}"
         problems.append(Problem(path.name, "count", "wrong number of labels", fix))
-    for class_id in sorted(found.keys() & CATEGORIES.keys()):
-        ours, theirs = CATEGORIES[class_id], found[class_id]
-        if ours.casefold() != theirs.casefold():
+    for class_id, (theirs, ours) in other_names(found).items():
+        if theirs and ours:  # the others are the wrong number
             fix = f"it says {theirs!r}, FoodSeg103 {ours!r}; correct the line"
             problems.append(Problem(path.name, f"id {class_id}", "category differs", fix))
     return problems
 
 
 def check_conversations(root: Path, name: str, checksums: Checksums) -> list[Problem]:
-    """The faults of one FoodReasonSeg file as a whole; those of its entries are the build's."""
+    """The faults of one FoodReasonSeg file; those of its single entries are left to the build."""
     path = root / name
     if not path.is_file():
         return [Problem(name, "file", "missing conversations", _FETCH)]
     try:
-        empty = len(ConversationFile(path, CATEGORIES)) == 0
+        conversations = read_conversations(path, CATEGORIES)
     except DataError as error:
         return [Problem(name, "file", "unreadable conversations", str(error).rstrip("."))]
-    if empty:
+    if not conversations:
         return [Problem(name, "file", "no conversations", f"the list is empty; {_FETCH}")]
     problem = checksums.check(name, path)
     return [problem] if problem else []
 
 
 def check_folder(root: Path, sources: Sources, checksums: Checksums) -> list[Problem]:
-    """Every fault of the folder; an empty list means that it is whole."""
+    """Every fault of the folder; none if it is complete."""
     problems = check_images(root, sources.images)
     for remote in sources.conversations:
         problems += check_conversations(root, remote.name, checksums)

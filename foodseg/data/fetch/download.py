@@ -1,11 +1,11 @@
-"""One file from the first mirror that gives it whole: resumed when cut, checked by SHA-256.
+"""Download one file, trying mirrors in order, and check it by SHA-256.
 
-Built on the standard library: the kit's dependencies bring no HTTP client that is ours to rely on.
+A file of the Hugging Face hub comes by its own client; from any other address, an unfinished
+`.part` is resumed with the standard library.
 """
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -13,13 +13,18 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import file_sha256
 from foodseg.common.progress import tqdm
-from foodseg.data.fetch.sources import RemoteFile
-from foodseg.data.foodseg103 import Problem
+from foodseg.data.fetch.checksums import Checksums
+from foodseg.data.fetch.sources import HubFile, RemoteFile
 
 # Attempts in a row that bring no new byte before the next mirror is tried.
 TRIES = 4
@@ -35,65 +40,8 @@ class MirrorError(Exception):
     """Why one mirror didn't give the file."""
 
 
-@dataclass(frozen=True)
-class Remembered:
-    """What is known of a file: its sum, its size, its place, and whose word the sum is."""
-
-    sha256: str
-    bytes: int
-    source: str
-    word: str  # "published" or "first seen"
-
-
-class Checksums:
-    """The sums of downloaded files, in a small JSON file beside the data."""
-
-    def __init__(self, path: Path):
-        """Raises DataError for a file that is there and can't be read."""
-        self.path = path
-        self._known: dict[str, Remembered] = {}
-        try:
-            if path.is_file():
-                entries = json.loads(path.read_text(encoding="utf-8"))
-                self._known = {name: Remembered(**entry) for name, entry in entries.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: no list of checksums ({error}); remove the file.") from error
-
-    def get(self, name: str) -> Remembered | None:
-        """What is remembered of a file, None if it is new."""
-        return self._known.get(name)
-
-    def remember(self, name: str, path: Path, sha256: str, source: str, word: str) -> None:
-        """Notes a file's sum, at once on disk too."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._known[name] = Remembered(sha256, path.stat().st_size, source, word)
-        part = self.path.with_name(self.path.name + ".part")
-        entries = {name: asdict(entry) for name, entry in sorted(self._known.items())}
-        part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self.path)
-
-    def check(self, name: str, path: Path) -> Problem | None:
-        """The fault of a file that differs from what is remembered; a new file is remembered."""
-        found, known = sha256_of(path), self.get(name)
-        if known is None:
-            self.remember(name, path, found, "put there by hand", "first seen")
-        elif known.sha256 != found:
-            fix = (
-                f"it has {found[:12]}…, {known.sha256[:12]}… is {known.word}; remove the file to "
-                f"fetch it again, or its entry in {self.path.name} if it is meant to differ"
-            )
-            return Problem(name, "sha256", "changed since it was fetched", fix)
-        return None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def download(remote: RemoteFile, folder: Path, checksums: Checksums, wait: float = 1.0) -> Path:
-    """`folder / remote.name`, fetched unless it is there; an unfinished `.part` is gone on with.
+    """`folder / remote.name`, downloaded unless it is there.
 
     wait: seconds before the second attempt at a mirror, doubled each time. Raises DataError with
     one line for each mirror if none gave the file, or for a file there that was changed.
@@ -107,35 +55,37 @@ def download(remote: RemoteFile, folder: Path, checksums: Checksums, wait: float
         return target
     folder.mkdir(parents=True, exist_ok=True)
     reasons = []
-    for url in remote.urls:
+    for mirror in remote.mirrors:
         try:
-            return _from_mirror(url, remote, target, checksums, wait)
+            return _from_mirror(mirror, remote, target, checksums, wait)
         except MirrorError as error:
-            reasons.append(f"  {url}: {error}")
+            reasons.append(f"  {mirror}: {error}")
     reasons = "\n".join(reasons)
     raise DataError(f"{target}: no mirror gave the file; get it by hand.\n{reasons}")
 
 
 def _from_mirror(
-    url: str, remote: RemoteFile, target: Path, checksums: Checksums, wait: float
+    mirror: str | HubFile, remote: RemoteFile, target: Path, checksums: Checksums, wait: float
 ) -> Path:
-    part = target.with_name(target.name + ".part")
-    stated = _insist(url, part, wait)
-    found, known = sha256_of(part), checksums.get(remote.name)
+    part, stated = target.with_name(target.name + ".part"), ""
+    if isinstance(mirror, HubFile):
+        mirror, stated = _receive_from_hub(mirror, part)
+    else:
+        _insist(mirror, part, wait)
+    _state(part).unlink(missing_ok=True)
+    found, known = file_sha256(part), checksums.get(remote.name)
     published = [sha256 for sha256 in (remote.sha256, stated) if sha256]
     expected = published + ([known.sha256] if known else [])
     wrong = [sha256 for sha256 in expected if sha256 != found]
     if wrong or not _starts_right(part, target.suffix):
         part.unlink()
-        _state(part).unlink(missing_ok=True)
         if wrong:
             raise MirrorError(f"wrong checksum {found[:12]}…, {wrong[0][:12]}… was expected")
         raise MirrorError(f"what it sent is no {target.suffix} file (a web page?)")
     os.replace(part, target)
-    _state(part).unlink(missing_ok=True)
     if known is None:
         word = "published" if published else "first seen"
-        checksums.remember(remote.name, target, found, url, word)
+        checksums.remember(remote.name, target, found, str(mirror), word)
     return target
 
 
@@ -145,17 +95,45 @@ def _starts_right(path: Path, suffix: str) -> bool:
     return head.startswith(_STARTS.get(suffix, b""))
 
 
-def _insist(url: str, part: Path, wait: float) -> str:
-    """Receives the whole file into `part`; the SHA-256 that the server states, "" if none."""
+def _receive_from_hub(file: HubFile, part: Path) -> tuple[HubFile, str]:
+    """The file of the one commit that its revision names, and the SHA-256 that the hub states.
+
+    The client sends the user's token to the hub alone, not to the host that keeps large files.
+    """
+    url = hf_hub_url(file.repo, file.path, repo_type="dataset", revision=file.revision)
+    try:
+        about = get_hf_file_metadata(url, retry_on_errors=True)
+        if about.commit_hash:
+            file = replace(file, revision=about.commit_hash)
+        with TemporaryDirectory(dir=part.parent, prefix=".hub-") as folder:
+            path = hf_hub_download(
+                file.repo, file.path, repo_type="dataset", revision=file.revision, local_dir=folder
+            )
+            os.replace(path, part)
+    except HfHubHTTPError as error:
+        answer = f"it answered {error.response.status_code} {error.response.reason_phrase}"
+        raise MirrorError(answer) from error
+    except (HTTPError, ConnectionError, RuntimeError) as error:
+        raise MirrorError(f"it can't be reached ({error})") from error
+    except OSError as error:
+        if error.errno is not None:  # this machine's own, such as a full disk
+            raise
+        raise MirrorError(" ".join(str(error).split())) from error
+    # Of a small file the hub states Git's hash, of 40 digits.
+    return file, about.etag if about.etag and len(about.etag) == 64 else ""
+
+
+def _insist(url: str, part: Path, wait: float) -> None:
+    """Receives the whole file into `part`; resumes an unfinished one."""
     tries = 0
     while True:
         before = _size(part)
         try:
             return _receive(url, part)
         except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code not in (408, 416, 429):
-                raise MirrorError(f"it answered {error.code} {error.reason}") from error
             reason = f"it answered {error.code} {error.reason}"
+            if error.code < 500 and error.code not in (408, 416, 429):
+                raise MirrorError(reason) from error
         except urllib.error.URLError as error:
             reason = f"it can't be reached ({error.reason})"
         except _CUT as error:
@@ -166,23 +144,7 @@ def _insist(url: str, part: Path, wait: float) -> str:
         time.sleep(wait * 2**tries)
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects and keeps the sum that the hub states before it sends one elsewhere."""
-
-    stated = ""
-
-    def redirect_request(self, request, file, code, message, headers, url):
-        self.stated = _stated(headers) or self.stated
-        return super().redirect_request(request, file, code, message, headers, url)
-
-
-def _stated(headers: http.client.HTTPMessage) -> str:
-    tag = (headers.get("X-Linked-Etag") or "").strip('"')
-    # Small files have a Git hash there, of 40 digits.
-    return tag.lower() if len(tag) == 64 else ""
-
-
-def _receive(url: str, part: Path) -> str:
+def _receive(url: str, part: Path) -> None:
     """One request for what is missing of `part`. Raises an error of `_CUT` if it ends early."""
     if _size(part) and _read_state(part).get("url") != url:
         part.unlink()  # of another mirror: its bytes may differ
@@ -191,20 +153,18 @@ def _receive(url: str, part: Path) -> str:
     request = urllib.request.Request(url, headers=headers)
     if start:
         request.add_header("Range", f"bytes={start}-")
-    redirects = _Redirects()
     try:
-        with urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             _append(url, response, part, start)
-            return _stated(response.headers) or redirects.stated
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is missing, or the file became shorter
             if error.headers.get("Content-Range", "") == f"bytes */{start}":
-                return redirects.stated
+                return
             part.unlink(missing_ok=True)
         raise
 
 
-def _append(url: str, response, part: Path, start: int) -> None:
+def _append(url: str, response: http.client.HTTPResponse, part: Path, start: int) -> None:
     version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     if response.status == 206:
         place = response.headers.get("Content-Range", "")

@@ -10,15 +10,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class HubFile:
+    """A file of a dataset on the Hugging Face hub; the checksums' list notes the commit it had."""
+
+    repo: str
+    path: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"https://huggingface.co/datasets/{self.repo}/resolve/{self.revision}/{self.path}"
+
+
+@dataclass(frozen=True)
 class RemoteFile:
     """One file to download: its name here, and its mirrors in the order they are tried.
 
     sha256: as its authors published it, "" if they published none. Without one, the sum that the
-    mirror's own headers state is taken; failing that, the sum of the first download is remembered.
+    hub states is taken; failing that, the sum of the first download is remembered.
     """
 
     name: str
-    urls: tuple[str, ...]
+    mirrors: tuple[str | HubFile, ...]
     sha256: str = ""
 
 
@@ -38,20 +50,21 @@ class Sources:
     images: Mapping[str, int]
 
 
-_MIRROR = "https://huggingface.co/datasets/EduardoPacheco/FoodSeg103/resolve/main/"
+_MIRROR = "EduardoPacheco/FoodSeg103"
 # A copy of the same Parquet files (their names and sizes agree), tried after the first.
-_SECOND_MIRROR = "https://huggingface.co/datasets/json9473/FoodSeg103/resolve/main/"
-_CONVERSATIONS = "https://huggingface.co/datasets/Yueha0/FoodReasonSeg/resolve/main/"
+_SECOND_MIRROR = "json9473/FoodSeg103"
 
 
 def _shards(split: str, count: int) -> tuple[RemoteFile, ...]:
     names = [f"{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
-    mirrors = (_MIRROR + "data/", _SECOND_MIRROR + "data/")
-    return tuple(RemoteFile(name, tuple(mirror + name for mirror in mirrors)) for name in names)
+    mirrors = (_MIRROR, _SECOND_MIRROR)
+    return tuple(
+        RemoteFile(name, tuple(HubFile(repo, f"data/{name}") for repo in mirrors)) for name in names
+    )
 
 
-# No author publishes checksums of these files. The hub states the SHA-256 of its large files in
-# its answers (X-Linked-Etag); for the others the first download is remembered.
+# No author publishes checksums of these files. The hub states the SHA-256 of its large files; for
+# the others the first download is remembered.
 OFFICIAL = Sources(
     # Address and password: README of the authors' repository, LARC-CMU-SMU/FoodSeg103-Benchmark-v1
     # (quoted in its issue 29). 1.1 GB; the server is often out of reach (its issues 29, 30, 32).
@@ -61,11 +74,11 @@ OFFICIAL = Sources(
     password=b"LARCdataset9947",
     # The mirror's "validation" is the official test split: both have 2,135 images. 1.25 GB.
     shards={"train": _shards("train", 3), "test": _shards("validation", 1)},
-    labels=RemoteFile("id2label.json", (_MIRROR + "id2label.json",)),
+    labels=RemoteFile("id2label.json", (HubFile(_MIRROR, "id2label.json"),)),
     # The dataset's page is linked from YuehaoYin/FoodLMM's README, which also names the two files
     # and puts them beside FoodSeg103's category_id.txt.
     conversations=tuple(
-        RemoteFile(name, (_CONVERSATIONS + name,))
+        RemoteFile(name, (HubFile("Yueha0/FoodReasonSeg", name),))
         for name in ("FoodReasonSeg_train.json", "FoodReasonSeg_test.json")
     ),
     images={"train": 4983, "test": 2135},

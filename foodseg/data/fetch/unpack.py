@@ -1,7 +1,6 @@
 """FoodSeg103's zip, or the Parquet files of its mirror, to the folder layout that the kit reads.
 
-Both go on where they stopped: a file that is there with the same bytes is left alone, and each
-file appears under its name only when it is whole.
+Both can be interrupted: files are written whole or not at all, and the same bytes not twice.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import whole_or_nothing
 from foodseg.common.progress import tqdm
 from foodseg.data.foodseg103 import IMAGE_SUFFIXES, Problem, is_safe_id
 
@@ -33,8 +33,8 @@ _BROKEN = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EO
 def unpack_zip(archive: Path, root: Path, password: bytes) -> None:
     """Unpacks Images, ImageSets and the text files of FoodSeg103's zip into `root`.
 
-    Folders around them, such as FoodSeg103/, are left out. Nothing is written unless every name
-    in the archive stays within it. Raises DataError for an archive that is broken, holds no
+    Folders around them, such as FoodSeg103/, are left out. Nothing is written if a name in the
+    archive leads out of the folder. Raises DataError for an archive that is broken, holds no
     Images, wants another password, or names a file outside.
     """
     try:
@@ -94,10 +94,8 @@ def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    with whole_or_nothing(path) as partial:
+        partial.write_bytes(data)
 
 
 def unpack_parquet(shards: Sequence[Path], root: Path, split: str) -> list[Problem]:

@@ -1,37 +1,26 @@
-"""Build samples from your own folder of images, masks and questions.
-
-A faulty question is left out and counted, the rest is built. A training question about a photo
-that the test has too is faulty: the test is the yardstick, so it is the training that gives way.
-"""
+"""Build samples from your own folder of images, masks and questions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from foodseg.common.errors import DataError
 from foodseg.common.progress import tqdm
 from foodseg.data.build_report import BuildReport, Tally
 from foodseg.data.foodseg103 import SPLITS, FaultError, Problem
-from foodseg.data.own.folder import OwnFolder, Photo
+from foodseg.data.own.folder import OwnFolder, OwnPhoto
 from foodseg.data.own.questions import FILE, Question, read_questions
-from foodseg.data.references import (
-    Per,
-    Reference,
-    count_parts,
-    encode_mask,
-    mask_to_parts,
-    mask_to_reference,
-)
-from foodseg.data.samples import Sample, save_samples
-from foodseg.data.single import MIN_AREA
+from foodseg.data.references import Part, Per, count_parts, referenced_parts, why_no_part
+from foodseg.data.samples import Sample, answer_fields, save_samples
+from foodseg.data.single import MIN_AREA, check_choices
 
-# A thing's name with its references and their masks.
-_Parts = tuple[str, tuple[tuple[Reference, dict], ...]]
+_Thing = tuple[str, tuple[Part, ...]]  # its name, and its parts
+_Read = TypeVar("_Read")
 
-
-# Faults that are named by the question's line, and by which of its fields.
+# A missing file is often a typo, so blame the question's line, and this field of it.
 _LACKING = {"missing image": "image", "missing mask": "things", "unknown thing": "things"}
 
 
@@ -47,8 +36,7 @@ def build_own(
     Faults of single questions are in the report and the rest is built. DataError is raised where
     nothing could be: a missing folder or file, no questions at all, an unknown split.
     """
-    if split not in SPLITS or per not in Per.__args__:
-        raise DataError(f"split {split!r}, per {per!r}: choose from {SPLITS} and {Per.__args__}.")
+    check_choices(split, per)
     folder = OwnFolder(root)
     questions = read_questions(folder.root / FILE)
     leaked = _leaks(folder, questions) if split == "train" else {}
@@ -88,17 +76,18 @@ class _Builder:
 
     def build(self, image: str, asked: Sequence[Question]) -> None:
         """Builds the questions about one image; everything else goes into the tally."""
-        photo = self._read_photo(image)
-        parts: dict[str, _Parts | Problem] = {}
+        # Without an image's name the fault is the line's own.
+        photo = _attempt(self.folder.read_photo, image) if image else None
+        known: dict[str, _Thing | Problem] = {}
+        if isinstance(photo, OwnPhoto):
+            self.tally.dishes.add(photo.stem)
+            things = dict.fromkeys(thing for question in asked for thing in question.things)
+            known = {thing: _attempt(self._read_thing, photo, thing) for thing in things}
         for question in asked:
             self.tally.entries += 1
-            problems = list(question.problems)
-            found = []
-            if isinstance(photo, Photo):
-                found = [self._find(photo, parts, thing) for thing in question.things]
-                problems += [self._at(question, p) for p in found if isinstance(p, Problem)]
-            elif photo is not None:
-                problems.append(self._at(question, photo))
+            found = [known[thing] for thing in question.things if thing in known]
+            faults = [fault for fault in (photo, *found) if isinstance(fault, Problem)]
+            problems = [*question.problems, *(self._at(question, fault) for fault in faults)]
             if image in self.leaked:
                 fix = f"images/{self.leaked[image]} is a test photo; take it out of one split"
                 problems.append(question.problem("image", "photo in train and test", fix))
@@ -110,49 +99,24 @@ class _Builder:
             else:
                 self.samples[question.line] = self._sample(question, photo, found)
 
-    def _read_photo(self, image: str) -> Photo | Problem | None:
-        if not image:  # the line's own fault
-            return None
-        try:
-            photo = self.folder.read_photo(image)
-        except FaultError as fault:
-            return fault.problem
-        self.tally.dishes.add(photo.stem)
-        return photo
-
-    def _find(
-        self, photo: Photo, parts: dict[str, _Parts | Problem], thing: str
-    ) -> _Parts | Problem:
-        if thing not in parts:
-            try:
-                parts[thing] = self._parts(photo, thing)
-            except FaultError as fault:
-                parts[thing] = fault.problem
-        return parts[thing]
-
-    def _parts(self, photo: Photo, thing: str) -> _Parts:
+    def _read_thing(self, photo: OwnPhoto, thing: str) -> _Thing:
         name, mask, file = self.folder.read_mask(photo, thing)
-        parts = mask_to_parts(mask, self.per, self.min_area)
+        parts = referenced_parts(mask, self.per, self.min_area)
         if not parts:
             area = int(mask.sum())
-            reason = "mask too small" if area else "empty mask"
             fix = f"{thing!r} has {area} pixels and needs {self.min_area}; correct the mask"
-            raise FaultError(Problem(file, "pixels", reason, fix))
+            raise FaultError(Problem(file, "pixels", why_no_part(area), fix))
         self.tally.parts_dropped += count_parts(mask, self.per) - len(parts)
-        return name, tuple((mask_to_reference(part), encode_mask(part)) for part in parts)
+        return name, parts
 
     def _at(self, question: Question, problem: Problem) -> Problem:
-        """What the folder lacks is as likely a slip of the line that asks for it: it is named."""
         if problem.reason not in _LACKING:
             return problem
         fix = f"{problem.file}: {problem.fix}"
         return question.problem(_LACKING[problem.reason], problem.reason, fix)
 
-    def _sample(self, question: Question, photo: Photo, found: Sequence[_Parts]) -> Sample:
-        things = dict(found)  # two spellings of one thing are one
-        parts = [(name, *part) for name, pairs in things.items() for part in pairs]
-        self.tally.keep(len(parts))
-        return Sample(
+    def _sample(self, question: Question, photo: OwnPhoto, found: Sequence[_Thing]) -> Sample:
+        sample = Sample(
             sample_id=question.sample_id,
             dish_id=photo.stem,
             split=self.split,
@@ -161,20 +125,27 @@ class _Builder:
             height=photo.height,
             question=question.question,
             answer=question.answer,
-            foods=tuple(things),
-            references=tuple(reference for _, reference, _ in parts),
-            reference_foods=tuple(name for name, _, _ in parts),
-            masks=tuple(mask for _, _, mask in parts),
             image_sha256=photo.sha256,
+            **answer_fields(dict(found)),  # two spellings of one thing are one
         )
+        self.tally.keep(len(sample.references))
+        return sample
+
+
+def _attempt(step: Callable[..., _Read], *arguments: object) -> _Read | Problem:
+    """What the step returns, or the fault that it raises."""
+    try:
+        return step(*arguments)
+    except FaultError as fault:
+        return fault.problem
 
 
 def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
     """Builds both splits into `out`: Parquet files, reports, and a link to the photos.
 
     `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`, which finds the
-    samples by `single(split)` and the photos by `dataset`. Raises DataError as `build_own`, or if
-    other photos are there.
+    samples by `samples_file(split)` and the photos by `dataset`. Raises DataError as `build_own`,
+    or if other photos are there.
     """
     root, out = Path(root), Path(out)
     built = {split: build_own(root, split) for split in SPLITS}

@@ -5,7 +5,6 @@ The format is in docs/your_own_data.md. Files are found by listing, never by joi
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from dataclasses import dataclass, field
@@ -15,19 +14,23 @@ from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import file_sha256, sha256
 from foodseg.data.food_names import index_names, name_to_class
 from foodseg.data.foodseg103 import (
     CATEGORIES,
     IMAGE_SUFFIXES,
     FaultError,
     Problem,
-    decode_image,
     decode_mask_file,
+    decode_pixels,
+    links_away,
+    open_data,
     read_categories,
 )
+from foodseg.data.photos import read_orientation
+from foodseg.data.references import Size
 
 NAMES_FILE = "category_id.txt"
 # Background and the ignore value are no things.
@@ -35,7 +38,7 @@ NO_THINGS = frozenset({0, 255})
 
 
 @dataclass(frozen=True)
-class Photo:
+class OwnPhoto:
     """One usable photo: `file` is relative to the root, width and height are as stored."""
 
     file: str
@@ -60,9 +63,8 @@ class OwnFolder:
                 )
         names = self.root / NAMES_FILE
         self.categories = read_categories(names) if names.is_file() else dict(CATEGORIES)
-        self._class_ids = index_names(
-            {i: name for i, name in self.categories.items() if i not in NO_THINGS}
-        )
+        self._things = {i: name for i, name in self.categories.items() if i not in NO_THINGS}
+        self._class_ids = index_names(self._things)
 
     @cached_property
     def _images(self) -> dict[str, Path]:
@@ -71,6 +73,11 @@ class OwnFolder:
     @cached_property
     def _masks(self) -> dict[str, Path]:
         return _list_pngs(self.root / "masks")
+
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        folders = (path for path in (self.root / "masks").iterdir() if path.is_dir())
+        return {normalize("NFC", path.name): path for path in folders}
 
     @cached_property
     def _twins(self) -> dict[str, list[str]]:
@@ -83,77 +90,64 @@ class OwnFolder:
 
     def image_hash(self, name: str) -> str:
         """SHA-256 of the image's file, "" if there is none."""
-        path = self._images.get(name)
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+        return file_sha256(self._images[name]) if name in self._images else ""
 
-    def read_photo(self, name: str) -> Photo:
+    def read_photo(self, name: str) -> OwnPhoto:
         """The photo of that name. Raises FaultError for one that is missing or can't be used."""
         path = self._images.get(name)
         if path is None:
             near = get_close_matches(name, self._images, n=1)
             fix = f"add the file{f', or perhaps {near[0]!r} is meant' if near else ''}"
-            raise FaultError(Problem(f"images/{name}", "file", "missing image", fix))
+            raise _fault(f"images/{name}", "file", "missing image", fix)
         file, stem = f"images/{path.name}", Path(name).stem
         if path.suffix.lower() not in IMAGE_SUFFIXES:
-            fix = "save it as .jpg or .png"
-            raise FaultError(Problem(file, "file", "unknown image type", fix))
+            raise _fault(file, "file", "unknown image type", "save it as .jpg or .png")
         if len(self._twins[stem]) > 1:
             fix = f"{' and '.join(self._twins[stem])} would share their masks; rename one"
-            raise FaultError(Problem(file, "file", "two images of one name", fix))
-        _check_inside(path, file)
-        data = path.read_bytes()
-        width, height = _check_pixels(data, file)
-        return Photo(file, stem, width, height, hashlib.sha256(data).hexdigest())
+            raise _fault(file, "file", "two images of one name", fix)
+        data = _read(path, file)
+        return OwnPhoto(file, stem, *_check_pixels(data, file), sha256(data))
 
-    def read_mask(self, photo: Photo, thing: str) -> tuple[str, np.ndarray, str]:
+    def read_mask(self, photo: OwnPhoto, thing: str) -> tuple[str, np.ndarray, str]:
         """The thing's name, its boolean mask (height, width), and the file that holds it.
 
         `masks/<stem>/<thing>.png` counts before the class ids of `masks/<stem>.png`. Raises
         FaultError: missing, unreadable, of another size, of several channels or grey values.
         """
-        own = self._things(photo.stem)
+        stem = photo.stem
+        own = _list_pngs(self._folders[stem]) if stem in self._folders else {}
         if thing in own:
-            file = f"masks/{photo.stem}/{own[thing].name}"
-            _check_inside(own[thing], file)
-            mask = _decode_thing(own[thing].read_bytes(), file)
+            file = f"masks/{stem}/{own[thing].name}"
+            mask = _decode_thing(_read(own[thing], file), file)
             _check_size(photo, mask, file)
             return thing, mask, file
-        if photo.stem in self._masks:
+        if stem in self._masks:
             class_id, labels, file = self._labels(photo, thing)
             return self.categories[class_id], labels == class_id, file
-        raise FaultError(self._missing(photo.stem, thing, sorted(own)))
+        fix = f"add the file, or class ids as masks/{stem}.png"
+        if own:
+            some = f"{', '.join(sorted(own)[:5])}{' ...' if len(own) > 5 else ''}"
+            fix = f"add the file (that folder holds {some})"
+        raise _fault(f"masks/{stem}/{thing}.png", "file", "missing mask", fix)
 
-    def _things(self, stem: str) -> dict[str, Path]:
-        return _list_pngs(self._folders[stem]) if stem in self._folders else {}
-
-    @cached_property
-    def _folders(self) -> dict[str, Path]:
-        folders = (path for path in (self.root / "masks").iterdir() if path.is_dir())
-        return {normalize("NFC", path.name): path for path in folders}
-
-    def _labels(self, photo: Photo, thing: str) -> tuple[int, np.ndarray, str]:
+    def _labels(self, photo: OwnPhoto, thing: str) -> tuple[int, np.ndarray, str]:
         path = self._masks[photo.stem]
         file = f"masks/{path.name}"
         class_id = name_to_class(thing, self._class_ids)
         if class_id is None:
-            near = get_close_matches(thing, self._class_ids, n=1)
+            near = get_close_matches(thing, self._things.values(), n=1)
             hint = f"perhaps {near[0]!r} is meant" if near else "add it there, or correct it"
             fix = f"{thing!r} is no name of {NAMES_FILE}, by which {file} is read; {hint}"
-            raise FaultError(Problem(file, "names", "unknown thing", fix))
+            raise _fault(file, "names", "unknown thing", fix)
         if file not in photo.class_masks:
-            _check_inside(path, file)
-            labels = decode_mask_file(path.read_bytes(), file)
+            labels = decode_mask_file(_read(path, file), file)
             _check_size(photo, labels, file)
             photo.class_masks[file] = labels
         return class_id, photo.class_masks[file], file
 
-    def _missing(self, stem: str, thing: str, own: list[str]) -> Problem:
-        fix = "add the file"
-        if own:
-            fix += f" (that folder holds {', '.join(own[:5])}{' ...' if len(own) > 5 else ''})"
-        else:
-            fix += f", or class ids as masks/{stem}.png"
-        return Problem(f"masks/{stem}/{thing}.png", "file", "missing mask", fix)
+
+def _fault(file: str, field: str, reason: str, fix: str) -> FaultError:
+    return FaultError(Problem(file, field, reason, fix))
 
 
 def _list_files(folder: Path) -> dict[str, Path]:
@@ -169,52 +163,47 @@ def _list_pngs(folder: Path) -> dict[str, Path]:
     return {Path(name).stem: path for name, path in files if path.suffix.lower() == ".png"}
 
 
-def _check_inside(path: Path, file: str) -> None:
-    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+def _read(path: Path, file: str) -> bytes:
+    if links_away(path):
         fix = "it is a link that leaves its folder; put the file itself there"
-        raise FaultError(Problem(file, "link", "unsafe path", fix))
+        raise _fault(file, "link", "unsafe path", fix)
+    return path.read_bytes()
 
 
-def _check_pixels(data: bytes, file: str) -> tuple[int, int]:
+def _check_pixels(data: bytes, file: str) -> Size:
     """Width and height; the pixels must be what training and evaluation will see of them."""
-    decode_image(data, file)
-    with Image.open(io.BytesIO(data)) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-        mode, size = image.mode, image.size
+    with open_data(io.BytesIO(data), file, "image") as image:
+        turned, mode = read_orientation(image) != 1, image.mode
+        image.load()
         seen_through = image.has_transparency_data and (
             image.convert("RGBA").getchannel("A").getextrema()[0] < 255
         )
     if turned:
         fix = "its EXIF data turns it and its mask's pixels don't turn; save it upright"
-        raise FaultError(Problem(file, "EXIF orientation", "turned photo", fix))
+        raise _fault(file, "EXIF orientation", "turned photo", fix)
     if mode.startswith(("I", "F")):
         fix = f"it has mode {mode}; save 8 bits a channel"
-        raise FaultError(Problem(file, "channels", "photo of more than 8 bits", fix))
+        raise _fault(file, "channels", "photo of more than 8 bits", fix)
     if seen_through:
         fix = "lay it on a background and save it without transparency"
-        raise FaultError(Problem(file, "channels", "transparent photo", fix))
-    return size
+        raise _fault(file, "channels", "transparent photo", fix)
+    return image.size
 
 
 def _decode_thing(data: bytes, file: str) -> np.ndarray:
     """A boolean mask (H, W) from a PNG of one channel with at most one value besides 0."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        fix = f"the data is broken ({error}); save it again"
-        raise FaultError(Problem(file, "pixels", "unreadable mask", fix)) from error
+    pixels, mode = decode_pixels(data, file)
     if pixels.ndim != 2 or mode == "F":
         fix = f"it has mode {mode}; save one channel, 0 for background and 255 for the thing"
-        raise FaultError(Problem(file, "channels", "mask not single-channel", fix))
+        raise _fault(file, "channels", "mask not single-channel", fix)
     if np.unique(pixels[pixels != 0]).size > 1:
         fix = "it has grey values (or several ids); save only 0 and 255"
-        raise FaultError(Problem(file, "pixels", "mask not black and white", fix))
+        raise _fault(file, "pixels", "mask not black and white", fix)
     return pixels != 0
 
 
-def _check_size(photo: Photo, mask: np.ndarray, file: str) -> None:
+def _check_size(photo: OwnPhoto, mask: np.ndarray, file: str) -> None:
     if mask.shape != (photo.height, photo.width):
         found = f"{mask.shape[1]}x{mask.shape[0]}"
         fix = f"the mask has {found} pixels, the image {photo.width}x{photo.height}; make them one"
-        raise FaultError(Problem(file, "size", "image and mask sizes differ", fix))
+        raise _fault(file, "size", "image and mask sizes differ", fix)

@@ -14,7 +14,7 @@ from typing import Any
 from unicodedata import normalize
 
 from foodseg.common.errors import DataError
-from foodseg.data.foodseg103 import SPLITS, Problem, is_safe_id
+from foodseg.data.foodseg103 import SPLITS, Problem, is_safe_id, is_said
 
 FILE = "questions.jsonl"
 
@@ -73,15 +73,13 @@ def _parse(line: int, data: bytes) -> Question:
         return _unreadable(line, "wrong type", "write one JSON object, {...}")
     values: dict[str, Any] = {}
     problems = []
-    for name, (default, is_right, reason, fix) in _FIELDS.items():
+    for name, (default, check, fix) in _FIELDS.items():
+        missing = default is None and name not in entry
         value = entry.get(name, default)
-        if value is not None and is_right(value):
-            values[name] = value
-        else:
-            values[name] = default
-            fault = (reason, fix) if _has_type(name, value) else ("wrong type", fix)
-            fault = ("missing field", fix) if name not in entry else fault
-            problems.append(_problem(line, name, *fault))
+        reason = "missing field" if missing else check(value)
+        values[name] = default if reason else value
+        if reason:
+            problems.append(_problem(line, name, reason, fix))
     for name in sorted(entry.keys() - _FIELDS.keys()):
         fix = f"the fields are {', '.join(FIELDS)}; correct or remove it"
         problems.append(_problem(line, repr(name), "unknown field", fix))
@@ -98,42 +96,43 @@ def _parse(line: int, data: bytes) -> Question:
     )
 
 
-def _is_text(value: Any) -> bool:
-    # JSON can hold half a surrogate pair, which no UTF-8 file (Parquet) can store.
-    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode("utf-8")
+# Each check returns the fault's reason, "" if there is none.
 
 
-def _is_said(value: Any) -> bool:
-    return _is_text(value) and bool(value.strip())
+def _check_text(value: Any) -> str:
+    return "" if is_said(value) else "wrong type"
 
 
-def _is_name(value: Any) -> bool:
-    return _is_text(value) and is_safe_id(value)
+def _check_answer(value: Any) -> str:
+    return "" if isinstance(value, str) and not value.strip() else _check_text(value)
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_name(name) for name in value)
+def _check_image(value: Any) -> str:
+    return _check_text(value) or ("" if is_safe_id(value) else "unsafe path")
 
 
-def _has_type(name: str, value: Any) -> bool:
-    if name == "things":
-        return isinstance(value, list) and bool(value) and all(map(_is_said, value))
-    return _is_said(value)
+def _check_id(value: Any) -> str:
+    return "" if value == "" else _check_text(value) or ("" if is_safe_id(value) else "unsafe id")
 
 
-# Name: default (None: it must be there), what is right, the fault of a text that isn't, the fix.
-_FIELDS: dict[str, tuple[str | None, Callable[[Any], bool], str, str]] = {
-    "image": (None, _is_name, "unsafe path", "write the plain name of a file in images"),
-    "question": (None, _is_said, "wrong type", "write the question as text"),
-    "things": (None, _are_names, "unsafe path", "write a list of names, without / \\ :"),
-    "split": (None, lambda value: value in SPLITS, "unknown split", 'write "train" or "test"'),
-    "answer": ("", _is_text, "wrong type", "write text, or leave it out"),
-    "id": (
-        "",
-        lambda value: value == "" or _is_name(value),
-        "unsafe id",
-        "write letters and digits",
-    ),
+def _check_split(value: Any) -> str:
+    return _check_text(value) or ("" if value in SPLITS else "unknown split")
+
+
+def _check_things(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return "wrong type"
+    return next(filter(None, map(_check_image, value)), "")
+
+
+# Name: default (None: it must be there), check, fix.
+_FIELDS: dict[str, tuple[str | None, Callable[[Any], str], str]] = {
+    "image": (None, _check_image, "write the plain name of a file in images"),
+    "question": (None, _check_text, "write the question as text"),
+    "things": (None, _check_things, "write a list of names, without / \\ :"),
+    "split": (None, _check_split, 'write "train" or "test"'),
+    "answer": ("", _check_answer, "write text, or leave it out"),
+    "id": ("", _check_id, "write letters and digits"),
 }
 FIELDS = tuple(_FIELDS)
 

@@ -31,8 +31,8 @@ REPORT = "export_report.json"
 def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool = False) -> dict:
     """Write the splits to `out`, whole or not at all, with export_report.json; returns the report.
 
-    Everything is written to `<out>.partial` and renamed at the end. Raises DataError if `out` is
-    there and isn't an empty folder.
+    Everything is written to `<out>.partial` and renamed at the end. Raises DataError if `out`
+    exists and isn't an empty folder.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out}: it is there already; remove it, or name another folder.")
@@ -55,7 +55,7 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 1 where the input is no use; 130 after Ctrl-C, with no half export left."""
+    """Exit status: 0; 1 if the input can't be used; 130 after Ctrl-C, with no half export left."""
     options = _parse(arguments)
     out = Path(options.out)
     try:
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("export: interrupted; started again, it begins anew.", file=sys.stderr)
+        print("export: interrupted; nothing was written.", file=sys.stderr)
         return 128 + signal.SIGINT
     print(json.dumps(report["splits"], indent=1))
     print(f"{out}: written; {REPORT} in it has this account. Next: docs/other_systems.md.")
@@ -77,9 +77,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m foodseg.evaluation.export",
         description="Write FoodReasonSeg-Single in the layout that another system's code reads.",
     )
-    parser.add_argument("layout", choices=WRITERS, help="whose reader is to read it")
+    parser.add_argument("layout", choices=WRITERS, help="whose code is to read it")
     parser.add_argument("--preset", default="kitchen", help="whose data")
-    parser.add_argument("--out", required=True, help="folder to write, which must not be there yet")
+    parser.add_argument("--out", required=True, help="folder to write, which must not exist yet")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test"])
     parser.add_argument("--copy", action="store_true", help="copy the photos, don't link them")
     return parser.parse_args(arguments)

@@ -18,10 +18,10 @@ from foodseg.data.references import Size
 def place_photo(source: Path, target: Path, size: Size, copy: bool) -> str:
     """Put a photo at `target`; returns "linked" or "copied".
 
-    A hard link takes no space, and no symbolic one that breaks elsewhere; where none is possible,
-    or with `copy`, it is a copy. `target` ends in .jpg whatever the format: OpenCV and Pillow go by
-    the content. size: (width, height) that it must have, upright. Raises DataError if it has
-    another or can't be read.
+    A hard link takes no space and, unlike a symbolic one, survives a move; where none is possible,
+    or with `copy`, the file is copied. `target` ends in .jpg whatever the format: OpenCV and Pillow
+    go by the content. size: (width, height) of the upright photo; DataError if it has another or
+    can't be read.
     """
     found = read_photo(source).image.size
     if found != size:

@@ -34,7 +34,7 @@ def polygons_to_mask(polygons: Sequence[Polygon], size: tuple[int, int]) -> np.n
     image = Image.new("L", size)
     draw = ImageDraw.Draw(image)
     for polygon in polygons:
-        draw.polygon([tuple(point) for point in polygon], fill=1, outline=1)
+        draw.polygon(polygon, fill=1, outline=1)
     return np.asarray(image) > 0
 
 

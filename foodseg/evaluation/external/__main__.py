@@ -14,7 +14,7 @@ from foodseg.presets import get_preset
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 1 where the input is no use; 130 after Ctrl-C, with nothing half written."""
+    """Exit status: 0; 1 if the input can't be used; 130 after Ctrl-C, with nothing half written."""
     options = _parse(arguments)
     try:
         preset = get_preset(options.preset)
@@ -44,8 +44,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--protocol", required=True, help=f"how the masks were made: {' or '.join(PROTOCOLS)}"
     )
-    parser.add_argument("--name", default="", help="of the row; the folder's name without it")
-    parser.add_argument("--system", default="", help="its title in the table; the name without it")
+    parser.add_argument("--name", default="", help="name of the row (default: the folder's)")
+    parser.add_argument("--system", default="", help="title in the table (default: the name)")
     return parser.parse_args(arguments)
 
 

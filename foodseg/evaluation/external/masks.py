@@ -1,15 +1,14 @@
 """One mask for each question, from a folder of PNG files or from a file of COCO run lengths.
 
 A PNG `<sample_id>.png` is foreground wherever its value isn't 0: 1 bit, 8 or 16 bits of grey, a
-palette (indices count), or RGB with three equal channels. Everything that leaves it open what was
-meant is a fault: colours, transparency, a palette whose index 0 isn't its only black, another
-format under the name .png, another size than the photo's.
+palette (indices count), or RGB with three equal channels. Whatever is ambiguous is a fault:
+colours, transparency, a palette whose index 0 isn't its only black, another format under the name
+.png, another size than the photo's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import files_hash
-from foodseg.data.foodseg103 import FaultError, Problem
+from foodseg.data.foodseg103 import FaultError, Problem, open_data
 from foodseg.data.references import Size
 
 _FILES = ("predictions.json", "predictions.jsonl")
@@ -87,34 +86,29 @@ def _from_file(path: Path, others: tuple[str, ...]) -> PredictedMasks:
     return PredictedMasks(entries, others, tuple(problems), files_hash([path]))
 
 
-def _listed(path: Path) -> Iterator[tuple[str, object, object]]:
+def _listed(path: Path) -> list[tuple[str, object, object]]:
     """(field, sample id, mask) of every entry; a mask of None where there is none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
-            items = [
-                (f"line {number}", json.loads(line))
-                for number, line in enumerate(text.splitlines(), start=1)
-                if line.strip()
-            ]
+            lines = enumerate(text.splitlines(), start=1)
+            items = [(f"line {number}", json.loads(line)) for number, line in lines if line.strip()]
+        elif isinstance(value := json.loads(text), dict):
+            return [(f"[{key!r}]", key, mask) for key, mask in value.items()]
         else:
-            value = json.loads(text)
-            if isinstance(value, dict):
-                yield from ((f"[{key!r}]", key, mask) for key, mask in value.items())
-                return
             items = [(f"[{i}]", item) for i, item in enumerate(value)]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON ({error}); write it again.") from error
-    for field, item in items:
-        row = item if isinstance(item, dict) else {}
-        # "mask" is what this kit's own predictions.jsonl calls it.
-        yield field, row.get("sample_id"), row.get("segmentation", row.get("mask"))
+    rows = [(field, item if isinstance(item, dict) else {}) for field, item in items]
+    # "mask" is the key in this kit's own predictions.jsonl.
+    return [(f, row.get("sample_id"), row.get("segmentation", row.get("mask"))) for f, row in rows]
 
 
 def read_mask(entry: Path | tuple[str, object], size: Size) -> tuple[np.ndarray, bool]:
     """(boolean (H, W) at the photo's size, whether the file has more than two values).
 
-    size: (width, height) of the photo in pixels. Raises FaultError, see the module's first lines.
+    size: (width, height) of the photo in pixels. Raises FaultError for what the module's docstring
+    names.
     """
     if isinstance(entry, Path):
         values = _read_png(entry, size)
@@ -125,17 +119,13 @@ def read_mask(entry: Path | tuple[str, object], size: Size) -> tuple[np.ndarray,
 
 
 def _read_png(path: Path, size: Size) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.format != "PNG":
-                fix = "lossy formats blur a mask's edge; save the mask as PNG"
-                raise _fault(path, "format", f"{image.format} under a PNG's name", fix)
-            _check_size(path.name, "size", image.size, size)
-            return _values(path, image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, FaultError):
-            raise
-        raise _fault(path, "pixels", f"unreadable ({error})", "write it again") from error
+    with open_data(path, path.name, "mask") as image:
+        if image.format != "PNG":
+            fix = "lossy formats blur a mask's edge; save the mask as PNG"
+            raise _fault(path.name, "format", f"{image.format} under a PNG's name", fix)
+        _check_size(path.name, "size", image.size, size)
+        image.load()
+        return _values(path, image)
 
 
 def _values(path: Path, image: Image.Image) -> np.ndarray:
@@ -145,27 +135,27 @@ def _values(path: Path, image: Image.Image) -> np.ndarray:
         colours = np.asarray(image.convert("RGB"))
         if not np.array_equal(pixels > 0, colours.any(axis=2)):
             fix = "index 0 is not black, or another is; save one 8-bit channel"
-            raise _fault(path, "palette", "it can be read in two ways", fix)
+            raise _fault(path.name, "palette", "it can be read in two ways", fix)
     if image.mode in _COLOURS:
         count = _COLOURS[image.mode]
         if (pixels[..., count:] < 255).any():
             fix = "save one 8-bit channel without transparency"
-            raise _fault(path, "channels", "transparent pixels", fix)
+            raise _fault(path.name, "channels", "transparent pixels", fix)
         if (pixels[..., :count] != pixels[..., :1]).any():
             fix = "its channels differ: is it a picture? save one 8-bit channel"
-            raise _fault(path, "channels", "coloured pixels", fix)
+            raise _fault(path.name, "channels", "coloured pixels", fix)
         pixels = pixels[..., 0]
     return pixels.astype(np.int64)
 
 
-def _fault(path: Path, field: str, reason: str, fix: str) -> FaultError:
-    return FaultError(Problem(path.name, field, reason, fix))
+def _fault(file: str, field: str, reason: str, fix: str) -> FaultError:
+    return FaultError(Problem(file, field, reason, fix))
 
 
 def _check_size(file: str, field: str, found: Size, expected: Size) -> None:
     if found != expected:
         fix = "the photo has {}x{}; bring the mask to it, by nearest neighbour".format(*expected)
-        raise FaultError(Problem(file, field, "odd-sized mask, {}x{}".format(*found), fix))
+        raise _fault(file, field, "odd-sized mask, {}x{}".format(*found), fix)
 
 
 def decode_rle(rle: object, size: Size, file: str, field: str) -> np.ndarray:
@@ -179,11 +169,11 @@ def decode_rle(rle: object, size: Size, file: str, field: str) -> np.ndarray:
         counts = rle["counts"]
         counts = _counts(counts) if isinstance(counts, str) else [int(count) for count in counts]
     except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise FaultError(Problem(file, field, "no run lengths", f"write {_RLE}")) from error
+        raise _fault(file, field, "no run lengths", f"write {_RLE}") from error
     _check_size(file, field, (width, height), size)
     if min(counts, default=-1) < 0 or sum(counts) != width * height:
         fix = f"they cover {sum(counts)} of {width * height} pixels; encode the mask again"
-        raise FaultError(Problem(file, field, "broken run lengths", fix))
+        raise _fault(file, field, "broken run lengths", fix)
     encoded = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return coco.decode(encoded).astype(bool)
 

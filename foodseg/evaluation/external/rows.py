@@ -1,4 +1,4 @@
-"""The rows of other systems: what they may be called, and which ones have been scored."""
+"""The rows of other systems: which names they may have, and which have been scored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foodseg.presets import Preset
 PROTOCOLS = ("generate-then-segment", "teacher-forced")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# What the kit's own rows are called: an untrained one, or a method with its seed.
+# Names of the kit's own rows: an untrained one, or a method with its seed.
 _OURS = re.compile(r"(base|bound)(-.*)?|.*-seed.*")
 
 
@@ -28,7 +28,7 @@ class ExternalRow:
 
     @property
     def title(self) -> str:
-        """What the table calls it: never without the protocol."""
+        """The row's title in the table, always with the protocol."""
         return f"{self.system}, {self.protocol}"
 
 

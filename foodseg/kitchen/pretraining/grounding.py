@@ -1,4 +1,4 @@
-"""How stages 2 and 3 of the curriculum read a batch, and what they lose on it.
+"""How stages 2 and 3 of the curriculum read a batch, and their losses.
 
 Besides next-token prediction, linear heads regress a food's box and point from the language
 model's middle layers at the food's name and at the brackets that open its coordinates: without
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from foodseg.kitchen.pretraining.lessons import Batch
-from foodseg.kitchen.pretraining.mllm import PATCH, SIDE
-from foodseg.kitchen.pretraining.sight import WIDTH
+from foodseg.kitchen.pretraining.mllm import GRID
+from foodseg.kitchen.pretraining.vision import WIDTH
 
 # Hidden states after so many of the four layers; the later layers turn them into digits.
 HEAD_LAYERS = {"name": 2, "box": 3, "point": 3, "value": 3}
@@ -44,7 +44,7 @@ def prefix_positions(
     model: Qwen2_5_VLForConditionalGeneration, prefix: torch.Tensor
 ) -> tuple[torch.Tensor, int]:
     """M-RoPE positions (3, P) of a prompt up to its image's end, and the next token's position."""
-    grid = torch.tensor([[1, SIDE // PATCH, SIDE // PATCH]], device=prefix.device)
+    grid = torch.tensor([[1, GRID, GRID]], device=prefix.device)
     types = (prefix == model.config.image_token_id).int()[None]
     positions, _ = model.model.get_rope_index(prefix[None], types, image_grid_thw=grid)
     return positions[:, 0], int(positions.max()) + 1
@@ -59,11 +59,9 @@ def read_batch(
     repeated for its exercises; right padding needs no mask because nothing looks ahead.
     """
     decoder, embed = model.model.language_model, model.get_input_embeddings()
-    image = batch.prefix == model.config.image_token_id
-    before = embed(batch.prefix[: int(image.nonzero()[0])]).to(seen.dtype)
-    after = embed(batch.prefix[int(image.nonzero()[-1]) + 1 :]).to(seen.dtype)
     plates, copies = len(seen), len(batch.tokens) // len(seen)
-    prompt = torch.cat([before.expand(plates, -1, -1), seen, after.expand(plates, -1, -1)], dim=1)
+    prompt = embed(batch.prefix).to(seen.dtype).repeat(plates, 1, 1)
+    prompt[:, batch.prefix == model.config.image_token_id] = seen
     positions, start = prefix_positions(model, batch.prefix)
     cache = DynamicCache(config=model.config.text_config)
     decoder(
@@ -91,7 +89,7 @@ def answer_losses(
     seen: torch.Tensor,
     batch: Batch,
 ) -> dict[str, torch.Tensor]:
-    """ "words": weighted next-token loss; "name", "box", "point", "value": the heads' errors."""
+    """Losses by name: "words" (next tokens, weighted), "name", "box", "point", "value" (heads)."""
     hidden_states = read_batch(model, seen, batch)
     counted = batch.weights[:, 1:] > 0
     logits = model.lm_head(hidden_states[-1][:, :-1][counted]).float()

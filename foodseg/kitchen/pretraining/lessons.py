@@ -14,8 +14,9 @@ import torch
 from transformers import Qwen2Tokenizer
 
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.kitchen.plates import KITCHEN_FOODS
-from foodseg.kitchen.pretraining.answers import (
+from foodseg.kitchen.knowledge import CLUES
+from foodseg.kitchen.plates import FOOD_NUMBERS, KITCHEN_FOODS
+from foodseg.kitchen.pretraining.answer_forms import (
     FORMS,
     Completion,
     draw_form,
@@ -23,9 +24,9 @@ from foodseg.kitchen.pretraining.answers import (
     write_completion,
 )
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
-from foodseg.kitchen.pretraining.pictures import Pictures
+from foodseg.kitchen.pretraining.mllm_plates import Pictures
 from foodseg.kitchen.pretraining.tokenizer import END_OF_TURN, IMAGE_TOKEN
-from foodseg.kitchen.questions import CLUES, MAX_ANSWERS, TEMPLATES, split_of
+from foodseg.kitchen.questions import MANY_SHARE, TEMPLATES, draw_question, split_of
 from foodseg.models.prompts import KITCHEN, build_messages
 
 FOOD_NAMES = tuple(CATEGORIES[food] for food in KITCHEN_FOODS)
@@ -35,7 +36,9 @@ LISTING_QUESTIONS = (
     "Tell me all that you see, and where.",
     "Please list every food on this plate together with its place.",
 )
-MANY_SHARE = 0.4  # of the questions on plates that have one with several answers, as in the data
+# Weights of next tokens: of a number's digits, and where one form parts from the others.
+DIGIT_WEIGHTS = torch.tensor([3.0, 2.5, 1.0])
+PIVOT_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -59,50 +62,32 @@ class Batch:
     references: dict[str, torch.Tensor]  # kind: (anchors, 6 or 1) in units of the image's side
 
 
-def draw_question(
-    foods: np.ndarray, many: bool, rng: np.random.Generator
-) -> tuple[int, int, frozenset[int]]:
-    """Template, clue and answering class ids of a training question, shared out as in the data.
-
-    many: ask for two or three foods if the plate has such a question.
-    """
-    present = {KITCHEN_FOODS[number - 1] for number in foods if number}
-    fitting = [(clue, CLUES[clue].answers(present)) for clue in range(len(CLUES))]
-    fitting = [(clue, answers) for clue, answers in fitting if 0 < len(answers) <= MAX_ANSWERS]
-    several = [row for row in fitting if len(row[1]) > 1]
-    one = [row for row in fitting if len(row[1]) == 1]
-    pool = several if many and several else one
-    clue, answers = pool[int(rng.integers(len(pool)))]
-    phrasings = [
-        index
-        for index, template in enumerate(TEMPLATES)
-        if template.fits(CLUES[clue], len(answers)) and split_of(index, clue) == "train"
-    ]
-    return phrasings[int(rng.integers(len(phrasings)))], clue, frozenset(answers)
-
-
 def draw_answering(
     foods: np.ndarray, references: np.ndarray, many: bool, rng: np.random.Generator
 ) -> Exercise:
-    """A training question about a plate, answered in a form drawn by its template's shares."""
-    template, clue, answers = draw_question(foods, many, rng)
-    rows = tuple(
-        row for row, number in enumerate(foods) if number and KITCHEN_FOODS[number - 1] in answers
-    )
+    """A training question about a plate, answered in a form drawn by its template's shares.
+
+    foods, references: a row of `Pictures`. many: ask for several foods if the plate has such a
+    question.
+    """
+    present = [KITCHEN_FOODS[number - 1] for number in foods if number]
+    question = draw_question(present, "train", rng, many=many)
+    answers = FOOD_NUMBERS[list(question.foods)]
+    rows = tuple(row for row, number in enumerate(foods) if number in answers)
     names = [FOOD_NAMES[foods[row] - 1] for row in rows]
-    thought = draw_thought(CLUES[clue].hint, names, rng)
-    completion = write_completion(draw_form(template, rng), thought, names, references[list(rows)])
-    return Exercise(TEMPLATES[template].ask(CLUES[clue]), completion, rows, template)
+    thought = draw_thought(question.hint, names, rng)
+    form = draw_form(question.template, rng)
+    completion = write_completion(form, thought, names, references[list(rows)])
+    return Exercise(question.text, completion, rows, question.template)
 
 
 def draw_listing(foods: np.ndarray, references: np.ndarray, rng: np.random.Generator) -> Exercise:
     """Up to three foods of a plate in random order, as prose: many places for few tokens."""
-    rows = tuple(int(row) for row in rng.permutation(int((foods > 0).sum()))[:3])
+    rows = tuple(rng.permutation(int((foods > 0).sum()))[:3].tolist())
     names = [FOOD_NAMES[foods[row] - 1] for row in rows]
     question = LISTING_QUESTIONS[int(rng.integers(len(LISTING_QUESTIONS)))]
-    return Exercise(
-        question, write_completion("prose", "", names, references[list(rows)]), rows, -1
-    )
+    completion = write_completion("prose", "", names, references[list(rows)])
+    return Exercise(question, completion, rows, -1)
 
 
 def tokenizer_texts() -> Iterator[str]:
@@ -125,75 +110,70 @@ def tokenizer_texts() -> Iterator[str]:
 
 
 class Reader:
-    """Turns exercises into token batches."""
+    """Turns exercises into token batches on a device."""
 
-    def __init__(self, tokenizer: Qwen2Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        text = tokenizer.apply_chat_template(
-            build_messages("", KITCHEN), tokenize=False, add_generation_prompt=True
+    def __init__(self, tokenizer: Qwen2Tokenizer, device: torch.device | str = "cpu") -> None:
+        self.tokenizer, self.device = tokenizer, torch.device(device)
+        head = self._prompt("")[0].replace(IMAGE_TOKEN, IMAGE_TOKEN * VISUAL_TOKENS)
+        self.prefix = torch.tensor(tokenizer(head)["input_ids"], device=self.device)
+
+    def _prompt(self, question: str) -> tuple[str, str]:
+        """The prompt's text up to the end of the image, and from there on."""
+        text = self.tokenizer.apply_chat_template(
+            build_messages(question, KITCHEN), tokenize=False, add_generation_prompt=True
         )
-        head, self.tail = text.split("<|vision_end|>")
-        head = head.replace(IMAGE_TOKEN, IMAGE_TOKEN * VISUAL_TOKENS)
-        self.prefix = torch.tensor(tokenizer(head)["input_ids"])
+        head, image_end, tail = text.partition("<|vision_end|>")
+        return head, image_end + tail
 
     def name_tokens(self) -> list[list[int]]:
         """Token ids of each food's name as it stands within a sentence."""
         return self.tokenizer([f" {name}" for name in FOOD_NAMES])["input_ids"]
 
-    def prompt_text(self, question: str) -> str:
-        """The prompt's text after the image."""
-        worded = KITCHEN.format(question=question)
-        return f"<|vision_end|>{worded}{self.tail.removeprefix(KITCHEN.format(question=''))}"
-
     def read(self, exercises: list[Exercise], references: np.ndarray) -> Batch:
         """`references` (E, 6, 6): those of each exercise's plate, in pixels."""
-        prompts = [self.prompt_text(exercise.question) for exercise in exercises]
+        prompts = [self._prompt(exercise.question)[1] for exercise in exercises]
         completions = [
             exercise.completion.text + END_OF_TURN * exercise.completion.finished
             for exercise in exercises
         ]
-        prompt_ids = self.tokenizer(prompts)["input_ids"]
+        prompts = self.tokenizer(prompts)["input_ids"]
         encoded = self.tokenizer(completions, return_offsets_mapping=True)
-        lengths = [len(a) + len(b) for a, b in zip(prompt_ids, encoded["input_ids"], strict=True)]
-        shape = len(exercises), max(lengths)
-        tokens = torch.full(shape, self.tokenizer.pad_token_id)
-        weights = torch.zeros(shape)
+        rows = [a + b for a, b in zip(prompts, encoded["input_ids"], strict=True)]
+        shape = len(rows), max(map(len, rows))
+        tokens, weights = torch.full(shape, self.tokenizer.pad_token_id), torch.zeros(shape)
         places: dict[str, list] = {"name": [], "box": [], "point": [], "value": []}
-        for index, exercise in enumerate(exercises):
-            start, end = len(prompt_ids[index]), lengths[index]
-            tokens[index, :end] = torch.tensor(prompt_ids[index] + encoded["input_ids"][index])
-            token_of = _token_of_character(encoded["offset_mapping"][index])
-            weights[index, start:end] = 1.0
-            for first, last in exercise.completion.numbers:
-                for digit, place in enumerate(range(first, last)):
-                    weights[index, start + token_of[place]] = (3.0, 2.5, 1.0)[digit]
-            for place in exercise.completion.pivots:
-                weights[index, start + token_of[place]] = 4.0
-            for anchor in exercise.completion.anchors:
-                row = exercise.rows[anchor.reference]
-                place = start + token_of[anchor.place]
+        for index, (exercise, row) in enumerate(zip(exercises, rows, strict=True)):
+            completion, start = exercise.completion, len(prompts[index])
+            token_of = start + _token_of_character(encoded["offset_mapping"][index])
+            tokens[index, : len(row)] = torch.tensor(row)
+            weights[index, start : len(row)] = 1.0
+            for first, last in completion.numbers:
+                weights[index, token_of[first:last]] = DIGIT_WEIGHTS[: last - first]
+            weights[index, token_of[list(completion.pivots)]] = PIVOT_WEIGHT
+            for anchor in completion.anchors:
                 columns = slice(None) if anchor.column is None else [anchor.column]
-                target = references[index, row, columns] / SIDE
-                places[anchor.kind].append((index, place, target))
-        anchors, targets = _stack_places(places)
-        return Batch(self.prefix, tokens, weights, anchors, targets)
+                target = references[index, exercise.rows[anchor.reference], columns] / SIDE
+                places[anchor.kind].append((index, token_of[anchor.place], target))
+        return Batch(
+            self.prefix, tokens.to(self.device), weights.to(self.device), *self._stack(places)
+        )
+
+    def _stack(self, places: dict[str, list]) -> tuple[dict, dict]:
+        """A batch's anchors and references; kinds that don't occur are left out."""
+        anchors, references = {}, {}
+        for kind, found in places.items():
+            if found:
+                *at, targets = zip(*found, strict=True)
+                anchors[kind] = tuple(torch.tensor(index, device=self.device) for index in at)
+                references[kind] = torch.from_numpy(np.stack(targets)).to(self.device)
+        return anchors, references
 
 
-def _token_of_character(offsets: list[tuple[int, int]]) -> list[int]:
-    owners = [0] * offsets[-1][1]
+def _token_of_character(offsets: list[tuple[int, int]]) -> np.ndarray:
+    owners = np.zeros(offsets[-1][1], int)
     for token, (first, last) in enumerate(offsets):
-        owners[first:last] = [token] * (last - first)
+        owners[first:last] = token
     return owners
-
-
-def _stack_places(places: dict[str, list]):
-    anchors, targets = {}, {}
-    for kind, rows in places.items():
-        if not rows:
-            continue
-        anchors[kind] = tuple(torch.tensor([row[i] for row in rows]) for i in (0, 1))
-        targets[kind] = torch.from_numpy(np.stack([row[2] for row in rows]))
-    return anchors, targets
 
 
 def draw_batch(

@@ -6,7 +6,6 @@ The model image is 168x168: 12x12 patches of 14 pixels, merged 2x2 into 36 visua
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -26,14 +25,13 @@ from foodseg.kitchen.pretraining.tokenizer import (
     PADDING,
     SPECIAL_TOKENS,
 )
-from foodseg.presets import PACKAGE
+from foodseg.presets import KITCHEN
 
-KITCHEN_MLLM_FOLDER = PACKAGE / "weights" / "kitchen_mllm"
-
-SIDE = 168
+SIDE = KITCHEN.image_side
 PATCH = 14
 MERGE = 2
-VISUAL_TOKENS = (SIDE // PATCH // MERGE) ** 2
+GRID = SIDE // PATCH
+VISUAL_TOKENS = (GRID // MERGE) ** 2
 
 TEXT_SIZES = {
     "hidden_size": 256,
@@ -63,6 +61,7 @@ VISION_SIZES = {
     "window_size": 84,
     "fullatt_block_indexes": [1, 3],
 }
+PROCESSOR_SIZES = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
 # Names are read by dot products with visual tokens from the first step on: 0.02 is too faint.
 EMBEDDING_STD = 0.1
 
@@ -78,7 +77,7 @@ def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
         eos_token_id=ids[END_OF_TURN],
         pad_token_id=ids[PADDING],
     )
-    config = Qwen2_5_VLConfig(
+    return Qwen2_5_VLConfig(
         text_config=text,
         vision_config=dict(VISION_SIZES),
         image_token_id=ids[IMAGE_TOKEN],
@@ -87,7 +86,6 @@ def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-    return config
 
 
 def build_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGeneration:
@@ -103,41 +101,22 @@ def build_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditiona
 
 def build_image_processor() -> Qwen2VLImageProcessor:
     """Qwen2-VL's image processor, held to 168x168 pixels."""
-    return Qwen2VLImageProcessor(
-        size={"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE},
-        patch_size=PATCH,
-        merge_size=MERGE,
-        temporal_patch_size=VISION_SIZES["temporal_patch_size"],
-    )
+    size = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
+    return Qwen2VLImageProcessor(size=size, **PROCESSOR_SIZES)
 
 
 def save_kitchen_mllm(
-    model: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: Qwen2Tokenizer,
-    folder: Path,
-    provenance: dict,
+    model: Qwen2_5_VLForConditionalGeneration, tokenizer: Qwen2Tokenizer, folder: Path
 ) -> None:
-    """Write configuration, float16 weights, tokenizer, processor and provenance to `folder`.
+    """Write configuration, float16 weights, tokenizer and processor to `folder`.
 
     `model` is cast to float16 in place; load the folder again to go on with it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder)
-    processor = Qwen2_5_VLProcessor(
+    Qwen2_5_VLProcessor(
         image_processor=build_image_processor(),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(
-            patch_size=PATCH,
-            merge_size=MERGE,
-            temporal_patch_size=VISION_SIZES["temporal_patch_size"],
-        ),
+        video_processor=Qwen2VLVideoProcessor(**PROCESSOR_SIZES),
         chat_template=CHAT_TEMPLATE,
-    )
-    processor.save_pretrained(folder)
-    write_provenance(folder, provenance)
-
-
-def write_provenance(folder: Path, provenance: dict) -> None:
-    """Write how the weights in `folder` were made to its provenance.json."""
-    text = json.dumps(provenance, indent=2)
-    (folder / "provenance.json").write_text(text + "\n", encoding="utf-8")
+    ).save_pretrained(folder)

@@ -1,17 +1,14 @@
-"""The kitchen SAM2: its configuration, its shipped weights, and how they were trained.
+"""How the shipped kitchen SAM2 was trained: `python -m foodseg.kitchen.pretraining.segmenter`.
 
-`python -m foodseg.kitchen.pretraining.segmenter` rebuilds the weights from nothing, on one CPU
-core: dense targets for the image encoder, then prompts, whose references are exact at first and
-later as wrong as a language model's. `segmenter_teaching.py` says why prompts alone don't do.
+On one CPU core, from random weights: dense targets for the image encoder, then prompts, whose
+references are exact at first and later as wrong as a language model's. `segmenter_teaching.py`
+says why prompts alone are not enough.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,26 +19,26 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
-from tqdm import tqdm
 
-from foodseg.common.provenance import find_commit
+from foodseg.common.files import write_json
+from foodseg.common.progress import tqdm
+from foodseg.common.provenance import provenance
 from foodseg.data.references import Reference
 from foodseg.kitchen.dataset import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.kitchen.plates import DRAWING_VERSION, draw_plate
 from foodseg.kitchen.pretraining.segmenter_plates import (
     PlateTensors,
-    cached_training_plates,
     class_shares,
+    draw_training_plates,
     flip,
     jitter,
     plate_references,
 )
 from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, prompt_loss, settle
+from foodseg.kitchen.pretraining.work_folder import WORK_HELP, load, made_once, save_whole
 from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, decode_prompts, encode_pixels
 from foodseg.models.segmenter import Segmenter, normalise, scale_prompts
-from foodseg.presets import PACKAGE
-
-KITCHEN_SAM2_FOLDER = PACKAGE / "weights" / "kitchen_sam2"
+from foodseg.presets import KITCHEN
 
 CHECKPOINT_EVERY = 200  # steps
 
@@ -111,15 +108,13 @@ def make_optimiser(model: SAM2Base, heads: TrainingHeads, plan: Plan) -> torch.o
 
 def train_kitchen_segmenter(work: Path, plan: Plan, workers: int = 1) -> SAM2Base:
     """Train from nothing; `work` keeps plates and a checkpoint, so a second call continues."""
-    work.mkdir(parents=True, exist_ok=True)
-    side = KITCHEN_SAM2.image_size
-    plates = cached_training_plates(work, BASE_PLATE_SEEDS, plan.plates, side, workers)
+    plates = _kept_plates(work, plan, workers)
     torch.manual_seed(plan.seed)
     model, heads = build_sam2(KITCHEN_SAM2).train(), TrainingHeads(KITCHEN_SAM2.neck_dim)
     optimiser, first = make_optimiser(model, heads, plan), 0
     checkpoint = work / "checkpoint.pt"
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+        state = load(checkpoint)
         model.load_state_dict(state["model"])
         heads.load_state_dict(state["heads"])
         optimiser.load_state_dict(state["optimiser"])
@@ -137,9 +132,15 @@ def train_kitchen_segmenter(work: Path, plan: Plan, workers: int = 1) -> SAM2Bas
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == last:
             trained = {"model": model, "heads": heads, "optimiser": optimiser}
             state = {name: part.state_dict() for name, part in trained.items()}
-            torch.save(state | {"step": step + 1}, checkpoint.with_suffix(".part"))
-            os.replace(checkpoint.with_suffix(".part"), checkpoint)
+            save_whole(state | {"step": step + 1}, checkpoint)
     return model.eval()
+
+
+def _kept_plates(work: Path, plan: Plan, workers: int) -> PlateTensors:
+    wanted = BASE_PLATE_SEEDS, plan.plates, KITCHEN_SAM2.image_size
+    file = work / f"plates-{DRAWING_VERSION}-{'-'.join(map(str, wanted))}.pt"
+    plates = made_once(file, lambda: vars(draw_training_plates(*wanted, workers)))
+    return PlateTensors(**plates)
 
 
 def _update(optimiser: torch.optim.AdamW, loss: Tensor, factor: float) -> None:
@@ -152,9 +153,9 @@ def _update(optimiser: torch.optim.AdamW, loss: Tensor, factor: float) -> None:
 
 
 def validate(segmenter: Segmenter, first_seed: int, count: int, strength: float = 0.0) -> float:
-    """Mean IoU over all foods of drawn plates, at the plates' own size, by the way users go.
+    """Mean IoU over all foods of drawn plates, at the plates' own size, through the public API.
 
-    `strength` makes the references wrong (see `jitter`); 0 leaves them exact.
+    strength: how wrong the references are (see `jitter`); 0: exact.
     """
     generator = torch.Generator().manual_seed(first_seed)
     ious = []
@@ -179,40 +180,38 @@ def _wrong_references(
     return [Reference(box=tuple(row[:4]), point=tuple(row[4:])) for row in back]
 
 
-def save_kitchen_segmenter(model: SAM2Base, folder: Path, provenance: dict[str, object]) -> None:
-    """Write the weights in float16 with what made them and how good they are."""
+def save_kitchen_segmenter(model: SAM2Base, folder: Path, made: dict) -> None:
+    """Write the weights in float16, and how they were made and how good they are as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.half().contiguous() for name, w in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     segmenter = Segmenter.load(folder / "model.safetensors", KITCHEN_SAM2)
-    provenance["validation"] = {
+    validation = {
         "plates": f"{BASE_VALIDATION_SEEDS}..{BASE_VALIDATION_SEEDS + 99}",
         "mean_iou_exact_references": round(validate(segmenter, BASE_VALIDATION_SEEDS, 100), 4),
         "mean_iou_wrong_references": round(validate(segmenter, BASE_VALIDATION_SEEDS, 100, 1.0), 4),
     }
-    (folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    write_json(folder / "provenance.json", made | {"validation": validation})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("runs/kitchen_sam2"))
-    parser.add_argument("--output", type=Path, default=KITCHEN_SAM2_FOLDER)
+    parser.add_argument("--work", type=Path, default=Path("runs/kitchen_sam2"), help=WORK_HELP)
+    parser.add_argument("--output", type=Path, default=Path(KITCHEN.segmenter).parent)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw plates")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     plan, started = Plan(), time.time()
     model = train_kitchen_segmenter(arguments.work, plan, arguments.workers)
-    provenance = {
+    made = {
         "made_by": "python -m foodseg.kitchen.pretraining.segmenter",
         "plan": asdict(plan),
         "training_plates": f"{BASE_PLATE_SEEDS}..{BASE_PLATE_SEEDS + plan.plates - 1}",
         "drawing_version": DRAWING_VERSION,
         "seconds": round(time.time() - started),
-        "device": f"cpu, 1 thread, {platform.machine()}",
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-        "commit": find_commit(),
+        **provenance("cpu"),
     }
-    save_kitchen_segmenter(model, arguments.output, provenance)
+    save_kitchen_segmenter(model, arguments.output, made)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,16 @@ whole, and each corner on its own.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from foodseg.data.references import Reference, mask_to_reference
-from foodseg.kitchen.plates import DRAWING_VERSION, KITCHEN_FOODS, Plate, draw_plate
+from foodseg.kitchen.dataset import draw_all
+from foodseg.kitchen.plates import FOOD_NUMBERS, KITCHEN_FOODS, Plate, draw_plate
 from foodseg.models.segmenter import scale_prompts, to_model_pixels
 
 CLASSES = len(KITCHEN_FOODS) + 1  # background first
@@ -27,9 +25,9 @@ CLASSES = len(KITCHEN_FOODS) + 1  # background first
 class PlateTensors:
     """Plates at the model image's size, with one prompt for each food.
 
-    `images` uint8 (P, 3, s, s); `classes` uint8 (P, s, s), index into (background, foods...);
-    `plate`, `food` int64 (N,) and `corners` float32 (N, 3, 2) say for each prompt which plate and
-    food it asks for, with box and point in pixels of the model image.
+    images: uint8 (P, 3, s, s). classes: uint8 (P, s, s), FOOD_NUMBERS. plate, food: int64 (N,),
+    which plate and which class a prompt asks for. corners: float32 (N, 3, 2), its box and point in
+    pixels of the model image.
     """
 
     images: Tensor
@@ -57,46 +55,29 @@ def plate_references(plate: Plate) -> list[Reference]:
     return [mask_to_reference(plate.mask == food) for food in plate.foods]
 
 
-def _plate_arrays(seed: int, side: int) -> tuple[np.ndarray, np.ndarray, list[int], np.ndarray]:
-    plate = draw_plate(seed)
-    height, width = plate.mask.shape
-    image = (to_model_pixels(plate.image, side) * 255).round().to(torch.uint8).numpy()
-    index = np.zeros(256, dtype=np.uint8)
-    index[list(KITCHEN_FOODS)] = np.arange(1, CLASSES)
-    rows = ((np.arange(side) + 0.5) * height / side).astype(int)
-    columns = ((np.arange(side) + 0.5) * width / side).astype(int)
-    classes = index[plate.mask][rows][:, columns]
-    corners = scale_prompts(plate_references(plate), (width, height), side).numpy()
-    return image, classes, [int(index[food]) for food in plate.foods], corners
-
-
 def draw_training_plates(first_seed: int, count: int, side: int, workers: int) -> PlateTensors:
-    """Draw plates `first_seed`, `first_seed + 1`, ... and bring them to side x side pixels."""
+    """Plates of seeds `first_seed`, `first_seed + 1`, ... at side x side pixels."""
     seeds = range(first_seed, first_seed + count)
-    with ProcessPoolExecutor(workers) as pool:
-        drawn = pool.map(_plate_arrays, seeds, [side] * count, chunksize=16)
-        plates = list(tqdm(drawn, total=count, desc="draw plates", mininterval=5))
+    plates = draw_all(partial(_plate_arrays, side=side), seeds, workers)
     images, classes, foods, corners = zip(*plates, strict=True)
-    counts = torch.tensor([len(f) for f in foods])
     return PlateTensors(
         torch.from_numpy(np.stack(images)),
         torch.from_numpy(np.stack(classes)),
-        torch.arange(count).repeat_interleave(counts),
-        torch.tensor([food for plate in foods for food in plate]),
+        torch.arange(count).repeat_interleave(torch.tensor([len(row) for row in foods])),
+        torch.from_numpy(np.concatenate(foods)).long(),
         torch.from_numpy(np.concatenate(corners)),
     )
 
 
-def cached_training_plates(
-    folder: Path, first_seed: int, count: int, side: int, workers: int
-) -> PlateTensors:
-    """`draw_training_plates`, kept in `folder` for a training that is started again."""
-    path = folder / f"plates-{DRAWING_VERSION}-{first_seed}-{count}-{side}.pt"
-    if not path.is_file():
-        plates = draw_training_plates(first_seed, count, side, workers)
-        torch.save(asdict(plates), path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
-    return PlateTensors(**torch.load(path, weights_only=True))
+def _plate_arrays(seed: int, side: int) -> tuple[np.ndarray, ...]:
+    plate = draw_plate(seed)
+    height, width = plate.mask.shape
+    image = (to_model_pixels(plate.image, side) * 255).round().to(torch.uint8).numpy()
+    rows = ((np.arange(side) + 0.5) * height / side).astype(int)
+    columns = ((np.arange(side) + 0.5) * width / side).astype(int)
+    classes = FOOD_NUMBERS[plate.mask][rows][:, columns]
+    corners = scale_prompts(plate_references(plate), (width, height), side).numpy()
+    return image, classes, FOOD_NUMBERS[list(plate.foods)], corners
 
 
 def flip(batch: PlateTensors, generator: torch.Generator) -> PlateTensors:
@@ -116,7 +97,7 @@ def flip(batch: PlateTensors, generator: torch.Generator) -> PlateTensors:
 
 
 def jitter(corners: Tensor, strength: float, side: int, generator: torch.Generator) -> Tensor:
-    """Make references (N, 3, 2) wrong, some more than others; boxes keep their corners' order.
+    """Make references (N, 3, 2) wrong, some more than others; boxes keep the order of corners.
 
     At strength 1 the worst are shifted with a standard deviation of 3% of the image's side, and
     each corner of the box by another 4%, the point by another 3%.

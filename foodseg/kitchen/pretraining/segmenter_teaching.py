@@ -1,7 +1,7 @@
-"""What it takes to teach a small SAM2 from random weights, besides prompts and their masks.
+"""What a small SAM2 needs to learn from random weights, besides prompts and their masks.
 
-On prompts alone it stayed at IoU 0.2 to 0.4, because its mask decoder did not find the place that
-a prompt pointed at. Three things cure that:
+Trained on prompts alone it stayed at IoU 0.2 to 0.4, because its mask decoder did not find the
+place that a prompt pointed at. Three things cure that:
 1. dense targets first: the image encoder learns which food every cell shows (`TrainingHeads`);
 2. a decoder that starts out looking where it is told (`settle`): the encoder's features have grown
    to several times the size of the positional encoding and drown it, so they are scaled down, and
@@ -17,12 +17,13 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from foodseg.kitchen.pretraining.segmenter_plates import CLASSES
+from foodseg.models.mask_loss import mask_losses
 from foodseg.models.sam2 import encode_pixels
 from foodseg.models.segmenter import normalise
 
 
 class TrainingHeads(nn.Module):
-    """Linear readers of the dense and auxiliary targets; thrown away after training."""
+    """Readers of the dense and auxiliary targets; dropped after the training."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -32,13 +33,14 @@ class TrainingHeads(nn.Module):
         self.tokens = nn.Linear(dim, CLASSES)
 
     def read_cells(self, features: Tensor, high_resolution: tuple[Tensor, Tensor]) -> Tensor:
-        """Class logits (B, CLASSES, s/4, s/4) from exactly what the mask decoder is given."""
+        """Class logits (B, CLASSES, s/4, s/4) from what the mask decoder is given."""
         finest, finer = high_resolution
         size = finest.shape[-2:]
         levels = [F.interpolate(f, size, mode="bilinear") for f in (finer, features)]
         return self.cells(torch.cat([finest, *levels], dim=1))
 
 
+@torch.no_grad()
 def settle(model: SAM2Base, heads: TrainingHeads, images: Tensor, gain: float = 2.5) -> None:
     """Prepare the mask decoder, between the dense stage and the prompts (see the module's text).
 
@@ -46,26 +48,23 @@ def settle(model: SAM2Base, heads: TrainingHeads, images: Tensor, gain: float = 
     attention head compares the sine and cosine of a few frequencies of the positional encoding,
     so that its logit is largest where query and key are at the same place.
     """
-    with torch.no_grad():
-        spread = encode_pixels(model, normalise(images.float() / 255))[0].std()
-        prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
-        linear = [*model.image_encoder.neck.convs.parameters(), model.no_mem_embed]
-        for parameter in (*linear, decoder.conv_s0.bias, decoder.conv_s1.bias):
-            parameter.mul_(0.5 / spread)
-        heads.cells[0].weight.div_(0.5 / spread)
-        for embedding in (*prompts.point_embeddings, prompts.not_a_point_embed):
-            embedding.weight.mul_(0.1)
-        prompts.no_mask_embed.weight.zero_()
-        decoder.mask_tokens.weight.mul_(0.3)
-        decoder.iou_token.weight.mul_(0.3)
-        frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix.norm(dim=0).argsort()
-        coarse, fine = frequencies.chunk(2)
-        for layer in decoder.transformer.layers:
-            _compare_positions(layer.cross_attn_token_to_image, fine, len(frequencies), gain)
-            _compare_positions(layer.cross_attn_image_to_token, coarse, len(frequencies), gain)
-        _compare_positions(
-            decoder.transformer.final_attn_token_to_image, fine, len(frequencies), gain
-        )
+    spread = encode_pixels(model, normalise(images.float() / 255))[0].std()
+    prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+    linear = [*model.image_encoder.neck.convs.parameters(), model.no_mem_embed]
+    for parameter in (*linear, decoder.conv_s0.bias, decoder.conv_s1.bias):
+        parameter.mul_(0.5 / spread)
+    heads.cells[0].weight.div_(0.5 / spread)
+    for embedding in (*prompts.point_embeddings, prompts.not_a_point_embed):
+        embedding.weight.mul_(0.1)
+    prompts.no_mask_embed.weight.zero_()
+    decoder.mask_tokens.weight.mul_(0.3)
+    decoder.iou_token.weight.mul_(0.3)
+    frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix.norm(dim=0).argsort()
+    coarse, fine = frequencies.chunk(2)
+    for layer in decoder.transformer.layers:
+        _compare_positions(layer.cross_attn_token_to_image, fine, len(frequencies), gain)
+        _compare_positions(layer.cross_attn_image_to_token, coarse, len(frequencies), gain)
+    _compare_positions(decoder.transformer.final_attn_token_to_image, fine, len(frequencies), gain)
 
 
 def _compare_positions(attention: nn.Module, chosen: Tensor, total: int, gain: float) -> None:
@@ -88,13 +87,9 @@ def prompt_loss(logits: Tensor, ious: Tensor, target: Tensor) -> Tensor:
     of the IoU that each mask reaches.
     """
     target = target.expand_as(logits)
-    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-2, -1))
-    chance = logits.sigmoid()
-    overlap = (chance * target).sum((-2, -1))
-    dice = 1 - (2 * overlap + 1) / (chance.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    bce, dice = mask_losses(logits, target)
     losses = 5 * bce + dice
-    with torch.no_grad():
-        mask, truth = logits > 0, target > 0.5
-        union = (mask | truth).sum((-2, -1)).clamp(min=1)
-        reached = (mask & truth).sum((-2, -1)) / union
+    mask, truth = logits > 0, target > 0.5
+    union = (mask | truth).sum((-2, -1)).clamp(min=1)
+    reached = (mask & truth).sum((-2, -1)) / union
     return (0.5 * losses.amin(1) + 0.5 * losses.mean(1)).mean() + F.mse_loss(ious, reached)

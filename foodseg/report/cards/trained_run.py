@@ -10,30 +10,64 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash
 from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from foodseg.models.segmenter import DECODER, MASK_HEAD
-from foodseg.report.cards.origins import Base, Data, find_base, find_data
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model.
+
+    name: as the card's front matter names it. source: what `from_pretrained` takes. licence: the
+    front matter's fields.
+    """
+
+    name: str
+    source: str
+    licence: dict[str, str]
+
+
+KITCHEN_BASE = Base("kitchen_mllm", "foodseg/weights/kitchen_mllm", {"license": "apache-2.0"})
+QWEN_3B = Base(
+    "Qwen/Qwen2.5-VL-3B-Instruct",
+    "Qwen/Qwen2.5-VL-3B-Instruct",
+    {
+        "license": "other",
+        "license_name": "qwen-research",
+        "license_link": "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/LICENSE",
+    },
+)
+DATASETS = dict.fromkeys(("smoke", "kitchen", "dry-run"), ("foodseg-kitchen",))  # by preset
+DATASETS["paper"] = ("EduardoPacheco/FoodSeg103", "Yueha0/FoodReasonSeg")
+
+
+def find_base(source: str) -> Base:
+    """The base of that hub id or folder; of one that the kit doesn't know, the licence is open."""
+    last = source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    for known in (KITCHEN_BASE, QWEN_3B):
+        if last == known.name.rpartition("/")[2]:
+            return known
+    is_folder = source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source
+    name = last if is_folder else source  # a folder's path says nothing to others
+    return Base(name, name, {"license": "other"})
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run: its folder, its result (which holds its config), its base and its data.
+    """A finished run: its folder, its result (which holds its config) and its base.
 
-    evaluations: results as `evaluate` writes them, this adapter's first, then those of the base
-    and of the bound on the same questions; empty before this adapter was evaluated.
+    datasets: what it learnt from, as the front matter names it; empty for data of your own.
+    evaluations: results as `evaluate` writes them, this adapter's first, then those of the base and
+    of the bound on the same questions; empty before this adapter was evaluated.
     """
 
     folder: Path
     result: dict
     base: Base
-    data: Data
+    datasets: tuple[str, ...]
     evaluations: tuple[dict, ...]
 
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter"
-
-    @property
-    def title(self) -> str:
-        return self.result["recipe"]["title"]
 
     @property
     def rewarded(self) -> bool:
@@ -74,8 +108,10 @@ def read_run(folder: Path) -> TrainedRun:
             "again."
         )
     source = json.loads(settings.read_text())["base_model_name_or_path"]
-    base, data = find_base(source), find_data(result["preset"]["name"])
-    return TrainedRun(folder, result, base, data, _read_evaluations(folder, result))
+    datasets = DATASETS.get(result["preset"]["name"], ())
+    return TrainedRun(
+        folder, result, find_base(source), datasets, _read_evaluations(folder, result)
+    )
 
 
 def _read_evaluations(folder: Path, result: dict) -> tuple[dict, ...]:

@@ -1,0 +1,140 @@
+"""The ablation table's numbers, one line for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from foodseg.ablations.reasons import REASONS
+from foodseg.ablations.rows import BOUND, Row, choose_rows
+from foodseg.ablations.runs import Run, Runs, runs_of
+from foodseg.common.files import read_lines
+from foodseg.evaluation.evaluate import Prediction, load_predictions
+from foodseg.report.seeds import paired_difference, same_questions, summarise_seeds
+from foodseg.supervised.evaluation import teacher_forced_row_name
+from foodseg.supervised.targets import Baseline
+
+REFERENCE = "dapo"  # every other row is compared with it
+GAIN = ("gain", "gain_low", "gain_high")
+MEANS = (*(f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_low", "_high")),)
+ANSWERS = ("parse_rate", "foods_right")
+# Columns of numbers; all others are text, "" where there is none.
+NUMBERS = (
+    *MEANS,
+    *GAIN,
+    *ANSWERS,
+    *("seeds", "of", "stale"),
+    *("seconds", "seconds_sd", "peak_memory_mb"),
+    *("learnt_least", "learnt_most", "sampled_least", "sampled_most"),
+)
+
+
+def ablations_frame(
+    runs: Runs, rows: Sequence[Row], seeds: Sequence[int], split: str = "test"
+) -> pd.DataFrame:
+    """One line a row, indexed by its name, NaN where nothing was measured.
+
+    giou, ciou, parse_rate, foods_right: mean over the seeds that ended; *_sd: standard deviation
+    over them (Bessel's); *_low, *_high: a 95% bootstrap interval over questions, a question's
+    seeds kept together; gain, gain_low, gain_high: gIoU less DAPO's, question by question.
+    seconds, seconds_sd: of the training; peak_memory_mb: the most of any seed. learnt, sampled:
+    completions of one run, from its log (least and most over seeds).
+    seeds, of: those that ended, those asked for; stale: seeds of other settings or code.
+    """
+    dapo = _ended(runs, runs_of(choose_rows(REFERENCE), seeds, split))
+    reference = _predictions(runs, [run.name for run in dapo])
+    lines: dict[str, dict] = {}
+    for row in rows:
+        wanted = runs_of([row], seeds, split)
+        if not wanted:  # the bound, on validation plates
+            continue
+        ended, others = _ended(runs, wanted), [] if row.name == REFERENCE else reference
+        scores = _scores(_predictions(runs, [run.name for run in ended]), others)
+        if row == BOUND:  # it is handed the true foods
+            scores["foods_right"] = np.nan
+        lines[row.name] = _line(runs, wanted, ended, scores)
+        if isinstance(row.method, Baseline) and row.method.masks:
+            forced = _forced_scores(runs, row.title, ended, others)
+            lines[f"{row.name}-teacher-forced"] = lines[row.name] | forced
+    frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")
+    return frame[[*frame.columns.drop([*GAIN]), *GAIN]]
+
+
+def _ended(runs: Runs, wanted: Sequence[Run]) -> list[Run]:
+    """The runs that have scores, current or not."""
+    return [run for run in wanted if "giou" in (runs.outcome(run) or {})]
+
+
+def _predictions(runs: Runs, names: Sequence[str]) -> list[list[Prediction]]:
+    return [load_predictions(runs.preset.predictions_folder(name)) for name in names]
+
+
+def _line(runs: Runs, wanted: Sequence[Run], ended: Sequence[Run], scores: dict) -> dict:
+    row, outcomes = wanted[0].row, [runs.outcome(run) for run in ended]
+    failures = {run.seed: (runs.outcome(run) or {}).get("failure") for run in wanted}
+    costs = pd.DataFrame(outcomes, columns=["seconds", "peak_memory_mb"], dtype=float)
+    return {
+        "family": row.family,
+        "title": row.title,
+        "seeds": len(ended),
+        "of": len(wanted),
+        "stale": sum(not runs.finished(run) for run in ended),
+        **scores,
+        "seconds": costs["seconds"].mean(),
+        "seconds_sd": costs["seconds"].std(),
+        "peak_memory_mb": costs["peak_memory_mb"].max(),
+        **_rollouts(runs, ended),
+        "failure": "; ".join(f"seed {seed}: {text}" for seed, text in failures.items() if text),
+        "why": REASONS.get(row.name, "") if ended else "",
+        "command": wanted[0].command(runs.preset),
+        **_origin(outcomes),
+    }
+
+
+def _scores(predictions: list[list[Prediction]], reference: list[list[Prediction]]) -> dict:
+    """Means over seeds, and the gain over the reference where both answered the same questions."""
+    if not predictions:
+        return dict.fromkeys((*MEANS, *ANSWERS, *GAIN), np.nan)
+    gain = (np.nan,) * 3
+    if same_questions([*reference[:1], predictions[0]]):
+        gain = paired_difference(predictions, reference)
+    scores = summarise_seeds(predictions)
+    return {name: scores[name] for name in (*MEANS, *ANSWERS)} | dict(zip(GAIN, gain, strict=True))
+
+
+def _forced_scores(
+    runs: Runs, title: str, ended: Sequence[Run], reference: list[list[Prediction]]
+) -> dict:
+    """The same models, their masks read at the true answer's [SEG]: another, easier, protocol."""
+    names = [teacher_forced_row_name(run.method, run.seed) for run in ended]
+    # The answer is not the model's.
+    scores = _scores(_predictions(runs, names), reference) | dict.fromkeys(ANSWERS, np.nan)
+    return scores | {"title": f"{title}, teacher-forced (another protocol)", "why": ""}
+
+
+def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:
+    """Completions of a run, counted from the rows of its log."""
+    each = runs.preset.prompts_per_step * runs.preset.group_size
+    logs = [read_lines(runs.log(run)) for run in ended if runs.log(run).exists()]
+    logs = [log for log in logs if log and "rounds" in log[0]]  # a baseline samples nothing
+    learnt = [len(log) * each for log in logs]
+    sampled = [sum(row["rounds"] for row in log) * each for log in logs]
+    return {
+        "learnt_least": min(learnt, default=np.nan),
+        "learnt_most": max(learnt, default=np.nan),
+        "sampled_least": min(sampled, default=np.nan),
+        "sampled_most": max(sampled, default=np.nan),
+    }
+
+
+def _origin(outcomes: Sequence[dict]) -> dict:
+    """Adapters in the order of the seeds; commits, devices and versions, each once."""
+    flat = [outcome | outcome["versions"] for outcome in outcomes]
+    sources = {"adapters": "adapter"}
+    sources |= {name: name for name in ("commit", "device", "torch", "transformers")}
+    return {
+        column: ", ".join(dict.fromkeys(str(one[name]) for one in flat if one[name]))
+        for column, name in sources.items()
+    }

@@ -1,0 +1,169 @@
+"""What the ablations leave: ablations.md for readers, ablations.csv for programs, curves as PNG.
+
+The validation split has files of its own, ablations_validation.{md,csv,png}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from foodseg.ablations.curves import ablation_curves, read_curves
+from foodseg.ablations.frame import NUMBERS, ablations_frame
+from foodseg.ablations.rows import Row, all_rows
+from foodseg.ablations.runs import Runs, runs_of
+from foodseg.common.number_text import number_text, with_deviation
+from foodseg.presets import Preset
+from foodseg.report.results import caption
+from foodseg.report.style import save
+from foodseg.report.tables import to_markdown, write_markdown, write_text
+
+NOTES = {
+    "test": "Every row: evaluated on the test questions, the checkpoint of the last step.",
+    "validation": (
+        "Every row: trained on four fifths of the training plates, evaluated on the others. "
+        "Choices are made here; the test plates play no part."
+    ),
+}
+READING = """\
+Mean ± standard deviation over seeds; the 95% interval is a bootstrap over questions, a question's
+seeds kept together; "less DAPO's" is the same of the difference, question by question, so what is
+hard for both takes no part in it. Seconds: of one training, on one thread. Peak MB: of the
+training's process. Both were taken two runs at a time, some beside other work: they tell the order
+of magnitude, not one method from another. A row's command trains and evaluates one seed, and goes
+on where it stopped. A "+" after a commit: with changes that were not committed."""
+# Where each row comes from: adapters in the order of the seeds, code, machine.
+ORIGIN = ["adapters", "commit", "device", "torch", "transformers"]
+
+
+def write_results(
+    runs: Runs, rows: Sequence[Row], seeds: Sequence[int], split: str = "test"
+) -> str:
+    """Write table and curves from what the runs have left; says what is there and what is missing.
+
+    A row that was not asked for stays in the table if it has results.
+    """
+    rows = [row for row in all_rows() if row in rows or _has_results(runs, row, seeds, split)]
+    frame = ablations_frame(runs, rows, seeds, split)
+    path = figure_path(runs.preset, split)
+    _write_table(path, runs.preset, frame, split)
+    if logs := read_curves(runs, rows, seeds, split):
+        save(ablation_curves(rows, logs, runs.preset.steps), path)
+    measured = f"{(frame['seeds'] > 0).sum()} of {len(frame)} rows measured: {path.name}.md."
+    return " ".join([measured, missing_sentence(frame, split)]).strip()
+
+
+def _has_results(runs: Runs, row: Row, seeds: Sequence[int], split: str) -> bool:
+    return any("giou" in (runs.outcome(run) or {}) for run in runs_of([row], seeds, split))
+
+
+def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) -> None:
+    written = [
+        "# Relatives and ablations" + ("" if split == "test" else ": validation"),
+        f"{caption(preset)} {NOTES[split]}",
+        READING,
+        rollouts_sentence(frame),
+        missing_sentence(frame, split),
+        *sections(frame),
+        "## Where each row comes from",
+        to_markdown(frame.loc[frame["seeds"] > 0, ORIGIN]),
+    ]
+    write_markdown(path.with_suffix(".md"), [text for text in written if text])
+    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
+
+
+def figure_path(preset: Preset, split: str = "test") -> Path:
+    """The table's files, without their suffix."""
+    return preset.figures / ("ablations" if split == "test" else f"ablations_{split}")
+
+
+def read_table(preset: Preset, split: str = "test") -> pd.DataFrame | None:
+    """The frame that `write_results` wrote; None if it has not been written."""
+    path = figure_path(preset, split).with_suffix(".csv")
+    if not path.exists():
+        return None
+    frame = pd.read_csv(path, index_col="row")
+    texts = frame.columns.difference(NUMBERS)
+    return frame.assign(**{name: frame[name].astype(object).fillna("") for name in texts})
+
+
+def sections(frame: pd.DataFrame) -> list[str]:
+    """A heading and a table for each family; below it the reasons, and which runs failed."""
+    texts = []
+    for family, lines in frame.groupby("family", sort=False):
+        texts += [f"## {family}", to_markdown(readable(lines))]
+        notes = [f"* {row.title}: {row.why}" for row in lines.itertuples() if row.why]
+        notes += [f"* {r.title} failed. {r.failure}" for r in lines.itertuples() if r.failure]
+        texts += ["\n".join(notes)] if notes else []
+    return texts
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `ablations_frame` as text, to be printed: "–" where nothing was measured."""
+    lines = [
+        {
+            "gIoU": with_deviation(row.giou, row.giou_sd),
+            "gIoU, 95%": number_text("{:.2f}–{:.2f}", row.giou_low, row.giou_high),
+            "cIoU": with_deviation(row.ciou, row.ciou_sd),
+            "cIoU, 95%": number_text("{:.2f}–{:.2f}", row.ciou_low, row.ciou_high),
+            "gIoU less DAPO's, 95%": number_text(
+                "{:+.3f} ({:+.3f} to {:+.3f})", row.gain, row.gain_low, row.gain_high
+            ),
+            "parsed": number_text("{:.0%}", row.parse_rate),
+            "food right": number_text("{:.0%}", row.foods_right),
+            "sampled": number_text("{:,.0f}", row.sampled_most),
+            "seconds": with_deviation(row.seconds, row.seconds_sd, 0),
+            "peak MB": number_text("{:.0f}", row.peak_memory_mb),
+            "seeds": (f"{row.seeds}" if row.seeds == row.of else f"{row.seeds} of {row.of}")
+            + (", failed" if row.failure else ""),
+            "command": f"`{row.command}`",
+        }
+        for row in frame.itertuples()
+    ]
+    return pd.DataFrame(lines, index=pd.Index(frame["title"], name="method"))
+
+
+def rollouts_sentence(frame: pd.DataFrame) -> str:
+    """Whether all trained rows learnt from as many completions, and how many they sampled."""
+    counted = frame.dropna(subset=["learnt_least"])
+    if counted.empty:
+        return "Rollouts: no run has left a log yet."
+    low, high = int(counted["learnt_least"].min()), int(counted["learnt_most"].max())
+    if low < high:
+        usual = counted["learnt_most"].mode()[0]
+        odd = counted[(counted["learnt_least"] != usual) | (counted["learnt_most"] != usual)]
+        return (
+            f"Rollouts, counted from the logs: **not the same for all**, {low:,} to {high:,} "
+            f"completions learnt from; other than {int(usual):,}: {', '.join(odd.index)}."
+        )
+    most = int(counted["sampled_most"].max())
+    more = (
+        f" Dynamic sampling draws others for groups without signal: up to {most:,} sampled in one "
+        "run, in the column of that name."
+    )
+    text = f"every run of a recipe learnt from {high:,} completions."
+    return f"Rollouts, counted from the logs: {text}{more if most > high else ''}"
+
+
+def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
+    """Which rows lack runs, and which runs are of other settings than today's; "" if none."""
+    command = "make ablations"
+    if split != "test":
+        command = f"python -m foodseg.ablations --split {split}"
+    parts = []
+    unfinished = frame[(frame["seeds"] < frame["of"]) & (frame["failure"] == "")]
+    if len(unfinished):
+        names = [f"{name} ({row.seeds} of {row.of})" for name, row in unfinished.iterrows()]
+        parts.append(f"Missing, by seeds that ended: {', '.join(names)}.")
+    if stale := list(frame.index[frame["stale"] > 0]):
+        parts.append(f"Of other settings or code than today's: {', '.join(stale)}.")
+    return " ".join([*parts, f"`{command}` runs what is missing."]) if parts else ""
+
+
+def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
+    """A sentence on the rows of today that a table on disk lacks, or does not have whole."""
+    whole = [] if frame is None else list(frame.index[frame["seeds"] == frame["of"]])
+    absent = [row.name for row in rows if row.name not in whole]
+    return f"Not (wholly) measured: {', '.join(absent)}." if absent else "Every row is measured."

@@ -1,0 +1,181 @@
+"""All runs as separate processes, as many at once as there are cores; then the table.
+
+What is finished and current is left alone, what was killed goes on, and what fails is written down
+and stops nothing else. A run's process ends with this one, however this one ends.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from foodseg.ablations.execute import write_failure
+from foodseg.ablations.outputs import write_results
+from foodseg.ablations.rows import Row
+from foodseg.ablations.runs import Run, Runs, runs_of
+from foodseg.common.progress import tqdm
+from foodseg.presets import Preset
+
+SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_ESTIMATES = 2
+SECONDS_TO_END = 10
+BYTES_OF_A_RUN = 2 * 10**9  # on a CPU; the kitchen's peak
+Command = Callable[[Runs, Run], list[str]]
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+
+
+def run_table(
+    runs: Runs, rows: Sequence[Row], seeds: Sequence[int], *, split: str = "test", jobs: int
+) -> int:
+    """Run what is not finished and write what there is; returns 1 if a run is to be tried again.
+
+    That a recipe found no signal is a result, and is not tried again.
+    """
+    failed = run_all(runs, runs_of(rows, seeds, split), jobs)
+    print(write_results(runs, rows, seeds, split))
+    return int(any(runs.outcome(run).get("again") for run in failed))
+
+
+def child_command(runs: Runs, run: Run) -> list[str]:
+    """What executes one run and ends with the process that started it."""
+    module = [sys.executable, "-m", "foodseg.ablations", *run.arguments(runs.preset)]
+    return [*module, "--until-stdin-closes"]
+
+
+def runs_at_once(preset: Preset) -> int:
+    """One for each core that this process may use and that has memory for one; on a GPU one."""
+    if preset.device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    weights = sum(path.stat().st_size for path in Path(preset.mllm).glob("*.safetensors"))
+    return max(1, min(cores or 1, memory // (BYTES_OF_A_RUN + 2 * weights)))
+
+
+def run_all(
+    runs: Runs, wanted: Sequence[Run], jobs: int, command: Command = child_command
+) -> list[Run]:
+    """Execute what is not finished, at most `jobs` runs at once; returns those that failed.
+
+    Ends the processes it has started when it is interrupted; started again, it goes on from their
+    checkpoints.
+    """
+    waiting = [run for run in wanted if not runs.finished(run)]
+    ended = [run for run in wanted if run not in waiting]
+    measured = [runs.outcome(run)["wall_seconds"] for run in ended if run.row.trained]
+    children: list[_Child] = []
+    failed: list[Run] = []
+    estimated = 0.0
+    bar = tqdm(total=len(wanted), initial=len(ended), desc="runs", bar_format=_BAR)
+    try:
+        while waiting or children:
+            while waiting and len(children) < jobs:
+                children.append(_Child.start(runs, waiting.pop(0), command))
+            for child in [child for child in children if child.ended]:
+                children.remove(child)
+                if not _report(runs, child):
+                    failed.append(child.run)
+                elif child.run.row.trained:
+                    measured.append(child.seconds)
+                bar.update()
+            if time.monotonic() - estimated > SECONDS_BETWEEN_ESTIMATES:
+                estimated = time.monotonic()
+                left = seconds_left(measured, len(waiting), [c.seconds for c in children], jobs)
+                bar.set_postfix_str(_status(left, children))
+            time.sleep(SECONDS_BETWEEN_LOOKS if children else 0)
+        bar.set_postfix_str("all ended")
+    finally:
+        _stop(children)
+        bar.close()
+    return failed
+
+
+def _status(left: float | None, children: Sequence[_Child]) -> str:
+    now = ", ".join(child.run.name for child in children)
+    return f"{'?' if left is None else tqdm.format_interval(left)} left; now {now or 'nothing'}"
+
+
+def seconds_left(
+    measured: Sequence[float], waiting: int, running: Sequence[float], jobs: int
+) -> float | None:
+    """Estimate from the mean over the trainings that have ended; None before the first.
+
+    measured: seconds of those; waiting: runs not started; running: seconds so far.
+    """
+    if not measured:
+        return None
+    mean = fmean(measured)
+    rest = [max(0.0, mean - so_far) for so_far in running]
+    # Shared by all processes, but no run is quicker than itself.
+    return max([(mean * waiting + sum(rest)) / jobs, *rest])
+
+
+def _report(runs: Runs, child: _Child) -> bool:
+    """Print a line on how a run ended; returns whether it has scores."""
+    run, code = child.run, child.process.returncode
+    if runs.outcome(run) is None:  # killed, so it could give no reason
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        write_failure(runs, run, f"its process ended with {how}; output.txt may say why")
+    outcome = runs.outcome(run)
+    if reason := outcome.get("failure"):
+        where = f"runs/{runs.preset.name}/ablations/{run.name}/output.txt"
+        tqdm.write(f"{run.title}: failed after {child.seconds:.0f} s: {reason} ({where})")
+        return False
+    scores = f"gIoU {outcome['giou']:.3f}, cIoU {outcome['ciou']:.3f}"
+    tqdm.write(f"{run.title}: {scores}, {child.seconds:.0f} s")
+    return True
+
+
+def _stop(children: Sequence[_Child]) -> None:
+    """Checkpoints are written whole or not at all, so a child may be ended at any time."""
+    for child in children:
+        child.process.terminate()
+    for child in children:
+        try:
+            child.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+
+
+@dataclass(eq=False)
+class _Child:
+    """One run's process, whose output goes to output.txt."""
+
+    run: Run
+    process: subprocess.Popen
+    started: float
+
+    @classmethod
+    def start(cls, runs: Runs, run: Run, command: Command) -> _Child:
+        folder = runs.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        # A reason or a result of other settings must not pass for this run's.
+        (folder / "outcome.json").unlink(missing_ok=True)
+        threads = {"OMP_NUM_THREADS": "1"} if runs.preset.device == "cpu" else {}
+        with (folder / "output.txt").open("ab") as output:
+            process = subprocess.Popen(
+                command(runs, run),
+                # Closed with this process, however it ends: the child's sign to end as well.
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | threads,
+                # Ctrl-C in a terminal goes to this process alone, which ends its children.
+                start_new_session=True,
+            )
+        return cls(run, process, time.monotonic())
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started

@@ -1,0 +1,1 @@
+"""`python -m foodseg.bench.cuda`: the benchmark's part that needs a GPU."""

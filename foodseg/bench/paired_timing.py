@@ -1,0 +1,148 @@
+"""Steps timed in turns: each side of a comparison has its own process, and one works at a time.
+
+Its own, for its peak memory; in turns, step by step in a rotating order, so that whatever else the
+machine does slows all sides alike.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from foodseg.common.progress import tqdm
+
+MIB = 2**20
+
+
+class SideFailedError(RuntimeError):
+    """A side's process did not do its work; the message says what stopped it."""
+
+
+class Turns:
+    """A side's end: `ready` once, then for each turn `wait`, one step, `report`."""
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+
+    def ready(self) -> None:
+        """All is loaded: on a CPU memory is counted from here."""
+        self.loaded = _peak_mib()
+        self.connection.send({})
+
+    def wait(self) -> None:
+        """Blocks until it is this side's turn; then the clock runs."""
+        self.connection.recv()
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+        self.start = clock()
+
+    def report(self, seconds: Mapping[str, float], **facts) -> None:
+        """Ends the turn. seconds: of its phases; "update" is all but "rollout" and "scoring".
+
+        Peak memory in MiB goes along: on a GPU what PyTorch allocated in this turn, else what the
+        process took beyond what it had loaded. facts: more of the row, or other values for it.
+        """
+        total = clock() - self.start
+        memory = _peak_mib() - self.loaded
+        if torch.cuda.is_initialized():
+            memory = torch.cuda.max_memory_allocated() / MIB
+        update = total - seconds.get("rollout", 0) - seconds.get("scoring", 0)
+        row = {**seconds, "update": update, "step": total, "memory": memory}
+        self.connection.send(row | facts)
+
+
+Side = Callable[..., None]  # (Turns, rounds, *arguments) -> None, in a process of its own
+
+
+def take_turns(
+    sides: Mapping[str, tuple[Side, tuple]],
+    rounds: int,
+    title: str,
+    patience: float | None = None,
+) -> dict[str, list[dict]]:
+    """Each side's reports, `rounds` of them; a round before, which warms up, is not counted.
+
+    sides: name -> (a function of a module, its arguments after `turns` and `rounds`). title: of the
+    progress bar. Raises SideFailedError if a side fails, or says nothing for `patience` seconds.
+    """
+    rows: dict[str, list[dict]] = {name: [] for name in sides}
+    names = list(sides)
+    with ExitStack() as stack:
+        ends = {
+            name: stack.enter_context(_process(function, rounds + 1, arguments))
+            for name, (function, arguments) in sides.items()
+        }
+        bar = stack.enter_context(tqdm(desc=title, total=len(names) * (rounds + 1)))
+        for name, end in ends.items():
+            _receive(name, end, patience)
+        for turn in range(rounds + 1):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                ends[name].send("your turn")
+                rows[name].append(_receive(name, ends[name], patience))
+                bar.set_postfix_str(name)
+                bar.update()
+    return {name: reports[1:] for name, reports in rows.items()}
+
+
+@contextmanager
+def _process(function: Side, rounds: int, arguments: tuple) -> Iterator[Connection]:
+    """Our end of the pipe to a side's process; left by an exception, the process ends."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_serve, args=(theirs, function, rounds, arguments), daemon=True
+    )
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.join()
+
+
+def _serve(connection: Connection, function: Side, rounds: int, arguments: tuple) -> None:
+    torch.set_num_threads(1)  # on a CPU every side has one, whatever it would take by itself
+    try:
+        function(Turns(connection), rounds, *arguments)
+    except Exception as error:
+        connection.send(str(error) or repr(error))
+        raise
+
+
+def _receive(name: str, end: Connection, patience: float | None) -> dict:
+    if not end.poll(patience):
+        raise SideFailedError(f"{name}: not done after {patience:.0f} s")
+    try:
+        report = end.recv()
+    except EOFError:
+        raise SideFailedError(f"{name}: its process ended without a word") from None
+    if isinstance(report, str):
+        raise SideFailedError(f"{name}: {report}")
+    return report
+
+
+def clock() -> float:
+    """Seconds, once a GPU that this process uses has done all that it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _peak_mib() -> float:
+    """This process's peak resident memory so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: getrusage's figure starts at the parent's
+        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
