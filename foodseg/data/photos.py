@@ -1,8 +1,7 @@
 """Any photo that a user may have -> upright RGB with 8 bits a channel.
 
-Coordinates of answers are pixels of the upright photo, as every viewer shows it: the turn that a
-camera only notes down (EXIF's orientation) is carried out here. Every image file of the kit is
-opened by `open_image`, photos and masks alike.
+Coordinates of answers are pixels of the upright photo: the turn that a camera only notes down
+(EXIF's orientation) is carried out here. `open_image` opens every image file of the kit.
 """
 
 from __future__ import annotations

@@ -23,9 +23,6 @@ from foodseg.data.fetch.sources import LICENCE, OFFICIAL, Sources, by_hand
 from foodseg.data.fetch.unpack import unpack_labels, unpack_parquet, unpack_zip
 from foodseg.data.foodseg103 import CATEGORIES, Problem
 
-# Faults of single rows that are printed; the count stands beside them.
-_SHOWN = 5
-
 
 def default_folder() -> Path:
     """The paper preset's `dataset`."""
@@ -62,9 +59,12 @@ def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: floa
     def from_parquet() -> None:
         for split, shards in sources.shards.items():
             files = [download(shard, folder, checksums, wait) for shard in shards]
-            _show(unpack_parquet(files, root, split))
+            problems = unpack_parquet(files, root, split)
+            more = [f"and {len(problems) - 5} more rows."] if len(problems) > 5 else []
+            for line in [*problems[:5], *more]:
+                print(line, flush=True)
 
-    def labels() -> None:
+    def labels() -> None:  # a small file, where the archive has a gigabyte
         unpack_labels(download(sources.labels, folder, checksums, wait), root)
 
     # Files that are there already come first: a server may not answer.
@@ -76,7 +76,7 @@ def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: floa
         if any(problem.reason in LACKING for problem in check_images(root, sources.images)):
             _attempt(way)
     if not (root / "category_id.txt").is_file():
-        _attempt(labels)  # a small file, where the archive has a gigabyte
+        _attempt(labels)
 
 
 def _attempt(step: Callable[[], object]) -> None:
@@ -85,13 +85,6 @@ def _attempt(step: Callable[[], object]) -> None:
         step()
     except DataError as error:
         print(error, flush=True)
-
-
-def _show(problems: list[Problem]) -> None:
-    for problem in problems[:_SHOWN]:
-        print(problem)
-    if len(problems) > _SHOWN:
-        print(f"and {len(problems) - _SHOWN} more rows.", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

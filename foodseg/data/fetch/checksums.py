@@ -49,10 +49,9 @@ class Checksums:
         found, known = file_sha256(path), self.get(name)
         if known is None:
             self.remember(name, path, found, "put there by hand", "first seen")
-        elif known.sha256 != found:
-            fix = (
-                f"it has {found[:12]}…, {known.sha256[:12]}… is {known.word}; remove the file to "
-                f"fetch it again, or its entry in {self.path.name} if it is meant to differ"
-            )
-            return Problem(name, "sha256", "changed since it was fetched", fix)
-        return None
+        if known is None or known.sha256 == found:
+            return None
+        sums = f"it has {found[:12]}…, {known.sha256[:12]}… is {known.word}"
+        entry = f"its entry in {self.path.name} if it is meant to differ"
+        fix = f"{sums}; remove the file to fetch it again, or {entry}"
+        return Problem(name, "sha256", "changed since it was fetched", fix)

@@ -30,8 +30,7 @@ from foodseg.data.fetch.sources import HubFile, RemoteFile
 TRIES = 4
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20
-# What a file of that kind starts with: a login page, which servers send as if it were the file,
-# must not be remembered as the file.
+# What a file of that kind starts with: a login page must not be remembered as the file.
 _STARTS = {".zip": (b"PK",), ".parquet": (b"PAR1",), ".json": (b"[", b"{")}
 _CUT = (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 
@@ -60,8 +59,7 @@ def download(remote: RemoteFile, folder: Path, checksums: Checksums, wait: float
             return _from_mirror(mirror, remote, target, checksums, wait)
         except MirrorError as error:
             reasons.append(f"  {mirror}: {error}")
-    reasons = "\n".join(reasons)
-    raise DataError(f"{target}: no mirror gave the file; get it by hand.\n{reasons}")
+    raise DataError("\n".join([f"{target}: no mirror gave the file; get it by hand.", *reasons]))
 
 
 def _from_mirror(
@@ -77,7 +75,9 @@ def _from_mirror(
     published = [sha256 for sha256 in (remote.sha256, stated) if sha256]
     expected = published + ([known.sha256] if known else [])
     wrong = [sha256 for sha256 in expected if sha256 != found]
-    if wrong or not _starts_right(part, target.suffix):
+    with part.open("rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if wrong or not head.startswith(_STARTS.get(target.suffix, b"")):
         part.unlink()
         if wrong:
             raise MirrorError(f"wrong checksum {found[:12]}…, {wrong[0][:12]}… was expected")
@@ -87,12 +87,6 @@ def _from_mirror(
         word = "published" if published else "first seen"
         checksums.remember(remote.name, target, found, str(mirror), word)
     return target
-
-
-def _starts_right(path: Path, suffix: str) -> bool:
-    with path.open("rb") as file:
-        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return head.startswith(_STARTS.get(suffix, b""))
 
 
 def _receive_from_hub(file: HubFile, part: Path) -> tuple[HubFile, str]:
@@ -150,9 +144,8 @@ def _receive(url: str, part: Path) -> None:
         part.unlink()  # of another mirror: its bytes may differ
     start = _size(part)
     headers = {"User-Agent": "foodseg", "Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(url, headers=headers)
-    if start:
-        request.add_header("Range", f"bytes={start}-")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             _append(url, response, part, start)
@@ -176,11 +169,8 @@ def _append(url: str, response: http.client.HTTPResponse, part: Path, start: int
     _state(part).write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
-    name = part.name.removesuffix(".part")
-    with (
-        part.open("ab" if start else "wb") as file,
-        tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True) as bar,
-    ):
+    bar = tqdm(total=total, initial=start, desc=part.stem, unit="B", unit_scale=True)
+    with part.open("ab" if start else "wb") as file, bar:
         while chunk := response.read1(_CHUNK):
             file.write(chunk)
             bar.update(len(chunk))

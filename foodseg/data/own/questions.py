@@ -1,7 +1,4 @@
-"""`questions.jsonl` of your own data: one JSON object a line, every fault named by its line.
-
-The format is in docs/your_own_data.md.
-"""
+"""`questions.jsonl` of your own data, as docs/your_own_data.md describes it."""
 
 from __future__ import annotations
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from foodseg.common.errors import DataError
 from foodseg.common.progress import tqdm
-from foodseg.data.foodseg103 import FaultError, Problem
+from foodseg.data.foodseg103 import FaultError
 from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.evaluate import Prediction, compare, save_predictions
 from foodseg.evaluation.external.masks import PredictedMasks, find_masks, read_mask
@@ -19,13 +18,6 @@ from foodseg.evaluation.external.rows import ExternalRow, check_row
 from foodseg.presets import Preset
 
 NAMED = 20  # of a long list; result.json has all
-
-
-@dataclass(frozen=True)
-class _Scored:
-    predictions: list[Prediction]
-    many_valued: tuple[str, ...]  # sample ids whose PNG has more than two values
-    problems: tuple[Problem, ...]
 
 
 def score(preset: Preset, path: Path, row: ExternalRow) -> dict:
@@ -38,32 +30,40 @@ def score(preset: Preset, path: Path, row: ExternalRow) -> dict:
     check_row(preset, row)
     samples = load_samples(preset.samples_file("test"))
     found = find_masks(path)
-    if not found.entries.keys() & {sample.sample_id for sample in samples}:
+    asked = [sample.sample_id for sample in samples]
+    if not found.entries.keys() & set(asked):
         raise DataError(
             f"{path}: none of its {len(found.entries)} masks is named after a test question of "
-            f"preset {preset.name}; name them <sample_id>, as in {samples[0].sample_id}."
+            f"preset {preset.name}; name them <sample_id>, as in {asked[0]}."
         )
-    scored = _compare(samples, found)
-    if problems := [*found.problems, *scored.problems]:
-        raise DataError(
-            f"{path}: {len(problems)} masks can't be used, so none was scored:\n"
-            f"{named(problems, chr(10))}"
-        )
+    predictions, many_valued = _compare(path, samples, found)
+    account = {
+        "given": len(found.entries.keys() & set(asked)),
+        "missing": [sample_id for sample_id in asked if sample_id not in found.entries],
+        "unknown": sorted(found.entries.keys() - set(asked)),
+        "other_files": list(found.others),
+        "many_valued": many_valued,
+        "sha256": found.sha256,
+        "source": path.resolve().name,
+    }
     return save_predictions(
         preset,
         row.name,
-        scored.predictions,
+        predictions,
         time.perf_counter() - start,
         device="cpu",
         system=row.system,
         protocol=row.protocol,
         foods_right=None,  # not known: it handed in masks
-        masks=_account(samples, found, scored) | {"source": path.resolve().name},
+        masks=account,
     )
 
 
-def _compare(samples: Sequence[Sample], found: PredictedMasks) -> _Scored:
-    predictions, many_valued, problems = [], [], []
+def _compare(
+    path: Path, samples: Sequence[Sample], found: PredictedMasks
+) -> tuple[list[Prediction], list[str]]:
+    """The predictions, and the sample ids whose PNG has more than two values."""
+    predictions, many_valued, problems = [], [], list(found.problems)
     for sample in tqdm(samples, "masks"):
         entry = found.entries.get(sample.sample_id)
         mask, many = np.zeros((sample.height, sample.width), dtype=bool), False
@@ -75,28 +75,16 @@ def _compare(samples: Sequence[Sample], found: PredictedMasks) -> _Scored:
             continue
         many_valued += [sample.sample_id] * many
         predictions.append(compare(sample, mask, parsed=entry is not None))
-    return _Scored(predictions, tuple(many_valued), tuple(problems))
-
-
-def _account(samples: Sequence[Sample], found: PredictedMasks, scored: _Scored) -> dict:
-    known = {sample.sample_id for sample in samples}
-    return {
-        "given": len(known & found.entries.keys()),
-        "missing": [s.sample_id for s in samples if s.sample_id not in found.entries],
-        "unknown": sorted(found.entries.keys() - known),
-        "other_files": list(found.others),
-        "many_valued": list(scored.many_valued),
-        "sha256": found.sha256,
-    }
+    if problems:
+        why = f"{len(problems)} masks can't be used, so none was scored"
+        raise DataError(f"{path}: {why}:\n{named(problems, chr(10))}")
+    return predictions, many_valued
 
 
 def describe(result: dict) -> str:
     """The scored row as a table of one line, and by name what was missing or odd."""
-    numbers = [
-        "{:.3f} [{:.3f}, {:.3f}]".format(result[name], *result[f"{name}_interval"])
-        for name in ("giou", "ciou")
-    ]
-    masks = result["masks"]
+    form, masks = "{:.3f} [{:.3f}, {:.3f}]", result["masks"]
+    numbers = [form.format(result[n], *result[f"{n}_interval"]) for n in ("giou", "ciou")]
     given = f"{masks['given']} of {result['samples']}"
     cells = [result["row"], result["system"], result["protocol"], given, *numbers]
     lines = [
@@ -104,13 +92,13 @@ def describe(result: dict) -> str:
         "| --- | --- | --- | ---: | ---: | ---: |",
         f"| {' | '.join(cells)} |",
     ]
-    notes = (
-        ("missing", "questions have no mask and count as empty"),
-        ("unknown", "masks are named after no test question and were left out"),
-        ("many_valued", "masks have more than two values; all but 0 are foreground"),
-        ("other_files", "files are no masks and were left out"),
-    )
-    for key, what in notes:
+    notes = {
+        "missing": "questions have no mask and count as empty",
+        "unknown": "masks are named after no test question and were left out",
+        "many_valued": "masks have more than two values; all but 0 are foreground",
+        "other_files": "files are no masks and were left out",
+    }
+    for key, what in notes.items():
         if masks[key]:
             lines.append(f"{len(masks[key])} {what}: {named(masks[key])}.")
     return "\n".join(lines)
