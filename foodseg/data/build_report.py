@@ -22,7 +22,6 @@ class BuildReport:
     counts: entries of the JSON file, dishes (distinct), turns (kept and left out), references.
     left_out: turns by reason; a turn with several faults counts under its first.
     parts_dropped: parts under `min_area` pixels, of ingredients that were asked for.
-    problems: every fault found, by file and field.
     """
 
     split: str

@@ -49,8 +49,7 @@ class Conversation:
 def read_conversations(path: Path | str, categories: Mapping[int, str]) -> list[Conversation]:
     """All entries of a FoodReasonSeg JSON file, faulty ones included.
 
-    Raises DataError for a file that is missing, not UTF-8 (a byte-order mark is accepted), not
-    JSON, or not a list.
+    Raises DataError for a file that is missing, not UTF-8, not JSON, or not a list.
     """
     path = Path(path)
     try:

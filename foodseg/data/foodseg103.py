@@ -74,10 +74,7 @@ class FaultError(DataError):
 
 
 def read_categories(path: Path) -> dict[int, str]:
-    """Class names by id from a `category_id.txt` (a byte-order mark and CRLF are accepted).
-
-    Raises DataError for a file that is missing, not UTF-8, or has a line that isn't `id<TAB>name`.
-    """
+    """Class names by id from a `category_id.txt`; DataError if a line isn't a new `id<TAB>name`."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -131,12 +128,9 @@ class FoodSeg103:
         self.root = Path(root)
         for kind in ("img_dir", "ann_dir"):
             if not (self.root / "Images" / kind).is_dir():
-                raise DataError(
-                    f"{self.root}: the folder Images/{kind} is missing; "
-                    "run `make data`, or give the folder that holds FoodSeg103's Images."
-                )
-        self._listings: dict[tuple[str, str], dict[str, Path]] = {}
-        self._numbers: dict[str, dict[int, list[str]]] = {}
+                fix = "run `make data`, or give the folder that holds FoodSeg103's Images"
+                raise DataError(f"{self.root}: the folder Images/{kind} is missing; {fix}.")
+        self._listings: dict[Path, dict[str, Path]] = {}
 
     def dish_ids(self, split: str) -> list[str]:
         """The file stems of the split's images, sorted."""
@@ -154,7 +148,7 @@ class FoodSeg103:
         if dish_id in listing:
             return dish_id
         if dish_id.isascii() and dish_id.isdigit():
-            same = self._numbered(split).get(int(dish_id), [])
+            same = [stem for stem in listing if stem.lstrip("0") == dish_id.lstrip("0")]
             if len(same) == 1:
                 return same[0]
         raise _missing("image", f"Images/img_dir/{split}/{dish_id}.jpg")
@@ -184,20 +178,11 @@ class FoodSeg103:
         return path.relative_to(self.root).as_posix()
 
     def _listing(self, kind: str, split: str) -> dict[str, Path]:
-        key = (kind, split)
-        if key not in self._listings:
-            folder = self.root / "Images" / kind / split
+        folder = self.root / "Images" / kind / split
+        if folder not in self._listings:
             suffixes = IMAGE_SUFFIXES if kind == "img_dir" else (".png",)
-            self._listings[key] = files_by_stem(folder, suffixes)
-        return self._listings[key]
-
-    def _numbered(self, split: str) -> dict[int, list[str]]:
-        if split not in self._numbers:
-            numbers = self._numbers[split] = {}
-            for stem in self._listing("img_dir", split):
-                if stem.isascii() and stem.isdigit():
-                    numbers.setdefault(int(stem), []).append(stem)
-        return self._numbers[split]
+            self._listings[folder] = files_by_stem(folder, suffixes)
+        return self._listings[folder]
 
     def _inside(self, kind: str, split: str, stem: str) -> Path:
         path = self._listing(kind, split)[stem]

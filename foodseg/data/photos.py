@@ -42,14 +42,10 @@ _NOTES = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """An upright photo: `image` is RGB, of any size.
-
-    name: of its file, "" without one. orientation: EXIF's value, 1 where the pixels are stored
-    upright; 2 to 8 were mirrored or turned (CIPA DC-008, tag 274).
-    """
+    """An upright photo: `image` is RGB. orientation: EXIF's value, 1 where it is stored upright."""
 
     image: Image.Image
-    name: str
+    name: str  # of its file, "" without one
     orientation: int
 
     @property
@@ -84,10 +80,7 @@ def read_photo(source: Path | str | BinaryIO | Image.Image) -> Photo:
 
 @contextmanager
 def open_image(source: Path | str | BinaryIO) -> Iterator[Image.Image]:
-    """The image as it is stored, not yet decoded and not turned.
-
-    Raises ImageError for what can't be opened, and for what can't be decoded inside the block.
-    """
+    """The image as it is stored; ImageError if it can't be opened, or decoded inside the block."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images and refuses twice as large ones: that is enough.

@@ -127,10 +127,8 @@ def mask_area(rle: dict) -> int:
 def intersection_union(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     """(I, U) in pixels of two boolean (H, W) masks at the original image's size."""
     if predicted.shape != truth.shape:
-        raise ValueError(
-            f"predicted: its shape {predicted.shape} is not the ground truth's {truth.shape}; "
-            "resize it to the original image."
-        )
+        shapes = f"its shape {predicted.shape} is not the ground truth's {truth.shape}"
+        raise ValueError(f"predicted: {shapes}; resize it to the original image.")
     predicted, truth = predicted.astype(bool), truth.astype(bool)
     return int((predicted & truth).sum()), int((predicted | truth).sum())
 

@@ -79,12 +79,10 @@ def answer_fields(foods: Mapping[str, Sequence[Part]]) -> dict[str, tuple]:
 def save_samples(samples: Iterable[Sample], path: Path | str) -> None:
     """Writes the samples to one Parquet file as they come, whole or not at all."""
     rows = map(_to_row, samples)
-    with (
-        whole_or_nothing(Path(path)) as partial,
-        pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file,
-    ):
-        while group := list(islice(rows, ROW_GROUP)):
-            file.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
+    with whole_or_nothing(Path(path)) as partial:
+        with pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file:
+            while group := list(islice(rows, ROW_GROUP)):
+                file.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
 
 
 def load_samples(path: Path | str) -> list[Sample]:
@@ -154,10 +152,7 @@ def describe(samples: Iterable[Sample]) -> pd.DataFrame:
 
 
 def check_no_shared_images(train: Iterable[Sample], test: Iterable[Sample]) -> None:
-    """Raises DataError naming the files if a dish id, or an image file's bytes, is in both splits.
-
-    Samples without `image_sha256` are compared by dish id alone.
-    """
+    """Raises DataError, naming the files, if a dish id or an image file's bytes are in both."""
     known = {}
     for sample in train:
         known |= {sample.image_sha256: sample.image, sample.dish_id: sample.image}
@@ -166,7 +161,5 @@ def check_no_shared_images(train: Iterable[Sample], test: Iterable[Sample]) -> N
     if shared := {image: twin for image, twin in twins.items() if twin}:
         pairs = "; ".join(f"{image} is {twin}" for image, twin in sorted(shared.items())[:5])
         more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
-        raise DataError(
-            f"dish_id or image shared by train and test: {pairs}{more}; "
-            "take these dishes out of one split."
-        )
+        text = f"dish_id or image shared by train and test: {pairs}{more}"
+        raise DataError(f"{text}; take these dishes out of one split.")

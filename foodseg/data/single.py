@@ -54,9 +54,8 @@ def write_single(
     connected "component" of its mask. With "component" a sample's mask lacks the parts under
     `min_area` pixels of the original image; an ingredient without a part is "mask too small".
 
-    Samples are written as they are built. Faults of single items are in the report and the rest is
-    built. DataError is raised where nothing could be: a missing folder or file, broken JSON, an
-    unknown split.
+    Faults of single items are in the report and the rest is built. DataError is raised where
+    nothing could be: a missing folder or file, broken JSON, an unknown split.
     """
     builder = _Builder(root, split, per, min_area)
     save_samples(builder.samples(), path)

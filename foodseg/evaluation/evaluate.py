@@ -55,10 +55,7 @@ class Prediction:
 def evaluate(
     preset: Preset, row: str, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
 ) -> dict:
-    """Answer every sample and write predictions.jsonl and result.json of this row.
-
-    On a CPU both models compute in one thread (`system.one_thread`).
-    """
+    """Answer every sample and write predictions.jsonl and result.json of this row."""
     start = time.perf_counter()
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
@@ -66,10 +63,8 @@ def evaluate(
         rollouts = roll_out(mllm, preset, batch, group_size=1, temperature=0.0)
         texts += [rollout.texts[0] for rollout in rollouts]
     answers = [parse_answer(text) for text in texts]
-    references = [
-        to_original(answer, sample, preset.image_side)
-        for answer, sample in zip(answers, samples, strict=True)
-    ]
+    pairs = zip(answers, samples, strict=True)
+    references = [to_original(*pair, preset.image_side) for pair in pairs]
     predictions = segment(preset, row, samples, answers, references, segmenter)
     seconds, hashes = time.perf_counter() - start, (mllm.adapter_hash, segmenter.decoder_hash)
     return save_predictions(preset, row, predictions, seconds, *hashes)

@@ -17,6 +17,7 @@ from foodseg.data.references import sample_ious
 
 Interval = tuple[float, float]
 RESAMPLES_AT_ONCE = 100
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,11 @@ def ciou(intersections: Sequence[int], unions: Sequence[int]) -> float:
 
 
 def measure(
-    intersections: Sequence[int],
-    unions: Sequence[int],
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-    level: float = 0.95,
+    intersections: Sequence[int], unions: Sequence[int], *, seed: int = 0, resamples: int = 2000
 ) -> SegmentationMetrics:
-    """Both metrics with percentile bootstrap intervals: samples drawn with replacement.
+    """Both metrics with 95% percentile bootstrap intervals, of samples drawn with replacement.
 
-    The same draws serve both metrics; the same `seed` gives the same intervals. Raises ValueError
-    without samples.
+    The same draws serve both metrics. Raises ValueError without samples.
     """
     if len(intersections) == 0 or len(intersections) != len(unions):
         found = f"{len(intersections)} values for {len(unions)} unions"
@@ -59,7 +54,7 @@ def measure(
         raise ValueError(f"intersections: {found}; {fix}.")
     columns = np.stack([sample_ious(intersections, unions), intersections, unions], axis=1)
     ious, i, u = _resampled_means(columns, seed, resamples).T
-    tails = [50 * (1 - level), 50 * (1 + level)]
+    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     return SegmentationMetrics(
         samples=len(columns),
         giou=giou(intersections, unions),

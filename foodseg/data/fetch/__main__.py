@@ -2,9 +2,8 @@
 
     python -m foodseg.data.fetch [folder]
 
-A complete folder is only checked. Otherwise the licences are shown, what is missing is fetched
-(FoodSeg103 from its authors' archive or else from the Parquet mirror; an archive that was put into
-`downloads` by hand is taken from there) and the folder is checked again. Nothing is uploaded.
+The licences are shown and what is missing is fetched: FoodSeg103 from its authors' archive, or else
+from the Parquet mirror; an archive that was put into `downloads` by hand is taken from there.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from pathlib import Path
 from foodseg.common.errors import DataError
 from foodseg.common.files import home
 from foodseg.data.fetch.check import LACKING, check_folder, check_images
-from foodseg.data.fetch.checksums import Checksums
-from foodseg.data.fetch.download import download
+from foodseg.data.fetch.download import Checksums, download
 from foodseg.data.fetch.sources import LICENCE, OFFICIAL, Sources, by_hand
 from foodseg.data.fetch.unpack import unpack_labels, unpack_parquet, unpack_zip
 from foodseg.data.foodseg103 import CATEGORIES, Problem

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.data.fetch.checksums import Checksums
+from foodseg.data.fetch.download import Checksums
 from foodseg.data.fetch.sources import Sources
 from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import (

@@ -154,10 +154,7 @@ def _unpack_row(image: dict, label: dict, root: Path, split: str) -> tuple[str, 
 
 
 def unpack_labels(labels: Path, root: Path) -> None:
-    """Writes `category_id.txt` from a JSON object of names by class id.
-
-    Raises DataError for a file that isn't such an object.
-    """
+    """Writes `category_id.txt` from a JSON object of names by class id; DataError if it is none."""
     try:
         names = {int(key): str(name) for key, name in json.loads(labels.read_bytes()).items()}
     except (OSError, ValueError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,10 +40,9 @@ def build_own(
     folder = OwnFolder(root)
     questions = read_questions(folder.root / FILE)
     leaked = _leaks(folder, questions) if split == "train" else {}
-    by_image: dict[str, list[Question]] = {}
-    for question in questions:
-        if question.split == split:
-            by_image.setdefault(question.image, []).append(question)
+    by_image: defaultdict[str, list[Question]] = defaultdict(list)
+    for question in (question for question in questions if question.split == split):
+        by_image[question.image].append(question)
     builder = _Builder(folder, split, per, min_area, leaked)
     for image, asked in tqdm(by_image.items(), desc=f"build {split}", unit="photo"):
         builder.build(image, asked)
@@ -61,10 +61,8 @@ def _leaks(folder: OwnFolder, questions: Sequence[Question]) -> dict[str, str]:
 
 
 def _at(question: Question, problem: Problem) -> Problem:
-    if problem.reason not in _LACKING:
-        return problem
-    fix = f"{problem.file}: {problem.fix}"
-    return question.problem(_LACKING[problem.reason], problem.reason, fix)
+    field, fix = _LACKING.get(problem.reason), f"{problem.file}: {problem.fix}"
+    return question.problem(field, problem.reason, fix) if field else problem
 
 
 @dataclass
@@ -142,9 +140,8 @@ def _attempt(step: Callable[..., Any], *arguments: object) -> Any:
 def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
     """Builds both splits into `out`: Parquet files, reports, and a link to the photos.
 
-    `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`, which finds the
-    samples by `samples_file(split)` and the photos by `dataset`. Raises DataError as `build_own`,
-    or if other photos are there.
+    `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`. Raises DataError
+    as `build_own`, or if other photos are there.
     """
     root, out = Path(root), Path(out)
     built = {split: build_own(root, split) for split in SPLITS}

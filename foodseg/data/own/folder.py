@@ -6,9 +6,9 @@ The format is in docs/your_own_data.md. Files are found by listing, never by joi
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from unicodedata import normalize
 
@@ -62,29 +62,15 @@ class OwnFolder:
         self.categories = read_categories(names) if names.is_file() else dict(CATEGORIES)
         self._things = {i: name for i, name in self.categories.items() if i not in NO_THINGS}
         self._class_ids = index_names(self._things)
-
-    @cached_property
-    def _images(self) -> dict[str, Path]:
-        files = list_files(self.root / "images")
-        return {normalize("NFC", path.name): path for path in files}
-
-    @cached_property
-    def _masks(self) -> dict[str, Path]:
-        return _list_pngs(self.root / "masks")
-
-    @cached_property
-    def _folders(self) -> dict[str, Path]:
-        folders = (path for path in (self.root / "masks").iterdir() if path.is_dir())
-        return {normalize("NFC", path.name): path for path in folders}
-
-    @cached_property
-    def _twins(self) -> dict[str, list[str]]:
-        """Images by what names their masks, the name without its suffix."""
-        twins: dict[str, list[str]] = {}
+        images, masks = list_files(self.root / "images"), self.root / "masks"
+        self._images = {normalize("NFC", path.name): path for path in images}
+        self._twins = defaultdict(list)  # images by what names their masks
         for name in self._images:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                twins.setdefault(Path(name).stem, []).append(name)
-        return twins
+                self._twins[Path(name).stem].append(name)
+        self._masks = _list_pngs(masks)
+        folders = (path for path in masks.iterdir() if path.is_dir())
+        self._folders = {normalize("NFC", path.name): path for path in folders}
 
     def image_hash(self, name: str) -> str:
         """SHA-256 of the image's file, "" if there is none."""

@@ -55,15 +55,14 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 if the input can't be used; 130 after Ctrl-C, with no half export left."""
-    parser = argparse.ArgumentParser(
-        prog="python -m foodseg.evaluation.export",
-        description="Write FoodReasonSeg-Single in the layout that another system's code reads.",
+    parser = argparse.ArgumentParser(prog="python -m foodseg.evaluation.export")
+    parser.description = (
+        "Write FoodReasonSeg-Single in the layout that another system's code reads."
     )
     parser.add_argument("layout", choices=WRITERS, help="whose code is to read it")
     parser.add_argument("--preset", default="kitchen", help="whose data")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write, which must not exist yet"
-    )
+    where = "folder to write, which must not exist yet"
+    parser.add_argument("--out", type=Path, required=True, help=where)
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test"])
     parser.add_argument("--copy", action="store_true", help="copy the photos, don't link them")
     options = vars(parser.parse_args(arguments))
@@ -75,10 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("export: interrupted; nothing was written.", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(json.dumps(report["splits"], indent=1))
-    print(
-        f"{options['out']}: written; {REPORT} in it has this account. Next: docs/other_systems.md."
-    )
+    text = f"written; {REPORT} in it has this account. Next: docs/other_systems.md."
+    print(json.dumps(report["splits"], indent=1), f"{options['out']}: {text}", sep="\n")
     return 0
 
 

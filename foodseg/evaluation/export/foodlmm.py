@@ -135,14 +135,13 @@ def _find(
 def foodlmm_class(word: str, names: Sequence[str]) -> int | None:
     """The class that FoodLMM's reader takes a name for, None where it would skip the conversation.
 
-    Lower case first, then with one, two or three last letters less, or "y" for the last three. A
-    shortened word that is a part of "duck" or "chicken" means both.
+    Lower case first, then with one, two or three last letters less, or "y" for the last three.
     """
-    if word.lower() in names:
-        return names.index(word.lower())
-    shortened = [word[:-1], word[:-3] + "y", word[:-2], word[:-3]]
-    for form in [*shortened, *(form.lower() for form in shortened)]:
-        form = COMPOUND if form in "duck" or form in "chicken" else form
-        if form in names:
-            return names.index(form)
-    return None
+    forms = [word[:-1], word[:-3] + "y", word[:-2], word[:-3]]
+    forms = [word.lower(), *map(_compound, [*forms, *map(str.lower, forms)])]
+    return next((names.index(form) for form in forms if form in names), None)
+
+
+def _compound(form: str) -> str:
+    """A shortened word that is a part of "duck" or "chicken" means both."""
+    return COMPOUND if form in "duck" or form in "chicken" else form

@@ -42,9 +42,7 @@ def write_lisa(
     photos, prompts, polygons, ious = Counter(), [], 0, []
     for sample in tqdm(samples, f"lisa {split}"):
         if "." in sample.sample_id:
-            why = (
-                f"chat.py cuts {sample.sample_id!r}, the name of a sample's file, at its first dot"
-            )
+            why = f"chat.py cuts a file's name at its first dot, and {sample.sample_id!r} has one"
             fix = "rename the photo or the id, and build the data again"
             raise DataError(f"{sample.image}: {why}; {fix}.")
         photo = folder / f"{sample.sample_id}.jpg"

@@ -9,6 +9,7 @@ and columns only. Whatever the filler's rule is, such a polygon is exactly its p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -79,9 +80,8 @@ def _outline(top: int, runs: list[Run]) -> Polygon:
 
     Between two rows the step goes where both have a pixel, so the level part is in the longer row.
     """
-    down = [(runs[0][0], top)]
-    up = [(runs[0][1], top)]
-    for y, (above, below) in enumerate(zip(runs, runs[1:], strict=False), start=top):
+    down, up = [(runs[0][0], top)], [(runs[0][1], top)]
+    for y, (above, below) in enumerate(pairwise(runs), start=top):
         left, right = max(above[0], below[0]), min(above[1], below[1])
         down += [(left, y), (left, y + 1), (below[0], y + 1)]
         up += [(right, y), (right, y + 1), (below[1], y + 1)]

@@ -15,10 +15,8 @@ from foodseg.presets import get_preset
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 if the input can't be used; 130 after Ctrl-C, with nothing half written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m foodseg.evaluation.external",
-        description="Score the masks that another system predicted for the test questions.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m foodseg.evaluation.external")
+    parser.description = "Score the masks that another system predicted for the test questions."
     parser.add_argument("masks", help="folder of <sample_id>.png, or a file of COCO run lengths")
     parser.add_argument("--preset", default="kitchen", help="whose test questions were asked")
     how = f"how the masks were made: {' or '.join(PROTOCOLS)}"

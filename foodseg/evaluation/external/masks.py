@@ -31,14 +31,13 @@ class PredictedMasks:
     """What a system handed in, not yet decoded.
 
     entries: sample id -> the PNG's path, or (file and line, run lengths). others: names of files
-    that are no masks. problems: faults of single entries. sha256: its first 16 digits, over all
-    masks' files.
+    that are no masks. problems: faults of single entries.
     """
 
     entries: dict[str, Path | tuple[str, object]]
     others: tuple[str, ...]
     problems: tuple[Problem, ...]
-    sha256: str
+    sha256: str  # first 16 digits, over all masks' files
 
 
 def find_masks(path: Path) -> PredictedMasks:
@@ -69,8 +68,7 @@ def find_masks(path: Path) -> PredictedMasks:
 
 
 def _from_file(path: Path, others: tuple[str, ...]) -> PredictedMasks:
-    entries: dict[str, Path | tuple[str, object]] = {}
-    problems = []
+    entries, problems = {}, []
     for field, sample_id, mask in _listed(path):
         if not isinstance(sample_id, str) or mask is None:
             fix = f'write {{"sample_id": ..., "segmentation": {_RLE}}}'
