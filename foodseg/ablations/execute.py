@@ -50,7 +50,7 @@ def execute(runs: Runs, run: Run) -> dict:
 
 
 def train_as_worker(runs: Runs, run: Run) -> None:
-    """This rank's part of a multi-GPU training; rank 0 calls `execute`. DataError if not a recipe."""
+    """This rank's part of a multi-GPU training of a recipe; rank 0 calls `execute` instead."""
     if not isinstance(run.method, Recipe):
         raise DataError(f"{run.row.name}: only recipes train in several processes; start one.")
     train(runs.preset, run.method, run.seed, runs.samples(run.split)[0])
@@ -72,11 +72,8 @@ def _train_and_evaluate(runs: Runs, run: Run) -> dict:
     evaluation = _evaluate(runs.preset, run, asked)
     if isinstance(run.method, Recipe):
         write_card(runs.log(run).parent)
-    return {name: evaluation[name] for name in KEPT} | {
-        "seconds": training.get("seconds"),
-        "steps": training.get("steps", 0),
-        "peak_memory_mb": peak,
-    }
+    costs = {"seconds": training.get("seconds"), "steps": training.get("steps", 0)}
+    return {name: evaluation[name] for name in KEPT} | costs | {"peak_memory_mb": peak}
 
 
 def _evaluate(preset: Preset, run: Run, samples: Sequence[Sample]) -> dict:

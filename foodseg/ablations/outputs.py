@@ -1,7 +1,4 @@
-"""What the ablations leave: ablations.md for readers, ablations.csv for programs, curves as PNG.
-
-The validation split has files of its own, ablations_validation.{md,csv,png}.
-"""
+"""What the ablations leave: ablations{,_validation}.{md,csv,png}, the last with the curves."""
 
 from __future__ import annotations
 

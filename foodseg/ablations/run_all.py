@@ -97,10 +97,7 @@ def run_all(
 def seconds_left(
     measured: Sequence[float], waiting: int, running: Sequence[float], jobs: int
 ) -> float | None:
-    """Estimate from the mean over the trainings that have ended; None before the first.
-
-    measured: seconds of those; waiting: runs not started; running: seconds so far.
-    """
+    """Estimate from the seconds `measured`; None before the first. running: seconds so far."""
     if not measured:
         return None
     mean = fmean(measured)

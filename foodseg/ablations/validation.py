@@ -1,7 +1,7 @@
 """A validation split, taken off the training plates, to choose between methods.
 
-Recipes that combine what helped others are chosen on it. The test plates are for the table alone:
-the best of thirty rows by test score would look better than it is.
+The test plates are for the table alone: the best of thirty rows by test score would look better
+than it is.
 """
 
 from __future__ import annotations

@@ -45,12 +45,9 @@ class BuildReport:
 
     def describe(self, faults: int | None = None) -> str:
         """As text: a line of totals, then one for each reason and each fault (at most `faults`)."""
-        counts = self.counts
-        lines = [
-            f"{self.split}: {self.kept} of {counts['turns']} turns kept with "
-            f"{counts['references']} references (one for each {self.per}), from "
-            f"{counts['entries']} conversations about {counts['dishes']} dishes."
-        ]
+        kept = f"{self.split}: {self.kept} of {{turns}} turns kept with {{references}} references"
+        source = "from {entries} conversations about {dishes} dishes."
+        lines = [f"{kept} (one for each {self.per}), {source}".format(**self.counts)]
         lines += [f"  left out: {turns} {reason}" for reason, turns in self.left_out.items()]
         if self.parts_dropped:
             lines.append(f"  dropped: {self.parts_dropped} parts under {self.min_area} pixels")

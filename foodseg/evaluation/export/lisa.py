@@ -4,8 +4,7 @@
     <root>/chat_prompts_<split>.txt      what chat.py asks for: a prompt, a photo, a prompt, ...
 
 As its reader has it (`utils/data_processing.py`, `utils/dataset.py`): `text` holds one instruction,
-`is_sentence` has it asked as it stands, `shapes` are polygons in pixels, all of label target. No
-region is to be ignored, as in our metrics.
+`is_sentence` has it asked as it stands, `shapes` are polygons in pixels, all of label target.
 """
 
 from __future__ import annotations
@@ -72,11 +71,8 @@ def _write_annotation(path: Path, sample: Sample) -> tuple[int, float]:
     truth = sample.union_mask()
     polygons = mask_to_polygons(truth)
     shape = {"label": "target", "shape_type": "polygon"}
-    content = {
-        "text": [instruction(sample)],
-        "is_sentence": True,
-        "shapes": [shape | {"points": polygon} for polygon in polygons],
-    }
+    shapes = [shape | {"points": polygon} for polygon in polygons]
+    content = {"text": [instruction(sample)], "is_sentence": True, "shapes": shapes}
     # ASCII, because their reader opens it with whatever encoding the machine has.
     path.write_text(json.dumps(content), encoding="ascii")
     intersection, union = intersection_union(polygons_to_mask(polygons, sample.size), truth)

@@ -24,7 +24,7 @@ def score(preset: Preset, path: Path, row: ExternalRow) -> dict:
     """Write predictions.jsonl and result.json of this row; returns the result.
 
     A question without a mask counts as an empty mask, and is named in the result. Raises DataError
-    with every fault, and writes nothing, if any mask can't be used, odd-sized ones included.
+    with every fault, and writes nothing, if any mask can't be used.
     """
     start = time.perf_counter()
     check_row(preset, row)
@@ -32,10 +32,9 @@ def score(preset: Preset, path: Path, row: ExternalRow) -> dict:
     found = find_masks(path)
     asked = [sample.sample_id for sample in samples]
     if not found.entries.keys() & set(asked):
-        raise DataError(
-            f"{path}: none of its {len(found.entries)} masks is named after a test question of "
-            f"preset {preset.name}; name them <sample_id>, as in {asked[0]}."
-        )
+        why = f"none of its {len(found.entries)} masks is named after a test question of preset"
+        fix = f"name them <sample_id>, as in {asked[0]}"
+        raise DataError(f"{path}: {why} {preset.name}; {fix}.")
     predictions, many_valued = _compare(path, samples, found)
     account = {
         "given": len(found.entries.keys() & set(asked)),
