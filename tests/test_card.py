@@ -48,8 +48,9 @@ def build(folder, per="ingredient"):
             parts_dropped=2, problems=[Problem("questions.jsonl", "line 1", "bad", "fix")]
         )
         for one in samples:
-            tally.keep(len(one.references))
-        tally.leave_out(f"bad {split}")
+            tally.kept += 1
+            tally.references += len(one.references)
+        tally.left_out[f"bad {split}"] += 1
         path = folder / f"foodreasonseg_single_{split}.parquet"
         save_samples(samples, path)
         tally.report(split, per, 64).save(path.with_suffix(".report.json"))

@@ -25,8 +25,7 @@ from foodseg.data.fetch import download as downloads
 from foodseg.data.fetch import unpack
 from foodseg.data.fetch.__main__ import default_folder, fetch, main
 from foodseg.data.fetch.check import check_folder
-from foodseg.data.fetch.checksums import Checksums
-from foodseg.data.fetch.download import download
+from foodseg.data.fetch.download import Checksums, download
 from foodseg.data.fetch.sources import LICENCE, OFFICIAL, HubFile, RemoteFile, Sources
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.single import build_single

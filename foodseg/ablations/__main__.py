@@ -34,13 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.exit(f"ablations: {error}")
     try:
         if options.row is None:
-            return run_table(
-                runs,
-                choose_rows(options.rows),
-                parse_seeds(options.seeds),
-                split=options.split,
-                jobs=options.jobs or runs_at_once(runs.preset),
-            )
+            rows, seeds = choose_rows(options.rows), parse_seeds(options.seeds)
+            jobs = options.jobs or runs_at_once(runs.preset)
+            return run_table(runs, rows, seeds, split=options.split, jobs=jobs)
         (row,) = choose_rows(options.row)
         run = Run(row, options.seed if row.trained else 0, options.split)
         if not Processes.find(runs.preset.device).main:
@@ -59,18 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m foodseg.ablations", description="Run one row, or all and write the table."
-    )
+    parser = argparse.ArgumentParser(prog="python -m foodseg.ablations")
+    parser.description = "Run one row, or all and write the table."
     parser.add_argument("row", nargs="?", help="the one row to run (default: all rows)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the one row")
     parser.add_argument("--seeds", default="0,1,2", help="seeds of all rows")
     parser.add_argument("--rows", default="", help="run only these, separated by commas")
     parser.add_argument("--preset", default="kitchen")
     parser.add_argument("--split", choices=SPLITS, default="test", help="plates to evaluate on")
-    parser.add_argument(
-        "--jobs", type=int, default=0, help="runs at once (default: one for each core)"
-    )
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one for each core)")
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from foodseg.ablations.rows import Row
-from foodseg.ablations.runs import Run, Runs
+from foodseg.ablations.runs import Runs, runs_of
 from foodseg.common.files import read_lines
 from foodseg.report.curves import smooth
 from foodseg.report.style import BLUE, GREY, VERMILION, styled
@@ -27,6 +27,7 @@ CURVES = {
     "parse_rate": ("completions that parse", 1.0, VERMILION),
 }
 REFERENCE = "grpo"
+Logs = Mapping[str, Sequence[pd.DataFrame]]
 
 
 def read_curves(
@@ -34,23 +35,18 @@ def read_curves(
 ) -> dict[str, list[pd.DataFrame]]:
     """The logs of each row that has any with the curves' columns, also of runs that stopped."""
     logs: dict[str, list[pd.DataFrame]] = {}
-    for row in (row for row in rows if row.trained):
-        paths = [runs.log(Run(row, seed, split)) for seed in seeds]
-        frames = [pd.DataFrame(read_lines(path)) for path in paths if path.exists()]
-        kept = [frame for frame in frames if set(CURVES) <= set(frame.columns)]
-        if kept:
-            logs[row.name] = kept
+    for run in runs_of([row for row in rows if row.trained], seeds, split):
+        frame = pd.DataFrame(read_lines(runs.log(run)) if runs.log(run).exists() else [])
+        if set(CURVES) <= set(frame.columns):
+            logs.setdefault(run.row.name, []).append(frame)
     return logs
 
 
 @styled
-def ablation_curves(
-    rows: Sequence[Row], logs: Mapping[str, Sequence[pd.DataFrame]], steps: int
-) -> Figure:
+def ablation_curves(rows: Sequence[Row], logs: Logs, steps: int) -> Figure:
     """A panel for each row with logs: the mean over seeds, the band from lowest to highest.
 
-    logs: row name -> its seeds' logs. steps: of a whole run, the common horizontal axis. GRPO's
-    curves stand in grey behind every other row's. All curves are shares, 0 to 1.
+    logs: row name -> its seeds' logs. steps: of a whole run. All curves are shares, 0 to 1.
     """
     drawn = [row for row in rows if row.name in logs]
     groups = {family: list(group) for family, group in groupby(drawn, attrgetter("family"))}
@@ -72,16 +68,13 @@ def ablation_curves(
     return figure
 
 
-def _panel(
-    ax, row: Row, logs: Mapping[str, Sequence[pd.DataFrame]], steps: int, first: bool
-) -> None:
+def _panel(ax, row: Row, logs: Logs, steps: int, first: bool) -> None:
     for column, (_, full, colour) in CURVES.items():
         if row.name != REFERENCE and REFERENCE in logs:
             ax.plot(_seeds(logs[REFERENCE], column).mean(axis=1) / full, color=GREY, lw=0.8)
         seeds = _seeds(logs[row.name], column) / full
-        ax.fill_between(
-            seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.2, lw=0
-        )
+        band = seeds.min(axis=1), seeds.max(axis=1)
+        ax.fill_between(seeds.index, *band, color=colour, alpha=0.2, lw=0)
         ax.plot(seeds.mean(axis=1), color=colour, lw=1.4)
     last = max(log["step"].max() for log in logs[row.name])
     stopped = "" if last == steps else f" (stopped at {last})"

@@ -29,9 +29,8 @@ KEPT = ("giou", "ciou", "parse_rate", "foods_right", "adapter", "commit", "devic
 def execute(runs: Runs, run: Run) -> dict:
     """Train or go on, evaluate, write outcome.json; returns the outcome.
 
-    That a recipe finds nothing to learn from (NoSignalError) is a result, written as a failure.
-    Any other error is written and raised, and the run is to be tried again. Raises DataError if
-    another process is at this run.
+    A NoSignalError is a result, written as a failure. Any other error is written and raised, and
+    the run is to be tried again. Raises DataError if another process is at this run.
     """
     started = time.perf_counter()
     folder, identity = runs.folder(run), runs.identity(run)
@@ -51,10 +50,7 @@ def execute(runs: Runs, run: Run) -> dict:
 
 
 def train_as_worker(runs: Runs, run: Run) -> None:
-    """Run this rank's part of a multi-GPU training (`accelerate launch`); rank 0 calls `execute`.
-
-    Raises DataError for a row that only one process can train.
-    """
+    """This rank's part of a multi-GPU training of a recipe; rank 0 calls `execute` instead."""
     if not isinstance(run.method, Recipe):
         raise DataError(f"{run.row.name}: only recipes train in several processes; start one.")
     train(runs.preset, run.method, run.seed, runs.samples(run.split)[0])
@@ -76,11 +72,8 @@ def _train_and_evaluate(runs: Runs, run: Run) -> dict:
     evaluation = _evaluate(runs.preset, run, asked)
     if isinstance(run.method, Recipe):
         write_card(runs.log(run).parent)
-    return {name: evaluation[name] for name in KEPT} | {
-        "seconds": training.get("seconds"),
-        "steps": training.get("steps", 0),
-        "peak_memory_mb": peak,
-    }
+    costs = {"seconds": training.get("seconds"), "steps": training.get("steps", 0)}
+    return {name: evaluation[name] for name in KEPT} | costs | {"peak_memory_mb": peak}
 
 
 def _evaluate(preset: Preset, run: Run, samples: Sequence[Sample]) -> dict:

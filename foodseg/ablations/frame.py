@@ -21,14 +21,8 @@ GAIN = ("gain", "gain_low", "gain_high")
 MEANS = (*(f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_low", "_high")),)
 ANSWERS = ("parse_rate", "foods_right")
 # Columns of numbers; all others are text, "" where there is none.
-NUMBERS = (
-    *MEANS,
-    *GAIN,
-    *ANSWERS,
-    *("seeds", "of", "stale"),
-    *("seconds", "seconds_sd", "peak_memory_mb"),
-    *("learnt_least", "learnt_most", "sampled_least", "sampled_most"),
-)
+NUMBERS = (*MEANS, *GAIN, *ANSWERS, "seeds", "of", "stale", "seconds", "seconds_sd")
+NUMBERS += ("peak_memory_mb", "learnt_least", "learnt_most", "sampled_least", "sampled_most")
 
 
 def ablations_frame(
@@ -38,19 +32,18 @@ def ablations_frame(
 
     giou, ciou, parse_rate, foods_right: mean over the seeds that ended; *_sd: standard deviation
     over them (Bessel's); *_low, *_high: a 95% bootstrap interval over questions, a question's
-    seeds kept together; gain, gain_low, gain_high: gIoU less DAPO's, question by question.
-    seconds, seconds_sd: of the training; peak_memory_mb: the most of any seed. learnt, sampled:
-    completions of one run, from its log (least and most over seeds).
-    seeds, of: those that ended, those asked for; stale: seeds of other settings or code.
+    seeds kept together. gain: gIoU less DAPO's, question by question. seconds: of the training.
+    peak_memory_mb: the most of any seed. learnt, sampled: completions of one run, from its log.
+    seeds, of: those that ended, those asked for. stale: seeds of other settings or code.
     """
-    dapo = _ended(runs, runs_of(choose_rows(REFERENCE), seeds, split))
+    dapo = ended_runs(runs, runs_of(choose_rows(REFERENCE), seeds, split))
     reference = _predictions(runs, [run.name for run in dapo])
     lines: dict[str, dict] = {}
     for row in rows:
         wanted = runs_of([row], seeds, split)
         if not wanted:  # the bound, on validation plates
             continue
-        ended, others = _ended(runs, wanted), [] if row.name == REFERENCE else reference
+        ended, others = ended_runs(runs, wanted), [] if row.name == REFERENCE else reference
         scores = _scores(_predictions(runs, [run.name for run in ended]), others)
         if row == BOUND:  # it is handed the true foods
             scores["foods_right"] = np.nan
@@ -62,7 +55,7 @@ def ablations_frame(
     return frame[[*frame.columns.drop([*GAIN]), *GAIN]]
 
 
-def _ended(runs: Runs, wanted: Sequence[Run]) -> list[Run]:
+def ended_runs(runs: Runs, wanted: Sequence[Run]) -> list[Run]:
     """The runs that have scores, current or not."""
     return [run for run in wanted if "giou" in (runs.outcome(run) or {})]
 
@@ -121,20 +114,17 @@ def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:
     logs = [log for log in logs if log and "rounds" in log[0]]  # a baseline samples nothing
     learnt = [len(log) * each for log in logs]
     sampled = [sum(row["rounds"] for row in log) * each for log in logs]
-    return {
-        "learnt_least": min(learnt, default=np.nan),
-        "learnt_most": max(learnt, default=np.nan),
-        "sampled_least": min(sampled, default=np.nan),
-        "sampled_most": max(sampled, default=np.nan),
-    }
+    counts = {}
+    for name, values in (("learnt", learnt), ("sampled", sampled)):
+        counts[f"{name}_least"] = min(values, default=np.nan)
+        counts[f"{name}_most"] = max(values, default=np.nan)
+    return counts
 
 
 def _origin(outcomes: Sequence[dict]) -> dict:
     """Adapters in the order of the seeds; commits, devices and versions, each once."""
     flat = [outcome | outcome["versions"] for outcome in outcomes]
-    sources = {"adapters": "adapter"}
-    sources |= {name: name for name in ("commit", "device", "torch", "transformers")}
-    return {
-        column: ", ".join(dict.fromkeys(str(one[name]) for one in flat if one[name]))
-        for column, name in sources.items()
-    }
+    texts = {}
+    for name in ("adapter", "commit", "device", "torch", "transformers"):
+        texts[name] = ", ".join(dict.fromkeys(str(one[name]) for one in flat if one[name]))
+    return {"adapters": texts.pop("adapter"), **texts}

@@ -1,7 +1,4 @@
-"""What the ablations leave: ablations.md for readers, ablations.csv for programs, curves as PNG.
-
-The validation split has files of its own, ablations_validation.{md,csv,png}.
-"""
+"""What the ablations leave: ablations{,_validation}.{md,csv,png}, the last with the curves."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from foodseg.ablations.curves import ablation_curves, read_curves
-from foodseg.ablations.frame import NUMBERS, ablations_frame
+from foodseg.ablations.frame import NUMBERS, ablations_frame, ended_runs
 from foodseg.ablations.rows import Row, all_rows
 from foodseg.ablations.runs import Runs, runs_of
 from foodseg.common.number_text import number_text, with_deviation
@@ -22,10 +19,8 @@ from foodseg.report.tables import to_markdown, write_markdown, write_text
 
 NOTES = {
     "test": "Every row: evaluated on the test questions, the checkpoint of the last step.",
-    "validation": (
-        "Every row: trained on four fifths of the training plates, evaluated on the others. "
-        "Choices are made here; the test plates play no part."
-    ),
+    "validation": "Every row: trained on four fifths of the training plates, evaluated on the "
+    "others. Choices are made here; the test plates play no part.",
 }
 READING = """\
 Mean ± standard deviation over seeds; the 95% interval is a bootstrap over questions, a question's
@@ -41,11 +36,12 @@ ORIGIN = ["adapters", "commit", "device", "torch", "transformers"]
 def write_results(
     runs: Runs, rows: Sequence[Row], seeds: Sequence[int], split: str = "test"
 ) -> str:
-    """Write table and curves from what the runs have left; says what is there and what is missing.
+    """Write table and curves of what the runs have left; says what is there and what is missing.
 
     A row that was not asked for stays in the table if it has results.
     """
-    rows = [row for row in all_rows() if row in rows or _has_results(runs, row, seeds, split)]
+    known = {run.row.name for run in ended_runs(runs, runs_of(all_rows(), seeds, split))}
+    rows = [row for row in all_rows() if row in rows or row.name in known]
     frame = ablations_frame(runs, rows, seeds, split)
     path = figure_path(runs.preset, split)
     _write_table(path, runs.preset, frame, split)
@@ -53,10 +49,6 @@ def write_results(
         save(ablation_curves(rows, logs, runs.preset.steps), path)
     measured = f"{(frame['seeds'] > 0).sum()} of {len(frame)} rows measured: {path.name}.md."
     return " ".join([measured, missing_sentence(frame, split)]).strip()
-
-
-def _has_results(runs: Runs, row: Row, seeds: Sequence[int], split: str) -> bool:
-    return any("giou" in (runs.outcome(run) or {}) for run in runs_of([row], seeds, split))
 
 
 def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) -> None:
@@ -133,25 +125,21 @@ def rollouts_sentence(frame: pd.DataFrame) -> str:
     low, high = int(counted["learnt_least"].min()), int(counted["learnt_most"].max())
     if low < high:
         usual = counted["learnt_most"].mode()[0]
-        odd = counted[(counted["learnt_least"] != usual) | (counted["learnt_most"] != usual)]
-        return (
-            f"Rollouts, counted from the logs: **not the same for all**, {low:,} to {high:,} "
-            f"completions learnt from; other than {int(usual):,}: {', '.join(odd.index)}."
-        )
-    most = int(counted["sampled_most"].max())
-    more = (
-        f" Dynamic sampling draws others for groups without signal: up to {most:,} sampled in one "
-        "run, in the column of that name."
-    )
-    text = f"every run of a recipe learnt from {high:,} completions."
-    return f"Rollouts, counted from the logs: {text}{more if most > high else ''}"
+        odd = counted.index[(counted[["learnt_least", "learnt_most"]] != usual).any(axis=1)]
+        text = f"**not the same for all**, {low:,} to {high:,} completions learnt from"
+        text += f"; other than {int(usual):,}: {', '.join(odd)}."
+    else:
+        text = f"every run of a recipe learnt from {high:,} completions."
+        if (most := int(counted["sampled_most"].max())) > high:
+            text += " Dynamic sampling draws others for groups without signal: up to "
+            text += f"{most:,} sampled in one run, in the column of that name."
+    return f"Rollouts, counted from the logs: {text}"
 
 
 def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
     """Which rows lack runs, and which runs are of other settings than today's; "" if none."""
-    command = "make ablations"
-    if split != "test":
-        command = f"python -m foodseg.ablations --split {split}"
+    other = f"python -m foodseg.ablations --split {split}"
+    command = "make ablations" if split == "test" else other
     parts = []
     unfinished = frame[(frame["seeds"] < frame["of"]) & (frame["failure"] == "")]
     if len(unfinished):
@@ -163,7 +151,7 @@ def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
 
 
 def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
-    """A sentence on the rows of today that a table on disk lacks, or does not have whole."""
+    """A sentence on the rows that a table on disk lacks, or does not have whole."""
     whole = [] if frame is None else list(frame.index[frame["seeds"] == frame["of"]])
     absent = [row.name for row in rows if row.name not in whole]
     return f"Not (wholly) measured: {', '.join(absent)}." if absent else "Every row is measured."

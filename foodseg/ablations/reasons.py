@@ -1,7 +1,6 @@
 """Why a row stands where it stands: a sentence or two, by a person who has read its runs.
 
-Row's name -> sentences about the kitchen. The table prints them under the row's family, and only
-where the row has results; what has not been measured has nothing to explain. Numbers named here are
+Row's name -> sentences about the kitchen, printed where the row has results. Numbers named here are
 means over the steps of seeds 0 and 1, from their logs, or counts over all three seeds' predictions.
 """
 

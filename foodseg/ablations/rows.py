@@ -59,10 +59,7 @@ BOUND = Row("bound", "True boxes and points + SAM2 (bound)")
 
 
 def all_rows() -> list[Row]:
-    """Every row, family by family, within a family in the order of recipes.py.
-
-    Raises DataError if two different recipes have one name: their runs would share a folder.
-    """
+    """Every row, family by family, in the order of recipes.py; DataError if two have one name."""
     methods = [*_instances(vars(targets), Baseline), *_instances(vars(recipes), Recipe)]
     rows = [BASE, BOUND, *(Row(method.name, method.title, method) for method in methods)]
     by_name: dict[str, Row] = {}
@@ -76,7 +73,7 @@ def all_rows() -> list[Row]:
 def choose_rows(names: str) -> list[Row]:
     """The rows of those names, split by commas, in the table's order; all for "".
 
-    Raises DataError for a name that no row has, with those that there are.
+    Raises DataError for a name that no row has.
     """
     rows = all_rows()
     asked = [name.strip() for name in names.split(",") if name.strip()]
@@ -88,13 +85,9 @@ def choose_rows(names: str) -> list[Row]:
 
 
 def _instances(names: dict, kind: type) -> list:
-    """A module's values of that kind, alone or in a tuple, in order, each once."""
-    found = []
-    for value in names.values():
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, kind) and one not in found:
-                found.append(one)
-    return found
+    """A module's values of that kind, alone or in a tuple, in order."""
+    values = [value if isinstance(value, tuple) else (value,) for value in names.values()]
+    return [one for value in values for one in value if isinstance(one, kind)]
 
 
 def differences(row: Row) -> str:
@@ -117,9 +110,8 @@ def _short(value) -> str:
     """A function by its name, its arguments after it; a list with commas; text in one line."""
     if isinstance(value, dict) and "function" in value:
         arguments = [*value.get("arguments", ()), *value.get("keywords", {}).values()]
-        words = ", ".join(_short(one) for one in arguments)
-        name = value["function"].rpartition(".")[2]
-        return f"{name}({words})" if words else name
+        words = ", ".join(map(_short, arguments))
+        return value["function"].rpartition(".")[2] + (f"({words})" if words else "")
     if isinstance(value, dict):
         return "(" + ", ".join(f"{key} {_short(one)}" for key, one in value.items()) + ")"
     if isinstance(value, list):

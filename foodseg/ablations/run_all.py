@@ -33,10 +33,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix
 def run_table(
     runs: Runs, rows: Sequence[Row], seeds: Sequence[int], *, split: str = "test", jobs: int
 ) -> int:
-    """Run what is not finished and write what there is; returns 1 if a run is to be tried again.
-
-    That a recipe found no signal is a result, and is not tried again.
-    """
+    """Run what is not finished and write what there is; returns 1 if a run is to be tried again."""
     failed = run_all(runs, runs_of(rows, seeds, split), jobs)
     print(write_results(runs, rows, seeds, split))
     return int(any(runs.outcome(run).get("again") for run in failed))
@@ -44,8 +41,8 @@ def run_table(
 
 def child_command(runs: Runs, run: Run) -> list[str]:
     """What executes one run and ends with the process that started it."""
-    module = [sys.executable, "-m", "foodseg.ablations", *run.arguments(runs.preset)]
-    return [*module, "--until-stdin-closes"]
+    arguments = [*run.arguments(runs.preset), "--until-stdin-closes"]
+    return [sys.executable, "-m", "foodseg.ablations", *arguments]
 
 
 def runs_at_once(preset: Preset) -> int:
@@ -63,8 +60,7 @@ def run_all(
 ) -> list[Run]:
     """Execute what is not finished, at most `jobs` runs at once; returns those that failed.
 
-    Ends the processes it has started when it is interrupted; started again, it goes on from their
-    checkpoints.
+    Interrupted, it ends its processes; started again, it goes on from their checkpoints.
     """
     waiting = [run for run in wanted if not runs.finished(run)]
     ended = [run for run in wanted if run not in waiting]
@@ -77,7 +73,7 @@ def run_all(
         while waiting or children:
             while waiting and len(children) < jobs:
                 children.append(_Child.start(runs, waiting.pop(0), command))
-            for child in [child for child in children if child.ended]:
+            for child in [child for child in children if child.process.poll() is not None]:
                 children.remove(child)
                 if not _report(runs, child):
                     failed.append(child.run)
@@ -87,7 +83,9 @@ def run_all(
             if time.monotonic() - estimated > SECONDS_BETWEEN_ESTIMATES:
                 estimated = time.monotonic()
                 left = seconds_left(measured, len(waiting), [c.seconds for c in children], jobs)
-                bar.set_postfix_str(_status(left, children))
+                now = ", ".join(child.run.name for child in children) or "nothing"
+                text = "?" if left is None else tqdm.format_interval(left)
+                bar.set_postfix_str(f"{text} left; now {now}")
             time.sleep(SECONDS_BETWEEN_LOOKS if children else 0)
         bar.set_postfix_str("all ended")
     finally:
@@ -96,18 +94,10 @@ def run_all(
     return failed
 
 
-def _status(left: float | None, children: Sequence[_Child]) -> str:
-    now = ", ".join(child.run.name for child in children)
-    return f"{'?' if left is None else tqdm.format_interval(left)} left; now {now or 'nothing'}"
-
-
 def seconds_left(
     measured: Sequence[float], waiting: int, running: Sequence[float], jobs: int
 ) -> float | None:
-    """Estimate from the mean over the trainings that have ended; None before the first.
-
-    measured: seconds of those; waiting: runs not started; running: seconds so far.
-    """
+    """Estimate from the seconds `measured`; None before the first. running: seconds so far."""
     if not measured:
         return None
     mean = fmean(measured)
@@ -171,10 +161,6 @@ class _Child:
                 start_new_session=True,
             )
         return cls(run, process, time.monotonic())
-
-    @property
-    def ended(self) -> bool:
-        return self.process.poll() is not None
 
     @property
     def seconds(self) -> float:

@@ -25,9 +25,8 @@ SPLITS = ("test", "validation")
 # The preset's fields that an evaluation reads; rows that aren't trained have no others. The batch
 # counts because it decides how prompts are padded, and so how sums are rounded.
 _EVALUATION_FIELDS = (
-    *("segmenter_config", "image_side", "prompt_template", "max_new_tokens"),
-    *("evaluation_batch", "dtype", "device"),
-)
+    "segmenter_config image_side prompt_template max_new_tokens evaluation_batch dtype device"
+).split()
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,7 @@ class Runs:
         return kept and outcome["identity"] == self.identity(run)
 
     def identity(self, run: Run) -> dict:
-        """All that decides the run's scores, as JSON values.
-
-        The adapter, and for GRTO the mask decoder, follow from what decides the training.
-        """
+        """All that decides the run's scores, as JSON values; trained weights follow from it."""
         baseline = isinstance(run.method, Baseline)
         config = baseline_config if baseline else run_config
         learning, asked = self._samples[run.split]

@@ -1,15 +1,15 @@
 """A validation split, taken off the training plates, to choose between methods.
 
-Recipes that combine what helped others are chosen on it. The test plates are for the table alone:
-the best of thirty rows by test score would look better than it is.
+The test plates are for the table alone: the best of thirty rows by test score would look better
+than it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import sha256
 from foodseg.data.samples import Sample
 
 VALIDATION_SHARE = 0.2
@@ -18,9 +18,8 @@ VALIDATION_SHARE = 0.2
 def validation_split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """(to learn from, to choose by), in the given order: a fifth of the plates is to choose by.
 
-    A hash of a plate's photo decides, so neither order nor seed matters, and plates that share a
-    photo stay together. Raises DataError for samples that are not of the training split, and for
-    fewer than two plates.
+    A hash of a plate's photo decides, so plates that share a photo stay together. Raises DataError
+    for samples that are not of the training split, and for fewer than two plates.
     """
     strange = {sample.split for sample in samples} - {"train"}
     if strange:
@@ -38,4 +37,4 @@ def _plate(sample: Sample) -> str:
 
 
 def _shuffled(plate: str) -> str:
-    return hashlib.sha256(f"validation {plate}".encode()).hexdigest()
+    return sha256(f"validation {plate}".encode())

@@ -17,12 +17,11 @@ NO_MASK = "needs no mask"
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What became of one split's turns: `counts["turns"] == kept + sum(left_out.values())`.
+    """What became of one split's turns.
 
-    counts: entries of the JSON file, dishes (distinct), turns, references.
-    left_out: turns left out, by reason; a turn with several faults counts under its first.
+    counts: entries of the JSON file, dishes (distinct), turns (kept and left out), references.
+    left_out: turns by reason; a turn with several faults counts under its first.
     parts_dropped: parts under `min_area` pixels, of ingredients that were asked for.
-    problems: every fault found, by file and field.
     """
 
     split: str
@@ -42,17 +41,13 @@ class BuildReport:
 
     def problems_to_frame(self) -> pd.DataFrame:
         """The faults: columns `file`, `field`, `reason` and `fix`."""
-        rows = [asdict(problem) for problem in self.problems]
-        return pd.DataFrame(rows, columns=["file", "field", "reason", "fix"])
+        return pd.DataFrame(self.problems, columns=["file", "field", "reason", "fix"])
 
     def describe(self, faults: int | None = None) -> str:
         """As text: a line of totals, then one for each reason and each fault (at most `faults`)."""
-        counts = self.counts
-        lines = [
-            f"{self.split}: {self.kept} of {counts['turns']} turns kept with "
-            f"{counts['references']} references (one for each {self.per}), from "
-            f"{counts['entries']} conversations about {counts['dishes']} dishes."
-        ]
+        kept = f"{self.split}: {self.kept} of {{turns}} turns kept with {{references}} references"
+        source = "from {entries} conversations about {dishes} dishes."
+        lines = [f"{kept} (one for each {self.per}), {source}".format(**self.counts)]
         lines += [f"  left out: {turns} {reason}" for reason, turns in self.left_out.items()]
         if self.parts_dropped:
             lines.append(f"  dropped: {self.parts_dropped} parts under {self.min_area} pixels")
@@ -62,7 +57,7 @@ class BuildReport:
         return "\n".join(lines)
 
     def save(self, path: Path | str) -> None:
-        """Writes the report as JSON, whole or not at all."""
+        """Writes the report as JSON."""
         write_atomically(Path(path), (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
@@ -71,7 +66,6 @@ class Tally:
     """The counts of a running build."""
 
     entries: int = 0
-    turns: int = 0
     references: int = 0
     kept: int = 0
     parts_dropped: int = 0
@@ -79,27 +73,10 @@ class Tally:
     left_out: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
 
-    def leave_out(self, reason: str, turns: int = 1) -> None:
-        """Counts turns that are not built."""
-        self.turns += turns
-        self.left_out[reason] += turns
-
-    def keep(self, references: int) -> None:
-        """Counts a turn that became a sample."""
-        self.turns += 1
-        self.kept += 1
-        self.references += references
-
     def report(self, split: str, per: str, min_area: int) -> BuildReport:
         """The finished report, most frequent reason first."""
-        counts = {
-            "entries": self.entries,
-            "dishes": len(self.dishes),
-            "turns": self.turns,
-            "references": self.references,
-        }
         left_out = dict(self.left_out.most_common())
-        problems = tuple(self.problems)
-        return BuildReport(
-            split, per, min_area, counts, self.kept, left_out, self.parts_dropped, problems
-        )
+        counts = {"entries": self.entries, "dishes": len(self.dishes)}
+        counts |= {"turns": self.kept + self.left_out.total(), "references": self.references}
+        rest = self.parts_dropped, tuple(self.problems)
+        return BuildReport(split, per, min_area, counts, self.kept, left_out, *rest)

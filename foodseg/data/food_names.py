@@ -73,10 +73,7 @@ def index_names(categories: Mapping[int, str]) -> dict[str, int]:
 
 
 def name_to_class(name: str, names: Mapping[str, int]) -> int | None:
-    """The class id that an ingredient's written name means, None if it means none.
-
-    Case, hyphens, underscores and slashes don't matter, nor does singular or plural.
-    """
+    """The class id that an ingredient's name means, in any case and spelling; None if none."""
     return names.get(_plain(name))
 
 
@@ -87,8 +84,8 @@ def _plain(name: str) -> str:
 def spellings_pattern(spellings: Iterable[str]) -> re.Pattern[str]:
     r"""What finds the spellings in a lower-case text: whole words only, the longest first.
 
-    A letter at a spelling's edge must not go on beyond it; `\b` would say so of "c++" and "kimchi
-    (spicy)" too, and demand a letter after them. Scripts without spaces have no such edges.
+    A letter at a spelling's edge must not go on beyond it, but in scripts without spaces; `\b`
+    would demand a letter after "c++" and "kimchi (spicy)".
     """
     longest_first = sorted(spellings, key=len, reverse=True)
     parts = []

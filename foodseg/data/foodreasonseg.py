@@ -2,8 +2,7 @@
 
 The file is a list of `{"dish_id", "conversations": [{"form": "question" | "answer", "value"}]}`;
 in an answer an ingredient that has a mask is written `{name} [SEGn]` (FoodLMM, Yin et al. 2023).
-FoodLMM's loader skips an item that it can't resolve; here every fault is kept with its turn, so
-that the build can report and count it.
+FoodLMM's loader skips an item that it can't resolve; here its fault is kept with its turn.
 """
 
 from __future__ import annotations
@@ -50,8 +49,7 @@ class Conversation:
 def read_conversations(path: Path | str, categories: Mapping[int, str]) -> list[Conversation]:
     """All entries of a FoodReasonSeg JSON file, faulty ones included.
 
-    Raises DataError for a file that is missing, not UTF-8 (a byte-order mark is accepted), not
-    JSON, or not a list.
+    Raises DataError for a file that is missing, not UTF-8, not JSON, or not a list.
     """
     path = Path(path)
     try:
@@ -107,15 +105,12 @@ def _read_message(file: str, field: str, item: object) -> _Message:
 def _parse_turns(file: str, field: str, items: list, names: Mapping[str, int]) -> Iterator[Turn]:
     """Pairs each question with the answer right after it; a message left alone is a fault."""
     messages = [_read_message(file, f"{field}[{i}]", item) for i, item in enumerate(items)]
-    position = index = 0
-    while position < len(messages):
-        pair = messages[position : position + 2]
-        if [message.form for message in pair] == ["question", "answer"]:
-            yield _pair_up(file, index, *pair, names)
-            position += 2
+    index = 0
+    while messages:
+        if [message.form for message in messages[:2]] == ["question", "answer"]:
+            yield _pair_up(file, index, messages.pop(0), messages.pop(0), names)
         else:
-            yield _left_alone(file, index, pair[0])
-            position += 1
+            yield _left_alone(file, index, messages.pop(0))
         index += 1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,31 +68,26 @@ class Problem:
 class FaultError(DataError):
     """A fault of one item; `problem` goes into the build report, the rest of the set is built."""
 
-    def __init__(self, problem: Problem):
-        super().__init__(str(problem))
-        self.problem = problem
+    def __init__(self, file: str, field: str, reason: str, fix: str):
+        self.problem = Problem(file, field, reason, fix)
+        super().__init__(str(self.problem))
 
 
 def read_categories(path: Path) -> dict[int, str]:
-    """Class names by id from a `category_id.txt` (a byte-order mark and CRLF are accepted).
-
-    Raises DataError for a file that is missing, not UTF-8, or has a line that isn't `id<TAB>name`.
-    """
+    """Class names by id from a `category_id.txt`; DataError if a line isn't a new `id<TAB>name`."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: the file can't be read ({error}); put FoodSeg103's list there."
-        ) from error
+        why = f"the file can't be read ({error})"
+        raise DataError(f"{path}: {why}; put FoodSeg103's list there.") from error
     categories: dict[int, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         label, _, name = (part.strip() for part in line.partition("\t"))
         if not (label.isascii() and label.isdigit() and name) or int(label) in categories:
-            raise DataError(
-                f"{path}, line {number}: {line!r} isn't a new id, a tab and a name; correct it."
-            )
+            why = f"{line!r} isn't a new id, a tab and a name"
+            raise DataError(f"{path}, line {number}: {why}; correct it.")
         categories[int(label)] = name
     return categories
 
@@ -108,21 +104,15 @@ def other_names(categories: Mapping[int, str]) -> dict[int, tuple[str | None, st
 
 def is_safe_id(dish_id: str) -> bool:
     """True if `dish_id` is a plain file stem: it can't name another folder or a hidden file."""
-    return (
-        dish_id.isprintable()
-        and dish_id == dish_id.strip()
-        and dish_id != ""
-        and not dish_id.startswith(".")
-        and not any(character in dish_id for character in "/\\:")
-    )
+    plain = dish_id.isprintable() and dish_id == dish_id.strip() and dish_id != ""
+    return plain and not dish_id.startswith(".") and not set(dish_id) & set("/\\:")
 
 
 def is_said(value: object) -> bool:
     """True for a text that says something and that UTF-8, and so Parquet, can store."""
     if not isinstance(value, str) or not value.strip():
         return False
-    # JSON can hold half a surrogate pair.
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    return not re.search("[\ud800-\udfff]", value)  # JSON can hold half a surrogate pair
 
 
 def links_away(path: Path) -> bool:
@@ -138,12 +128,9 @@ class FoodSeg103:
         self.root = Path(root)
         for kind in ("img_dir", "ann_dir"):
             if not (self.root / "Images" / kind).is_dir():
-                raise DataError(
-                    f"{self.root}: the folder Images/{kind} is missing; "
-                    "run `make data`, or give the folder that holds FoodSeg103's Images."
-                )
-        self._listings: dict[tuple[str, str], dict[str, Path]] = {}
-        self._numbers: dict[str, dict[int, list[str]]] = {}
+                fix = "run `make data`, or give the folder that holds FoodSeg103's Images"
+                raise DataError(f"{self.root}: the folder Images/{kind} is missing; {fix}.")
+        self._listings: dict[Path, dict[str, Path]] = {}
 
     def dish_ids(self, split: str) -> list[str]:
         """The file stems of the split's images, sorted."""
@@ -156,25 +143,24 @@ class FoodSeg103:
         """
         if not is_safe_id(dish_id):
             fix = f"{dish_id!r} could leave the folder; write the image's plain file stem"
-            raise FaultError(Problem(f"Images/img_dir/{split}", "dish_id", "unsafe dish_id", fix))
+            raise FaultError(f"Images/img_dir/{split}", "dish_id", "unsafe dish_id", fix)
         listing = self._listing("img_dir", split)
         if dish_id in listing:
             return dish_id
         if dish_id.isascii() and dish_id.isdigit():
-            same = self._numbered(split).get(int(dish_id), [])
+            same = [stem for stem in listing if stem.lstrip("0") == dish_id.lstrip("0")]
             if len(same) == 1:
                 return same[0]
-        raise FaultError(_missing("image", f"Images/img_dir/{split}/{dish_id}.jpg"))
+        raise _missing("image", f"Images/img_dir/{split}/{dish_id}.jpg")
 
     def image_path(self, split: str, dish_id: str) -> Path:
         """Path of the photo. Raises FaultError if there is none or it links out of its folder."""
-        stem = self.resolve_id(split, dish_id)
-        return self._inside("img_dir", split, stem)
+        return self._inside("img_dir", split, self.resolve_id(split, dish_id))
 
     def mask_path(self, split: str, dish_id: str) -> Path:
         """Path of the class-id mask of an image's stem. Raises FaultError as `image_path`."""
         if dish_id not in self._listing("ann_dir", split):
-            raise FaultError(_missing("mask", f"Images/ann_dir/{split}/{dish_id}.png"))
+            raise _missing("mask", f"Images/ann_dir/{split}/{dish_id}.png")
         return self._inside("ann_dir", split, dish_id)
 
     def read_image(self, split: str, dish_id: str) -> Image.Image:
@@ -192,26 +178,17 @@ class FoodSeg103:
         return path.relative_to(self.root).as_posix()
 
     def _listing(self, kind: str, split: str) -> dict[str, Path]:
-        key = (kind, split)
-        if key not in self._listings:
-            folder = self.root / "Images" / kind / split
+        folder = self.root / "Images" / kind / split
+        if folder not in self._listings:
             suffixes = IMAGE_SUFFIXES if kind == "img_dir" else (".png",)
-            self._listings[key] = files_by_stem(folder, suffixes)
-        return self._listings[key]
-
-    def _numbered(self, split: str) -> dict[int, list[str]]:
-        if split not in self._numbers:
-            numbers = self._numbers[split] = {}
-            for stem in self._listing("img_dir", split):
-                if stem.isascii() and stem.isdigit():
-                    numbers.setdefault(int(stem), []).append(stem)
-        return self._numbers[split]
+            self._listings[folder] = files_by_stem(folder, suffixes)
+        return self._listings[folder]
 
     def _inside(self, kind: str, split: str, stem: str) -> Path:
         path = self._listing(kind, split)[stem]
         if links_away(path):
             fix = f"{stem!r} is a link that leaves its folder; put the file itself there"
-            raise FaultError(Problem(self.relative(path), "link", "unsafe dish_id", fix))
+            raise FaultError(self.relative(path), "link", "unsafe dish_id", fix)
         return path
 
 
@@ -223,7 +200,7 @@ def open_data(source: Path | BinaryIO, file: str, what: str) -> Iterator[Image.I
             yield image
     except ImageError as error:
         fix = f"{error.why}; save or fetch it again"
-        raise FaultError(Problem(file, "pixels", f"unreadable {what}", fix)) from error
+        raise FaultError(file, "pixels", f"unreadable {what}", fix) from error
 
 
 def decode_photo(data: bytes, file: str) -> Photo:
@@ -243,26 +220,28 @@ def decode_mask_file(data: bytes, file: str) -> np.ndarray:
     """Class ids uint8 (H, W) from a PNG's bytes. Raises FaultError: broken, several channels."""
     pixels, mode = decode_pixels(data, file)
     # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
-    single = mode in ("L", "P") or (
-        mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256
-    )
-    if not single:
+    wide = mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256
+    if mode not in ("L", "P") and not wide:
         fix = f"it has mode {mode}; save one 8-bit channel of class ids"
-        raise FaultError(Problem(file, "channels", "mask not single-channel", fix))
+        raise FaultError(file, "channels", "mask not single-channel", fix)
     return pixels.astype(np.uint8)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The folder's files, sorted."""
+    with os.scandir(folder) as entries:  # asks for no file's status, where `is_file` does
+        return sorted(folder / entry.name for entry in entries if entry.is_file())
 
 
 def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     """The folder's files with one of the suffixes, by stem. Raises DataError without a folder."""
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: the folder is missing; a split needs its images and masks there."
-        )
-    with os.scandir(folder) as entries:
-        names = sorted((entry.name for entry in entries if entry.is_file()), reverse=True)
-    paths = [folder / name for name in names if Path(name).suffix.lower() in suffixes]
-    return {path.stem: path for path in paths}
+        fix = "a split needs its images and masks there"
+        raise DataError(f"{folder}: the folder is missing; {fix}.")
+    files = list_files(folder)
+    return {path.stem: path for path in reversed(files) if path.suffix.lower() in suffixes}
 
 
-def _missing(what: str, file: str) -> Problem:
-    return Problem(file, "file", f"missing {what}", "add the file or drop the entry that names it")
+def _missing(what: str, file: str) -> FaultError:
+    fix = "add the file or drop the entry that names it"
+    return FaultError(file, "file", f"missing {what}", fix)

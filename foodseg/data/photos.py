@@ -1,8 +1,7 @@
 """Any photo that a user may have -> upright RGB with 8 bits a channel.
 
-Coordinates of answers are pixels of the upright photo, as every viewer shows it: the turn that a
-camera only notes down (EXIF's orientation) is carried out here. Every image file of the kit is
-opened by `open_image`, photos and masks alike.
+Coordinates of answers are pixels of the upright photo: the turn that a camera only notes down
+(EXIF's orientation) is carried out here. `open_image` opens every image file of the kit.
 """
 
 from __future__ import annotations
@@ -43,14 +42,10 @@ _NOTES = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """An upright photo: `image` is RGB, of any size.
-
-    name: of its file, "" without one. orientation: EXIF's value, 1 where the pixels are stored
-    upright; 2 to 8 were mirrored or turned (CIPA DC-008, tag 274).
-    """
+    """An upright photo: `image` is RGB. orientation: EXIF's value, 1 where it is stored upright."""
 
     image: Image.Image
-    name: str
+    name: str  # of its file, "" without one
     orientation: int
 
     @property
@@ -85,10 +80,7 @@ def read_photo(source: Path | str | BinaryIO | Image.Image) -> Photo:
 
 @contextmanager
 def open_image(source: Path | str | BinaryIO) -> Iterator[Image.Image]:
-    """The image as it is stored, not yet decoded and not turned.
-
-    Raises ImageError for what can't be opened, and for what can't be decoded inside the block.
-    """
+    """The image as it is stored; ImageError if it can't be opened, or decoded inside the block."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images and refuses twice as large ones: that is enough.

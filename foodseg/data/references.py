@@ -20,6 +20,7 @@ from foodseg.common.errors import DataError
 
 Size = tuple[int, int]  # (width, height)
 Per = Literal["ingredient", "component"]
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ Part = tuple[Reference, dict]  # what stands for one part of a mask: its referen
 def mask_to_reference(mask: np.ndarray) -> Reference:
     """The box and the point of a boolean mask (H, W), in the mask's own pixels.
 
-    A mask that fills its image has no background to measure from; only there the border counts
-    as background, which puts the point in the middle. Raises DataError for an empty mask.
+    The image's border is background only for a mask that fills it: the point is in the middle
+    then. Raises DataError for an empty mask.
     """
     mask = _as_boolean(mask)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -48,8 +49,7 @@ def mask_to_reference(mask: np.ndarray) -> Reference:
 
 
 def _inscribed_centre(mask: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]:
-    # One pixel around the box is enough: a background pixel further out is never nearer than the
-    # one between, so distances within the crop equal those within the whole image.
+    # One pixel around the box is enough: no background further out is nearer than what is between.
     left, top = max(box[0] - 1, 0), max(box[1] - 1, 0)
     crop = mask[top : box[3] + 2, left : box[2] + 2]
     if crop.all():
@@ -60,18 +60,17 @@ def _inscribed_centre(mask: np.ndarray, box: tuple[int, int, int, int]) -> tuple
 
 
 def mask_to_parts(mask: np.ndarray, per: Per, min_area: int) -> list[np.ndarray]:
-    """The parts of a mask that get a reference each, as boolean (H, W) arrays.
+    """The parts of a mask that get a reference each, of `min_area` pixels or more, bool (H, W).
 
-    `per="ingredient"`: the whole mask is the one part. `per="component"`: every connected
-    component (pixels that touch by a side or a corner), ordered by its first pixel row by row.
-    Parts of fewer than `min_area` pixels are dropped, so the list may be empty.
+    per: "ingredient", the whole mask; "component", every connected component (pixels that touch
+    by a side or a corner), ordered by its first pixel row by row.
     """
     mask = _as_boolean(mask)
     if per == "ingredient":
         return [mask] if np.count_nonzero(mask) >= max(min_area, 1) else []
     if per != "component":
         raise DataError(f"per: {per!r} is unknown; write 'ingredient' or 'component'.")
-    labels, count = _label(mask)
+    labels, count = ndimage.label(mask, _EIGHT_NEIGHBOURS)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     return [labels == label for label in range(1, count + 1) if areas[label] >= min_area]
 
@@ -90,35 +89,23 @@ def why_no_part(area: int) -> str:
 def count_parts(mask: np.ndarray, per: Per) -> int:
     """How many parts a mask has before small ones are dropped."""
     mask = _as_boolean(mask)
-    return int(mask.any()) if per == "ingredient" else _label(mask)[1]
-
-
-def _label(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    return ndimage.label(mask, structure=np.ones((3, 3), dtype=int))
+    return int(mask.any()) if per == "ingredient" else ndimage.label(mask, _EIGHT_NEIGHBOURS)[1]
 
 
 def scale_reference(reference: Reference, source: Size, target: Size) -> Reference:
     """A reference in `source`-sized pixels, in `target`-sized ones; sizes are (width, height).
 
     Each coordinate becomes int(v * target / source + 0.5), as in the parents' code, then is
-    clipped to the target image (the parents' code can return 840 for an 840-pixel side).
-    There and back moves a coordinate by at most max(r / 2 + 1 / 2, r - 1 / 2) pixels, where
-    r = source / target of that side.
+    clipped to the target image (theirs can be 840 for an 840-pixel side). There and back moves it
+    by at most max(r / 2 + 1 / 2, r - 1 / 2) pixels, where r = source / target of that side.
     """
     if min(*source, *target) < 1:
         raise DataError(f"size: {source} or {target} has an empty side; give (width, height).")
-    x1, y1, x2, y2 = reference.box
-    x, y = reference.point
-    horizontal = tuple(_scale(v, source[0], target[0]) for v in (x1, x2, x))
-    vertical = tuple(_scale(v, source[1], target[1]) for v in (y1, y2, y))
-    return Reference(
-        box=(horizontal[0], vertical[0], horizontal[1], vertical[1]),
-        point=(horizontal[2], vertical[2]),
-    )
-
-
-def _scale(value: float, source: int, target: int) -> int:
-    return min(max(int(value * target / source + 0.5), 0), target - 1)
+    moved = []
+    for index, value in enumerate((*reference.box, *reference.point)):
+        old, new = source[index % 2], target[index % 2]  # x and y take turns
+        moved.append(min(max(int(value * new / old + 0.5), 0), new - 1))
+    return Reference(box=tuple(moved[:4]), point=tuple(moved[4:]))
 
 
 def encode_mask(mask: np.ndarray) -> dict:
@@ -140,10 +127,8 @@ def mask_area(rle: dict) -> int:
 def intersection_union(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     """(I, U) in pixels of two boolean (H, W) masks at the original image's size."""
     if predicted.shape != truth.shape:
-        raise ValueError(
-            f"predicted: its shape {predicted.shape} is not the ground truth's {truth.shape}; "
-            "resize it to the original image."
-        )
+        shapes = f"its shape {predicted.shape} is not the ground truth's {truth.shape}"
+        raise ValueError(f"predicted: {shapes}; resize it to the original image.")
     predicted, truth = predicted.astype(bool), truth.astype(bool)
     return int((predicted & truth).sum()), int((predicted | truth).sum())
 

@@ -50,24 +50,14 @@ class Sample:
         return coco.decode(coco.merge(list(self.masks))).astype(bool)
 
 
-_TEXT, _LIST = pa.string(), pa.list_
+# In `masks` the counts of the COCO encoding, whose size is (height, width).
 _SCHEMA = pa.schema(
-    [
-        ("sample_id", _TEXT),
-        ("dish_id", _TEXT),
-        ("split", _TEXT),
-        ("image", _TEXT),
-        ("image_sha256", _TEXT),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("question", _TEXT),
-        ("answer", _TEXT),
-        ("foods", _LIST(_TEXT)),
-        ("reference_foods", _LIST(_TEXT)),
-        ("boxes", _LIST(_LIST(pa.int32()))),
-        ("points", _LIST(_LIST(pa.int32()))),
-        ("masks", _LIST(_TEXT)),  # counts of the COCO encoding; the size is (height, width)
-    ]
+    dict.fromkeys(["sample_id", "dish_id", "split", "image", "image_sha256"], pa.string())
+    | dict.fromkeys(["width", "height"], pa.int32())
+    | dict.fromkeys(["question", "answer"], pa.string())
+    | dict.fromkeys(["foods", "reference_foods"], pa.list_(pa.string()))
+    | dict.fromkeys(["boxes", "points"], pa.list_(pa.list_(pa.int32())))
+    | {"masks": pa.list_(pa.string())}
 )
 _PLAIN = _SCHEMA.names[:9]  # stored as they are
 
@@ -89,44 +79,35 @@ def answer_fields(foods: Mapping[str, Sequence[Part]]) -> dict[str, tuple]:
 def save_samples(samples: Iterable[Sample], path: Path | str) -> None:
     """Writes the samples to one Parquet file as they come, whole or not at all."""
     rows = map(_to_row, samples)
-    with (
-        whole_or_nothing(Path(path)) as partial,
-        pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file,
-    ):
-        while group := list(islice(rows, ROW_GROUP)):
-            file.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
+    with whole_or_nothing(Path(path)) as partial:
+        with pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file:
+            while group := list(islice(rows, ROW_GROUP)):
+                file.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
 
 
 def load_samples(path: Path | str) -> list[Sample]:
-    """The samples of a Parquet file, equal to those that were saved.
-
-    Raises DataError for a file that is missing, is no Parquet file or has other columns.
-    """
+    """The samples of a Parquet file. Raises as `iterate_samples`."""
     return list(iterate_samples(path))
 
 
 def iterate_samples(path: Path | str) -> Iterator[Sample]:
     """The samples of a Parquet file one by one, `ROW_GROUP` in memory.
 
-    Raises as `load_samples`, when the first is asked for.
+    Raises DataError for a file that is missing, is no Parquet file or has other columns.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: the file is missing; build FoodReasonSeg-Single (notebook 01).")
     try:
         with pq.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names)
+            if different := set(file.schema_arrow.names) ^ set(_SCHEMA.names):
+                names = ", ".join(sorted(different))
+                fix = "differ from this version's; build it again"
+                raise DataError(f"{path}: the columns {names} {fix}.")
             for batch in file.iter_batches(batch_size=ROW_GROUP):
                 yield from (_from_row(row) for row in batch.to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: no readable Parquet file ({error}); build it again.") from error
-
-
-def _check_columns(path: Path, found: Sequence[str]) -> None:
-    different = set(found) ^ set(_SCHEMA.names)
-    if different:
-        names = ", ".join(sorted(different))
-        raise DataError(f"{path}: the columns {names} differ from this version's; build it again.")
 
 
 def _to_row(sample: Sample) -> dict:
@@ -162,41 +143,23 @@ def describe(samples: Iterable[Sample]) -> pd.DataFrame:
         for sample in samples
         for food, mask in zip(sample.reference_foods, sample.masks, strict=True)
     ]
-    table = (
-        pd.DataFrame(rows, columns=columns)
-        .groupby("food")
-        .agg(
-            samples=("sample", "nunique"),
-            references=("sample", "size"),
-            area_min=("area", "min"),
-            area_median=("area", "median"),
-            area_max=("area", "max"),
-            share_median=("share", "median"),
-        )
-    )
-    table.insert(2, "references_per_sample", table["references"] / table["samples"])
+    foods = pd.DataFrame(rows, columns=columns).groupby("food")
+    table = foods["sample"].agg(samples="nunique", references="size")
+    table["references_per_sample"] = table["references"] / table["samples"]
+    table = table.join(foods["area"].agg(area_min="min", area_median="median", area_max="max"))
+    table["share_median"] = foods["share"].median()
     return table.sort_values(["samples", "food"], ascending=[False, True])
 
 
 def check_no_shared_images(train: Iterable[Sample], test: Iterable[Sample]) -> None:
-    """Raises DataError naming the files if a dish id, or an image file's bytes, is in both splits.
-
-    Samples without `image_sha256` are compared by dish id alone.
-    """
-    ids, hashes = {}, {}
+    """Raises DataError, naming the files, if a dish id or an image file's bytes are in both."""
+    known = {}
     for sample in train:
-        ids[sample.dish_id] = sample.image
-        if sample.image_sha256:
-            hashes[sample.image_sha256] = sample.image
-    shared = {}
-    for sample in test:
-        twin = ids.get(sample.dish_id) or hashes.get(sample.image_sha256)
-        if twin:
-            shared[sample.image] = twin
-    if shared:
+        known |= {sample.image_sha256: sample.image, sample.dish_id: sample.image}
+    known.pop("", None)  # of samples without a hash
+    twins = {s.image: known.get(s.dish_id) or known.get(s.image_sha256) for s in test}
+    if shared := {image: twin for image, twin in twins.items() if twin}:
         pairs = "; ".join(f"{image} is {twin}" for image, twin in sorted(shared.items())[:5])
         more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
-        raise DataError(
-            f"dish_id or image shared by train and test: {pairs}{more}; "
-            "take these dishes out of one split."
-        )
+        text = f"dish_id or image shared by train and test: {pairs}{more}"
+        raise DataError(f"{text}; take these dishes out of one split.")

@@ -6,6 +6,7 @@ of several ingredients is faulty the whole turn is left out, because its mask wo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,32 +31,13 @@ from foodseg.data.foodseg103 import (
     read_categories,
 )
 from foodseg.data.references import Part, Per, count_parts, referenced_parts, why_no_part
-from foodseg.data.samples import (
-    Sample,
-    answer_fields,
-    check_no_shared_images,
-    describe,
-    iterate_samples,
-    load_samples,
-    save_samples,
-)
+from foodseg.data.samples import Sample, answer_fields, save_samples
+from foodseg.data.samples import check_no_shared_images as check_no_shared_images
+from foodseg.data.samples import describe as describe
+from foodseg.data.samples import iterate_samples as iterate_samples
+from foodseg.data.samples import load_samples as load_samples
 
-__all__ = [
-    "BuildReport",
-    "MIN_AREA",
-    "Problem",
-    "Sample",
-    "build_single",
-    "check_no_shared_images",
-    "describe",
-    "iterate_samples",
-    "load_samples",
-    "save_samples",
-    "write_single",
-]
-
-# 8 x 8 pixels of the original image: what is smaller is noise of the annotation, and less than one
-# visual token of the resized image.
+# 8 x 8 pixels of the original image: less is noise, and less than a token of the resized image.
 MIN_AREA = 64
 
 
@@ -68,19 +50,14 @@ def write_single(
 ) -> BuildReport:
     """Builds one split ("train" or "test") of the dataset folder `root` into a Parquet file.
 
-    `per` is what gets one reference: each "ingredient" (default) or each connected "component"
-    of its mask. The paper leaves it open; one [SEG] names one ingredient and the questions count
-    ingredients, not pieces, so the default follows the text. With "ingredient" a sample's mask
-    is exactly the ingredients' pixels; with "component" the parts under `min_area` pixels of the
-    original image are missing from it. An ingredient of which no part is left is "mask too
-    small".
+    per: what gets one reference, each "ingredient" (as the paper's questions count) or each
+    connected "component" of its mask. With "component" a sample's mask lacks the parts under
+    `min_area` pixels of the original image; an ingredient without a part is "mask too small".
 
-    Samples are written as they are built, so memory holds one plate, one row group and the
-    conversations; the file at `path` appears when it is whole. Faults of single items are in the
-    report and the rest is built. DataError is raised where nothing could be: a missing folder or
-    file, broken JSON, an unknown split.
+    Faults of single items are in the report and the rest is built. DataError is raised where
+    nothing could be: a missing folder or file, broken JSON, an unknown split.
     """
-    builder = _open(root, split, per, min_area)
+    builder = _Builder(root, split, per, min_area)
     save_samples(builder.samples(), path)
     return builder.report()
 
@@ -89,7 +66,7 @@ def build_single(
     root: Path | str, split: str, per: Per = "ingredient", min_area: int = MIN_AREA
 ) -> tuple[list[Sample], BuildReport]:
     """The samples and the report of `write_single`, without a file."""
-    builder = _open(root, split, per, min_area)
+    builder = _Builder(root, split, per, min_area)
     return list(builder.samples()), builder.report()
 
 
@@ -97,15 +74,6 @@ def check_choices(split: str, per: str) -> None:
     """Raises DataError for an unknown split or an unknown `per`."""
     if split not in SPLITS or per not in Per.__args__:
         raise DataError(f"split {split!r}, per {per!r}: choose from {SPLITS} and {Per.__args__}.")
-
-
-def _open(root: Path | str, split: str, per: Per, min_area: int) -> _Builder:
-    """A builder whose files were found readable."""
-    check_choices(split, per)
-    reader, tally = FoodSeg103(root), Tally()
-    categories = _categories(reader.root, tally)
-    conversations = read_conversations(reader.root / f"FoodReasonSeg_{split}.json", categories)
-    return _Builder(reader, split, per, min_area, categories, conversations, tally)
 
 
 def _categories(root: Path, tally: Tally) -> dict[int, str]:
@@ -134,24 +102,17 @@ class _Plate:
     parts: dict[int, tuple[Part, ...]] = field(default_factory=dict)
 
 
-@dataclass
-class _Earlier:
-    """What is remembered of a dish's earlier entries."""
-
-    turns: int = 0  # all of them, turns left out included
-    said: set[tuple[str, str]] = field(default_factory=set)  # questions with their answers
-
-
-@dataclass
 class _Builder:
-    reader: FoodSeg103
-    split: str
-    per: Per
-    min_area: int
-    categories: dict[int, str]
-    conversations: list[Conversation]
-    tally: Tally
-    earlier: dict[str, _Earlier] = field(default_factory=dict)  # by dish
+    def __init__(self, root: Path | str, split: str, per: Per, min_area: int):
+        check_choices(split, per)
+        self.split, self.per, self.min_area = split, per, min_area
+        self.reader, self.tally = FoodSeg103(root), Tally()
+        self.categories = _categories(self.reader.root, self.tally)
+        self.file = f"FoodReasonSeg_{split}.json"
+        self.conversations = read_conversations(self.reader.root / self.file, self.categories)
+        # Of a dish's earlier entries: turns, those left out included; what was said in them.
+        self.turns: Counter[str] = Counter()
+        self.said: set[tuple[str, str, str]] = set()  # dish, question, answer
 
     def samples(self) -> Iterator[Sample]:
         """Every sample that can be built, in the file's order, with a progress bar."""
@@ -165,32 +126,35 @@ class _Builder:
     def build(self, conversation: Conversation) -> list[Sample]:
         """The samples of one conversation; everything else goes into the tally."""
         self.tally.entries += 1
-        try:
-            if conversation.problem:
-                raise FaultError(conversation.problem)
-            plate = self._load_plate(conversation)
-        except FaultError as fault:
-            self._leave_out_all(conversation, fault.problem)
+        plate = conversation.problem or self._load_plate(conversation)
+        if isinstance(plate, Problem):
+            self._leave_out_all(conversation, plate)
             return []
-        earlier = self._earlier_turns(plate.dish_id, conversation)
-        said: set[tuple[str, str]] = set()  # by the turns of this entry
+        dish = plate.dish_id
+        if dish in self.turns:
+            fix = "new turns were added to its turns, repeats left out"
+            fix, where = f"{dish!r} has an earlier entry; {fix}", f"{conversation.field}.dish_id"
+            self.tally.problems.append(Problem(self.file, where, "duplicate dish_id", fix))
+        said: set[tuple[str, str, str]] = set()  # by the turns of this entry
         built = []
         for turn in conversation.turns:
-            built.append(self._build_turn(plate, turn, earlier, said))
-            said.add((turn.question, turn.answer))
-        earlier.turns += len(conversation.turns)
-        earlier.said |= said
+            built.append(self._build_turn(plate, turn, said))
+            said.add((dish, turn.question, turn.answer))
+        self.turns[dish] += len(conversation.turns)
+        self.said |= said
         return [sample for sample in built if sample is not None]
 
-    def _load_plate(self, conversation: Conversation) -> _Plate:
-        reader, split = self.reader, self.split
+    def _load_plate(self, conversation: Conversation) -> _Plate | Problem:
         try:
-            dish_id = reader.resolve_id(split, conversation.dish_id)
+            return self._read_plate(conversation.dish_id)
         except FaultError as fault:
-            if fault.problem.reason == "unsafe dish_id":
-                where = f"{conversation.field}.dish_id"
-                raise FaultError(replace(fault.problem, file=self._file, field=where)) from fault
-            raise
+            if fault.problem.field != "dish_id":
+                return fault.problem
+            return replace(fault.problem, file=self.file, field=f"{conversation.field}.dish_id")
+
+    def _read_plate(self, dish_id: str) -> _Plate:
+        reader, split = self.reader, self.split
+        dish_id = reader.resolve_id(split, dish_id)
         self.tally.dishes.add(dish_id)
         image_path, mask_path = reader.image_path(split, dish_id), reader.mask_path(split, dish_id)
         image, mask_file = reader.relative(image_path), reader.relative(mask_path)
@@ -203,67 +167,48 @@ class _Builder:
             fix = f"{found}, the image {width}x{height}; bring them to one size"
             if photo.orientation >= 5 and mask.shape == (width, height):  # a quarter turn
                 fix = f"{found}, as the photo is stored; turn it as EXIF says"
-            raise FaultError(Problem(mask_file, "size", "image and mask sizes differ", fix))
-        self._check_labels(mask_file, mask)
-        return _Plate(dish_id, image, sha256(data), mask_file, mask)
-
-    @property
-    def _file(self) -> str:
-        return f"FoodReasonSeg_{self.split}.json"
-
-    def _check_labels(self, mask_file: str, mask: np.ndarray) -> None:
-        known = EXCLUDED_LABELS | self.categories.keys()
-        for label in np.flatnonzero(np.bincount(mask.ravel())):
-            if int(label) not in known:
+            raise FaultError(mask_file, "size", "image and mask sizes differ", fix)
+        for label in np.unique(mask).tolist():
+            if label not in EXCLUDED_LABELS | self.categories.keys():
                 fix = f"no category has id {label}; its pixels were taken for background"
                 self.tally.problems.append(Problem(mask_file, "pixels", "unknown class id", fix))
+        return _Plate(dish_id, image, sha256(data), mask_file, mask)
 
     def _leave_out_all(self, conversation: Conversation, problem: Problem) -> None:
-        problems = [problem]
+        self.tally.problems.append(problem)
         for turn in conversation.turns:
             # A turn that would have been left out anyway isn't lost by the plate's fault.
             own = turn.problems[0].reason if turn.problems else problem.reason
-            self.tally.leave_out(own if turn.problems or turn.class_ids else NO_MASK)
-            problems += [fault for fault in turn.problems if fault is not problem]
-        self.tally.problems += problems
-
-    def _earlier_turns(self, dish_id: str, conversation: Conversation) -> _Earlier:
-        if dish_id not in self.earlier:
-            return self.earlier.setdefault(dish_id, _Earlier())
-        fix = (
-            f"{dish_id!r} has an earlier entry; new turns were added to its turns, repeats left out"
-        )
-        where = f"{conversation.field}.dish_id"
-        self.tally.problems.append(Problem(self._file, where, "duplicate dish_id", fix))
-        return self.earlier[dish_id]
+            self.tally.left_out[own if turn.problems or turn.class_ids else NO_MASK] += 1
+            self.tally.problems += [fault for fault in turn.problems if fault is not problem]
 
     def _build_turn(
-        self, plate: _Plate, turn: Turn, earlier: _Earlier, said: set[tuple[str, str]]
+        self, plate: _Plate, turn: Turn, said: set[tuple[str, str, str]]
     ) -> Sample | None:
-        problems, words = list(turn.problems), (turn.question, turn.answer)
+        problems, words = list(turn.problems), (plate.dish_id, turn.question, turn.answer)
         if not problems and not turn.class_ids:
-            self.tally.leave_out(NO_MASK)
-        elif not problems and words in earlier.said:
-            self.tally.leave_out("duplicate turn")  # its entry is a fault already
+            self.tally.left_out[NO_MASK] += 1
+        elif not problems and words in self.said:
+            self.tally.left_out["duplicate turn"] += 1  # its entry is a fault already
         else:
             if not problems and words in said:
                 fix = "its conversation has the same question and answer before; take one out"
-                problems.append(Problem(self._file, turn.field, "duplicate turn", fix))
+                problems.append(Problem(self.file, turn.field, "duplicate turn", fix))
             problems += self._missing_parts(plate, turn)
             if not problems:
-                return self._sample(plate, turn, earlier.turns + turn.index)
+                return self._sample(plate, turn)
             self.tally.problems += problems
-            self.tally.leave_out(problems[0].reason)
+            self.tally.left_out[problems[0].reason] += 1
         return None
 
     def _missing_parts(self, plate: _Plate, turn: Turn) -> list[Problem]:
         problems = []
         for class_id in turn.class_ids:
-            if self._parts(plate, class_id):
-                continue
-            name, area = self.categories[class_id], int((plate.mask == class_id).sum())
-            fix = f"{name!r} has {area} pixels in {plate.mask_file}; correct the mask or the answer"
-            problems.append(Problem(self._file, turn.field, why_no_part(area), fix))
+            if not self._parts(plate, class_id):
+                name, area = self.categories[class_id], np.count_nonzero(plate.mask == class_id)
+                found = f"{name!r} has {area} pixels in {plate.mask_file}"
+                fix = f"{found}; correct the mask or the answer"
+                problems.append(Problem(self.file, turn.field, why_no_part(area), fix))
         return problems
 
     def _parts(self, plate: _Plate, class_id: int) -> tuple[Part, ...]:
@@ -273,20 +218,21 @@ class _Builder:
             self.tally.parts_dropped += count_parts(mask, self.per) - len(plate.parts[class_id])
         return plate.parts[class_id]
 
-    def _sample(self, plate: _Plate, turn: Turn, number: int) -> Sample:
+    def _sample(self, plate: _Plate, turn: Turn) -> Sample:
         foods = {self.categories[i]: self._parts(plate, i) for i in turn.class_ids}
-        height, width = plate.mask.shape
+        number = self.turns[plate.dish_id] + turn.index
         sample = Sample(
             sample_id=f"{self.split}-{plate.dish_id}-{number}",
             dish_id=plate.dish_id,
             split=self.split,
             image=plate.image,
-            width=width,
-            height=height,
+            width=plate.mask.shape[1],
+            height=plate.mask.shape[0],
             question=turn.question,
             answer=turn.answer,
             image_sha256=plate.image_sha256,
             **answer_fields(foods),
         )
-        self.tally.keep(len(sample.references))
+        self.tally.kept += 1
+        self.tally.references += len(sample.references)
         return sample

@@ -55,10 +55,7 @@ class Prediction:
 def evaluate(
     preset: Preset, row: str, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
 ) -> dict:
-    """Answer every sample and write predictions.jsonl and result.json of this row.
-
-    On a CPU both models compute in one thread (`system.one_thread`).
-    """
+    """Answer every sample and write predictions.jsonl and result.json of this row."""
     start = time.perf_counter()
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
@@ -66,10 +63,8 @@ def evaluate(
         rollouts = roll_out(mllm, preset, batch, group_size=1, temperature=0.0)
         texts += [rollout.texts[0] for rollout in rollouts]
     answers = [parse_answer(text) for text in texts]
-    references = [
-        to_original(answer, sample, preset.image_side)
-        for answer, sample in zip(answers, samples, strict=True)
-    ]
+    pairs = zip(answers, samples, strict=True)
+    references = [to_original(*pair, preset.image_side) for pair in pairs]
     predictions = segment(preset, row, samples, answers, references, segmenter)
     seconds, hashes = time.perf_counter() - start, (mllm.adapter_hash, segmenter.decoder_hash)
     return save_predictions(preset, row, predictions, seconds, *hashes)
@@ -125,10 +120,8 @@ def segment_by(
             embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
             for index in indices:
                 masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
-                foods = named_in_conclusion(answer, sample, names)
-                predictions[index] = compare(
-                    sample, masks.any(axis=0), len(masks) > 0, answer.completion, foods
-                )
+                said = answer.completion, named_in_conclusion(answer, sample, names)
+                predictions[index] = compare(sample, masks.any(axis=0), len(masks) > 0, *said)
     return [predictions[index] for index in range(len(samples))]
 
 
@@ -175,8 +168,8 @@ def save_predictions(
 ) -> dict:
     """Write predictions.jsonl and result.json of this row; returns the result.
 
-    seconds: what answering took; adapter, decoder: hashes of the weights that a run trained, None
-    for the base's own; device: what it ran on, if not the preset's; more: goes into the result.
+    seconds: what answering took. adapter, decoder: hashes of trained weights, None for the base's
+    own. device: what it ran on, if not the preset's. more: goes into the result.
     """
     folder = preset.predictions_folder(row)
     # The result is removed first and written last: if it is there, the predictions are its own.
@@ -191,14 +184,15 @@ def save_predictions(
 
 def load_predictions(folder: Path) -> list[Prediction]:
     """The predictions that `evaluate` wrote to the folder."""
-    return [_from_json(row) for row in read_lines(folder / "predictions.jsonl")]
+    predictions = []
+    for row in read_lines(folder / "predictions.jsonl"):
+        row["foods_named"] = tuple(row["foods_named"])
+        pairs = ((one["box"], one["point"]) for one in row["references"])
+        row["references"] = tuple(Reference(tuple(box), tuple(point)) for box, point in pairs)
+        predictions.append(Prediction(**row))
+    return predictions
 
 
 def load_result(folder: Path) -> dict:
     """The result that `evaluate` wrote to the folder."""
     return json.loads((folder / "result.json").read_text())
-
-
-def _from_json(row: dict) -> Prediction:
-    references = tuple(Reference(tuple(r["box"]), tuple(r["point"])) for r in row["references"])
-    return Prediction(**row | {"foods_named": tuple(row["foods_named"]), "references": references})

@@ -1,12 +1,9 @@
 """gIoU and cIoU over a set of samples, with bootstrap intervals.
 
 A sample is a pair (I, U): pixels in the intersection and in the union of predicted and true mask.
-gIoU is the mean of I/U over samples, cIoU is sum I / sum U. Nothing is dropped: a completion that
-can't be parsed predicts the empty mask, so I = 0 and U = |ground truth|.
-
-Where U = 0 (nothing to find, nothing predicted) a sample scores 0, as in VisionReasoner's
-evaluator; LISA's gives 1. Our data has no empty ground truth, but with LISA's rule a completion
-that says nothing could earn a perfect score.
+gIoU is the mean of I/U over samples, cIoU is sum I / sum U. A completion that can't be parsed
+predicts the empty mask: I = 0, U = |ground truth|. Where U = 0 a sample scores 0, as in
+VisionReasoner's evaluator; LISA's gives 1. Our data has no empty ground truth.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from foodseg.data.references import sample_ious
 
 Interval = tuple[float, float]
 RESAMPLES_AT_ONCE = 100
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -44,34 +42,25 @@ def ciou(intersections: Sequence[int], unions: Sequence[int]) -> float:
 
 
 def measure(
-    intersections: Sequence[int],
-    unions: Sequence[int],
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-    level: float = 0.95,
+    intersections: Sequence[int], unions: Sequence[int], *, seed: int = 0, resamples: int = 2000
 ) -> SegmentationMetrics:
-    """Both metrics with percentile bootstrap intervals: samples drawn with replacement.
+    """Both metrics with 95% percentile bootstrap intervals, of samples drawn with replacement.
 
-    The same draws serve both metrics; the same `seed` gives the same intervals. Raises ValueError
-    without samples.
+    The same draws serve both metrics. Raises ValueError without samples.
     """
     if len(intersections) == 0 or len(intersections) != len(unions):
-        raise ValueError(
-            f"intersections: {len(intersections)} values for {len(unions)} unions; "
-            "give one pair for each sample, and at least one."
-        )
-    columns = np.stack(
-        [sample_ious(intersections, unions), np.asarray(intersections), np.asarray(unions)], axis=1
-    )
+        found = f"{len(intersections)} values for {len(unions)} unions"
+        fix = "give one pair for each sample, and at least one"
+        raise ValueError(f"intersections: {found}; {fix}.")
+    columns = np.stack([sample_ious(intersections, unions), intersections, unions], axis=1)
     ious, i, u = _resampled_means(columns, seed, resamples).T
-    tails = [50 * (1 - level), 50 * (1 + level)]
+    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     return SegmentationMetrics(
         samples=len(columns),
         giou=giou(intersections, unions),
         ciou=ciou(intersections, unions),
-        giou_interval=_interval(ious, tails),
-        ciou_interval=_interval(np.divide(i, u, out=np.zeros_like(i), where=u > 0), tails),
+        giou_interval=tuple(np.percentile(ious, tails).tolist()),
+        ciou_interval=tuple(np.percentile(sample_ious(i, u), tails).tolist()),
     )
 
 
@@ -84,8 +73,3 @@ def _resampled_means(columns: np.ndarray, seed: int, resamples: int) -> np.ndarr
         draws = generator.integers(len(columns), size=(len(part), len(columns)))
         part[:] = columns[draws].mean(axis=1)
     return means
-
-
-def _interval(values: np.ndarray, tails: list[float]) -> Interval:
-    low, high = np.percentile(values, tails)
-    return float(low), float(high)

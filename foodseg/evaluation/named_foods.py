@@ -25,8 +25,7 @@ def named_in_conclusion(
 ) -> tuple[str, ...]:
     """The foods, out of `names`, that the answer settles on.
 
-    A word that is only taken up from the question ("a fruit salad needs the orange") is no choice
-    of food.
+    A word only taken up from the question ("a fruit salad needs the orange") is no choice.
     """
     asked = set(named_foods(sample.question, names)) - set(sample.foods)
     return tuple(f for f in named_foods(answer.completion, names) if f not in asked)

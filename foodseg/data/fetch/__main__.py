@@ -2,9 +2,8 @@
 
     python -m foodseg.data.fetch [folder]
 
-A complete folder is only checked. Otherwise the licences are shown, what is missing is fetched
-(FoodSeg103 from its authors' archive or else from the Parquet mirror; an archive that was put into
-`downloads` by hand is taken from there) and the folder is checked again. Nothing is uploaded.
+The licences are shown and what is missing is fetched: FoodSeg103 from its authors' archive, or else
+from the Parquet mirror; an archive that was put into `downloads` by hand is taken from there.
 """
 
 from __future__ import annotations
@@ -17,14 +16,10 @@ from pathlib import Path
 from foodseg.common.errors import DataError
 from foodseg.common.files import home
 from foodseg.data.fetch.check import LACKING, check_folder, check_images
-from foodseg.data.fetch.checksums import Checksums
-from foodseg.data.fetch.download import download
+from foodseg.data.fetch.download import Checksums, download
 from foodseg.data.fetch.sources import LICENCE, OFFICIAL, Sources, by_hand
 from foodseg.data.fetch.unpack import unpack_labels, unpack_parquet, unpack_zip
 from foodseg.data.foodseg103 import CATEGORIES, Problem
-
-# Faults of single rows that are printed; the count stands beside them.
-_SHOWN = 5
 
 
 def default_folder() -> Path:
@@ -62,9 +57,12 @@ def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: floa
     def from_parquet() -> None:
         for split, shards in sources.shards.items():
             files = [download(shard, folder, checksums, wait) for shard in shards]
-            _show(unpack_parquet(files, root, split))
+            problems = unpack_parquet(files, root, split)
+            more = [f"and {len(problems) - 5} more rows."] if len(problems) > 5 else []
+            for line in [*problems[:5], *more]:
+                print(line, flush=True)
 
-    def labels() -> None:
+    def labels() -> None:  # a small file, where the archive has a gigabyte
         unpack_labels(download(sources.labels, folder, checksums, wait), root)
 
     # Files that are there already come first: a server may not answer.
@@ -76,7 +74,7 @@ def _fetch_images(root: Path, sources: Sources, checksums: Checksums, wait: floa
         if any(problem.reason in LACKING for problem in check_images(root, sources.images)):
             _attempt(way)
     if not (root / "category_id.txt").is_file():
-        _attempt(labels)  # a small file, where the archive has a gigabyte
+        _attempt(labels)
 
 
 def _attempt(step: Callable[[], object]) -> None:
@@ -85,13 +83,6 @@ def _attempt(step: Callable[[], object]) -> None:
         step()
     except DataError as error:
         print(error, flush=True)
-
-
-def _show(problems: list[Problem]) -> None:
-    for problem in problems[:_SHOWN]:
-        print(problem)
-    if len(problems) > _SHOWN:
-        print(f"and {len(problems) - _SHOWN} more rows.", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.data.fetch.checksums import Checksums
+from foodseg.data.fetch.download import Checksums
 from foodseg.data.fetch.sources import Sources
 from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import (
@@ -26,8 +26,7 @@ LACKING = {"missing folder", "too few files", "empty files", "missing image", "m
 def check_images(root: Path, images: Mapping[str, int]) -> list[Problem]:
     """The faults of the photos, masks and class names; images: how many photos each split has.
 
-    Files are counted and paired by name, and none may be empty. Whether each can be decoded is
-    left to the build, which reads them all.
+    Files are counted and paired by name, and none may be empty; the build decodes them.
     """
     problems, stems = [], {}
     for split, expected in images.items():
@@ -35,9 +34,11 @@ def check_images(root: Path, images: Mapping[str, int]) -> list[Problem]:
         masks, more = _listing(root, f"Images/ann_dir/{split}", (".png",), expected)
         problems += found + more
         stems[split] = photos
-        if photos and masks:
-            problems += _unpaired(f"Images/ann_dir/{split}", "mask", photos - masks)
-            problems += _unpaired(f"Images/img_dir/{split}", "image", masks - photos)
+        lacking = (("ann_dir", "mask", photos - masks), ("img_dir", "image", masks - photos))
+        for kind, what, missing in lacking if photos and masks else ():
+            if missing:
+                fix = f"{_some(missing)}; {_FETCH}"
+                problems.append(Problem(f"Images/{kind}/{split}", "file", f"missing {what}", fix))
     for stem in sorted(set.intersection(*stems.values())):
         fix = f"{stem!r} stands in every split; take it out of one"
         problems.append(Problem("Images/img_dir", "split", "image shared by splits", fix))
@@ -45,7 +46,7 @@ def check_images(root: Path, images: Mapping[str, int]) -> list[Problem]:
 
 
 def _listing(
-    root: Path, folder: str, suffixes: Iterable[str], expected: int
+    root: Path, folder: str, suffixes: Collection[str], expected: int
 ) -> tuple[set[str], list[Problem]]:
     try:
         files = files_by_stem(root / folder, suffixes)
@@ -58,21 +59,14 @@ def _listing(
     elif len(files) > expected:
         fix = f"{found}; take out those that aren't its own"
         problems.append(Problem(folder, "count", "too many files", fix))
-    empty = sorted(stem for stem, path in files.items() if path.stat().st_size == 0)
-    if empty:
+    if empty := [stem for stem, path in files.items() if path.stat().st_size == 0]:
         problems.append(Problem(folder, "size", "empty files", f"{_some(empty)}; {_FETCH}"))
     return set(files), problems
 
 
-def _unpaired(folder: str, what: str, stems: set[str]) -> list[Problem]:
-    if not stems:
-        return []
-    return [Problem(folder, "file", f"missing {what}", f"{_some(sorted(stems))}; {_FETCH}")]
-
-
-def _some(names: list[str]) -> str:
+def _some(names: Collection[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return ", ".join(sorted(names)[:5]) + more
 
 
 def _check_categories(root: Path) -> list[Problem]:
@@ -95,7 +89,7 @@ def _check_categories(root: Path) -> list[Problem]:
 
 
 def check_conversations(root: Path, name: str, checksums: Checksums) -> list[Problem]:
-    """The faults of one FoodReasonSeg file; those of its single entries are left to the build."""
+    """The faults of one FoodReasonSeg file; the build finds those of its single entries."""
     path = root / name
     if not path.is_file():
         return [Problem(name, "file", "missing conversations", _FETCH)]

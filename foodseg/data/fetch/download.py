@@ -1,7 +1,6 @@
 """Download one file, trying mirrors in order, and check it by SHA-256.
 
-A file of the Hugging Face hub comes by its own client; from any other address, an unfinished
-`.part` is resumed with the standard library.
+A file of the Hugging Face hub comes by its own client; from elsewhere, a `.part` is resumed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,19 +20,64 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import file_sha256
+from foodseg.common.files import file_sha256, write_json
 from foodseg.common.progress import tqdm
-from foodseg.data.fetch.checksums import Checksums
 from foodseg.data.fetch.sources import HubFile, RemoteFile
+from foodseg.data.foodseg103 import Problem
 
 # Attempts in a row that bring no new byte before the next mirror is tried.
 TRIES = 4
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20
-# What a file of that kind starts with: a login page, which servers send as if it were the file,
-# must not be remembered as the file.
+# What a file of that kind starts with: a login page must not be remembered as the file.
 _STARTS = {".zip": (b"PK",), ".parquet": (b"PAR1",), ".json": (b"[", b"{")}
 _CUT = (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What is known of a file: its sum, its size, its place, and whose word the sum is."""
+
+    sha256: str
+    bytes: int
+    source: str
+    word: str  # "published" or "first seen"
+
+
+class Checksums:
+    """The sums of downloaded files by name."""
+
+    def __init__(self, path: Path):
+        """Raises DataError for a file that is there and can't be read."""
+        self.path = path
+        self._known: dict[str, Remembered] = {}
+        try:
+            if path.is_file():
+                entries = json.loads(path.read_text(encoding="utf-8"))
+                self._known = {name: Remembered(**entry) for name, entry in entries.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: no list of checksums ({error}); remove the file.") from error
+
+    def get(self, name: str) -> Remembered | None:
+        """What is remembered of a file, None if it is new."""
+        return self._known.get(name)
+
+    def remember(self, name: str, path: Path, sha256: str, source: str, word: str) -> None:
+        """Notes a file's sum, at once on disk too."""
+        self._known[name] = Remembered(sha256, path.stat().st_size, source, word)
+        write_json(self.path, {name: asdict(self._known[name]) for name in sorted(self._known)})
+
+    def check(self, name: str, path: Path) -> Problem | None:
+        """The fault of a file that differs from what is remembered; a new file is remembered."""
+        found, known = file_sha256(path), self.get(name)
+        if known is None:
+            self.remember(name, path, found, "put there by hand", "first seen")
+        if known is None or known.sha256 == found:
+            return None
+        sums = f"it has {found[:12]}…, {known.sha256[:12]}… is {known.word}"
+        entry = f"its entry in {self.path.name} if it is meant to differ"
+        fix = f"{sums}; remove the file to fetch it again, or {entry}"
+        return Problem(name, "sha256", "changed since it was fetched", fix)
 
 
 class MirrorError(Exception):
@@ -60,8 +104,7 @@ def download(remote: RemoteFile, folder: Path, checksums: Checksums, wait: float
             return _from_mirror(mirror, remote, target, checksums, wait)
         except MirrorError as error:
             reasons.append(f"  {mirror}: {error}")
-    reasons = "\n".join(reasons)
-    raise DataError(f"{target}: no mirror gave the file; get it by hand.\n{reasons}")
+    raise DataError("\n".join([f"{target}: no mirror gave the file; get it by hand.", *reasons]))
 
 
 def _from_mirror(
@@ -77,7 +120,9 @@ def _from_mirror(
     published = [sha256 for sha256 in (remote.sha256, stated) if sha256]
     expected = published + ([known.sha256] if known else [])
     wrong = [sha256 for sha256 in expected if sha256 != found]
-    if wrong or not _starts_right(part, target.suffix):
+    with part.open("rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if wrong or not head.startswith(_STARTS.get(target.suffix, b"")):
         part.unlink()
         if wrong:
             raise MirrorError(f"wrong checksum {found[:12]}…, {wrong[0][:12]}… was expected")
@@ -87,12 +132,6 @@ def _from_mirror(
         word = "published" if published else "first seen"
         checksums.remember(remote.name, target, found, str(mirror), word)
     return target
-
-
-def _starts_right(path: Path, suffix: str) -> bool:
-    with path.open("rb") as file:
-        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return head.startswith(_STARTS.get(suffix, b""))
 
 
 def _receive_from_hub(file: HubFile, part: Path) -> tuple[HubFile, str]:
@@ -150,9 +189,8 @@ def _receive(url: str, part: Path) -> None:
         part.unlink()  # of another mirror: its bytes may differ
     start = _size(part)
     headers = {"User-Agent": "foodseg", "Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(url, headers=headers)
-    if start:
-        request.add_header("Range", f"bytes={start}-")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             _append(url, response, part, start)
@@ -176,11 +214,8 @@ def _append(url: str, response: http.client.HTTPResponse, part: Path, start: int
     _state(part).write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
-    name = part.name.removesuffix(".part")
-    with (
-        part.open("ab" if start else "wb") as file,
-        tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True) as bar,
-    ):
+    bar = tqdm(total=total, initial=start, desc=part.stem, unit="B", unit_scale=True)
+    with part.open("ab" if start else "wb") as file, bar:
         while chunk := response.read1(_CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
@@ -199,7 +234,6 @@ def _state(part: Path) -> Path:
 def _read_state(part: Path) -> dict:
     """The address and version that a part comes from; {} where it isn't known."""
     try:
-        state = json.loads(_state(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return dict(json.loads(_state(part).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
-    return state if isinstance(state, dict) else {}

@@ -1,7 +1,4 @@
-"""Where FoodSeg103 and FoodReasonSeg come from, under which licence, and what must arrive.
-
-Only what could be confirmed stands here; each place is named with what was found there.
-"""
+"""Where FoodSeg103 and FoodReasonSeg come from, under which licence, and what must arrive."""
 
 from __future__ import annotations
 
@@ -25,8 +22,7 @@ class HubFile:
 class RemoteFile:
     """One file to download: its name here, and its mirrors in the order they are tried.
 
-    sha256: as its authors published it, "" if they published none. Without one, the sum that the
-    hub states is taken; failing that, the sum of the first download is remembered.
+    sha256: as its authors published it, "" if they published none.
     """
 
     name: str

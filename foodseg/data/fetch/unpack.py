@@ -33,9 +33,9 @@ _BROKEN = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EO
 def unpack_zip(archive: Path, root: Path, password: bytes) -> None:
     """Unpacks Images, ImageSets and the text files of FoodSeg103's zip into `root`.
 
-    Folders around them, such as FoodSeg103/, are left out. Nothing is written if a name in the
-    archive leads out of the folder. Raises DataError for an archive that is broken, holds no
-    Images, wants another password, or names a file outside.
+    Folders around them, such as FoodSeg103/, are left out. Raises DataError for an archive that is
+    broken, holds no Images, wants another password, or, before anything is written, names a file
+    outside.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -55,15 +55,14 @@ def _members(archive: Path, file: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo
     infos = file.infolist()
     for info in infos:
         if not _is_safe(info):
-            raise DataError(
-                f"{archive}, {info.filename!r}: the name leaves the folder or is a link, so "
-                "nothing was unpacked; get the archive from its authors."
-            )
+            why = "the name leaves the folder or is a link, so nothing was unpacked"
+            fix = "get the archive from its authors"
+            raise DataError(f"{archive}, {info.filename!r}: {why}; {fix}.")
     if sum(info.file_size for info in infos) > MOST_BYTES:
         size = f"more than {MOST_BYTES / 1e9:.0f} GB"
         raise DataError(f"{archive}: it unpacks to {size}, FoodSeg103 to 1.3; remove it.")
-    members = [(info, _place(info)) for info in infos if not info.is_dir()]
-    members = [(info, place) for info, place in members if place is not None]
+    files = [info for info in infos if not info.is_dir()]
+    members = [(info, place) for info in files if (place := _place(info))]
     if not any(place.parts[0] == "Images" for _, place in members):
         raise DataError(f"{archive}: it holds no Images folder; get FoodSeg103's own archive.")
     return members
@@ -119,24 +118,24 @@ def unpack_parquet(shards: Sequence[Path], root: Path, split: str) -> list[Probl
 def _rows(shard: Path) -> Iterator[tuple[dict, dict]]:
     try:
         with pq.ParquetFile(shard) as file:
-            for name in ("image", "label"):
-                _check_column(shard, file.schema_arrow, name)
+            _check_columns(shard, file.schema_arrow)
             total = file.metadata.num_rows
             with tqdm(total=total, desc=f"unpack {shard.name}", unit="photo") as bar:
                 for batch in file.iter_batches(batch_size=ROWS, columns=["image", "label"]):
-                    rows = batch.to_pylist()
-                    yield from ((row["image"], row["label"]) for row in rows)
-                    bar.update(len(rows))
+                    yield from ((row["image"], row["label"]) for row in batch.to_pylist())
+                    bar.update(batch.num_rows)
     except (pa.ArrowException, OSError) as error:
         text = f"{shard}: no readable Parquet file ({error}); remove it to fetch it again."
         raise DataError(text) from error
 
 
-def _check_column(shard: Path, schema: pa.Schema, name: str) -> None:
-    kind = schema.field(name).type if name in schema.names else pa.null()
-    inside = {field.name for field in kind} if pa.types.is_struct(kind) else set()
-    if not {"bytes", "path"} <= inside:
-        raise DataError(f"{shard}, column {name}: it holds no images; fetch the mirror's own file.")
+def _check_columns(shard: Path, schema: pa.Schema) -> None:
+    for name in ("image", "label"):
+        kind = schema.field(name).type if name in schema.names else pa.null()
+        inside = {field.name for field in kind} if pa.types.is_struct(kind) else set()
+        if not {"bytes", "path"} <= inside:
+            why = "it holds no images; fetch the mirror's own file"
+            raise DataError(f"{shard}, column {name}: {why}.")
 
 
 def _unpack_row(image: dict, label: dict, root: Path, split: str) -> tuple[str, str] | None:
@@ -155,15 +154,11 @@ def _unpack_row(image: dict, label: dict, root: Path, split: str) -> tuple[str, 
 
 
 def unpack_labels(labels: Path, root: Path) -> None:
-    """Writes `category_id.txt` from a JSON object of names by class id.
-
-    Raises DataError for a file that isn't such an object.
-    """
+    """Writes `category_id.txt` from a JSON object of names by class id; DataError if it is none."""
     try:
         names = {int(key): str(name) for key, name in json.loads(labels.read_bytes()).items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{labels}: no list of class names ({error}); remove it to fetch it again."
-        ) from error
+        text = f"{labels}: no list of class names ({error}); remove it to fetch it again."
+        raise DataError(text) from error
     lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(names.items())]
     _write(root / "category_id.txt", "".join(lines).encode())

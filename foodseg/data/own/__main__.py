@@ -4,22 +4,20 @@
     python -m foodseg.data.own FOLDER --build OUT  writes Parquet files and reports too
 
 The format is in docs/your_own_data.md. A faulty question is left out and counted, the rest is
-built. A training question about a photo that the test has too is faulty: the test is the
-yardstick, so it is the training that gives way.
+built. A training question about a photo that the test has too is faulty.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 from foodseg.common.errors import DataError
 from foodseg.data.foodseg103 import SPLITS
 from foodseg.data.own.build import build_own, save_own, summarise
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 1 if there is a fault."""
     parser = argparse.ArgumentParser(prog="python -m foodseg.data.own", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -34,11 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
-    problems = [problem for report in reports.values() for problem in report.problems]
-    for problem in dict.fromkeys(problems):
-        print(problem)
-    for report in reports.values():
-        print(summarise(report))
+    problems = dict.fromkeys(p for report in reports.values() for p in report.problems)
+    print(*problems, *map(summarise, reports.values()), sep="\n")
     return 1 if problems else 0
 
 

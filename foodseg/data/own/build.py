@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from foodseg.common.errors import DataError
 from foodseg.common.progress import tqdm
@@ -18,7 +19,6 @@ from foodseg.data.samples import Sample, answer_fields, save_samples
 from foodseg.data.single import MIN_AREA, check_choices
 
 _Thing = tuple[str, tuple[Part, ...]]  # its name, and its parts
-_Read = TypeVar("_Read")
 
 # A missing file is often a typo, so blame the question's line, and this field of it.
 _LACKING = {"missing image": "image", "missing mask": "things", "unknown thing": "things"}
@@ -31,7 +31,7 @@ def build_own(
 
     References and masks are in pixels of the photo as stored, masks COCO run-length encodings.
     In the report `turns` and `entries` are questions, `dishes` photos; a line of `questions.jsonl`
-    without a readable split counts in train's. Photos are read one at a time.
+    without a readable split counts in train's.
 
     Faults of single questions are in the report and the rest is built. DataError is raised where
     nothing could be: a missing folder or file, no questions at all, an unknown split.
@@ -40,10 +40,9 @@ def build_own(
     folder = OwnFolder(root)
     questions = read_questions(folder.root / FILE)
     leaked = _leaks(folder, questions) if split == "train" else {}
-    by_image: dict[str, list[Question]] = {}
-    for question in questions:
-        if question.split == split:
-            by_image.setdefault(question.image, []).append(question)
+    by_image: defaultdict[str, list[Question]] = defaultdict(list)
+    for question in (question for question in questions if question.split == split):
+        by_image[question.image].append(question)
     builder = _Builder(folder, split, per, min_area, leaked)
     for image, asked in tqdm(by_image.items(), desc=f"build {split}", unit="photo"):
         builder.build(image, asked)
@@ -55,12 +54,15 @@ def _leaks(folder: OwnFolder, questions: Sequence[Question]) -> dict[str, str]:
     """The train images that are the test's too, by name or by the bytes of the file."""
     images = {s: {q.image for q in questions if q.split == s and q.image} for s in SPLITS}
     test = {folder.image_hash(image): image for image in sorted(images["test"])}
-    leaked = {image: image for image in images["train"] & images["test"]}
-    for image in sorted(images["train"] - images["test"]):
-        image_hash = folder.image_hash(image)
-        if image_hash and image_hash in test:
-            leaked[image] = test[image_hash]
-    return leaked
+    test.pop("", None)
+    leaked = {image: test.get(folder.image_hash(image)) for image in sorted(images["train"])}
+    leaked |= {image: image for image in images["train"] & images["test"]}
+    return {image: twin for image, twin in leaked.items() if twin}
+
+
+def _at(question: Question, problem: Problem) -> Problem:
+    field, fix = _LACKING.get(problem.reason), f"{problem.file}: {problem.fix}"
+    return question.problem(field, problem.reason, fix) if field else problem
 
 
 @dataclass
@@ -87,7 +89,7 @@ class _Builder:
             self.tally.entries += 1
             found = [known[thing] for thing in question.things if thing in known]
             faults = [fault for fault in (photo, *found) if isinstance(fault, Problem)]
-            problems = [*question.problems, *(self._at(question, fault) for fault in faults)]
+            problems = [*question.problems, *(_at(question, fault) for fault in faults)]
             if image in self.leaked:
                 fix = f"images/{self.leaked[image]} is a test photo; take it out of one split"
                 problems.append(question.problem("image", "photo in train and test", fix))
@@ -95,7 +97,7 @@ class _Builder:
             self.tally.problems += [p for p in problems if p not in self.named]
             self.named.update(problems)
             if problems:
-                self.tally.leave_out(problems[0].reason)
+                self.tally.left_out[problems[0].reason] += 1
             else:
                 self.samples[question.line] = self._sample(question, photo, found)
 
@@ -105,15 +107,9 @@ class _Builder:
         if not parts:
             area = int(mask.sum())
             fix = f"{thing!r} has {area} pixels and needs {self.min_area}; correct the mask"
-            raise FaultError(Problem(file, "pixels", why_no_part(area), fix))
+            raise FaultError(file, "pixels", why_no_part(area), fix)
         self.tally.parts_dropped += count_parts(mask, self.per) - len(parts)
         return name, parts
-
-    def _at(self, question: Question, problem: Problem) -> Problem:
-        if problem.reason not in _LACKING:
-            return problem
-        fix = f"{problem.file}: {problem.fix}"
-        return question.problem(_LACKING[problem.reason], problem.reason, fix)
 
     def _sample(self, question: Question, photo: OwnPhoto, found: Sequence[_Thing]) -> Sample:
         sample = Sample(
@@ -128,11 +124,12 @@ class _Builder:
             image_sha256=photo.sha256,
             **answer_fields(dict(found)),  # two spellings of one thing are one
         )
-        self.tally.keep(len(sample.references))
+        self.tally.kept += 1
+        self.tally.references += len(sample.references)
         return sample
 
 
-def _attempt(step: Callable[..., _Read], *arguments: object) -> _Read | Problem:
+def _attempt(step: Callable[..., Any], *arguments: object) -> Any:
     """What the step returns, or the fault that it raises."""
     try:
         return step(*arguments)
@@ -143,9 +140,8 @@ def _attempt(step: Callable[..., _Read], *arguments: object) -> _Read | Problem:
 def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
     """Builds both splits into `out`: Parquet files, reports, and a link to the photos.
 
-    `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`, which finds the
-    samples by `samples_file(split)` and the photos by `dataset`. Raises DataError as `build_own`,
-    or if other photos are there.
+    `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`. Raises DataError
+    as `build_own`, or if other photos are there.
     """
     root, out = Path(root), Path(out)
     built = {split: build_own(root, split) for split in SPLITS}
@@ -164,10 +160,7 @@ def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
 
 def summarise(report: BuildReport) -> str:
     """One line of what a split kept and left out."""
-    counts = report.counts
     left_out = ", ".join(f"{number} {reason}" for reason, number in report.left_out.items())
-    return (
-        f"{report.split}: {report.kept} of {counts['turns']} questions are good, with "
-        f"{counts['references']} references; {counts['dishes']} photos; "
-        f"left out: {left_out or 'none'}"
-    )
+    text = "{} of {turns} questions are good, with {references} references; {dishes} photos"
+    text = text.format(report.kept, **report.counts)
+    return f"{report.split}: {text}; left out: {left_out or 'none'}"

@@ -6,10 +6,9 @@ The format is in docs/your_own_data.md. Files are found by listing, never by joi
 from __future__ import annotations
 
 import io
-import os
+from collections import defaultdict
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from unicodedata import normalize
 
@@ -22,10 +21,10 @@ from foodseg.data.foodseg103 import (
     CATEGORIES,
     IMAGE_SUFFIXES,
     FaultError,
-    Problem,
     decode_mask_file,
     decode_pixels,
     links_away,
+    list_files,
     open_data,
     read_categories,
 )
@@ -57,36 +56,21 @@ class OwnFolder:
         self.root = Path(root)
         for name in ("images", "masks"):
             if not (self.root / name).is_dir():
-                raise DataError(
-                    f"{self.root}: the folder {name} is missing; docs/your_own_data.md says what "
-                    "belongs there."
-                )
+                fix = "docs/your_own_data.md says what belongs there"
+                raise DataError(f"{self.root}: the folder {name} is missing; {fix}.")
         names = self.root / NAMES_FILE
         self.categories = read_categories(names) if names.is_file() else dict(CATEGORIES)
         self._things = {i: name for i, name in self.categories.items() if i not in NO_THINGS}
         self._class_ids = index_names(self._things)
-
-    @cached_property
-    def _images(self) -> dict[str, Path]:
-        return _list_files(self.root / "images")
-
-    @cached_property
-    def _masks(self) -> dict[str, Path]:
-        return _list_pngs(self.root / "masks")
-
-    @cached_property
-    def _folders(self) -> dict[str, Path]:
-        folders = (path for path in (self.root / "masks").iterdir() if path.is_dir())
-        return {normalize("NFC", path.name): path for path in folders}
-
-    @cached_property
-    def _twins(self) -> dict[str, list[str]]:
-        """Images by what names their masks, the name without its suffix."""
-        twins: dict[str, list[str]] = {}
+        images, masks = list_files(self.root / "images"), self.root / "masks"
+        self._images = {normalize("NFC", path.name): path for path in images}
+        self._twins = defaultdict(list)  # images by what names their masks
         for name in self._images:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                twins.setdefault(Path(name).stem, []).append(name)
-        return twins
+                self._twins[Path(name).stem].append(name)
+        self._masks = _list_pngs(masks)
+        folders = (path for path in masks.iterdir() if path.is_dir())
+        self._folders = {normalize("NFC", path.name): path for path in folders}
 
     def image_hash(self, name: str) -> str:
         """SHA-256 of the image's file, "" if there is none."""
@@ -97,14 +81,14 @@ class OwnFolder:
         path = self._images.get(name)
         if path is None:
             near = get_close_matches(name, self._images, n=1)
-            fix = f"add the file{f', or perhaps {near[0]!r} is meant' if near else ''}"
-            raise _fault(f"images/{name}", "file", "missing image", fix)
+            fix = f"add the file, or perhaps {near[0]!r} is meant" if near else "add the file"
+            raise FaultError(f"images/{name}", "file", "missing image", fix)
         file, stem = f"images/{path.name}", Path(name).stem
         if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise _fault(file, "file", "unknown image type", "save it as .jpg or .png")
+            raise FaultError(file, "file", "unknown image type", "save it as .jpg or .png")
         if len(self._twins[stem]) > 1:
             fix = f"{' and '.join(self._twins[stem])} would share their masks; rename one"
-            raise _fault(file, "file", "two images of one name", fix)
+            raise FaultError(file, "file", "two images of one name", fix)
         data = _read(path, file)
         return OwnPhoto(file, stem, *_check_pixels(data, file), sha256(data))
 
@@ -126,9 +110,9 @@ class OwnFolder:
             return self.categories[class_id], labels == class_id, file
         fix = f"add the file, or class ids as masks/{stem}.png"
         if own:
-            some = f"{', '.join(sorted(own)[:5])}{' ...' if len(own) > 5 else ''}"
+            some = ", ".join(sorted(own)[:5]) + (" ..." if len(own) > 5 else "")
             fix = f"add the file (that folder holds {some})"
-        raise _fault(f"masks/{stem}/{thing}.png", "file", "missing mask", fix)
+        raise FaultError(f"masks/{stem}/{thing}.png", "file", "missing mask", fix)
 
     def _labels(self, photo: OwnPhoto, thing: str) -> tuple[int, np.ndarray, str]:
         path = self._masks[photo.stem]
@@ -138,7 +122,7 @@ class OwnFolder:
             near = get_close_matches(thing, self._things.values(), n=1)
             hint = f"perhaps {near[0]!r} is meant" if near else "add it there, or correct it"
             fix = f"{thing!r} is no name of {NAMES_FILE}, by which {file} is read; {hint}"
-            raise _fault(file, "names", "unknown thing", fix)
+            raise FaultError(file, "names", "unknown thing", fix)
         if file not in photo.class_masks:
             labels = decode_mask_file(_read(path, file), file)
             _check_size(photo, labels, file)
@@ -146,27 +130,16 @@ class OwnFolder:
         return class_id, photo.class_masks[file], file
 
 
-def _fault(file: str, field: str, reason: str, fix: str) -> FaultError:
-    return FaultError(Problem(file, field, reason, fix))
-
-
-def _list_files(folder: Path) -> dict[str, Path]:
-    """Files by name, spelled as `read_questions` spells it."""
-    with os.scandir(folder) as entries:
-        paths = [folder / entry.name for entry in entries if entry.is_file()]
-    return {normalize("NFC", path.name): path for path in sorted(paths)}
-
-
 def _list_pngs(folder: Path) -> dict[str, Path]:
-    """PNG files by their name without the suffix."""
-    files = _list_files(folder).items()
-    return {Path(name).stem: path for name, path in files if path.suffix.lower() == ".png"}
+    """PNG files by their name without the suffix, spelled as `read_questions` spells it."""
+    files = [path for path in list_files(folder) if path.suffix.lower() == ".png"]
+    return {normalize("NFC", path.stem): path for path in files}
 
 
 def _read(path: Path, file: str) -> bytes:
     if links_away(path):
         fix = "it is a link that leaves its folder; put the file itself there"
-        raise _fault(file, "link", "unsafe path", fix)
+        raise FaultError(file, "link", "unsafe path", fix)
     return path.read_bytes()
 
 
@@ -175,18 +148,17 @@ def _check_pixels(data: bytes, file: str) -> Size:
     with open_data(io.BytesIO(data), file, "image") as image:
         turned, mode = read_orientation(image) != 1, image.mode
         image.load()
-        seen_through = image.has_transparency_data and (
-            image.convert("RGBA").getchannel("A").getextrema()[0] < 255
-        )
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        seen_through = alpha and alpha.getextrema()[0] < 255
     if turned:
         fix = "its EXIF data turns it and its mask's pixels don't turn; save it upright"
-        raise _fault(file, "EXIF orientation", "turned photo", fix)
+        raise FaultError(file, "EXIF orientation", "turned photo", fix)
     if mode.startswith(("I", "F")):
         fix = f"it has mode {mode}; save 8 bits a channel"
-        raise _fault(file, "channels", "photo of more than 8 bits", fix)
+        raise FaultError(file, "channels", "photo of more than 8 bits", fix)
     if seen_through:
         fix = "lay it on a background and save it without transparency"
-        raise _fault(file, "channels", "transparent photo", fix)
+        raise FaultError(file, "channels", "transparent photo", fix)
     return image.size
 
 
@@ -195,10 +167,10 @@ def _decode_thing(data: bytes, file: str) -> np.ndarray:
     pixels, mode = decode_pixels(data, file)
     if pixels.ndim != 2 or mode == "F":
         fix = f"it has mode {mode}; save one channel, 0 for background and 255 for the thing"
-        raise _fault(file, "channels", "mask not single-channel", fix)
+        raise FaultError(file, "channels", "mask not single-channel", fix)
     if np.unique(pixels[pixels != 0]).size > 1:
         fix = "it has grey values (or several ids); save only 0 and 255"
-        raise _fault(file, "pixels", "mask not black and white", fix)
+        raise FaultError(file, "pixels", "mask not black and white", fix)
     return pixels != 0
 
 
@@ -206,4 +178,4 @@ def _check_size(photo: OwnPhoto, mask: np.ndarray, file: str) -> None:
     if mask.shape != (photo.height, photo.width):
         found = f"{mask.shape[1]}x{mask.shape[0]}"
         fix = f"the mask has {found} pixels, the image {photo.width}x{photo.height}; make them one"
-        raise _fault(file, "size", "image and mask sizes differ", fix)
+        raise FaultError(file, "size", "image and mask sizes differ", fix)

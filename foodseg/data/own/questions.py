@@ -1,7 +1,4 @@
-"""`questions.jsonl` of your own data: one JSON object a line, every fault named by its line.
-
-The format is in docs/your_own_data.md.
-"""
+"""`questions.jsonl` of your own data, as docs/your_own_data.md describes it."""
 
 from __future__ import annotations
 
@@ -21,19 +18,15 @@ FILE = "questions.jsonl"
 
 @dataclass(frozen=True)
 class Question:
-    """One line of the file. What can't be read of it is empty, and stands in `problems`.
-
-    split: "train" also where the line doesn't say, so that every line counts in one report.
-    sample_id: the line's own `id`, or "<split>-<image's stem>-<number among its questions>".
-    """
+    """One line of the file. What can't be read of it is empty, and stands in `problems`."""
 
     line: int  # from 1
-    split: str
+    split: str  # "train" also where the line doesn't say, so that every line counts in one report
     image: str
     question: str
     answer: str
     things: tuple[str, ...]
-    sample_id: str
+    sample_id: str  # its own `id`, or "<split>-<image's stem>-<number among its questions>"
     problems: tuple[Problem, ...] = ()
 
     def problem(self, field: str, reason: str, fix: str) -> Problem:
@@ -71,15 +64,17 @@ def _parse(line: int, data: bytes) -> Question:
         return _unreadable(line, "broken JSON", f"{text}; write one JSON object a line")
     if not isinstance(entry, dict):
         return _unreadable(line, "wrong type", "write one JSON object, {...}")
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {name: default for name, (default, _, _) in _FIELDS.items()}
     problems = []
     for name, (default, check, fix) in _FIELDS.items():
-        missing = default is None and name not in entry
         value = entry.get(name, default)
-        reason = "missing field" if missing else check(value)
-        values[name] = default if reason else value
-        if reason:
+        if value == "" == default:
+            continue
+        missing = default is None and name not in entry
+        if reason := "missing field" if missing else check(value):
             problems.append(_problem(line, name, reason, fix))
+        else:
+            values[name] = value
     for name in sorted(entry.keys() - _FIELDS.keys()):
         fix = f"the fields are {', '.join(FIELDS)}; correct or remove it"
         problems.append(_problem(line, repr(name), "unknown field", fix))
@@ -96,43 +91,32 @@ def _parse(line: int, data: bytes) -> Question:
     )
 
 
-# Each check returns the fault's reason, "" if there is none.
+def _text(reason: str = "", fits: Callable[[str], bool] = bool) -> Callable[[Any], str]:
+    """A check, which returns the fault's reason, "" if there is none."""
+    return lambda value: "wrong type" if not is_said(value) else "" if fits(value) else reason
 
 
-def _check_text(value: Any) -> str:
-    return "" if is_said(value) else "wrong type"
+_check_name = _text("unsafe path", is_safe_id)
 
 
 def _check_answer(value: Any) -> str:
-    return "" if isinstance(value, str) and not value.strip() else _check_text(value)
-
-
-def _check_image(value: Any) -> str:
-    return _check_text(value) or ("" if is_safe_id(value) else "unsafe path")
-
-
-def _check_id(value: Any) -> str:
-    return "" if value == "" else _check_text(value) or ("" if is_safe_id(value) else "unsafe id")
-
-
-def _check_split(value: Any) -> str:
-    return _check_text(value) or ("" if value in SPLITS else "unknown split")
+    return "" if isinstance(value, str) and not value.strip() else _text()(value)
 
 
 def _check_things(value: Any) -> str:
     if not isinstance(value, list) or not value:
         return "wrong type"
-    return next(filter(None, map(_check_image, value)), "")
+    return next(filter(None, map(_check_name, value)), "")
 
 
-# Name: default (None: it must be there), check, fix.
+# Name: default (None: it must be there), check of anything else, fix.
 _FIELDS: dict[str, tuple[str | None, Callable[[Any], str], str]] = {
-    "image": (None, _check_image, "write the plain name of a file in images"),
-    "question": (None, _check_text, "write the question as text"),
+    "image": (None, _check_name, "write the plain name of a file in images"),
+    "question": (None, _text(), "write the question as text"),
     "things": (None, _check_things, "write a list of names, without / \\ :"),
-    "split": (None, _check_split, 'write "train" or "test"'),
+    "split": (None, _text("unknown split", SPLITS.__contains__), 'write "train" or "test"'),
     "answer": ("", _check_answer, "write text, or leave it out"),
-    "id": ("", _check_id, "write letters and digits"),
+    "id": ("", _text("unsafe id", is_safe_id), "write letters and digits"),
 }
 FIELDS = tuple(_FIELDS)
 
@@ -147,13 +131,12 @@ def _unreadable(line: int, reason: str, fix: str) -> Question:
 
 def _number(questions: list[Question]) -> list[Question]:
     """Ids for those without, by their place among the questions about their image."""
-    seen: Counter[tuple[str, str]] = Counter()
+    seen: Counter[str] = Counter()
     numbered = []
     for question in questions:
-        stem = PurePath(question.image).stem
-        name = f"{question.split}-{stem}-{seen[question.split, stem]}"
-        seen[question.split, stem] += 1
-        numbered.append(replace(question, sample_id=question.sample_id or name))
+        about = f"{question.split}-{PurePath(question.image).stem}"
+        numbered.append(replace(question, sample_id=question.sample_id or f"{about}-{seen[about]}"))
+        seen[about] += 1
     return numbered
 
 

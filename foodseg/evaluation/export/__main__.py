@@ -34,7 +34,7 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
     Everything is written to `<out>.partial` and renamed at the end. Raises DataError if `out`
     exists and isn't an empty folder.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: it is there already; remove it, or name another folder.")
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -42,9 +42,8 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
     try:
         partial.mkdir(parents=True)
         for split in splits:
-            samples = load_samples(preset.samples_file(split))
-            written = WRITERS[layout](partial, preset.dataset, split, samples, copy)
-            report["splits"][split] = written
+            arguments = preset.dataset, split, load_samples(preset.samples_file(split)), copy
+            report["splits"][split] = WRITERS[layout](partial, *arguments)
         write_json(partial / REPORT, report)
         if out.exists():
             out.rmdir()
@@ -56,33 +55,28 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 if the input can't be used; 130 after Ctrl-C, with no half export left."""
-    options = _parse(arguments)
-    out = Path(options.out)
+    parser = argparse.ArgumentParser(prog="python -m foodseg.evaluation.export")
+    parser.description = (
+        "Write FoodReasonSeg-Single in the layout that another system's code reads."
+    )
+    parser.add_argument("layout", choices=WRITERS, help="whose code is to read it")
+    parser.add_argument("--preset", default="kitchen", help="whose data")
+    where = "folder to write, which must not exist yet"
+    parser.add_argument("--out", type=Path, required=True, help=where)
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test"])
+    parser.add_argument("--copy", action="store_true", help="copy the photos, don't link them")
+    options = vars(parser.parse_args(arguments))
     try:
-        preset = get_preset(options.preset)
-        report = export(options.layout, preset, out, options.splits, options.copy)
+        report = export(**options | {"preset": get_preset(options["preset"])})
     except ValueError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("export: interrupted; nothing was written.", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(json.dumps(report["splits"], indent=1))
-    print(f"{out}: written; {REPORT} in it has this account. Next: docs/other_systems.md.")
+    text = f"written; {REPORT} in it has this account. Next: docs/other_systems.md."
+    print(json.dumps(report["splits"], indent=1), f"{options['out']}: {text}", sep="\n")
     return 0
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m foodseg.evaluation.export",
-        description="Write FoodReasonSeg-Single in the layout that another system's code reads.",
-    )
-    parser.add_argument("layout", choices=WRITERS, help="whose code is to read it")
-    parser.add_argument("--preset", default="kitchen", help="whose data")
-    parser.add_argument("--out", required=True, help="folder to write, which must not exist yet")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test"])
-    parser.add_argument("--copy", action="store_true", help="copy the photos, don't link them")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,9 @@
     <root>/FoodSeg103/Images/img_dir/<split>/<sample_id>.jpg
     <root>/FoodSeg103/Images/ann_dir/<split>/<sample_id>.png    class ids, of the answer's foods
 
-A sample's `dish_id` is its sample id, so that a predicted mask's file says which question it
-answers. As the reader has it (`utils/S2_f103_dataset.py`): a question begins with `<image>`, an
-ingredient is `{name} [SEGn]`, and a name's class is its line in category_id.txt. Where the reader
-can't resolve a name it takes the next conversation without a word, so every name here is one that
-it resolves.
+A sample's `dish_id` is its sample id. As the reader has it (`utils/S2_f103_dataset.py`): a question
+begins with `<image>`, an ingredient is `{name} [SEGn]`, and a name's class is its line in
+category_id.txt. It skips a conversation with a name that it can't resolve, so none is written.
 """
 
 from __future__ import annotations
@@ -40,9 +38,9 @@ def write_foodlmm(
 ) -> dict:
     """Writes one split's samples; dataset: the folder that their `image` is relative to.
 
-    Returns counts for the report: `reworded` are answers that name a food in a way that the reader
-    doesn't know, so that its name was added at their end. Raises DataError for a photo that isn't
-    its sample's, or for more classes than 8 bits hold.
+    Returns counts for the report; reworded: answers that name a food in no way that the reader
+    knows, so that its name was added. Raises DataError for a photo that isn't its sample's, or for
+    more classes than 8 bits hold.
     """
     folder = root / "FoodSeg103"
     names = _write_categories(folder, dataset / "category_id.txt", samples)
@@ -60,30 +58,19 @@ def write_foodlmm(
             problems.append(Problem(f"{sample.sample_id}.png", "pixels", "foods overlap", fix))
         answer, added = mark_foods(sample, names)
         reworded += [sample.sample_id] * added
-        entries.append(_entry(sample, answer))
+        question = f"{IMAGE_TOKEN}\n{sample.question}"
+        turns = [{"form": "question", "value": question}, {"form": "answer", "value": answer}]
+        entries.append({"dish_id": sample.sample_id, "conversations": turns})
     text = json.dumps(entries, indent=1)
     (folder / f"FoodReasonSeg_{split}.json").write_text(text + "\n", encoding="ascii")
-    return {
-        "samples": len(samples),
-        "photos": dict(placed),
-        "reworded": reworded,
-        "problems": [str(problem) for problem in problems],
-    }
-
-
-def _entry(sample: Sample, answer: str) -> dict:
-    turns = [
-        {"form": "question", "value": f"{IMAGE_TOKEN}\n{sample.question}"},
-        {"form": "answer", "value": answer},
-    ]
-    return {"dish_id": sample.sample_id, "conversations": turns}
+    counts = {"samples": len(samples), "photos": dict(placed)}
+    return counts | {"reworded": reworded, "problems": list(map(str, problems))}
 
 
 def _write_categories(folder: Path, source: Path, samples: Iterable[Sample]) -> list[str]:
     """The class names, each at its id; the dataset's own ones, and foods that it hasn't after them.
 
-    Lower case, because the reader looks for nothing else: of FoodSeg103's own list it would never
-    find "French beans".
+    Lower case, because the reader looks for nothing else.
     """
     categories = read_categories(source) if source.is_file() else CATEGORIES
     names = [categories.get(i, f"unused {i}").lower() for i in range(max(categories) + 1)]
@@ -148,14 +135,13 @@ def _find(
 def foodlmm_class(word: str, names: Sequence[str]) -> int | None:
     """The class that FoodLMM's reader takes a name for, None where it would skip the conversation.
 
-    Lower case first, then with one, two or three last letters less, or "y" for the last three. A
-    shortened word that is a part of "duck" or "chicken" means both.
+    Lower case first, then with one, two or three last letters less, or "y" for the last three.
     """
-    if word.lower() in names:
-        return names.index(word.lower())
-    shortened = [word[:-1], word[:-3] + "y", word[:-2], word[:-3]]
-    for form in [*shortened, *(form.lower() for form in shortened)]:
-        form = COMPOUND if form in "duck" or form in "chicken" else form
-        if form in names:
-            return names.index(form)
-    return None
+    forms = [word[:-1], word[:-3] + "y", word[:-2], word[:-3]]
+    forms = [word.lower(), *map(_compound, [*forms, *map(str.lower, forms)])]
+    return next((names.index(form) for form in forms if form in names), None)
+
+
+def _compound(form: str) -> str:
+    """A shortened word that is a part of "duck" or "chicken" means both."""
+    return COMPOUND if form in "duck" or form in "chicken" else form

@@ -4,8 +4,7 @@
     <root>/chat_prompts_<split>.txt      what chat.py asks for: a prompt, a photo, a prompt, ...
 
 As its reader has it (`utils/data_processing.py`, `utils/dataset.py`): `text` holds one instruction,
-`is_sentence` has it asked as it stands, `shapes` are polygons in pixels, all of label target. No
-region is to be ignored, as in our metrics.
+`is_sentence` has it asked as it stands, `shapes` are polygons in pixels, all of label target.
 """
 
 from __future__ import annotations
@@ -41,7 +40,10 @@ def write_lisa(
     folder.mkdir(parents=True)
     photos, prompts, polygons, ious = Counter(), [], 0, []
     for sample in tqdm(samples, f"lisa {split}"):
-        _check_name(sample)
+        if "." in sample.sample_id:
+            why = f"chat.py cuts a file's name at its first dot, and {sample.sample_id!r} has one"
+            fix = "rename the photo or the id, and build the data again"
+            raise DataError(f"{sample.image}: {why}; {fix}.")
         photo = folder / f"{sample.sample_id}.jpg"
         photos[place_photo(dataset / sample.image, photo, sample.size, copy)] += 1
         count, iou = _write_annotation(photo.with_suffix(".json"), sample)
@@ -54,12 +56,8 @@ def write_lisa(
         "mean_iou": float(np.mean(ious)) if ious else 1.0,
         "not_exact": sum(iou < 1 for iou in ious),
     }
-    return {
-        "samples": len(samples),
-        "photos": dict(photos),
-        "polygons": polygons,
-        "round_trip": round_trip,
-    }
+    counts = {"samples": len(samples), "photos": dict(photos), "polygons": polygons}
+    return counts | {"round_trip": round_trip}
 
 
 def instruction(sample: Sample) -> str:
@@ -73,20 +71,9 @@ def _write_annotation(path: Path, sample: Sample) -> tuple[int, float]:
     truth = sample.union_mask()
     polygons = mask_to_polygons(truth)
     shape = {"label": "target", "shape_type": "polygon"}
-    content = {
-        "text": [instruction(sample)],
-        "is_sentence": True,
-        "shapes": [shape | {"points": polygon} for polygon in polygons],
-    }
+    shapes = [shape | {"points": polygon} for polygon in polygons]
+    content = {"text": [instruction(sample)], "is_sentence": True, "shapes": shapes}
     # ASCII, because their reader opens it with whatever encoding the machine has.
     path.write_text(json.dumps(content), encoding="ascii")
     intersection, union = intersection_union(polygons_to_mask(polygons, sample.size), truth)
     return len(polygons), intersection / union if union else 1.0
-
-
-def _check_name(sample: Sample) -> None:
-    if "." in sample.sample_id:
-        raise DataError(
-            f"{sample.image}: chat.py cuts a file's name at its first dot, and that of sample "
-            f"{sample.sample_id!r} has one; rename the photo or the id, and build the data again."
-        )

@@ -1,16 +1,15 @@
 """A mask as polygons that a polygon filler draws back pixel by pixel.
 
-LISA's reader (`utils/data_processing.py`) can only add: every polygon is filled with 1, outline
-included, so a hole can't be cut out, and a slanted edge is rounded as the filler likes. So the mask
-is cut, row by row, into pieces that have one run of pixels in each of their rows, and a piece's
-outline goes through pixel centres along rows and columns only, on pixels of the piece. Whatever the
-filler's rule is, such a polygon is exactly its piece: holes stay between pieces, a single pixel or
-row is a piece of no area, and the order of drawing doesn't matter.
+LISA's reader (`utils/data_processing.py`) fills every polygon with 1, outline included: it can cut
+no hole, and rounds a slanted edge. So the mask is cut, row by row, into pieces that have one run of
+pixels in each of their rows, and a piece's outline goes through its own pixels' centres, along rows
+and columns only. Whatever the filler's rule is, such a polygon is exactly its piece.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -23,8 +22,7 @@ Polygon = list[Point]
 def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
     """Polygons of (x, y), whole pixels of a boolean mask (H, W); together exactly the mask.
 
-    They share no pixel. Each has three points or more, as annotation tools ask; an empty mask has
-    none.
+    They share no pixel. Each has three points or more, as annotation tools ask.
     """
     return [_outline(top, runs) for top, runs in _pieces(mask)]
 
@@ -82,9 +80,8 @@ def _outline(top: int, runs: list[Run]) -> Polygon:
 
     Between two rows the step goes where both have a pixel, so the level part is in the longer row.
     """
-    down = [(runs[0][0], top)]
-    up = [(runs[0][1], top)]
-    for y, (above, below) in enumerate(zip(runs, runs[1:], strict=False), start=top):
+    down, up = [(runs[0][0], top)], [(runs[0][1], top)]
+    for y, (above, below) in enumerate(pairwise(runs), start=top):
         left, right = max(above[0], below[0]), min(above[1], below[1])
         down += [(left, y), (left, y + 1), (below[0], y + 1)]
         up += [(right, y), (right, y + 1), (below[1], y + 1)]
@@ -104,8 +101,5 @@ def _without_needless(points: Polygon) -> Polygon:
 
 
 def _between(a: Point, b: Point, c: Point) -> bool:
-    return any(
-        a[axis] == b[axis] == c[axis]
-        and min(a[1 - axis], c[1 - axis]) <= b[1 - axis] <= max(a[1 - axis], c[1 - axis])
-        for axis in (0, 1)
-    )
+    straight = a[0] == b[0] == c[0] or a[1] == b[1] == c[1]
+    return straight and min(a, c) <= b <= max(a, c)

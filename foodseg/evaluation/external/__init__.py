@@ -1,4 +1,1 @@
-"""Masks that another system predicted, scored by this kit's metrics as a row of the results table.
-
-python -m foodseg.evaluation.external FOLDER --protocol generate-then-segment   (`make score`)
-"""
+"""Masks that another system predicted, scored by this kit's metrics as a row of the table."""

@@ -15,7 +15,15 @@ from foodseg.presets import get_preset
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 if the input can't be used; 130 after Ctrl-C, with nothing half written."""
-    options = _parse(arguments)
+    parser = argparse.ArgumentParser(prog="python -m foodseg.evaluation.external")
+    parser.description = "Score the masks that another system predicted for the test questions."
+    parser.add_argument("masks", help="folder of <sample_id>.png, or a file of COCO run lengths")
+    parser.add_argument("--preset", default="kitchen", help="whose test questions were asked")
+    how = f"how the masks were made: {' or '.join(PROTOCOLS)}"
+    parser.add_argument("--protocol", required=True, help=how)
+    parser.add_argument("--name", default="", help="name of the row (default: the folder's)")
+    parser.add_argument("--system", default="", help="title in the table (default: the name)")
+    options = parser.parse_args(arguments)
     try:
         preset = get_preset(options.preset)
         if not options.masks:
@@ -32,21 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
     print(f"make table PRESET={preset.name} puts it into the results table.")
     return 0
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m foodseg.evaluation.external",
-        description="Score the masks that another system predicted for the test questions.",
-    )
-    parser.add_argument("masks", help="folder of <sample_id>.png, or a file of COCO run lengths")
-    parser.add_argument("--preset", default="kitchen", help="whose test questions were asked")
-    parser.add_argument(
-        "--protocol", required=True, help=f"how the masks were made: {' or '.join(PROTOCOLS)}"
-    )
-    parser.add_argument("--name", default="", help="name of the row (default: the folder's)")
-    parser.add_argument("--system", default="", help="title in the table (default: the name)")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

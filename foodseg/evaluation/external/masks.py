@@ -1,9 +1,8 @@
 """One mask for each question, from a folder of PNG files or from a file of COCO run lengths.
 
 A PNG `<sample_id>.png` is foreground wherever its value isn't 0: 1 bit, 8 or 16 bits of grey, a
-palette (indices count), or RGB with three equal channels. Whatever is ambiguous is a fault:
-colours, transparency, a palette whose index 0 isn't its only black, another format under the name
-.png, another size than the photo's.
+palette (indices count), or RGB with three equal channels. Faults are colours, transparency, a
+palette whose index 0 isn't its only black, another format, another size than the photo's.
 """
 
 from __future__ import annotations
@@ -32,14 +31,13 @@ class PredictedMasks:
     """What a system handed in, not yet decoded.
 
     entries: sample id -> the PNG's path, or (file and line, run lengths). others: names of files
-    that are no masks. problems: faults of single entries. sha256: its first 16 digits, over all
-    masks' files.
+    that are no masks. problems: faults of single entries.
     """
 
     entries: dict[str, Path | tuple[str, object]]
     others: tuple[str, ...]
     problems: tuple[Problem, ...]
-    sha256: str
+    sha256: str  # first 16 digits, over all masks' files
 
 
 def find_masks(path: Path) -> PredictedMasks:
@@ -50,9 +48,8 @@ def find_masks(path: Path) -> PredictedMasks:
     if path.is_file() and path.suffix in (".json", ".jsonl"):
         return _from_file(path, ())
     if not path.is_dir():
-        raise DataError(
-            f"{path}: there is no such folder; give the folder of the masks, or its {_FILES[0]}."
-        )
+        fix = f"give the folder of the masks, or its {_FILES[0]}"
+        raise DataError(f"{path}: there is no such folder; {fix}.")
     files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
     images = [file for file in files if file.suffix.lower() == ".png" and file.is_file()]
     lists = [file for file in files if file.name in _FILES]
@@ -63,17 +60,15 @@ def find_masks(path: Path) -> PredictedMasks:
     if lists:
         return _from_file(lists[0], others)
     entries = {file.stem: file for file in images}
-    problems = [
-        Problem(file.name, "name", "repeated sample_id", f"keep it or {entries[file.stem].name}")
-        for file in images
-        if entries[file.stem] != file
-    ]
+    problems = []
+    for file in (file for file in images if entries[file.stem] != file):
+        fix = f"keep it or {entries[file.stem].name}"
+        problems.append(Problem(file.name, "name", "repeated sample_id", fix))
     return PredictedMasks(entries, others, tuple(problems), files_hash(images))
 
 
 def _from_file(path: Path, others: tuple[str, ...]) -> PredictedMasks:
-    entries: dict[str, Path | tuple[str, object]] = {}
-    problems = []
+    entries, problems = {}, []
     for field, sample_id, mask in _listed(path):
         if not isinstance(sample_id, str) or mask is None:
             fix = f'write {{"sample_id": ..., "segmentation": {_RLE}}}'
@@ -107,8 +102,7 @@ def _listed(path: Path) -> list[tuple[str, object, object]]:
 def read_mask(entry: Path | tuple[str, object], size: Size) -> tuple[np.ndarray, bool]:
     """(boolean (H, W) at the photo's size, whether the file has more than two values).
 
-    size: (width, height) of the photo in pixels. Raises FaultError for what the module's docstring
-    names.
+    size: (width, height) of the photo in pixels. Raises FaultError.
     """
     if isinstance(entry, Path):
         values = _read_png(entry, size)
@@ -122,7 +116,7 @@ def _read_png(path: Path, size: Size) -> np.ndarray:
     with open_data(path, path.name, "mask") as image:
         if image.format != "PNG":
             fix = "lossy formats blur a mask's edge; save the mask as PNG"
-            raise _fault(path.name, "format", f"{image.format} under a PNG's name", fix)
+            raise FaultError(path.name, "format", f"{image.format} under a PNG's name", fix)
         _check_size(path.name, "size", image.size, size)
         image.load()
         return _values(path, image)
@@ -135,27 +129,23 @@ def _values(path: Path, image: Image.Image) -> np.ndarray:
         colours = np.asarray(image.convert("RGB"))
         if not np.array_equal(pixels > 0, colours.any(axis=2)):
             fix = "index 0 is not black, or another is; save one 8-bit channel"
-            raise _fault(path.name, "palette", "it can be read in two ways", fix)
+            raise FaultError(path.name, "palette", "it can be read in two ways", fix)
     if image.mode in _COLOURS:
         count = _COLOURS[image.mode]
         if (pixels[..., count:] < 255).any():
             fix = "save one 8-bit channel without transparency"
-            raise _fault(path.name, "channels", "transparent pixels", fix)
+            raise FaultError(path.name, "channels", "transparent pixels", fix)
         if (pixels[..., :count] != pixels[..., :1]).any():
             fix = "its channels differ: is it a picture? save one 8-bit channel"
-            raise _fault(path.name, "channels", "coloured pixels", fix)
+            raise FaultError(path.name, "channels", "coloured pixels", fix)
         pixels = pixels[..., 0]
     return pixels.astype(np.int64)
-
-
-def _fault(file: str, field: str, reason: str, fix: str) -> FaultError:
-    return FaultError(Problem(file, field, reason, fix))
 
 
 def _check_size(file: str, field: str, found: Size, expected: Size) -> None:
     if found != expected:
         fix = "the photo has {}x{}; bring the mask to it, by nearest neighbour".format(*expected)
-        raise _fault(file, field, "odd-sized mask, {}x{}".format(*found), fix)
+        raise FaultError(file, field, "odd-sized mask, {}x{}".format(*found), fix)
 
 
 def decode_rle(rle: object, size: Size, file: str, field: str) -> np.ndarray:
@@ -169,11 +159,11 @@ def decode_rle(rle: object, size: Size, file: str, field: str) -> np.ndarray:
         counts = rle["counts"]
         counts = _counts(counts) if isinstance(counts, str) else [int(count) for count in counts]
     except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise _fault(file, field, "no run lengths", f"write {_RLE}") from error
+        raise FaultError(file, field, "no run lengths", f"write {_RLE}") from error
     _check_size(file, field, (width, height), size)
     if min(counts, default=-1) < 0 or sum(counts) != width * height:
         fix = f"they cover {sum(counts)} of {width * height} pixels; encode the mask again"
-        raise _fault(file, field, "broken run lengths", fix)
+        raise FaultError(file, field, "broken run lengths", fix)
     encoded = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return coco.decode(encoded).astype(bool)
 

@@ -43,20 +43,15 @@ def external_rows(preset: Preset) -> list[ExternalRow]:
 def check_row(preset: Preset, row: ExternalRow) -> None:
     """Raises DataError for a name or a title that is taken, or that can't name a folder."""
     if row.protocol not in PROTOCOLS:
-        raise DataError(
-            f"protocol: {row.protocol!r} is none; say how the masks were made, "
-            f"{' or '.join(PROTOCOLS)}."
-        )
+        fix = f"say how the masks were made, {' or '.join(PROTOCOLS)}"
+        raise DataError(f"protocol: {row.protocol!r} is none; {fix}.")
     if not _NAME.fullmatch(row.name) or _OURS.fullmatch(row.name):
-        raise DataError(
-            f"name: {row.name!r} is no name for another system's row; use letters, digits, dots "
-            "and dashes, and no name of the kit's own rows, such as base or grpo-seed0."
-        )
+        why = "is no name for another system's row; use letters, digits, dots and dashes"
+        own = "no name of the kit's own rows, such as base or grpo-seed0"
+        raise DataError(f"name: {row.name!r} {why}, and {own}.")
     if not row.system.strip() or not row.system.isprintable():
         raise DataError(f"system: {row.system!r} is no title; write the system's name.")
     for other in external_rows(preset):
         if other.title == row.title and other.name != row.name:
-            raise DataError(
-                f"system: the row {other.name!r} is {row.title!r} already; give this one another "
-                "system's name, or the same row's name to replace it."
-            )
+            fix = "give this one another system's name, or the same row's name to replace it"
+            raise DataError(f"system: the row {other.name!r} is {row.title!r} already; {fix}.")

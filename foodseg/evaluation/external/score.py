@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from foodseg.common.errors import DataError
 from foodseg.common.number_text import with_interval
 from foodseg.common.progress import tqdm
-from foodseg.data.foodseg103 import FaultError, Problem
+from foodseg.data.foodseg103 import FaultError
 from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.evaluate import Prediction, compare, save_predictions
 from foodseg.evaluation.external.masks import PredictedMasks, find_masks, read_mask
@@ -22,49 +21,49 @@ from foodseg.presets import Preset
 NAMED = 20  # of a long list; result.json has all
 
 
-@dataclass(frozen=True)
-class _Scored:
-    predictions: list[Prediction]
-    many_valued: tuple[str, ...]  # sample ids whose PNG has more than two values
-    problems: tuple[Problem, ...]
-
-
 def score(preset: Preset, path: Path, row: ExternalRow) -> dict:
     """Write predictions.jsonl and result.json of this row; returns the result.
 
     A question without a mask counts as an empty mask, and is named in the result. Raises DataError
-    with every fault, and writes nothing, if any mask can't be used, odd-sized ones included.
+    with every fault, and writes nothing, if any mask can't be used.
     """
     start = time.perf_counter()
     check_row(preset, row)
     samples = load_samples(preset.samples_file("test"))
     found = find_masks(path)
-    if not found.entries.keys() & {sample.sample_id for sample in samples}:
-        raise DataError(
-            f"{path}: none of its {len(found.entries)} masks is named after a test question of "
-            f"preset {preset.name}; name them <sample_id>, as in {samples[0].sample_id}."
-        )
-    scored = _compare(samples, found)
-    if problems := [*found.problems, *scored.problems]:
-        raise DataError(
-            f"{path}: {len(problems)} masks can't be used, so none was scored:\n"
-            f"{named(problems, chr(10))}"
-        )
+    asked = [sample.sample_id for sample in samples]
+    if not found.entries.keys() & set(asked):
+        why = f"none of its {len(found.entries)} masks is named after a test question of preset"
+        fix = f"name them <sample_id>, as in {asked[0]}"
+        raise DataError(f"{path}: {why} {preset.name}; {fix}.")
+    predictions, many_valued = _compare(path, samples, found)
+    account = {
+        "given": len(found.entries.keys() & set(asked)),
+        "missing": [sample_id for sample_id in asked if sample_id not in found.entries],
+        "unknown": sorted(found.entries.keys() - set(asked)),
+        "other_files": list(found.others),
+        "many_valued": many_valued,
+        "sha256": found.sha256,
+        "source": path.resolve().name,
+    }
     return save_predictions(
         preset,
         row.name,
-        scored.predictions,
+        predictions,
         time.perf_counter() - start,
         device="cpu",
         system=row.system,
         protocol=row.protocol,
         foods_right=None,  # not known: it handed in masks
-        masks=_account(samples, found, scored) | {"source": path.resolve().name},
+        masks=account,
     )
 
 
-def _compare(samples: Sequence[Sample], found: PredictedMasks) -> _Scored:
-    predictions, many_valued, problems = [], [], []
+def _compare(
+    path: Path, samples: Sequence[Sample], found: PredictedMasks
+) -> tuple[list[Prediction], list[str]]:
+    """The predictions, and the sample ids whose PNG has more than two values."""
+    predictions, many_valued, problems = [], [], list(found.problems)
     for sample in tqdm(samples, "masks"):
         entry = found.entries.get(sample.sample_id)
         mask, many = np.zeros((sample.height, sample.width), dtype=bool), False
@@ -76,19 +75,10 @@ def _compare(samples: Sequence[Sample], found: PredictedMasks) -> _Scored:
             continue
         many_valued += [sample.sample_id] * many
         predictions.append(compare(sample, mask, parsed=entry is not None))
-    return _Scored(predictions, tuple(many_valued), tuple(problems))
-
-
-def _account(samples: Sequence[Sample], found: PredictedMasks, scored: _Scored) -> dict:
-    known = {sample.sample_id for sample in samples}
-    return {
-        "given": len(known & found.entries.keys()),
-        "missing": [s.sample_id for s in samples if s.sample_id not in found.entries],
-        "unknown": sorted(found.entries.keys() - known),
-        "other_files": list(found.others),
-        "many_valued": list(scored.many_valued),
-        "sha256": found.sha256,
-    }
+    if problems:
+        why = f"{len(problems)} masks can't be used, so none was scored"
+        raise DataError(f"{path}: {why}:\n{named(problems, chr(10))}")
+    return predictions, many_valued
 
 
 def describe(result: dict) -> str:
@@ -102,13 +92,13 @@ def describe(result: dict) -> str:
         "| --- | --- | --- | ---: | ---: | ---: |",
         f"| {' | '.join(cells)} |",
     ]
-    notes = (
-        ("missing", "questions have no mask and count as empty"),
-        ("unknown", "masks are named after no test question and were left out"),
-        ("many_valued", "masks have more than two values; all but 0 are foreground"),
-        ("other_files", "files are no masks and were left out"),
-    )
-    for key, what in notes:
+    notes = {
+        "missing": "questions have no mask and count as empty",
+        "unknown": "masks are named after no test question and were left out",
+        "many_valued": "masks have more than two values; all but 0 are foreground",
+        "other_files": "files are no masks and were left out",
+    }
+    for key, what in notes.items():
         if masks[key]:
             lines.append(f"{len(masks[key])} {what}: {named(masks[key])}.")
     return "\n".join(lines)
