@@ -35,20 +35,13 @@ LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
         "zero_variance": "groups without signal",
         "ended": "completions that end",
     },
-    "clipped tokens": {
-        "clip_low_fraction": "below",
-        "clip_high_fraction": "above",
-    },
+    "clipped tokens": {"clip_low_fraction": "below", "clip_high_fraction": "above"},
     "policy": {"entropy": "entropy (nats)", "kl": "KL to the base (k3)"},
 }
 
 
 class LiveCurves:
-    """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`.
-
-    Called with the path of log.jsonl after each step. `finish(path)` draws the last state, also
-    where no step was left to run.
-    """
+    """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`."""
 
     def __init__(self, title: str = "", every: int = 10) -> None:
         self.title, self.every, self.calls = title, every, 0
@@ -60,7 +53,7 @@ class LiveCurves:
         self.calls += 1
 
     def finish(self, log: Path) -> None:
-        """Draw the log as it is now."""
+        """Draw the log as it is now, also where no step was left to run."""
         figure = run_curves(pd.DataFrame(read_lines(log)), self.title)
         self.handle = show_updatable(figure, self.handle)
 

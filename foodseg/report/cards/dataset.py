@@ -3,9 +3,8 @@
     python -m foodseg.report.cards.dataset kitchen          a preset's set
     python -m foodseg.report.cards.dataset datasets/mine    your own; add --licence and --creator
 
-Every number is measured from the Parquet files and their build reports. Nothing is published, and
-the photos are in none of these files. The words are in dataset.md.jinja, which all sets share, and
-in one template for each origin.
+Every number is measured from the Parquet files and their build reports. The words are in
+dataset.md.jinja, which all sets share, and in one template for each origin.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import hashlib
 import json
 import re
 import sys
+from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -46,7 +46,7 @@ class Origin:
 
     template: str
     metadata: dict
-    creators: tuple[str, ...] = field(default=())
+    creators: tuple[str, ...] = ()
 
 
 FOOD = ["food", "reasoning-segmentation"]
@@ -160,12 +160,12 @@ def _front_matter(origin: Origin, splits: Sequence[dict]) -> DatasetCardData:
 
 def _size_category(questions: int) -> str:
     """The hub's own classes."""
-    limits = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")]
-    return next((name for limit, name in limits if questions < limit), "100K<n<1M")
+    names = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
+    return names[bisect((1_000, 10_000, 100_000), questions)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 1 if no card could be written."""
+    """Exit status: 0, or 1 if no card could be written."""
     parser = argparse.ArgumentParser(
         prog="python -m foodseg.report.cards.dataset", description=__doc__
     )
