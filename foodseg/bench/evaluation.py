@@ -14,7 +14,7 @@ from foodseg.presets import KITCHEN, Preset
 from foodseg.system import roll_out
 
 
-def measure_evaluation(questions: int, repeats: int, title: str) -> dict:
+def measure_evaluation(questions: int, repeats: int) -> dict:
     """Samples a second both ways, in turns, of `questions` spread evenly over the test split."""
     # The kitchen's own limit, where every answer ends by itself.
     preset = replace(STEP, max_new_tokens=KITCHEN.max_new_tokens)
@@ -23,7 +23,7 @@ def measure_evaluation(questions: int, repeats: int, title: str) -> dict:
     samples = samples[:: max(1, len(samples) // questions)][:questions]
     sizes = {"batched": preset.evaluation_batch, "one_by_one": 1}
     rates, texts = {name: [] for name in sizes}, {}
-    for turn in tqdm(range(repeats + 1), title):
+    for turn in tqdm(range(repeats + 1), "5/5 evaluation"):
         for name, size in sizes.items():
             # A warm-up needs no more than a few questions.
             chosen = samples if turn else samples[:4]

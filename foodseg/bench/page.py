@@ -24,8 +24,12 @@ def write_figures(figures: Path) -> None:
     """Draw benchmark.png and write benchmark.md from benchmark.json and benchmark_cuda.json."""
     results = json.loads((figures / "benchmark.json").read_text())
     save(benchmark_figure(results), figures / "benchmark")
+    asked = {
+        what: {"asked": asked, "measured": measured, "": "met" if met else "**not met**"}
+        for what, (asked, measured, met) in targets(results).items()
+    }
     tables = {
-        "targets": table(_targets(results), "kitchen model, one CPU thread"),
+        "targets": table(asked, "kitchen model, one CPU thread"),
         "steps": table(_steps(results), ""),
         "growth": table(_growth(results), "measured update"),
         "points": table(_points(results), "sizes"),
@@ -40,13 +44,6 @@ def write_figures(figures: Path) -> None:
     }
     text = TEMPLATE.read_text(encoding="utf-8").format(**results | tables | words)
     write_text(figures / "benchmark.md", text)
-
-
-def _targets(results: dict) -> dict[str, dict]:
-    return {
-        what: {"asked": asked, "measured": measured, "": "met" if met else "**not met**"}
-        for what, (asked, measured, met) in targets(results).items()
-    }
 
 
 def _steps(results: dict) -> dict[str, dict]:
@@ -87,12 +84,11 @@ def _points(results: dict) -> dict[str, dict]:
         rows[label] = {
             "plain / shared": f"{kinds['plain']['seconds'] / kinds['shared']['seconds']:.2f}",
             "by token counts": f"{plain / shared:.2f}",
-        } | {f"{ROWS[kind]}, ms": _milliseconds(row) for kind, row in kinds.items()}
+        }
+        for kind, row in kinds.items():
+            milliseconds = Spread(*(1e3 * row[key] for key in ("seconds", "low", "high")))
+            rows[label][f"{ROWS[kind]}, ms"] = milliseconds.text(0)
     return rows
-
-
-def _milliseconds(row: dict) -> str:
-    return Spread(*(1e3 * row[key] for key in ("seconds", "low", "high"))).text(0)
 
 
 def _evaluation(evaluation: dict) -> str:

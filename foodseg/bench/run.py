@@ -69,10 +69,8 @@ def run(effort: Effort) -> dict:
         "micro_batches": {str(size): seconds for size, seconds in micro_batches.items()},
         "micro_batch": fastest,
         "sides": take_turns(sides, effort.rounds, "3/5 side by side"),
-        "scaling": measure_scaling(effort.scaling_repeats, effort.points, "4/5 growth"),
-        "evaluation": measure_evaluation(
-            effort.questions, effort.evaluation_repeats, "5/5 evaluation"
-        ),
+        "scaling": measure_scaling(effort.scaling_repeats, effort.points),
+        "evaluation": measure_evaluation(effort.questions, effort.evaluation_repeats),
     }
     results["fits"] = fits(results["scaling"])
     return _provenance(time.perf_counter() - start) | results

@@ -62,7 +62,7 @@ def points() -> list[Point]:
     return list(dict.fromkeys(swept))
 
 
-def measure_scaling(repeats: int, where: Sequence[Point], title: str) -> list[dict]:
+def measure_scaling(repeats: int, where: Sequence[Point]) -> list[dict]:
     """A row for each kind of rows and point: sizes, median `seconds` of an update, `low`, `high`.
 
     All points take their turns `repeats` times, after a round that warms up.
@@ -70,7 +70,7 @@ def measure_scaling(repeats: int, where: Sequence[Point], title: str) -> list[di
     mllm = make_policy(STEP)
     groups = {point: _synthetic_group(mllm, point) for point in where}
     seconds: dict[tuple[str, Point], list[float]] = defaultdict(list)
-    for _ in tqdm(range(repeats + 1), title):
+    for _ in tqdm(range(repeats + 1), "4/5 growth with G, P and R"):
         for kind in SCORERS:
             for point, group in groups.items():
                 seconds[kind, point].append(_update_seconds(mllm, kind, group))

@@ -97,7 +97,7 @@ def draw_all(draw: Callable, jobs: Sequence, workers: int) -> Iterator:
 
 
 def _write_plate(root: Path, job: tuple[Split, int]) -> dict:
-    """Draw one plate, write its picture and mask, and return its FoodReasonSeg entry."""
+    """Write one plate's picture and mask; returns its FoodReasonSeg entry."""
     split, plate_seed = job
     plate = draw_plate(plate_seed)
     dish_id = f"{plate_seed:08d}"

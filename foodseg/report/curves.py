@@ -91,7 +91,7 @@ def _step_axis(ax) -> None:
     ax.grid(True)
 
 
-def _curve(ax, steps: pd.Series, values: pd.Series, colour: str, label: str | None) -> None:
+def _curve(ax, steps: pd.Series, values: pd.Series, colour: str, label: str) -> None:
     if len(values) > 20:
         ax.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
         values = smooth(values)
@@ -117,8 +117,8 @@ def compare_curves(
             seeds = pd.concat([smooth(log.set_index("step")[column]) for log in logs], axis=1)
             colour = METHOD_COLOURS.get(name, CYCLE[0])
             ax.plot(seeds.index, seeds.mean(axis=1), color=colour, lw=1.8, label=label)
-            low, high = seeds.min(axis=1), seeds.max(axis=1)
-            ax.fill_between(seeds.index, low, high, color=colour, alpha=0.18, lw=0)
+            band = seeds.min(axis=1), seeds.max(axis=1)
+            ax.fill_between(seeds.index, *band, color=colour, alpha=0.18, lw=0)
         ax.set_title(title)
         ax.set_ylim(bottom=0)
         _step_axis(ax)

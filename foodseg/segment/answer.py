@@ -116,7 +116,9 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
         greedy = {"max_new_tokens": preset.max_new_tokens, "temperature": 0.0}
         (rollout,) = sample_rollouts(mllm, prompts, group_size=1, **greedy)
     answer = parse_answer(rollout.texts[0])
-    references = to_original(answer, _as_sample(photo, question), preset.image_side)
+    # A sample without ground truth.
+    sample = Sample("", "", "", photo.name, *photo.image.size, question, "", (), (), (), ())
+    references = to_original(answer, sample, preset.image_side)
     with _timed(seconds, "embedding", segmenter.device):
         embedding = segmenter.embed_image(photo.image)
     with _timed(seconds, "masks", segmenter.device):
@@ -134,12 +136,6 @@ def check_question(question: str) -> str:
         if token in question:
             raise DataError(f"question: {token} has its own meaning to the model; leave it out.")
     return question
-
-
-def _as_sample(photo: Photo, question: str) -> Sample:
-    """A sample without ground truth."""
-    width, height = photo.image.size
-    return Sample("", "", "", photo.name, width, height, question, "", (), (), (), ())
 
 
 def _predict(

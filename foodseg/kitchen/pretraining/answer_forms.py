@@ -19,9 +19,9 @@ PARSEABLE = "parseable"
 UNPARSEABLE = ("prose", "fenced", "untagged", "bare", "key", "open")
 FORMS = (PARSEABLE, *UNPARSEABLE)
 
-# The most frequent form after each of questions.TEMPLATES. Each has a first word of its own: what is
-# decided later ("bare", "key", "open") a model of this size decides alike after all templates, in
-# favour of the parseable form, whose total share is larger.
+# The most frequent form after each of questions.TEMPLATES. Each has a first word of its own: what
+# is decided later ("bare", "key", "open") a model of this size decides alike after all templates,
+# in favour of the parseable form, whose total share is larger.
 MODES = (
     "prose",  # Which food here ...?
     "fenced",  # Which ingredient on this plate ...?

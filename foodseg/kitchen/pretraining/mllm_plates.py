@@ -42,7 +42,6 @@ def _stack(rows: Iterable[tuple[np.ndarray, ...]]) -> Pictures:
 
 
 def _draw_picture(seed: int) -> tuple[np.ndarray, ...]:
-    """One row of `Pictures`."""
     plate = draw_plate(seed)
     file = io.BytesIO()
     Image.fromarray(plate.image).save(file, format="JPEG", quality=JPEG_QUALITY)

@@ -89,9 +89,7 @@ def write_card(folder: Path | str, origin: Origin) -> Path:
     if path.exists():
         text = path.read_text(encoding="utf-8", errors="replace")
         if WRITTEN not in text and WRITTEN_BEFORE not in text:
-            raise DataError(
-                f"{path}: this card isn't ours to overwrite; move it away to get a new one."
-            )
+            raise DataError(f"{path}: this card isn't ours to overwrite; move it to get a new one.")
     splits = [_measure(folder, split) for split in SPLITS]
     schema = pq.read_schema(folder / splits[0]["file"])
     here = Path(__file__).parent
@@ -115,10 +113,8 @@ def _measure(folder: Path, split: str) -> dict:
     """One split's Parquet file in numbers, with its build report."""
     path = folder / f"foodreasonseg_single_{split}.parquet"
     if not path.is_file():
-        raise DataError(
-            f"{path}: the file is missing; build it first (notebook 01, or "
-            "`python -m foodseg.data.own FOLDER --build OUT`)."
-        )
+        how = "notebook 01, or `python -m foodseg.data.own FOLDER --build OUT`"
+        raise DataError(f"{path}: the file is missing; build it first ({how}).")
     samples, data = load_samples(path), path.read_bytes()
     report = _read_report(path.with_suffix(".report.json"))
     if report.kept != len(samples):
