@@ -61,7 +61,8 @@ class Agreement:
             raise UnequalLossError(
                 f"On the same rollouts this trainer's loss is {self.loss:.7g} and TRL's "
                 f"{self.trl_loss:.7g}; loss and gradients differ by up to {max(self.errors):.1e} "
-                f"({TOLERANCE:.0e} is allowed), so nothing is timed."
+                f"({TOLERANCE:.0e} is allowed), so nothing is timed; look for what changed in "
+                "foodseg/rl or in TRL's release."
             )
 
 

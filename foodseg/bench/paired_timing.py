@@ -1,7 +1,6 @@
-"""Steps timed in turns: each side of a comparison has its own process, and one works at a time.
+"""Steps timed in turns: each side has a process of its own, for its peak memory.
 
-Its own, for its peak memory; in turns, step by step in a rotating order, so that whatever else the
-machine does slows all sides alike.
+One works at a time, step by step in a rotating order, so whatever else runs slows all sides alike.
 """
 
 from __future__ import annotations

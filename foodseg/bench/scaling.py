@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from statistics import median
 
 import numpy as np
 import torch
 
 from foodseg.bench.plain_rows import plain_score_groups
-from foodseg.bench.summary import Spread
 from foodseg.bench.workload import STEP, make_policy
 from foodseg.common.progress import tqdm
 from foodseg.models.mllm import Mllm, Prompt
@@ -75,9 +75,8 @@ def measure_scaling(repeats: int, where: Sequence[Point]) -> list[dict]:
             for point, group in groups.items():
                 seconds[kind, point].append(_update_seconds(mllm, kind, group))
     return [
-        {"rows": kind, **asdict(point), "seconds": middle, "low": low, "high": high}
-        for (kind, point), values in seconds.items()
-        for middle, low, high in [astuple(Spread.of(values[1:]))]
+        {"rows": kind, **asdict(point), "seconds": median(s), "low": min(s), "high": max(s)}
+        for (kind, point), (_, *s) in seconds.items()
     ]
 
 

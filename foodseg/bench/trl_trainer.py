@@ -84,9 +84,8 @@ def trl_trainer(
     """TRL's GRPOTrainer.train of the model that `load` gives, held between two steps."""
     turnstile = _Turnstile(turns, preset.updates_per_rollout)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            load(preset), preset, samples, micro_batch, rounds, folder, turnstile, checkpointing
-        )
+        work = load(preset), preset, samples, micro_batch, rounds, folder
+        trainer = make_trainer(*work, turnstile, checkpointing)
         turnstile.seconds = trainer.seconds
         turns.ready()
         trainer.train()
