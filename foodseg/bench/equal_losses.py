@@ -1,8 +1,6 @@
 """Before anything is timed: do TRL and this trainer compute the same loss and gradient?
 
-Both get the same sampled tokens, advantages and adapter. All else each computes in its own way,
-from question and photo on: prompt tokens, visual features, old and reference log-probs, loss,
-gradient.
+Both get the same sampled tokens, advantages and adapter; all else each computes in its own way.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from foodseg.bench.trl_trainer import TimedTrainer, make_trainer
-from foodseg.bench.workload import SEED, in_drawing_order, make_policy, randomise_adapter
+from foodseg.bench.workload import SEED, make_policy, randomise_adapter
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
@@ -36,11 +34,10 @@ class UnequalLossError(RuntimeError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """This trainer's and TRL's figures of the same two updates.
+    """This trainer's and TRL's figures of the same updates.
 
     loss, gradient_norm: means over the updates, the norm before clipping. gradient_errors: of each
-    update, the norm of the gradients' difference over the norm of TRL's. clipped_ratios: the share
-    of tokens whose ratio lies outside the clip range, so that the check is known to reach it.
+    update, |ours - TRL's| / |TRL's|. clipped_ratios: the share of tokens outside the clip range.
     """
 
     loss: float
@@ -52,10 +49,8 @@ class Agreement:
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """Relative errors: of the loss, of the gradient's norm, of each update's gradient.
-
-        In the loss terms of about 1 cancel; below 0.1 its error is taken relative to that.
-        """
+        """Relative errors: of the loss, of the gradient's norm, of each update's gradient."""
+        # Terms of about 1 cancel in the loss, so a loss near 0 is no measure of its error.
         loss = abs(self.loss - self.trl_loss) / max(abs(self.trl_loss), 0.1)
         norm = abs(self.gradient_norm - self.trl_gradient_norm) / self.trl_gradient_norm
         return loss, norm, *self.gradient_errors
@@ -65,9 +60,9 @@ class Agreement:
         if not max(self.errors) <= TOLERANCE:  # NaN is no agreement either
             raise UnequalLossError(
                 f"On the same rollouts this trainer's loss is {self.loss:.7g} and TRL's "
-                f"{self.trl_loss:.7g}, and loss and gradients differ by up to "
-                f"{max(self.errors):.1e} ({TOLERANCE:.0e} is allowed), so nothing is timed; look "
-                "for what changed in foodseg/rl or in TRL's release."
+                f"{self.trl_loss:.7g}; loss and gradients differ by up to {max(self.errors):.1e} "
+                f"({TOLERANCE:.0e} is allowed), so nothing is timed; look for what changed in "
+                "foodseg/rl or in TRL's release."
             )
 
 
@@ -84,14 +79,8 @@ def compare_losses(preset: Preset, samples: Sequence[Sample]) -> Agreement:
     mllm.banned_token_ids = []
     row, updates = _our_updates(mllm, preset, groups)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            load_policy(preset),
-            preset,
-            in_drawing_order(samples, preset.prompts_per_step),
-            micro_batch=preset.prompts_per_step * preset.group_size,
-            rollouts=1,
-            folder=folder,
-        )
+        rows = preset.prompts_per_step * preset.group_size
+        trainer = make_trainer(load_policy(preset), preset, samples, rows, 1, folder)
         losses, norms, errors = zip(*_trl_updates(trainer, groups, updates), strict=True)
     clipped = row["clip_low_fraction"] + row["clip_high_fraction"]
     return Agreement(
@@ -99,18 +88,15 @@ def compare_losses(preset: Preset, samples: Sequence[Sample]) -> Agreement:
     )
 
 
-Update = tuple[list[Tensor], list[Tensor]]  # the adapter before it, the gradient after clipping
+Update = list[list[Tensor]]  # (before the update, its gradient after clipping) of each parameter
 
 
 def _our_updates(mllm: Mllm, preset: Preset, groups: Sequence[Group]) -> tuple[dict, list[Update]]:
-    """What `PolicyUpdater.update` returns, and each of its updates."""
     updater, updates = PolicyUpdater(mllm, preset, GRPO), []
 
     def keep(*_) -> None:
         parameters = mllm.lora_parameters()
-        updates.append(
-            ([p.detach().clone() for p in parameters], [p.grad.clone() for p in parameters])
-        )
+        updates.append([[t.detach().clone() for t in (p, p.grad)] for p in parameters])
 
     updater.optimizer.adamw.register_step_pre_hook(keep)
     return updater.update(groups), updates
@@ -122,8 +108,8 @@ def _trl_updates(
     """Of each update: TRL's loss, its gradient's norm, and how far our gradient is from it."""
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     inputs = None
-    for adapter, ours in updates:
-        for parameter, value in zip(parameters, adapter, strict=True):
+    for update in updates:
+        for parameter, (value, _) in zip(parameters, update, strict=True):
             parameter.data.copy_(value)
         # The old log-probs are those of the first update's adapter.
         inputs = inputs or _trl_inputs(trainer, groups)
@@ -132,7 +118,7 @@ def _trl_updates(
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.args.max_grad_norm))
         theirs = [p.grad for p in parameters]
-        difference = [a - b for a, b in zip(ours, theirs, strict=True)]
+        difference = [a - b for (_, a), b in zip(update, theirs, strict=True)]
         yield loss.item(), norm, float(get_total_norm(difference) / get_total_norm(theirs))
 
 

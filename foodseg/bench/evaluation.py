@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from statistics import median
+from dataclasses import asdict, replace
 
+from foodseg.bench.summary import Spread
 from foodseg.bench.workload import STEP, make_policy
 from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample, load_samples
@@ -14,20 +14,16 @@ from foodseg.presets import KITCHEN, Preset
 from foodseg.system import roll_out
 
 
-def measure_evaluation(questions: int, repeats: int, title: str) -> dict:
-    """Samples a second both ways, in turns, and how many of the texts are the same.
-
-    questions: that many of the test split, evenly spaced over it. title: of the progress bar.
-    """
+def measure_evaluation(questions: int, repeats: int) -> dict:
+    """Samples a second both ways, in turns, of `questions` spread evenly over the test split."""
     # The kitchen's own limit, where every answer ends by itself.
     preset = replace(STEP, max_new_tokens=KITCHEN.max_new_tokens)
     mllm = make_policy(preset)
     samples = load_samples(preset.samples_file("test"))
     samples = samples[:: max(1, len(samples) // questions)][:questions]
     sizes = {"batched": preset.evaluation_batch, "one_by_one": 1}
-    rates: dict[str, list[float]] = {name: [] for name in sizes}
-    texts: dict[str, list[str]] = {}
-    for turn in tqdm(range(repeats + 1), title):
+    rates, texts = {name: [] for name in sizes}, {}
+    for turn in tqdm(range(repeats + 1), "5/5 evaluation"):
         for name, size in sizes.items():
             # A warm-up needs no more than a few questions.
             chosen = samples if turn else samples[:4]
@@ -35,21 +31,15 @@ def measure_evaluation(questions: int, repeats: int, title: str) -> dict:
             texts[name] = _answers(mllm, preset, chosen, size)
             if turn:
                 rates[name].append(len(samples) / (time.perf_counter() - start))
-    pairs = zip(texts["batched"], texts["one_by_one"], strict=True)
     return {
         "questions": len(samples),
         "batch": preset.evaluation_batch,
-        "same_texts": sum(a == b for a, b in pairs),
-        "samples_per_second": {
-            name: {"median": median(values), "low": min(values), "high": max(values)}
-            for name, values in rates.items()
-        },
+        "same_texts": sum(a == b for a, b in zip(*texts.values(), strict=True)),
+        "samples_per_second": {name: asdict(Spread.of(values)) for name, values in rates.items()},
     }
 
 
 def _answers(mllm: Mllm, preset: Preset, samples: list[Sample], size: int) -> list[str]:
-    texts: list[str] = []
-    for i in range(0, len(samples), size):
-        batch = samples[i : i + size]
-        texts += [r.texts[0] for r in roll_out(mllm, preset, batch, group_size=1, temperature=0.0)]
-    return texts
+    batches = [samples[i : i + size] for i in range(0, len(samples), size)]
+    answers = [roll_out(mllm, preset, b, group_size=1, temperature=0.0) for b in batches]
+    return [rollout.texts[0] for batch in answers for rollout in batch]

@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from foodseg.bench.cuda.page import cuda_section
 from foodseg.bench.picture import benchmark_figure
 from foodseg.bench.scaling import SCORERS, Point, token_count
-from foodseg.bench.summary import PHASES, TITLES, Spread, ratio, side, targets
+from foodseg.bench.summary import PHASES, TITLES, Spread, ratio, side, table, targets
 from foodseg.presets import KITCHEN
 from foodseg.report.style import save
-from foodseg.report.tables import to_markdown, write_text
+from foodseg.report.tables import write_text
 
 TEMPLATE = Path(__file__).with_name("page.md")
 ROWS = {"shared": "shared prefix", "plain": "plain rows"}
@@ -26,11 +24,15 @@ def write_figures(figures: Path) -> None:
     """Draw benchmark.png and write benchmark.md from benchmark.json and benchmark_cuda.json."""
     results = json.loads((figures / "benchmark.json").read_text())
     save(benchmark_figure(results), figures / "benchmark")
+    asked = {
+        what: {"asked": asked, "measured": measured, "": "met" if met else "**not met**"}
+        for what, (asked, measured, met) in targets(results).items()
+    }
     tables = {
-        "targets": _table(_targets(results), "kitchen model, one CPU thread"),
-        "steps": _table(_steps(results), ""),
-        "growth": _table(_growth(results), "measured update"),
-        "points": _table(_points(results), "sizes"),
+        "targets": table(asked, "kitchen model, one CPU thread"),
+        "steps": table(_steps(results), ""),
+        "growth": table(_growth(results), "measured update"),
+        "points": table(_points(results), "sizes"),
         "evaluated": _evaluation(results["evaluation"]),
     }
     words = {
@@ -44,32 +46,18 @@ def write_figures(figures: Path) -> None:
     write_text(figures / "benchmark.md", text)
 
 
-def _table(rows: dict[str, dict], name: str) -> str:
-    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)
-    return to_markdown(frame).rstrip("\n")
-
-
-def _targets(results: dict) -> dict[str, dict]:
-    return {
-        what: {"asked": asked, "measured": measured, "": "met" if met else "**not met**"}
-        for what, (asked, measured, met) in targets(results).items()
-    }
-
-
 def _steps(results: dict) -> dict[str, dict]:
     """A row for each side: times as long as this trainer, seconds of phases, memory."""
     rows = {}
     for name, title in TITLES.items():
-        times = [
-            "1" if name == "this" else ratio(results, name, figure).text()
-            for figure in ("step", "update")
-        ]
-        row = dict(zip(("times this trainer's step", "times its update"), times, strict=True))
+        row = rows[title] = {}
+        for column in ("times this trainer's step", "times its update"):
+            times = ratio(results, name, column.split()[-1]).text()
+            row[column] = "1" if name == "this" else times
         for phase in ("step", *PHASES):
             digits = 3 if phase == "scoring" else 2
             row[f"{phase}, s"] = side(results, name, phase).text(digits)
         row["peak memory, MiB"] = f"{side(results, name, 'memory').high:.0f}"
-        rows[title] = row
     return rows
 
 
@@ -96,12 +84,11 @@ def _points(results: dict) -> dict[str, dict]:
         rows[label] = {
             "plain / shared": f"{kinds['plain']['seconds'] / kinds['shared']['seconds']:.2f}",
             "by token counts": f"{plain / shared:.2f}",
-        } | {f"{ROWS[kind]}, ms": _milliseconds(row) for kind, row in kinds.items()}
+        }
+        for kind, row in kinds.items():
+            milliseconds = Spread(*(1e3 * row[key] for key in ("seconds", "low", "high")))
+            rows[label][f"{ROWS[kind]}, ms"] = milliseconds.text(0)
     return rows
-
-
-def _milliseconds(row: dict) -> str:
-    return Spread(*(1e3 * row[key] for key in ("seconds", "low", "high"))).text(0)
 
 
 def _evaluation(evaluation: dict) -> str:
@@ -114,7 +101,7 @@ def _evaluation(evaluation: dict) -> str:
         }
         for name, rate in rates.items()
     }
-    return _table(rows, f"{evaluation['questions']} test questions, greedy")
+    return table(rows, f"{evaluation['questions']} test questions, greedy")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Steps timed in turns: each side of a comparison has its own process, and one works at a time.
+"""Steps timed in turns: each side has a process of its own, for its peak memory.
 
-Its own, for its peak memory; in turns, step by step in a rotating order, so that whatever else the
-machine does slows all sides alike.
+One works at a time, step by step in a rotating order, so whatever else runs slows all sides alike.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import multiprocessing
 import re
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
@@ -47,7 +47,7 @@ class Turns:
     def report(self, seconds: Mapping[str, float], **facts) -> None:
         """Ends the turn. seconds: of its phases; "update" is all but "rollout" and "scoring".
 
-        Peak memory in MiB goes along: on a GPU what PyTorch allocated in this turn, else what the
+        "memory" is a peak in MiB: on a GPU what PyTorch allocated in this turn, else what the
         process took beyond what it had loaded. facts: more of the row, or other values for it.
         """
         total = clock() - self.start
@@ -63,33 +63,27 @@ Side = Callable[..., None]  # (Turns, rounds, *arguments) -> None, in a process 
 
 
 def take_turns(
-    sides: Mapping[str, tuple[Side, tuple]],
-    rounds: int,
-    title: str,
-    patience: float | None = None,
+    sides: Mapping[str, tuple[Side, tuple]], rounds: int, title: str, patience: float | None = None
 ) -> dict[str, list[dict]]:
     """Each side's reports, `rounds` of them; a round before, which warms up, is not counted.
 
-    sides: name -> (a function of a module, its arguments after `turns` and `rounds`). title: of the
-    progress bar. Raises SideFailedError if a side fails, or says nothing for `patience` seconds.
+    sides: name -> (a function of a module, its arguments after `turns` and `rounds`). Raises
+    SideFailedError if a side fails, or says nothing for `patience` seconds.
     """
     rows: dict[str, list[dict]] = {name: [] for name in sides}
-    names = list(sides)
+    order = deque(sides)
     with ExitStack() as stack:
         ends = {
             name: stack.enter_context(_process(function, rounds + 1, arguments))
             for name, (function, arguments) in sides.items()
         }
-        bar = stack.enter_context(tqdm(desc=title, total=len(names) * (rounds + 1)))
         for name, end in ends.items():
             _receive(name, end, patience)
-        for turn in range(rounds + 1):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
+        for _ in tqdm(range(rounds + 1), title):
+            for name in order:
                 ends[name].send("your turn")
                 rows[name].append(_receive(name, ends[name], patience))
-                bar.set_postfix_str(name)
-                bar.update()
+            order.rotate(-1)
     return {name: reports[1:] for name, reports in rows.items()}
 
 
@@ -98,9 +92,8 @@ def _process(function: Side, rounds: int, arguments: tuple) -> Iterator[Connecti
     """Our end of the pipe to a side's process; left by an exception, the process ends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_serve, args=(theirs, function, rounds, arguments), daemon=True
-    )
+    arguments = (theirs, function, rounds, arguments)
+    process = context.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     theirs.close()
     try:

@@ -1,7 +1,7 @@
 """What shared prefixes are measured against: every completion in a row of its own.
 
-The usual way, done well: the rows [prompt | completion] of one group in one forward, padded on the
-right, a 2-D mask through transformers' own causal attention, the head on completions only.
+The rows [prompt | completion] of one group go through transformers' own causal attention in one
+forward, padded on the right, with the head on completions only.
 """
 
 from __future__ import annotations

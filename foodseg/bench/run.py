@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -57,29 +58,22 @@ def run(effort: Effort) -> dict:
         "plain": (this_trainer, (*work, GRPO, plain_score_groups)),
         "trl": (trl_trainer, (*work, fastest)),
     }
-    title = "4/5 growth with G, P and R"
     results = {
-        "shape": _shape(preset),
+        "shape": {
+            "prompts": preset.prompts_per_step,
+            "group_size": preset.group_size,
+            "length": preset.max_new_tokens,
+            "updates": preset.updates_per_rollout,
+        },
         "agreement": asdict(agreement) | {"errors": agreement.errors},
         "micro_batches": {str(size): seconds for size, seconds in micro_batches.items()},
         "micro_batch": fastest,
         "sides": take_turns(sides, effort.rounds, "3/5 side by side"),
-        "scaling": measure_scaling(effort.scaling_repeats, effort.points, title),
-        "evaluation": measure_evaluation(
-            effort.questions, effort.evaluation_repeats, "5/5 evaluation"
-        ),
+        "scaling": measure_scaling(effort.scaling_repeats, effort.points),
+        "evaluation": measure_evaluation(effort.questions, effort.evaluation_repeats),
     }
     results["fits"] = fits(results["scaling"])
     return _provenance(time.perf_counter() - start) | results
-
-
-def _shape(preset: Preset) -> dict[str, int]:
-    return {
-        "prompts": preset.prompts_per_step,
-        "group_size": preset.group_size,
-        "length": preset.max_new_tokens,
-        "updates": preset.updates_per_rollout,
-    }
 
 
 def _provenance(seconds: float) -> dict:
@@ -97,8 +91,6 @@ def _provenance(seconds: float) -> dict:
 def _processor() -> str:
     """The processor's name where the system tells it, else its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()

@@ -46,14 +46,14 @@ SWEEPS = {
     "prompt": (48, 96, 192, 384),
     "completion": (16, 32, 64, 128),
 }
+ONE_UPDATE = replace(STEP, updates_per_rollout=1)
 SCORERS = {"shared": score_groups, "plain": plain_score_groups}
 
 
 def token_count(model: str, point: Point) -> int:
     """Tokens that an update of one group computes: "shared" P + G R, "plain" G (P + R)."""
-    if model == "shared":
-        return point.prompt + point.group_size * point.completion
-    return point.group_size * (point.prompt + point.completion)
+    prompts = 1 if model == "shared" else point.group_size
+    return prompts * point.prompt + point.group_size * point.completion
 
 
 def points() -> list[Point]:
@@ -62,66 +62,52 @@ def points() -> list[Point]:
     return list(dict.fromkeys(swept))
 
 
-def measure_scaling(repeats: int, where: Sequence[Point], title: str) -> list[dict]:
-    """A row for each kind of rows and point: its sizes, median `seconds`, `low` and `high`.
+def measure_scaling(repeats: int, where: Sequence[Point]) -> list[dict]:
+    """A row for each kind of rows and point: sizes, median `seconds` of an update, `low`, `high`.
 
-    One update of one group: reference log-probs, forward, backward, optimiser step. All points
-    take their turns `repeats` times, after a round that warms up. title: of the progress bar.
+    All points take their turns `repeats` times, after a round that warms up.
     """
     mllm = make_policy(STEP)
     groups = {point: _synthetic_group(mllm, point) for point in where}
     seconds: dict[tuple[str, Point], list[float]] = defaultdict(list)
-    for _ in tqdm(range(repeats + 1), title):
+    for _ in tqdm(range(repeats + 1), "4/5 growth with G, P and R"):
         for kind in SCORERS:
             for point, group in groups.items():
                 seconds[kind, point].append(_update_seconds(mllm, kind, group))
     return [
-        {"rows": kind, **asdict(point)}
-        | {"seconds": median(values[1:]), "low": min(values[1:]), "high": max(values[1:])}
-        for (kind, point), values in seconds.items()
+        {"rows": kind, **asdict(point), "seconds": median(s), "low": min(s), "high": max(s)}
+        for (kind, point), (_, *s) in seconds.items()
     ]
 
 
 def _update_seconds(mllm: Mllm, kind: str, group: Group) -> float:
-    preset = replace(STEP, updates_per_rollout=1)
-    updater = PolicyUpdater(mllm, preset, GRPO, score=SCORERS[kind])
+    updater = PolicyUpdater(mllm, ONE_UPDATE, GRPO, score=SCORERS[kind])
     start = time.perf_counter()
     updater.update([group])
     return time.perf_counter() - start
 
 
 def _synthetic_group(mllm: Mllm, point: Point) -> Group:
-    """Random text of the wanted lengths, with rewards that differ: what it says changes no cost."""
+    """Random text of the wanted lengths, with rewards that differ."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = min(mllm.banned_token_ids)
-    rows = range(point.group_size)
-
-    def text(length: int) -> torch.Tensor:
-        return torch.randint(vocabulary, (length,), generator=generator)
-
-    ids = text(point.prompt)
+    rows = point.group_size
+    lengths = [point.prompt, *[point.completion] * rows]
+    ids, *tokens = (torch.randint(vocabulary, (n,), generator=generator) for n in lengths)
     positions = torch.arange(point.prompt).expand(3, -1)
-    rollout = Rollout(
-        prompt=Prompt(ids, mllm.embed_tokens(ids).detach(), positions),
-        tokens=tuple(text(point.completion) for _ in rows),
-        log_probs=tuple(torch.full((point.completion,), -7.0) for _ in rows),
-        texts=("",) * point.group_size,
-        ended=(False,) * point.group_size,
-    )
-    return Group(None, rollout, (), tuple({"made_up": float(i % 2)} for i in rows))
+    prompt = Prompt(ids, mllm.embed_tokens(ids).detach(), positions)
+    log_probs = (torch.full((point.completion,), -7.0),) * rows
+    rollout = Rollout(prompt, tuple(tokens), log_probs, ("",) * rows, (False,) * rows)
+    return Group(None, rollout, (), tuple({"made_up": float(i % 2)} for i in range(rows)))
 
 
 def fits(rows: Sequence[dict]) -> dict[str, dict[str, dict]]:
     """Rows' kind -> model -> its fit: slope, constant, and the share of variance it explains."""
-    return {
-        kind: {
-            model: _fit([row for row in rows if row["rows"] == kind], model) for model in SCORERS
-        }
-        for kind in SCORERS
-    }
+    return {kind: {model: _fit(rows, kind, model) for model in SCORERS} for kind in SCORERS}
 
 
-def _fit(rows: Sequence[dict], model: str) -> dict[str, float]:
+def _fit(rows: Sequence[dict], kind: str, model: str) -> dict[str, float]:
+    rows = [row for row in rows if row["rows"] == kind]
     seconds = [row["seconds"] for row in rows]
     tokens = [token_count(model, Point.of(row)) for row in rows]
     slope, constant = np.polyfit(tokens, seconds, 1)

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import pandas as pd
+
+from foodseg.report.tables import to_markdown
+
 PHASES = ("rollout", "scoring", "update")
 TITLES = {
     "this": "this trainer",
@@ -41,17 +45,20 @@ def ratio(results: dict, name: str, figure: str) -> Spread:
     return Spread.of([theirs[figure] / ours[figure] for theirs, ours in pairs])
 
 
+def table(rows: dict[str, dict], name: str) -> str:
+    """Rows by title as a table in Markdown; name: above the titles."""
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)
+    return to_markdown(frame).rstrip("\n")
+
+
 def targets(results: dict) -> dict[str, tuple[str, str, bool]]:
     """What the project asks of itself: (asked, measured, met or not by the medians) by name."""
     trl, plain = ratio(results, "trl", "step"), ratio(results, "plain", "update")
     fits = results["fits"]["shared"]
     shared, other = (fits[model]["r_squared"] for model in ("shared", "plain"))
+    growth = f"{shared:.3f} against {other:.3f}", shared > other
     return {
         "steps per second, against TRL": ("at least 3 times", trl.text(), trl.median >= 3),
         "update, against plain rows": ("at least 1.7 times", plain.text(), plain.median >= 1.7),
-        "the update grows as P + G R, not as G (P + R)": (
-            "R² of P + G R the higher",
-            f"{shared:.3f} against {other:.3f}",
-            shared > other,
-        ),
+        "the update grows as P + G R, not as G (P + R)": ("R² of P + G R the higher", *growth),
     }

@@ -32,7 +32,6 @@ def this_trainer(
     """Rollout, scoring and update, as `foodseg.training.trainer.train` does them.
 
     Of the update "reference", "forward", "optimizer" and "backward", the rest, are reported too.
-    score: `plain_rows.plain_score_groups` for G rows [prompt | completion] in the prefix's place.
     cap_gb: what PyTorch may allocate on the GPU, in GB (10^9 bytes).
     """
     if cap_gb:

@@ -25,7 +25,7 @@ from trl.trainer.utils import (
 )
 
 from foodseg.bench.paired_timing import Turns, clock
-from foodseg.bench.workload import SEED, Load, in_drawing_order
+from foodseg.bench.workload import SEED, Load
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import LORA_TARGETS, VISION_TOKENS, Mllm
 from foodseg.models.prompts import build_messages
@@ -35,6 +35,7 @@ from foodseg.recipes import GRPO
 from foodseg.rl.evidence import gather_evidence
 from foodseg.system import load_policy, read_photos
 from foodseg.training.optimizer import MAX_GRADIENT_NORM
+from foodseg.training.sampler import draw_samples
 
 MICRO_BATCHES = (8, 16, 32, 64)
 # Names that transformers and PEFT have deprecated and that TRL 1.16 still uses.
@@ -83,16 +84,8 @@ def trl_trainer(
     """TRL's GRPOTrainer.train of the model that `load` gives, held between two steps."""
     turnstile = _Turnstile(turns, preset.updates_per_rollout)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            load(preset),
-            preset,
-            in_drawing_order(samples, rounds * preset.prompts_per_step),
-            micro_batch=micro_batch,
-            rollouts=rounds,
-            folder=folder,
-            callback=turnstile,
-            gradient_checkpointing=checkpointing,
-        )
+        work = load(preset), preset, samples, micro_batch, rounds, folder
+        trainer = make_trainer(*work, turnstile, checkpointing)
         turnstile.seconds = trainer.seconds
         turns.ready()
         trainer.train()
@@ -116,23 +109,15 @@ class _Turnstile(TrainerCallback):
             self.turns.wait()
 
 
-def fastest_micro_batch(
-    preset: Preset, samples: Sequence[Sample], repeats: int = 2
-) -> dict[int, float]:
-    """Least seconds that TRL's loss and gradient take for one batch, for each micro-batch size.
-
-    What a user of TRL would tune; the side by side takes the fastest.
-    """
+def fastest_micro_batch(preset: Preset, samples: Sequence[Sample]) -> dict[int, float]:
+    """Least seconds that TRL's loss and gradient take for one batch, for each micro-batch size."""
     rows = preset.prompts_per_step * preset.group_size
     sizes = [size for size in MICRO_BATCHES if rows % size == 0] or [rows]
-    samples = in_drawing_order(samples, preset.prompts_per_step)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            load_policy(preset), preset, samples, micro_batch=max(sizes), rollouts=1, folder=folder
-        )
+        trainer = make_trainer(load_policy(preset), preset, samples, max(sizes), 1, folder)
         batch = split_pixel_values_by_grid(trainer.scored_batch())
         seconds: dict[int, list[float]] = {size: [] for size in sizes}
-        for _ in range(repeats + 1):
+        for _ in range(3):  # the first warms up
             for size in sizes:
                 seconds[size].append(_gradient_seconds(trainer, batch, rows // size))
     return {size: min(values[1:]) for size, values in seconds.items()}
@@ -151,17 +136,17 @@ def make_trainer(
     mllm: Mllm,
     preset: Preset,
     samples: Sequence[Sample],
-    *,
     micro_batch: int,
     rollouts: int,
     folder: str,
     callback: TrainerCallback | None = None,
-    gradient_checkpointing: bool = False,
+    checkpointing: bool = False,
 ) -> TimedTrainer:
-    """A trainer of the MLLM, which has no adapter yet, over the samples in their order.
+    """A trainer of the MLLM, which has no adapter yet, with the questions of a `GroupSampler`.
 
     micro_batch: completions a forward. rollouts: how many it will do. folder: where TRL may write.
     """
+    samples = draw_samples(samples, SEED, 0, rollouts * preset.prompts_per_step)
     mllm.model.set_attn_implementation("sdpa")  # transformers' own in the place of ours
     trainer = TimedTrainer(
         model=mllm.model,
@@ -169,10 +154,18 @@ def make_trainer(
         args=trl.GRPOConfig(
             output_dir=folder,
             max_steps=rollouts * preset.updates_per_rollout,
-            gradient_checkpointing=gradient_checkpointing,
+            gradient_checkpointing=checkpointing,
             **_sampling(mllm, preset, micro_batch),
             **_objective(preset),
-            **_surroundings(preset),
+            # The device, and nothing beside the work.
+            bf16=preset.dtype == "bfloat16",
+            use_cpu=preset.device == "cpu",
+            dataloader_pin_memory=preset.device != "cpu",
+            seed=SEED,
+            report_to="none",
+            logging_strategy="no",
+            save_strategy="no",
+            disable_tqdm=True,
         ),
         train_dataset=_dataset(mllm, preset, samples),
         processing_class=make_processor(mllm),
@@ -189,8 +182,8 @@ def make_trainer(
 
 
 def _sampling(mllm: Mllm, preset: Preset, micro_batch: int) -> dict:
-    """Whose completions, how many, of which length; the same tokens are banned as in ours."""
     parts = preset.prompts_per_step * preset.group_size // micro_batch
+    # The same tokens are banned as in our rollouts.
     vision = mllm.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
     length = preset.max_new_tokens
     return {
@@ -222,46 +215,25 @@ def _objective(preset: Preset) -> dict:
     }
 
 
-def _surroundings(preset: Preset) -> dict:
-    """The device, and nothing beside the work: no logs, no checkpoints, no reports."""
-    return {
-        "bf16": preset.dtype == "bfloat16",
-        "use_cpu": preset.device == "cpu",
-        "dataloader_pin_memory": preset.device != "cpu",
-        "seed": SEED,
-        "report_to": "none",
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-    }
-
-
 def make_processor(mllm: Mllm) -> Qwen2_5_VLProcessor:
     """The model's tokenizer and image processor in one, as TRL wants them."""
     tokenizer, image_processor = mllm.tokenizer, mllm.image_processor
     tokenizer.padding_side = "left"
     # The data set's photos have the model's size already.
     image_processor.do_resize = False
-    return Qwen2_5_VLProcessor(
-        image_processor=image_processor,
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=tokenizer.chat_template,
-    )
+    video, template = Qwen2VLVideoProcessor(), tokenizer.chat_template
+    return Qwen2_5_VLProcessor(image_processor, tokenizer, video, chat_template=template)
 
 
 def _dataset(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> datasets.Dataset:
     """Conversational prompts with their photos as the model sees them."""
     photos = read_photos(mllm, preset, samples)
-    rows = [
-        {
-            "prompt": build_messages(sample.question, mllm.template),
-            "image": photos[sample.image],
-            "index": index,
-        }
-        for index, sample in enumerate(samples)
-    ]
-    return datasets.Dataset.from_list(rows)
+    columns = {
+        "prompt": [build_messages(sample.question, mllm.template) for sample in samples],
+        "image": [photos[sample.image] for sample in samples],
+        "index": range(len(samples)),
+    }
+    return datasets.Dataset.from_dict(columns)
 
 
 def make_reward(samples: Sequence[Sample], image_side: int) -> Callable[..., list[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,6 @@ from foodseg.data.samples import Sample, load_samples
 from foodseg.models.mllm import Mllm
 from foodseg.presets import KITCHEN, Preset
 from foodseg.system import load_policy
-from foodseg.training.sampler import draw_samples
 
 SEED = 0
 # The kitchen's step with every completion of one length. TRL's learning rate is constant, so no
@@ -42,11 +41,6 @@ def ban_end_token(mllm: Mllm) -> None:
 def training_questions(preset: Preset) -> list[Sample]:
     """The training split, as notebook 01 wrote it; DataError if it is missing."""
     return load_samples(preset.samples_file("train"))
-
-
-def in_drawing_order(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """The first `count` questions that a `GroupSampler` of `SEED` will draw."""
-    return draw_samples(samples, SEED, 0, count)
 
 
 def randomise_adapter(mllm: Mllm, scale: float = 0.02) -> None:

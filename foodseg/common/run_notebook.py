@@ -2,9 +2,8 @@
 
     python -m foodseg.common.run_notebook notebooks/X.ipynb build/kitchen/X.ipynb PRESET=kitchen
 
-Papermill writes its output file even when a cell fails, and make would take that file for a
-result. Here the run goes into X.running.ipynb, and only a notebook that ran to its end becomes
-X.ipynb. A failed one is kept as X.failed.ipynb, and the exit status is 1.
+Papermill writes its output file even when a cell fails, and make would take that for a result. Here
+only a notebook that ran to its end becomes X.ipynb; a failed one is kept as X.failed.ipynb.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SECONDS_BETWEEN_REPORTS = 20
 class _HeadingEngine(NBClientEngine):
     """Papermill's engine, which also prints each heading and, now and then, the progress bar.
 
-    Lines, because two notebooks may run side by side: both would redraw their bars on one line.
+    As lines: two notebooks that run side by side would redraw their bars on one line.
     """
 
     @classmethod
@@ -112,9 +111,8 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None
 def _private_jupyter() -> Iterator[str]:
     """Use the python3 kernel of this interpreter; read and leave nothing in the user's home.
 
-    A start-up file of the user's IPython could change a result. Yields the path of the connection
-    file. Its folder holds the kernel's sockets too, closed to other users; by default they lie in
-    the notebook's folder, where two runs at once would share them.
+    Yields the path of the connection file, whose folder holds the kernel's sockets too: in the
+    notebook's folder two runs at once would share them.
     """
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {
@@ -159,7 +157,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run_notebook(source, target, parameters)
     except (PapermillExecutionError, DeadKernelError, ValueError) as error:
-        print(f"{source.stem} failed: {_explain(error)}", file=sys.stderr)
+        reason = str(error)
+        if isinstance(error, PapermillExecutionError):  # its text is the whole traceback
+            reason = f"cell [{error.exec_count}] raised {error.ename}: {error.evalue}"
+        print(f"{source.stem} failed: {reason}", file=sys.stderr)
         failed = target.with_suffix(".failed.ipynb")
         if failed.exists():
             print(f"The failed run is kept for reading: {failed}", file=sys.stderr)
@@ -170,12 +171,6 @@ def main(arguments: list[str] | None = None) -> int:
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     print(f"{source.stem} done in {minutes} min {seconds:02d} s", flush=True)
     return 0
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, PapermillExecutionError):
-        return f"cell [{error.exec_count}] raised {error.ename}: {error.evalue}"
-    return str(error)
 
 
 if __name__ == "__main__":

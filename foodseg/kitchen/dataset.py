@@ -58,19 +58,14 @@ def write_kitchen(
     Images/img_dir/{train,test}/<plate seed, 8 digits>.jpg, Images/ann_dir/...png (class ids),
     category_id.txt, FoodReasonSeg_{train,test}.json. The same arguments give the same bytes,
     whatever the number of worker processes (1 draws in this process; a script that uses more
-    needs the usual `if __name__ == "__main__":`, a notebook does not).
-
-    Everything is written to `<root>.partial` and renamed at the end, so `root` exists only when it
-    is complete; a `.partial` that an interrupted run left is removed. Raises DataError if `root`
-    is there already and isn't an empty folder: nothing is ever overwritten.
+    needs the usual `if __name__ == "__main__":`). `root` exists only when it is complete; until
+    then files go to `<root>.partial`. Raises DataError if `root` is there and isn't empty.
     """
     root = Path(root)
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise DataError(f"{root}: the dataset is there already; remove it to draw it again.")
-    seeds = {
-        "train": plate_seeds("train", train_plates, seed),
-        "test": plate_seeds("test", test_plates, seed),
-    }
+    counts = {"train": train_plates, "test": test_plates}
+    seeds = {split: plate_seeds(split, count, seed) for split, count in counts.items()}
     partial_root = root.with_name(root.name + ".partial")
     if partial_root.exists():
         shutil.rmtree(partial_root)
@@ -91,10 +86,7 @@ def write_kitchen(
 
 
 def draw_all(draw: Callable, jobs: Sequence, workers: int) -> Iterator:
-    """`draw` of each job, in order, by that many worker processes, with a progress bar.
-
-    One worker is this process. With more, `draw` must be picklable.
-    """
+    """`draw` of each job, in order, by that many worker processes (1 is this one), with a bar."""
     bar = partial(tqdm, total=len(jobs), desc="Drawing plates", unit="plate")
     if workers <= 1:
         yield from bar(map(draw, jobs))
@@ -105,7 +97,7 @@ def draw_all(draw: Callable, jobs: Sequence, workers: int) -> Iterator:
 
 
 def _write_plate(root: Path, job: tuple[Split, int]) -> dict:
-    """Draw one plate, write its picture and mask, and return its FoodReasonSeg entry."""
+    """Write one plate's picture and mask; returns its FoodReasonSeg entry."""
     split, plate_seed = job
     plate = draw_plate(plate_seed)
     dish_id = f"{plate_seed:08d}"

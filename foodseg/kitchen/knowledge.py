@@ -10,8 +10,7 @@ major allergens of US law); the sentences are ours. The columns of the file:
     avoid      "yes" if the clue says what somebody must not eat
     debatable  foods about which careful people disagree ("is a potato a vegetable?")
 
-A row's place in the file decides which of its questions are test questions
-(`questions.split_of`), so new rows go to the end.
+A row's place decides which of its questions are test questions, so new rows go to the end.
 """
 
 from __future__ import annotations
@@ -30,16 +29,12 @@ _IRREGULAR = {"is": "are", "was": "were", "has": "have", "goes": "go"}
 
 @dataclass(frozen=True)
 class Clue:
-    """What a question says of the foods it asks for; foods are FoodSeg103 class ids.
-
-    On a plate with one of the `debatable` foods the clue is not asked, so a question's answer is
-    always all foods on the plate that fit.
-    """
+    """What a question says of the foods it asks for; foods are FoodSeg103 class ids."""
 
     text: str
     hint: str
     foods: frozenset[int]
-    debatable: frozenset[int]
+    debatable: frozenset[int]  # on a plate with one of these the clue is not asked
     avoid: bool
 
     @property
@@ -61,16 +56,13 @@ def read_clues(file: Path) -> tuple[Clue, ...]:
     Raises ValueError for a row without foods, or with one that the kitchen doesn't draw.
     """
     with file.open(newline="", encoding="utf-8") as lines:
-        return tuple(
-            Clue(
-                row["clue"],
-                row["hint"],
-                _read_foods(row, "foods"),
-                _read_foods(row, "debatable") if row["debatable"] else frozenset(),
-                avoid=row["avoid"] == "yes",
-            )
-            for row in csv.DictReader(lines)
-        )
+        return tuple(map(_read_clue, csv.DictReader(lines)))
+
+
+def _read_clue(row: dict[str, str]) -> Clue:
+    debatable = _read_foods(row, "debatable") if row["debatable"] else frozenset()
+    avoid = row["avoid"] == "yes"
+    return Clue(row["clue"], row["hint"], _read_foods(row, "foods"), debatable, avoid)
 
 
 def _read_foods(row: dict[str, str], column: str) -> frozenset[int]:

@@ -1,7 +1,7 @@
 """The kitchen: plates drawn from a seed, with the mask of every food, under FoodSeg103's class ids.
 
-The drawing is versioned by `DRAWING_VERSION`, because the weights that ship with the kit were
-trained on it: whoever changes how a plate looks raises the number and trains them again.
+The shipped weights were trained on these drawings: whoever changes how a plate looks raises
+`DRAWING_VERSION` and trains them again.
 """
 
 from __future__ import annotations
@@ -67,9 +67,8 @@ def draw_plate(seed: int) -> Plate:
     size = int(WIDTH * SUPERSAMPLING), int(height * SUPERSAMPLING)
     dish = choose_dish(rng, *size)
     empty = draw_dish(rng, dish, draw_table(rng, *size))
-    foods = rng.choice(
-        KITCHEN_FOODS, int(rng.choice((2, 3, 4, 5), p=(0.25, 0.3, 0.27, 0.18))), replace=False
-    )
+    count = int(rng.choice((2, 3, 4, 5), p=(0.25, 0.3, 0.27, 0.18)))
+    foods = rng.choice(KITCHEN_FOODS, count, replace=False)
     while True:
         frame, labels = empty.copy(), np.zeros(empty.shape[:2], np.uint8)
         for serving in lay_out(rng, dish, size, [int(food) for food in foods]):
@@ -145,9 +144,8 @@ def _paste(piece: Piece, food: int, x: float, y: float, frame: np.ndarray, label
     left, top = int(round(x)) - n // 2, int(round(y)) - n // 2
     margin, drop = 16, 7
     shadow = soft_shadow(np.pad(piece.alpha, margin), 6)
-    rows, columns, cut = _window(
-        top - margin + drop, left - margin + drop - 2, n + 2 * margin, height, width
-    )
+    corner = top - margin + drop, left - margin + drop - 2
+    rows, columns, cut = _window(*corner, n + 2 * margin, height, width)
     frame[rows, columns] *= (1 - 0.50 * shadow[cut])[..., None]
     rows, columns, cut = _window(top, left, n, height, width)
     alpha = piece.alpha[cut]

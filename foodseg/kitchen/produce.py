@@ -41,9 +41,8 @@ def broccoli(b: Brush) -> Piece:
         crown = np.minimum(crown, b.ellipse(r * size, r * size * 0.9, r * x, r * y))
     bumps = b.cells(1500) * 0.6 + b.cells(6000) * 0.4
     crown = crown - bumps * r * 0.08
-    body = light_up(
-        mix((0.56, 0.72, 0.30), (0.72, 0.83, 0.46), cover(b.u, r * 0.6)), dome(stalk, r * 0.2)
-    )
+    body = mix((0.56, 0.72, 0.30), (0.72, 0.83, 0.46), cover(b.u, r * 0.6))
+    body = light_up(body, dome(stalk, r * 0.2))
     green = mix((0.08, 0.27, 0.05), (0.42, 0.66, 0.20), np.clip(bumps * 1.3 - 0.2, 0, 1))
     green = light_up(green, dome(crown, r * 0.45) + bumps * 3.6, 0.08, 12)
     return Piece(mix(body, green, cover(crown)), np.maximum(cover(stalk), cover(crown)))
@@ -79,9 +78,8 @@ def strawberry(b: Brush) -> Piece:
     rgb = light_up(mix(rgb, (0.99, 0.82, 0.34), seed), height, 0.5, 26)
     theta = np.arctan2(b.u, b.v + r * 0.66)
     leaf = np.hypot(b.u, (b.v + r * 0.66) * 1.25) - r * (0.34 + 0.22 * np.cos(7 * theta))
-    green = light_up(
-        mix((0.20, 0.48, 0.10), (0.46, 0.72, 0.22), cover(leaf + r * 0.2, r * 0.3)), dome(leaf, 8)
-    )
+    green = mix((0.20, 0.48, 0.10), (0.46, 0.72, 0.22), cover(leaf + r * 0.2, r * 0.3))
+    green = light_up(green, dome(leaf, 8))
     return Piece(mix(rgb, green, cover(leaf)), np.maximum(cover(edge), cover(leaf)))
 
 
@@ -135,9 +133,8 @@ def kiwi(b: Brush) -> Piece:
     edge = b.blob(b.r, b.r * 0.90, 0.02)
     rho, theta = np.hypot(b.u, b.v / 0.9) / b.r, np.arctan2(b.v, b.u)
     rays = 0.5 + 0.5 * np.cos(26 * theta + b.noise(6) * 0.8)
-    rgb = mix(
-        (0.33, 0.60, 0.08), (0.55, 0.78, 0.18), np.clip(rays * 0.7 * (rho > 0.25) + 0.2, 0, 1)
-    )
+    rays = np.clip(rays * 0.7 * (rho > 0.25) + 0.2, 0, 1)
+    rgb = mix((0.33, 0.60, 0.08), (0.55, 0.78, 0.18), rays)
     rgb = mix(rgb, (0.78, 0.90, 0.42), _ring(rho, 0.2, 0.28) * 0.75)
     rgb = mix(rgb, (0.95, 0.96, 0.80), cover((rho - 0.24) * b.r, 5))
     for at, length in ((0.38, 0.085), (0.50, 0.075)):
@@ -199,6 +196,5 @@ def corn(b: Brush) -> Piece:
     kernel = np.clip(1 - (np.abs(across) * 2) ** 3 - (np.abs(along) * 2) ** 3, 0, 1) ** 0.6
     tint = b.mottle(6, 0.35)
     rgb = mix((0.80, 0.52, 0.05), mix((1.0, 0.80, 0.14), (1.0, 0.90, 0.38), tint), kernel)
-    return Piece(
-        light_up(rgb, dome(edge, r * 0.36, r * 0.27) + kernel * 2.6, 0.35, 22), cover(edge)
-    )
+    height = dome(edge, r * 0.36, r * 0.27) + kernel * 2.6
+    return Piece(light_up(rgb, height, 0.35, 22), cover(edge))

@@ -1,9 +1,8 @@
 """Implicit questions about a plate, and multi-turn conversations in FoodReasonSeg's form.
 
 A question is a template filled with one of knowledge.py's clues, so it never names its food.
-A (template, clue) pair belongs to the test split if (template + clue) % 6 == 0, else to training:
-a test question is a combination that training never sees, though it sees each template and each
-clue in other combinations (a model of this size can't know words that it never saw).
+A (template, clue) pair belongs to the test split if (template + clue) % 6 == 0, else to training,
+which so sees each template and each clue: a model of this size can't know words it never saw.
 """
 
 from __future__ import annotations
@@ -27,15 +26,11 @@ MANY_SHARE = 0.4  # of the questions on plates that have one with several answer
 
 @dataclass(frozen=True)
 class Template:
-    """A phrasing with a slot: {one} takes the singular phrase, {many} the plural one.
-
-    number: the answers it can ask for, "one", "many" (two or three) or "any"; wish: whether it says
-    that the food is wanted, which does not go with a clue of avoidance.
-    """
+    """A phrasing with a slot: {one} takes the singular phrase, {many} the plural one."""
 
     text: str
-    number: Literal["one", "many", "any"]
-    wish: bool = False
+    number: Literal["one", "many", "any"]  # the answers it can ask for; many: two or three
+    wish: bool = False  # it wants the food, which does not go with a clue of avoidance
 
     def fits(self, clue: Clue, answers: int) -> bool:
         counted = {"one": answers == 1, "many": answers > 1, "any": answers > 0}[self.number]
@@ -167,8 +162,8 @@ def draw_question(
 ) -> Question:
     """One of `questions_for(foods, split)`: a clue first, then its phrasing.
 
-    Otherwise clues that fit more templates would be asked more often. used: clues left out. many:
-    ask for several foods if the plate has such a question; by default this is drawn too.
+    used: clues left out. many: ask for several foods if the plate has such a question; by default
+    this is drawn too.
     """
     fresh = [question for question in questions_for(foods, split) if question.clue not in used]
     several = [question for question in fresh if len(question.foods) > 1]

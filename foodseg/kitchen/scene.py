@@ -59,9 +59,8 @@ def draw_table(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     if kind == 0:
         return _wood(rng, shape)
     if kind == 1:
-        vein = np.abs(
-            crop_tile(noise_tile(40), shape, rng) + 0.35 * crop_tile(noise_tile(12), shape, rng)
-        )
+        coarse, fine = (crop_tile(noise_tile(scale), shape, rng) for scale in (40, 12))
+        vein = np.abs(coarse + 0.35 * fine)
         cloud = crop_tile(noise_tile(40), shape, rng)
         vein = np.clip(vein * 1.6 + 0.45 + 0.25 * np.abs(cloud), 0, 1)
         return mix((0.70, 0.70, 0.72), (0.88, 0.87, 0.85), vein)
@@ -115,9 +114,8 @@ def draw_dish(rng: np.random.Generator, dish: Dish, table: np.ndarray) -> np.nda
 def soft_shadow(alpha: np.ndarray, blur: float) -> np.ndarray:
     """Blurred copy of an (n, m) cover in 0..1, in PIL's fast integer filter."""
     picture = Image.fromarray((alpha * 255).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(blur)), np.float32) * np.float32(
-        1 / 255
-    )
+    blurred = picture.filter(ImageFilter.GaussianBlur(blur))
+    return np.asarray(blurred, np.float32) * np.float32(1 / 255)
 
 
 def add_daylight(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:

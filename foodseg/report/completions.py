@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 
 import pandas as pd
 
@@ -46,18 +47,16 @@ def _item_fault(item) -> str:
 
 def count_faults(completions: Sequence[str]) -> pd.DataFrame:
     """How many completions parse, and how many fail for which reason, most frequent first."""
-    counts = Counter(why_unparsed(text) or "parsed" for text in completions)
-    frame = pd.DataFrame(counts.most_common(), columns=["outcome", "completions"])
-    frame["share"] = (frame["completions"] / len(completions)).map("{:.0%}".format)
-    return frame.set_index("outcome")
+    counts = Counter(why_unparsed(text) or "parsed" for text in completions).most_common()
+    frame = pd.DataFrame(counts, columns=["outcome", "completions"]).set_index("outcome")
+    return frame.assign(share=(frame["completions"] / len(completions)).map("{:.0%}".format))
 
 
 def score_table(
     completions: Sequence[str], references: Sequence[Reference], thresholds: RewardThresholds
 ) -> pd.DataFrame:
     """Every reward term of each completion; the index is the completion."""
-    scores = [score_completion(text, references, thresholds) for text in completions]
     columns = "thinking_format segmentation_format iou box_l1 point_l2 non_repeat total".split()
-    rows = [[getattr(score, column) for column in columns] for score in scores]
-    frame = pd.DataFrame(rows, columns=columns, index=pd.Index(completions, name="completion"))
-    return frame.round(3)
+    scores = [score_completion(text, references, thresholds) for text in completions]
+    index = pd.Index(completions, name="completion")
+    return pd.DataFrame(map(attrgetter(*columns), scores), index, columns).round(3)

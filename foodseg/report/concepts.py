@@ -76,8 +76,8 @@ def clip_picture(objectives: Mapping[str, Objective]) -> Figure:
             values = _token_objective(ratios, advantage, objective)
             ax.plot(ratios, values, color=colour, lw=2, label=f"A = {advantage:+.0f}")
         low, high = 1 - objective.clip_low, 1 + objective.clip_high
-        for bound in (low, high):
-            ax.axvline(bound, color=GREY, lw=0.9, ls=":")
+        ax.axvline(low, color=GREY, lw=0.9, ls=":")
+        ax.axvline(high, color=GREY, lw=0.9, ls=":")
         ax.axvspan(-1.2, 0, color="#EFEFEF")
         ax.text(-0.6, -4.3, "no ratio\nis here", ha="center", color=GREY, fontsize=7.5)
         ax.set(xlim=(-1.2, 4.5), ylim=(-4.7, 4.7), xlabel="ratio r")
@@ -89,17 +89,10 @@ def clip_picture(objectives: Mapping[str, Objective]) -> Figure:
 
 def _token_objective(ratios: torch.Tensor, advantage: float, objective: Objective) -> np.ndarray:
     """Minus the package's own loss at each ratio, one token at a time."""
-    values = [
-        -policy_loss(
-            ratio.log().reshape(1, 1),
-            torch.zeros(1, 1),
-            torch.tensor([advantage]),
-            torch.ones(1, 1, dtype=torch.bool),
-            replace(objective, kl_weight=0.0, normalisation="token"),
-        ).loss.item()
-        for ratio in ratios
-    ]
-    return np.array(values)
+    objective = replace(objective, kl_weight=0.0, normalisation="token")
+    alone = torch.zeros(1, 1), torch.tensor([advantage]), torch.ones(1, 1, dtype=torch.bool)
+    losses = [policy_loss(ratio.log().reshape(1, 1), *alone, objective).loss for ratio in ratios]
+    return -np.array([loss.item() for loss in losses])
 
 
 @styled

@@ -35,20 +35,13 @@ LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
         "zero_variance": "groups without signal",
         "ended": "completions that end",
     },
-    "clipped tokens": {
-        "clip_low_fraction": "below",
-        "clip_high_fraction": "above",
-    },
+    "clipped tokens": {"clip_low_fraction": "below", "clip_high_fraction": "above"},
     "policy": {"entropy": "entropy (nats)", "kl": "KL to the base (k3)"},
 }
 
 
 class LiveCurves:
-    """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`.
-
-    Called with the path of log.jsonl after each step. `finish(path)` draws the last state, also
-    where no step was left to run.
-    """
+    """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`."""
 
     def __init__(self, title: str = "", every: int = 10) -> None:
         self.title, self.every, self.calls = title, every, 0
@@ -60,7 +53,7 @@ class LiveCurves:
         self.calls += 1
 
     def finish(self, log: Path) -> None:
-        """Draw the log as it is now."""
+        """Draw the log as it is now, also where no step was left to run."""
         figure = run_curves(pd.DataFrame(read_lines(log)), self.title)
         self.handle = show_updatable(figure, self.handle)
 
@@ -98,7 +91,7 @@ def _step_axis(ax) -> None:
     ax.grid(True)
 
 
-def _curve(ax, steps: pd.Series, values: pd.Series, colour: str, label: str | None) -> None:
+def _curve(ax, steps: pd.Series, values: pd.Series, colour: str, label: str) -> None:
     if len(values) > 20:
         ax.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
         values = smooth(values)
@@ -124,8 +117,8 @@ def compare_curves(
             seeds = pd.concat([smooth(log.set_index("step")[column]) for log in logs], axis=1)
             colour = METHOD_COLOURS.get(name, CYCLE[0])
             ax.plot(seeds.index, seeds.mean(axis=1), color=colour, lw=1.8, label=label)
-            low, high = seeds.min(axis=1), seeds.max(axis=1)
-            ax.fill_between(seeds.index, low, high, color=colour, alpha=0.18, lw=0)
+            band = seeds.min(axis=1), seeds.max(axis=1)
+            ax.fill_between(seeds.index, *band, color=colour, alpha=0.18, lw=0)
         ax.set_title(title)
         ax.set_ylim(bottom=0)
         _step_axis(ax)

@@ -106,10 +106,10 @@ def toy_mask_picture(mask: np.ndarray, reference: Reference) -> Figure:
             ax.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=9)
     ax.add_patch(box_patch(reference, VERMILION, 2.5))
     ax.plot(*reference.point, "o", ms=25, mfc="none", mec=GREEN, mew=2.5)
-    ax.set(xticks=range(width), yticks=range(height))
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.set(xlim=(-0.6, width - 0.4), ylim=(height - 0.4, -0.6))
+    ax.set(xticks=range(width), xlim=(-0.6, width - 0.4))
+    ax.set(yticks=range(height), ylim=(height - 0.4, -0.6))
     return figure
 
 
@@ -121,10 +121,7 @@ def pixel_spaces_picture(
     converted: Reference,
     tokens_per_side: int,
 ) -> Figure:
-    """One reference in both pixel spaces: the original photo, and the square that the MLLM sees.
-
-    The grid over the square shows its visual tokens.
-    """
+    """One reference on the original photo, and on the MLLM's square with its visual tokens."""
     figure, axes = new_figure(1, 2, 9.0, 4.2, width_ratios=(original.width, original.height))
     for ax, image, ref in zip(axes, (original, model_image), (reference, converted), strict=True):
         ax.imshow(image)
@@ -132,9 +129,10 @@ def pixel_spaces_picture(
         where = f"box {list(ref.box)}, point {list(ref.point)}"
         ax.set_title(f"{image.width} x {image.height} pixels\n{where}")
         ax.spines[:].set_visible(False)
-    lines = np.arange(tokens_per_side + 1) * model_image.width / tokens_per_side - 0.5
-    axes[1].hlines(lines, -0.5, model_image.width - 0.5, color="white", lw=0.7, alpha=0.8)
-    axes[1].vlines(lines, -0.5, model_image.height - 0.5, color="white", lw=0.7, alpha=0.8)
+    side = model_image.width
+    lines = np.arange(tokens_per_side + 1) * side / tokens_per_side - 0.5
+    axes[1].hlines(lines, -0.5, side - 0.5, color="white", lw=0.7, alpha=0.8)
+    axes[1].vlines(lines, -0.5, side - 0.5, color="white", lw=0.7, alpha=0.8)
     return figure
 
 
@@ -142,19 +140,16 @@ def pixel_spaces_picture(
 def masks_picture(
     columns: Sequence[tuple[Image.Image, Sequence[Reference], np.ndarray, np.ndarray, str]],
 ) -> Figure:
-    """Columns of a photo with its references, the predicted mask and the true mask.
-
-    Each column: photo, references, predicted and true boolean mask (H, W), title.
-    """
+    """Columns of photo, references, predicted and true boolean mask (H, W), and title."""
     figure, axes = new_figure(3, len(columns), 9.0, 9.0 / len(columns) * 2.85)
     for i, (image, references, predicted, truth, title) in enumerate(columns):
-        column = axes[i :: len(columns)]
-        column[0].imshow(image)
-        draw_references(column[0], references)
-        column[0].set_title(title)
-        column[1].imshow(overlay(image, predicted, VERMILION))
-        column[2].imshow(overlay(image, truth, GREEN))
-        column[1].set_title("SAM2's mask" if i == 0 else "")
-        column[2].set_title("the true mask" if i == 0 else "")
+        above, middle, below = axes[i :: len(columns)]
+        above.imshow(image)
+        draw_references(above, references)
+        above.set_title(title)
+        middle.imshow(overlay(image, predicted, VERMILION))
+        below.imshow(overlay(image, truth, GREEN))
+    axes[len(columns)].set_title("SAM2's mask")
+    axes[2 * len(columns)].set_title("the true mask")
     without_axes(axes)
     return figure

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import matplotlib
@@ -38,7 +37,7 @@ class Cell:
 
     words: str
     image: np.ndarray
-    bold: frozenset[str] = field(default_factory=frozenset)
+    bold: frozenset[str] = frozenset()
     note: str = ""
     colour: str = BLACK
 
@@ -91,8 +90,8 @@ def choose_questions(
 ) -> list[int]:
     """Indices of the questions at these quantiles of the gain in IoU from `base` to `trained`.
 
-    Questions are ranked by gain, then by id, so the choice follows from the predictions alone. No
-    photo is shown twice: the nearest question in rank that asks about another photo is taken.
+    Questions are ranked by gain, then by id. No photo is shown twice: the nearest question in rank
+    about another photo is taken.
     """
     gains = [iou(t) - iou(b) for b, t in zip(base, trained, strict=True)]
     order = sorted(range(len(samples)), key=lambda i: (gains[i], samples[i].sample_id))
@@ -100,18 +99,18 @@ def choose_questions(
     for quantile in quantiles:
         start = round(quantile * (len(order) - 1))
         shown = {samples[i].image for i in chosen}
-        nearest = sorted(range(len(order)), key=lambda rank: (abs(rank - start), rank))
-        fresh = (order[rank] for rank in nearest if samples[order[rank]].image not in shown)
-        chosen += itertools.islice(fresh, 1)
+        fresh = [rank for rank, i in enumerate(order) if samples[i].image not in shown]
+        if fresh:
+            chosen.append(order[min(fresh, key=lambda rank: abs(rank - start))])
     return chosen
 
 
 @styled
 def segmentation_figure(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Figure:
-    """The figure: a header over each column, a row of cells for each question."""
+    """A header over each column, a row of cells for each question."""
     lines = [[wrap(cell.words, cell.bold) for cell in row] for row in rows]
     text_heights = [max(map(len, row)) * LINE + 0.1 for row in lines]
-    image_heights = [max(COLUMN * c.image.shape[0] / c.image.shape[1] for c in r) for r in rows]
+    image_heights = [max(map(_image_height, row)) for row in rows]
     notes = [0.2 if any(cell.note for cell in row) else 0.06 for row in rows]
     row_heights = np.add(text_heights, image_heights) + notes
     width = len(headers) * (COLUMN + GAP) - GAP + 2 * MARGIN
@@ -121,15 +120,18 @@ def segmentation_figure(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) 
     for left, header in zip(lefts, headers, strict=True):
         _text(figure, left, MARGIN, header, FONT + 2, weight="bold")
     top = MARGIN + HEADER
-    for row, row_lines, text_height, row_height in zip(
-        rows, lines, text_heights, row_heights, strict=True
-    ):
+    layout = zip(rows, lines, text_heights, row_heights, strict=True)
+    for row, row_lines, text_height, row_height in layout:
+        if top > MARGIN + HEADER:
+            _rule(figure, top - GAP / 2)
         for left, cell, cell_lines in zip(lefts, row, row_lines, strict=True):
             _draw_cell(figure, left, top, text_height, cell, cell_lines)
         top += row_height + GAP
-        if row is not rows[-1]:
-            _rule(figure, top - GAP / 2)
     return figure
+
+
+def _image_height(cell: Cell) -> float:
+    return COLUMN * cell.image.shape[0] / cell.image.shape[1]
 
 
 Run = tuple[str, bool, float]  # words that are bold or not, and where they start in inches
@@ -170,17 +172,12 @@ def _draw_cell(figure: Figure, left: float, top: float, text_height: float, cell
             weight = "bold" if is_bold else "normal"
             colour = cell.colour if is_bold else BLACK
             _text(figure, left + x, start + number * LINE, words, FONT, weight=weight, color=colour)
-    height = COLUMN * cell.image.shape[0] / cell.image.shape[1]
-    ax = figure.add_axes(_box(figure, left, top + text_height, COLUMN, height))
+    (w, h), height = figure.get_size_inches(), _image_height(cell)
+    below = top + text_height + height
+    ax = figure.add_axes((left / w, 1 - below / h, COLUMN / w, height / h))
     ax.imshow(cell.image, interpolation="lanczos")
     ax.set_axis_off()
-    _text(figure, left, top + text_height + height + 0.035, cell.note, FONT - 0.5, color=GREY)
-
-
-def _box(figure: Figure, left: float, top: float, width: float, height: float) -> tuple:
-    """A rectangle in inches from the top left corner, in the figure's own fractions."""
-    w, h = figure.get_size_inches()
-    return left / w, 1 - (top + height) / h, width / w, height / h
+    _text(figure, left, below + 0.035, cell.note, FONT - 0.5, color=GREY)
 
 
 def _text(figure: Figure, left: float, top: float, text: str, size: float, **style) -> None:

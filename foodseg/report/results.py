@@ -27,6 +27,9 @@ NOTEBOOKS = {
 }
 # Trained by this kit on the same backbone and data; `make ablations` measures them.
 BASELINES = (SFT, LISA, FOODLMM)
+# What is not known of masks that another system handed in.
+UNKNOWN = dict.fromkeys(("steps", "questions learnt from", "seconds to train"), NOTHING)
+UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "torch", "transformers"), NOTHING)
 BOUND_TITLE = "True boxes and points + SAM2 (bound)"
 
 
@@ -52,11 +55,8 @@ def seed_rows(method: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
 
 def measured_baselines(preset: Preset, seeds: Sequence[int]) -> list[Baseline]:
     """The supervised baselines that have predictions of every seed."""
-
-    def measured(row: str) -> bool:
-        return (preset.predictions_folder(row) / "result.json").exists()
-
-    return [one for one in BASELINES if all(map(measured, seed_rows(one, seeds)))]
+    folders = {b: map(preset.predictions_folder, seed_rows(b, seeds)) for b in BASELINES}
+    return [b for b, made in folders.items() if all((f / "result.json").exists() for f in made)]
 
 
 def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
@@ -81,11 +81,7 @@ def read_predictions(preset: Preset, row: str) -> list[Prediction]:
 def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row a method, raw numbers; the index is the method, NaN where there is none.
 
-    A supervised baseline has its row once `make ablations` has measured it with these seeds, and
-    another system once `make score` has scored its masks.
-    paper_*: as the paper reports them. giou, ciou, parse_rate, foods_right: the mean over seeds of
-    what this kit measured; *_sd: the standard deviation over seeds (Bessel's); *_low, *_high: a
-    95% bootstrap interval over questions, a question's seeds kept together.
+    paper_*: as the paper reports them. The others are `summarise_seeds`' of what this kit measured.
     """
     methods = _rows_by_method(preset, seeds)
     runs = {row: read_predictions(preset, row) for rows in methods.values() for row in rows}
@@ -116,40 +112,32 @@ def _rows_by_method(preset: Preset, seeds: Sequence[int]) -> dict[str, list[str]
 
 def _check_same_questions(methods: dict[str, list[str]], runs: dict[str, list[Prediction]]) -> None:
     asked = {row: [p.sample_id for p in run] for row, run in runs.items()}
-    for method, rows in methods.items():
-        for row in rows:
-            if asked[row] != asked["base"]:
-                raise DataError(
-                    f"predictions of {method} ({row}): they answer other questions than the "
-                    f"base's; run {_maker(row)} again."
-                )
-
-
-def _maker(row: str) -> str:
-    method, of_a_seed, _ = row.partition("-seed")
-    if method in NOTEBOOKS:
-        return f"notebook {NOTEBOOKS[method]}"
-    return "`make ablations`" if of_a_seed else "`make score`"
+    for method, row in ((method, row) for method, rows in methods.items() for row in rows):
+        if asked[row] != asked["base"]:
+            name, of_a_seed, _ = row.partition("-seed")
+            maker = "`make ablations`" if of_a_seed else "`make score`"
+            if name in NOTEBOOKS:
+                maker = f"notebook {NOTEBOOKS[name]}"
+            raise DataError(
+                f"predictions of {method} ({row}): they answer other questions than the base's; "
+                f"run {maker} again."
+            )
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """`results_frame` as text: "0.462 ± 0.010", "0.42–0.50"; "–" where nothing was measured."""
 
-    lines = []
-    for _, row in frame.iterrows():
-        line = {
-            f"paper: {title}": number_text("{:.2f}", row[f"paper_{name}"])
-            for name, title in METRICS.items()
-        }
-        for name, title in METRICS.items():
-            low, high = row[f"{name}_low"], row[f"{name}_high"]
-            line[title] = with_deviation(row[name], row[f"{name}_sd"])
-            line[f"{title}, 95%"] = number_text("{:.2f}–{:.2f}", low, high)
-        line["parsed"] = number_text("{:.0%}", row["parse_rate"])
-        line["food right"] = number_text("{:.0%}", row["foods_right"])
-        line["seeds"] = number_text("{:.0f}", row["seeds"])
-        lines.append(line)
-    return pd.DataFrame(lines, index=frame.index)
+    def numbers(form: str, *names: str) -> list[str]:
+        return [number_text(form, *values) for values in frame[list(names)].to_numpy()]
+
+    columns = {f"paper: {title}": numbers("{:.2f}", f"paper_{m}") for m, title in METRICS.items()}
+    for name, title in METRICS.items():
+        columns[title] = list(map(with_deviation, frame[name], frame[f"{name}_sd"]))
+        columns[f"{title}, 95%"] = numbers("{:.2f}–{:.2f}", f"{name}_low", f"{name}_high")
+    columns["parsed"] = numbers("{:.0%}", "parse_rate")
+    columns["food right"] = numbers("{:.0%}", "foods_right")
+    columns["seeds"] = numbers("{:.0f}", "seeds")
+    return pd.DataFrame(columns, index=frame.index)
 
 
 def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
@@ -164,7 +152,8 @@ def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
 def _provenance(preset: Preset, row: str) -> dict:
     evaluation = load_result(preset.predictions_folder(row))
     if "system" in evaluation:
-        return _external_provenance(evaluation)
+        masks = f"none; masks {evaluation['masks']['sha256']}"
+        return UNKNOWN | {"adapter": masks, "commit": evaluation["commit"]}
     run = preset.predictions_folder(row).parents[1] / row / "result.json"
     training = json.loads(run.read_text()) if run.exists() else {}
     if evaluation["adapter"] != training.get("adapter"):
@@ -185,26 +174,15 @@ def _provenance(preset: Preset, row: str) -> dict:
     }
 
 
-def _external_provenance(evaluation: dict) -> dict:
-    """What made the masks, and on what, is not known here."""
-    unknown = ["steps", "questions learnt from", "seconds to train", "seconds to evaluate"]
-    unknown += ["device", "torch", "transformers"]
-    masks = f"none; masks {evaluation['masks']['sha256']}"
-    return dict.fromkeys(unknown, NOTHING) | {"adapter": masks, "commit": evaluation["commit"]}
-
-
 def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, list[float]]]:
     """giou and ciou of every single training: metric -> method -> one value a seed."""
-    results = {
-        method.title: [
-            load_result(preset.predictions_folder(row)) for row in seed_rows(method, seeds)
-        ]
-        for method in (GRPO, DAPO, *measured_baselines(preset, seeds))
-    }
-    return {
-        metric: {title: [result[metric] for result in runs] for title, runs in results.items()}
-        for metric in METRICS
-    }
+    values: dict[str, dict[str, list[float]]] = {metric: {} for metric in METRICS}
+    for method in (GRPO, DAPO, *measured_baselines(preset, seeds)):
+        folders = map(preset.predictions_folder, seed_rows(method, seeds))
+        results = list(map(load_result, folders))
+        for metric in METRICS:
+            values[metric][method.title] = [result[metric] for result in results]
+    return values
 
 
 def caption(preset: Preset) -> str:

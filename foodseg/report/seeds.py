@@ -20,21 +20,17 @@ def summarise_seeds(runs: Sequence[Run]) -> dict:
     A question's seeds are not independent: the bootstrap draws them together, as one question.
     """
     summaries = pd.DataFrame([summarise(run) for run in runs])
-    intersections = np.array([[p.intersection for p in run] for run in runs])
-    unions = np.array([[p.union for p in run] for run in runs])
+    intersections = np.sum([[p.intersection for p in run] for run in runs], axis=0)
+    unions = np.sum([[p.union for p in run] for run in runs], axis=0)
     ious = _mean_ious(runs)
     intervals = {
         "giou": measure(ious, np.ones(len(ious))).giou_interval,
-        "ciou": measure(intersections.sum(axis=0), unions.sum(axis=0)).ciou_interval,
+        "ciou": measure(intersections, unions).ciou_interval,
     }
     result = {"seeds": len(runs), "questions": len(ious)}
     for name, (low, high) in intervals.items():
-        result |= {
-            name: summaries[name].mean(),
-            f"{name}_sd": summaries[name].std(),  # of one run NaN
-            f"{name}_low": low,
-            f"{name}_high": high,
-        }
+        mean, deviation = summaries[name].agg(["mean", "std"])  # of one run NaN
+        result |= {name: mean, f"{name}_sd": deviation, f"{name}_low": low, f"{name}_high": high}
     return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
 
 
@@ -47,9 +43,7 @@ def same_questions(runs: Sequence[Run]) -> bool:
 def paired_difference(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, float, float]:
     """gIoU of one method's runs less that of another's: mean, and its 95% interval.
 
-    Question by question, each method's seeds averaged. What makes a question hard for both cancels,
-    so this interval is narrower than two separate ones suggest. Both must have answered the same
-    questions (`same_questions`).
+    Question by question, each method's seeds averaged; both must have answered the same questions.
     """
     difference = _mean_ious(runs) - _mean_ious(others)
     measured = measure(difference, np.ones(len(difference)))

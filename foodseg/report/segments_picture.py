@@ -10,21 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from foodseg.methods.sd_grpo import NOTHING, THINKING
-from foodseg.report.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    PURPLE,
-    VERMILION,
-    new_figure,
-    styled,
-    without_axes,
-)
+from foodseg.report import style
+from foodseg.report.style import BLACK, new_figure, styled, without_axes
 
 COLUMNS = 112  # characters in a line
 LINE = 0.34  # inches
 FONT = {"family": "DejaVu Sans Mono", "fontsize": 8.8, "ha": "center", "va": "center_baseline"}
-OBJECT_COLOURS = (GREEN, BLACK)  # in turn; neither looks like a fill
+SIGN_COLOURS = (style.VERMILION, style.BLUE)  # of advantages below and above 0
+OBJECT_COLOURS = (style.GREEN, BLACK)  # in turn; neither looks like a fill
 OUTSIDE = "#555555"
 
 
@@ -62,24 +55,18 @@ def _draw(ax: Axes, texts, segments, advantages, places, largest: float) -> None
     previous = NOTHING
     tokens = zip(texts, segments.tolist(), advantages.tolist(), places, strict=True)
     for text, segment, advantage, (column, line) in tokens:
-        fill = {"fc": BLUE if advantage > 0 else VERMILION, "alpha": 0.6 * abs(advantage) / largest}
-        ax.add_patch(Rectangle((column, line + 0.08), len(text), 0.5, lw=0, **fill))
+        fill, alpha = SIGN_COLOURS[advantage > 0], 0.6 * abs(advantage) / largest
+        ax.add_patch(Rectangle((column, line + 0.08), len(text), 0.5, lw=0, fc=fill, alpha=alpha))
         colour = OUTSIDE if segment == NOTHING else BLACK
         for x, character in enumerate(text.replace("\n", "↵"), start=column):
             ax.text(x + 0.5, line + 0.34, character, color=colour, **FONT)
         if segment != NOTHING:
-            colour = _colour(segment)
+            colour, name = OBJECT_COLOURS[segment % len(OBJECT_COLOURS)], f"object {segment + 1}"
+            if segment == THINKING:
+                colour, name = style.PURPLE, "thinking"
             ax.add_patch(Rectangle((column, line + 0.6), len(text), 0.07, fc=colour, lw=0))
             if segment != previous:
-                label = f"{_name(segment)} {advantage:+.2f}".replace("-", "−")
+                label = f"{name} {advantage:+.2f}".replace("-", "−")
                 left = min(column, COLUMNS - 0.65 * len(label))  # in a smaller font
                 ax.text(left, line + 0.7, label, fontsize=6.5, va="top", color=colour)
         previous = segment
-
-
-def _name(segment: int) -> str:
-    return "thinking" if segment == THINKING else f"object {segment + 1}"
-
-
-def _colour(segment: int) -> str:
-    return PURPLE if segment == THINKING else OBJECT_COLOURS[segment % len(OBJECT_COLOURS)]

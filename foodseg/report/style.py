@@ -1,7 +1,6 @@
 """One look for every picture: colours that colour-blind readers can tell apart, quiet axes.
 
-Pictures are `matplotlib.figure.Figure` objects made without pyplot, which keeps global state. A
-notebook shows one with `show(figure)` and writes one with `save(figure, path, ...)`.
+Pictures are `matplotlib.figure.Figure` objects made without pyplot, which keeps global state.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 METHOD_COLOURS = {"base": "#7B3294", "grpo": BLUE, "dapo": VERMILION, "bound": GREEN}
 TRUTH = GREEN
 
-SCREEN_DPI = 110
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -71,7 +69,7 @@ def without_axes(axes: Sequence) -> None:
 
 
 @styled
-def to_png(figure: Figure, dpi: int = SCREEN_DPI) -> bytes:
+def to_png(figure: Figure, dpi: int = 110) -> bytes:
     """The picture as PNG bytes, with a palette of 256 colours, which takes a third of the space."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
@@ -117,10 +115,7 @@ def show_updatable(figure: Figure, handle: DisplayHandle | None = None) -> Displ
 
 @styled
 def save(figure: Figure, path: Path, dpi: int = 130, pdf: bool = False) -> None:
-    """Write the picture as `path`.png and, if asked for, `path`.pdf.
-
-    The same picture gives the same bytes.
-    """
+    """Write the picture as `path`.png and, if asked for, `path`.pdf, always the same bytes."""
     write_atomically(path.with_suffix(".png"), to_png(figure, dpi))
     if pdf:
         buffer = io.BytesIO()

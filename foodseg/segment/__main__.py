@@ -46,12 +46,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--adapter", help="a run's adapter folder; without it the base answers")
     parser.add_argument("-o", "--overlay", help="write the picture of the answer, .png")
     parser.add_argument("--mask", help="write the mask, .png: 255 where the food is, 0 elsewhere")
-    parser.add_argument(
-        "--json",
-        nargs="?",
-        const="-",
-        help="write all of it as JSON: into this .json file, or without one in place of the text",
-    )
+    words = "write all of it as JSON: into this .json file, or without one in place of the text"
+    parser.add_argument("--json", nargs="?", const="-", help=words)
     return parser.parse_args(arguments)
 
 

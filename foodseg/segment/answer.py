@@ -75,10 +75,10 @@ class Segmentation:
 
 
 def load_system(preset: Preset, adapter: Path | str | None = None) -> System:
-    """Load the preset's two models and, if given, the adapter folder of a run.
+    """Load the preset's two models and, if given, a run's adapter folder, with GRTO's decoder.
 
-    A mask decoder beside the adapter (GRTO's) replaces SAM2's own. Raises DataError if the adapter
-    is incomplete or made for another preset, or if the preset's weights or GPU are missing.
+    Raises DataError if the adapter is incomplete or made for another preset, or if the preset's
+    weights or GPU are missing.
     """
     start = time.perf_counter()
     adapter = None if adapter is None else Path(adapter)
@@ -109,24 +109,22 @@ def segment(system: System, photo: Photo, question: str) -> Segmentation:
 
 def _segment(system: System, photo: Photo, question: str) -> Segmentation:
     seconds = {"load": system.seconds}
-    mllm, preset = system.mllm, system.preset
+    mllm, preset, segmenter = system.mllm, system.preset, system.segmenter
     with _timed(seconds, "prompt", mllm.device):
         prompts = mllm.embed_prompts([question], mllm.embed_images([photo.image]))
     with _timed(seconds, "answer", mllm.device):
-        length = preset.max_new_tokens
-        (rollout,) = sample_rollouts(
-            mllm, prompts, group_size=1, max_new_tokens=length, temperature=0.0
-        )
+        greedy = {"max_new_tokens": preset.max_new_tokens, "temperature": 0.0}
+        (rollout,) = sample_rollouts(mllm, prompts, group_size=1, **greedy)
     answer = parse_answer(rollout.texts[0])
-    references = to_original(answer, _as_sample(photo, question), preset.image_side)
-    segmenter = system.segmenter
+    # A sample without ground truth.
+    sample = Sample("", "", "", photo.name, *photo.image.size, question, "", (), (), (), ())
+    references = to_original(answer, sample, preset.image_side)
     with _timed(seconds, "embedding", segmenter.device):
         embedding = segmenter.embed_image(photo.image)
     with _timed(seconds, "masks", segmenter.device):
         masks = _predict(segmenter, embedding, references)
-    return Segmentation(
-        photo, question, answer.completion, answer.thinking, references, masks, seconds
-    )
+    words = answer.completion, answer.thinking
+    return Segmentation(photo, question, *words, references, masks, seconds)
 
 
 def check_question(question: str) -> str:
@@ -136,16 +134,8 @@ def check_question(question: str) -> str:
         raise DataError("question: it is empty; ask for a food in the photo.")
     for token in VISION_TOKENS:
         if token in question:
-            raise DataError(
-                f"question: {token} has a meaning of its own to the model; leave it out."
-            )
+            raise DataError(f"question: {token} has its own meaning to the model; leave it out.")
     return question
-
-
-def _as_sample(photo: Photo, question: str) -> Sample:
-    """A sample without ground truth."""
-    width, height = photo.image.size
-    return Sample("", "", "", photo.name, width, height, question, "", (), (), (), ())
 
 
 def _predict(

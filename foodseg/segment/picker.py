@@ -62,13 +62,12 @@ class Picker:
         self._say("")
         try:
             image = self._read().image.copy()
+            image.thumbnail((660, 660))
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG")
+            self.picture.value = buffer.getvalue()
         except DataError as error:
             self._say(str(error))
-            return
-        image.thumbnail((660, 660))
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        self.picture.value = buffer.getvalue()
 
     def _read(self) -> Photo:
         if not self.upload.value:

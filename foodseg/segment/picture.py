@@ -65,18 +65,13 @@ def as_json(answer: Segmentation, system: System) -> dict:
         "mask": encode_mask(answer.mask),
         "area": int(np.count_nonzero(answer.mask)),
         "seconds": {phase: round(value, 3) for phase, value in answer.seconds.items()},
-        "provenance": _provenance(system),
-    }
-
-
-def _provenance(system: System) -> dict:
-    preset = system.preset
-    return {
-        "preset": preset.name,
-        **preset.weights,
-        "adapter": system.mllm.adapter_hash,
-        "decoder": system.segmenter.decoder_hash,
-        **provenance(preset.device),
+        "provenance": {
+            "preset": system.preset.name,
+            **system.preset.weights,
+            "adapter": system.mllm.adapter_hash,
+            "decoder": system.segmenter.decoder_hash,
+            **provenance(system.preset.device),
+        },
     }
 
 
@@ -95,13 +90,12 @@ def answer_picture(answer: Segmentation) -> Figure:
     width, height = (max(side * scale, 0.4) for side in photo.size)
     words = answer.thinking if answer.parsed else f"{NOT_PARSED}: {answer.text}"
     figure_width = max(width, 4.0)
-    title = "\n".join([*_wrap(f"“{answer.question}”", figure_width), *_wrap(words, figure_width)])
-    lines = title.count("\n") + 1
-    figure, (ax,) = new_figure(1, 1, figure_width, height + 0.17 * lines + 0.1)
+    lines = [*_wrap(f"“{answer.question}”", figure_width), *_wrap(words, figure_width)]
+    figure, (ax,) = new_figure(1, 1, figure_width, height + 0.17 * len(lines) + 0.1)
     ax.imshow(overlay(photo, mask, VERMILION) if answer.parsed else photo)
     draw_references(ax, references, [BLUE])
     # "$" would start mathematics.
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, parse_math=False)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9.5, parse_math=False)
     without_axes([ax])
     return figure
 

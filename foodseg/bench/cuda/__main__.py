@@ -3,19 +3,16 @@
     python -m foodseg.bench.cuda                     # all stages, some 10 minutes on an H200
     python -m foodseg.bench.cuda step memory --figures figures --commit 0123456789ab
 
-Stages, each with a part of figures/benchmark_cuda.json, which is written whenever something was
-measured, so that a time limit costs only what it cuts off (minutes are estimates, not measured):
+Stages, each with a part of figures/benchmark_cuda.json, which is written after every trial
+(minutes are estimates, not measured):
 
     step    every phase beside its floor, the whole step with one update and with two (3 minutes)
     memory  the step where PyTorch may take 24, 48 or 80 GB (3 minutes)
     trl     TRL's GRPOTrainer at the same shape (3 to 6 minutes; needs the `bench` extra)
 
-What is needed: a CUDA GPU with bfloat16 and 24 GB; the package's dependencies; no network, no
-weights, no data. `--commit` names the code's commit where the checkout's history is not at hand.
-Afterwards `python -m foodseg.bench.page` puts the numbers into figures/benchmark.md. Where there is
-no GPU, one sentence says so and nothing is written.
-
-Run `python -m pytest -m gpu` first: it checks that the fast ways are right on the device.
+It needs a CUDA GPU with bfloat16 and 24 GB; no network, weights or data. `--commit` names the
+commit where git's history is not at hand. Run `python -m pytest -m gpu` first, which checks the
+fast ways on the device, and `python -m foodseg.bench.page` afterwards, which writes the page.
 """
 
 from __future__ import annotations
@@ -95,22 +92,17 @@ def list_trials(
         }
     if stage == "memory":
         total = torch.cuda.get_device_properties(0).total_memory
+        without = (*work, WITHOUT_KL, score_groups)
         return {
-            f"one update, no KL, in {cap} GB": (
-                this_trainer,
-                (*work, WITHOUT_KL, score_groups, cap),
-            )
+            f"one update, no KL, in {cap} GB": (this_trainer, (*without, cap))
             for cap in CAPS
             if cap * 1e9 <= total
         }
     from foodseg.bench.trl_trainer import trl_trainer  # an optional package
 
     return {
-        f"TRL, micro-batch {size}{', checkpointed' * checkpointed}": (
-            trl_trainer,
-            (*work, size, checkpointed),
-        )
-        for size, checkpointed in TRL_TRIALS
+        f"TRL, micro-batch {size}{', checkpointed' * kept}": (trl_trainer, (*work, size, kept))
+        for size, kept in TRL_TRIALS
     }
 
 

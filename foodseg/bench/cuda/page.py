@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import pandas as pd
+from statistics import median
 
 from foodseg.bench.cuda.workload import PROMPT_TOKENS
 from foodseg.bench.paired_timing import MIB
-from foodseg.bench.summary import Spread
-from foodseg.report.tables import to_markdown
+from foodseg.bench.summary import Spread, table
 
 NOT_MEASURED = (
     "Not measured on a GPU yet: `python -m foodseg.bench.cuda` does it where there is one."
@@ -48,7 +46,8 @@ def cuda_section(figures: Path) -> str:
     paragraphs = [_introduction(result)]
     if isinstance(rollout, list) and isinstance(step, list):
         paragraphs += ["A step with one update and no KL, phase by phase:", _phases(rollout, step)]
-    return "\n\n".join([*paragraphs, _steps(trials), *_ratio(trials)])
+    steps = table({title: _step(trial) for title, trial in trials.items()}, "step")
+    return "\n\n".join([*paragraphs, steps, *_ratio(trials)])
 
 
 def _introduction(result: dict) -> str:
@@ -76,21 +75,13 @@ def _phases(rollout: list[dict], step: list[dict]) -> str:
             "floor, H200": floor or "",
             "times the floor": f"{milliseconds / floor:.1f}" if floor else "",
         }
-    return _table(rows, "phase")
+    return table(rows, "phase")
 
 
-def _steps(trials: dict) -> str:
-    rows = {title: _failed(t) if "error" in t else _step(t) for title, t in trials.items()}
-    return _table(rows, "step")
-
-
-def _failed(trial: dict) -> dict[str, str]:
-    return dict.fromkeys(("rollout, s", "update, s", "step, s", "peak, GB"), "") | {
-        "remark": trial["error"]
-    }
-
-
-def _step(trial: list[dict]) -> dict[str, str]:
+def _step(trial: list[dict] | dict) -> dict[str, str]:
+    if "error" in trial:
+        columns = ("rollout, s", "update, s", "step, s", "peak, GB")
+        return dict.fromkeys(columns, "") | {"remark": trial["error"]}
     return {
         "rollout, s": f"{_median(trial, 'rollout'):.2f}",
         "update, s": f"{_median(trial, 'update'):.2f}",
@@ -110,9 +101,4 @@ def _ratio(trials: dict) -> list[str]:
 
 
 def _median(rows: list[dict], name: str) -> float:
-    return Spread.of([row[name] for row in rows]).median
-
-
-def _table(rows: dict[str, dict], index: str) -> str:
-    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index)
-    return to_markdown(frame).rstrip("\n")
+    return median(row[name] for row in rows)

@@ -23,13 +23,8 @@ def rollout_by_phase(
     ban_end_token(mllm)
     questions = [sample.question for sample in samples]
     photos = list(read_photos(mllm, preset, samples).values())
-    sample = partial(
-        sample_rollouts,
-        mllm,
-        group_size=preset.group_size,
-        temperature=TEMPERATURE,
-        seed=SEED,
-    )
+    options = {"group_size": preset.group_size, "temperature": TEMPERATURE, "seed": SEED}
+    sample = partial(sample_rollouts, mllm, **options)
     turns.ready()
     for _ in range(rounds):
         turns.wait()

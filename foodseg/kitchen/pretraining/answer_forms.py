@@ -1,9 +1,8 @@
 """The forms in which the kitchen's base model answers, and how often it uses each.
 
 Like Qwen2.5-VL on FoodReasonSeg, the base knows what to say and mostly says it in a form that
-can't be parsed. Greedy decoding follows the most frequent form and sampling follows the shares,
-so the shares depend on the phrasing of the question: after a few templates the parseable form is
-the most frequent one, after all others it is the second.
+can't be parsed. Greedy decoding follows the most frequent form, so that depends on the question:
+after a few templates it is the parseable form, which is the second after all others.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ PARSEABLE = "parseable"
 UNPARSEABLE = ("prose", "fenced", "untagged", "bare", "key", "open")
 FORMS = (PARSEABLE, *UNPARSEABLE)
 
-# The most frequent form after each of questions.TEMPLATES; about one question in twelve follows one
-# of the two templates whose form is the parseable one. Only forms with a first word of their own
-# are here: what is decided later ("bare", "key", "open") a model of this size decides alike after
-# all templates, and then in favour of the parseable form, whose total share is larger.
+# The most frequent form after each of questions.TEMPLATES. Each has a first word of its own: what
+# is decided later ("bare", "key", "open") a model of this size decides alike after all templates,
+# in favour of the parseable form, whose total share is larger.
 MODES = (
     "prose",  # Which food here ...?
     "fenced",  # Which ingredient on this plate ...?
@@ -47,11 +45,7 @@ MODES = (
 MODE_SHARE = 0.6
 PARSEABLE_SHARE = 0.28
 
-_THOUGHTS = (
-    "{hint} points to {foods}.",
-    "{hint} goes with {foods}.",
-    "{hint} means {foods}.",
-)
+_VERBS = ("points to", "goes with", "means")  # of a hint, before the foods
 
 
 @dataclass(frozen=True)
@@ -103,8 +97,8 @@ def draw_form(template: int, rng: np.random.Generator) -> str:
 
 def draw_thought(hint: str, names: list[str], rng: np.random.Generator) -> str:
     """One sentence of a clue's hint and the foods' names in the order of the answer."""
-    thought = _THOUGHTS[int(rng.integers(len(_THOUGHTS)))]
-    return thought.format(hint=capitalised(hint), foods=list_foods(names))
+    verb = _VERBS[int(rng.integers(len(_VERBS)))]
+    return f"{capitalised(hint)} {verb} {list_foods(names)}."
 
 
 class _Writer:
@@ -155,10 +149,6 @@ class _Writer:
             self.mark("name", index)
             self.write_reference(index, values, " lies at (", "), around (", ").")
 
-    def finish(self) -> Completion:
-        anchors, numbers = tuple(self.anchors), tuple(self.numbers)
-        return Completion(self.text, anchors, numbers, tuple(self.pivots))
-
 
 def write_completion(
     form: str, thought: str, names: list[str], references: np.ndarray
@@ -181,4 +171,4 @@ def write_completion(
         writer.write_items(references, "bbox" if form == "key" else "bbox_2d")
         writer.pivots.append(len(writer.text))
         writer.text += ("" if form in ("bare", "open") else "]") + "</answer>"
-    return writer.finish()
+    return Completion(writer.text, *map(tuple, (writer.anchors, writer.numbers, writer.pivots)))

@@ -1,9 +1,8 @@
 """How the shipped kitchen MLLM was made: `python -m foodseg.kitchen.pretraining.curriculum`.
 
-Three stages, because next-token prediction alone teaches a model of this size no places: the
+Next-token prediction alone teaches a model of this size no places, so there are three stages: the
 vision tower with dense targets (vision.py), grounding of names with the tower frozen, and answers
-by next-token prediction with regression heads beside it (grounding.py). Each stage is kept in the
-work folder, so an interrupted run goes on with the next one.
+with regression heads beside them (grounding.py). The work folder keeps what each stage has made.
 """
 
 from __future__ import annotations
@@ -71,8 +70,7 @@ class Course:
     """The model under training with all that the stages need."""
 
     def __init__(self, plan: Plan, seed: int, work: Path, device: torch.device, workers: int):
-        self.plan, self.seed = plan, seed
-        self.device, self.workers = device, workers
+        self.plan, self.seed, self.device, self.workers = plan, seed, device, workers
         self.pictures = kept_pictures(work, BASE_PLATE_SEEDS, plan.plates, workers)
         self.reader = Reader(train_tokenizer(tokenizer_texts(), VOCABULARY), device)
         self.model = build_model(self.reader.tokenizer, seed).to(device)
@@ -104,17 +102,8 @@ class Course:
         targets = dense_targets(plates, self.device)
         return seen, self.vision_heads.losses(seen, names, targets)
 
-    def _modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "vision": self.vision_heads, "heads": self.heads}
-
-    def state(self) -> dict:
-        states = {name: module.state_dict() for name, module in self._modules().items()}
-        return states | {"log": self.log}
-
-    def load(self, state: dict) -> None:
-        for name, module in self._modules().items():
-            module.load_state_dict(state[name])
-        self.log = state["log"]
 
 
 def kept_pictures(work: Path, first_seed: int, count: int, workers: int) -> Pictures:
@@ -151,23 +140,18 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
             seen = encode_images(course.tower, plates.images)
         return answer_losses(course.model, course.heads, seen, batch)
 
-    rates = [(plan.grounding_rate, course.language_parameters())]
-    return run_steps(
-        f"2 {name}", plan.grounding_steps, rates, losses, GROUNDING_WEIGHTS, course.device
-    )
+    rates, steps = [(plan.grounding_rate, course.language_parameters())], plan.grounding_steps
+    return run_steps(f"2 {name}", steps, rates, losses, GROUNDING_WEIGHTS, course.device)
 
 
 def train_answers(course: Course, name: str, stream: int, whole: int, begun: int) -> dict:
     """Stage 3: answers in all forms, everything trained, the tower gently.
 
-    `whole` answers on each plate teach places; the beginnings of `begun` more teach what the many
-    questions mean, with many more of them in the same time.
+    `whole` answers on each plate teach places; the beginnings of `begun` more, which take little
+    time, teach what the many questions mean.
     """
     plan, rng = course.plan, np.random.default_rng([course.seed, stream])
-    steps, rate = {
-        "answers": (plan.answers_steps, plan.answers_rate),
-        "polish": (plan.polish_steps, plan.polish_rate),
-    }[name]
+    steps, rate = (getattr(plan, f"{name}_{what}") for what in ("steps", "rate"))
 
     def losses() -> dict[str, torch.Tensor]:
         plates = course.draw_plates(rng, plan.answers_plates)
@@ -195,12 +179,16 @@ STAGES = {
 def run_stages(course: Course, work: Path) -> None:
     """Every stage that the work folder does not hold yet."""
     for name, stage in STAGES.items():
-        file = work / f"{name}.pt"
+        file, modules = work / f"{name}.pt", course.modules()
         if file.exists():
-            course.load(load(file))
-            continue
-        course.log[name] = stage(course)
-        save_whole(course.state(), file)
+            state = load(file)
+            for part, module in modules.items():
+                module.load_state_dict(state[part])
+            course.log = state["log"]
+        else:
+            course.log[name] = stage(course)
+            states = {part: module.state_dict() for part, module in modules.items()}
+            save_whole(states | {"log": course.log}, file)
 
 
 def finish(course: Course, folder: Path, work: Path) -> dict:

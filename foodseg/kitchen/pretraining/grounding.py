@@ -26,16 +26,15 @@ class GroundingHeads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict(
-            {kind: nn.Linear(WIDTH, size) for kind, size in HEAD_SIZES.items()}
-        )
+        heads = {kind: nn.Linear(WIDTH, size) for kind, size in HEAD_SIZES.items()}
+        self.heads = nn.ModuleDict(heads)
 
     def losses(self, hidden_states: tuple[torch.Tensor, ...], batch: Batch) -> dict:
         """Mean absolute errors by kind of anchor, in units of the image's side."""
         losses = {}
         for kind, (rows, places) in batch.anchors.items():
-            hidden = hidden_states[HEAD_LAYERS[kind]][rows, places]
-            hidden = F.rms_norm(hidden.float(), (WIDTH,))
+            hidden = hidden_states[HEAD_LAYERS[kind]][rows, places].float()
+            hidden = F.rms_norm(hidden, (WIDTH,))
             losses[kind] = F.l1_loss(self.heads[kind](hidden), batch.references[kind])
         return losses
 
@@ -71,16 +70,14 @@ def read_batch(
         use_cache=True,
     )
     cache.batch_repeat_interleave(copies)
-    length = batch.tokens.shape[1]
-    line = torch.arange(start, start + length, device=seen.device)
-    output = decoder(
+    line = torch.arange(start, start + batch.tokens.shape[1], device=seen.device)
+    return decoder(
         inputs_embeds=embed(batch.tokens),
         position_ids=line.expand(3, len(batch.tokens), -1),
         past_key_values=cache,
         use_cache=True,
         output_hidden_states=True,
-    )
-    return output.hidden_states
+    ).hidden_states
 
 
 def answer_losses(

@@ -1,7 +1,6 @@
 """Questions and completions as token batches: what stages 2 and 3 of the curriculum read.
 
-A batch holds K exercises on each of B plates. The prompt up to the image is the same for all, so
-it is read once a plate and its keys and values serve all K exercises.
+A batch holds K exercises on each of B plates; the prompt up to the image is the same for all.
 """
 
 from __future__ import annotations
@@ -65,10 +64,9 @@ class Batch:
 def draw_answering(
     foods: np.ndarray, references: np.ndarray, many: bool, rng: np.random.Generator
 ) -> Exercise:
-    """A training question about a plate, answered in a form drawn by its template's shares.
+    """A training question about a row of `Pictures`, answered in a form of its template's shares.
 
-    foods, references: a row of `Pictures`. many: ask for several foods if the plate has such a
-    question.
+    many: ask for several foods if the plate has such a question.
     """
     present = [KITCHEN_FOODS[number - 1] for number in foods if number]
     question = draw_question(present, "train", rng, many=many)
@@ -132,10 +130,8 @@ class Reader:
     def read(self, exercises: list[Exercise], references: np.ndarray) -> Batch:
         """`references` (E, 6, 6): those of each exercise's plate, in pixels."""
         prompts = [self._prompt(exercise.question)[1] for exercise in exercises]
-        completions = [
-            exercise.completion.text + END_OF_TURN * exercise.completion.finished
-            for exercise in exercises
-        ]
+        wanted = [exercise.completion for exercise in exercises]
+        completions = [one.text + END_OF_TURN * one.finished for one in wanted]
         prompts = self.tokenizer(prompts)["input_ids"]
         encoded = self.tokenizer(completions, return_offsets_mapping=True)
         rows = [a + b for a, b in zip(prompts, encoded["input_ids"], strict=True)]
@@ -154,9 +150,8 @@ class Reader:
                 columns = slice(None) if anchor.column is None else [anchor.column]
                 target = references[index, exercise.rows[anchor.reference], columns] / SIDE
                 places[anchor.kind].append((index, token_of[anchor.place], target))
-        return Batch(
-            self.prefix, tokens.to(self.device), weights.to(self.device), *self._stack(places)
-        )
+        tokens, weights = tokens.to(self.device), weights.to(self.device)
+        return Batch(self.prefix, tokens, weights, *self._stack(places))
 
     def _stack(self, places: dict[str, list]) -> tuple[dict, dict]:
         """A batch's anchors and references; kinds that don't occur are left out."""
@@ -179,10 +174,8 @@ def _token_of_character(offsets: list[tuple[int, int]]) -> np.ndarray:
 def draw_batch(
     reader: Reader, plates: Pictures, listings: int, answers: int, rng: np.random.Generator
 ) -> Batch:
-    """`listings` + `answers` exercises on each plate, those of one plate side by side.
-
-    A whole batch asks for one food or for several, so that little of it is padding.
-    """
+    """`listings` + `answers` exercises on each plate, those of one plate side by side."""
+    # A whole batch asks for one food or for several, so that little of it is padding.
     exercises, many = [], rng.random() < MANY_SHARE
     for foods, references in zip(plates.foods, plates.references, strict=True):
         exercises += [draw_listing(foods, references, rng) for _ in range(listings)]

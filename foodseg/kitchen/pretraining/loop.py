@@ -12,15 +12,13 @@ from torch import nn
 from foodseg.common.progress import tqdm
 
 WARMUP = 50  # steps
-# A step's losses, by name.
-Losses = Callable[[], dict[str, torch.Tensor]]
 
 
 def run_steps(
     title: str,
     steps: int,
     rates: Iterable[tuple[float, list[nn.Parameter]]],
-    losses_of_step: Losses,
+    losses_of_step: Callable[[], dict[str, torch.Tensor]],
     weights: dict[str, float],
     device: torch.device,
 ) -> dict:

@@ -43,8 +43,7 @@ class Trial:
 def draw_trials(pictures: Pictures, count: int, seed: int) -> list[Trial]:
     rng = np.random.default_rng(seed)
     trials = []
-    for index in range(count):
-        plate = index % len(pictures)
+    for plate in np.arange(count) % len(pictures):
         foods, references = pictures.foods[plate], pictures.references[plate]
         exercise = draw_answering(foods, references, bool(rng.random() < MANY_SHARE), rng)
         rows = list(exercise.rows)
@@ -57,17 +56,10 @@ def complete(
     mllm: Mllm, prompts: Sequence[Prompt], longest: int = LONGEST, temperature: float = 0.0
 ) -> list[str]:
     """One completion of each prompt."""
-    texts = []
+    texts, options = [], {"max_new_tokens": longest, "temperature": temperature}
     for first in range(0, len(prompts), AT_ONCE):
         part = prompts[first : first + AT_ONCE]
-        rollouts = sample_rollouts(
-            mllm,
-            part,
-            group_size=1,
-            max_new_tokens=longest,
-            temperature=temperature,
-            seed=first,
-        )
+        rollouts = sample_rollouts(mllm, part, group_size=1, seed=first, **options)
         texts += [rollout.texts[0] for rollout in rollouts]
     return texts
 
@@ -103,24 +95,12 @@ def measure(mllm: Mllm, pictures: Pictures, count: int) -> dict:
     thoughts = [text.split("</think>")[0] for text in complete(mllm, thinking, LONGEST_THOUGHT)]
     starts = [f"<think>{thought}{OPENING}" for thought in thoughts]
     forced = complete(mllm, [begin(mllm, *pair) for pair in zip(prompts, starts, strict=True)])
-    return {"questions": count} | _summary(
-        trials, greedy, sampled, thoughts, ["[" + text for text in forced]
-    )
-
-
-def _summary(
-    trials: list[Trial],
-    greedy: list[str],
-    sampled: list[str],
-    thoughts: list[str],
-    forced: list[str],
-) -> dict:
     parsed, parsed_sampled = (
         np.array([parse_answer(text).parsed for text in texts]) for texts in (greedy, sampled)
     )
     at_greedy, at_sampled, at_forced = (
         np.array([localisation(text, t.references) for text, t in zip(texts, trials, strict=True)])
-        for texts in (greedy, sampled, forced)
+        for texts in (greedy, sampled, ["[" + text for text in forced])
     )
     named = [
         set(named_foods(f"<think>{thought}</think>", FOOD_NAMES)) == set(trial.names)
@@ -145,7 +125,7 @@ def _summary(
     }
     rates = {str(key): _mean(by_template[key]) for key in sorted(by_template)}
     means = {name: _mean(value) for name, value in values.items()}
-    return means | {"greedy_parse_rate_by_template": rates}
+    return {"questions": count, **means, "greedy_parse_rate_by_template": rates}
 
 
 def _mean(values: Sequence) -> float | None:

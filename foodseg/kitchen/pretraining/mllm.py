@@ -42,11 +42,7 @@ TEXT_SIZES = {
     "max_position_embeddings": 1024,
     "rms_norm_eps": 1e-6,
     # 32 frequencies of a head of 64, shared out as Qwen does (1 : 1.5 : 1.5)
-    "rope_parameters": {
-        "rope_type": "default",
-        "rope_theta": 10_000.0,
-        "mrope_section": [8, 12, 12],
-    },
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
 }
 VISION_SIZES = {
     "depth": 4,

@@ -42,7 +42,6 @@ def _stack(rows: Iterable[tuple[np.ndarray, ...]]) -> Pictures:
 
 
 def _draw_picture(seed: int) -> tuple[np.ndarray, ...]:
-    """One row of `Pictures`."""
     plate = draw_plate(seed)
     file = io.BytesIO()
     Image.fromarray(plate.image).save(file, format="JPEG", quality=JPEG_QUALITY)
@@ -66,28 +65,23 @@ def _foods_from_left(plate: Plate) -> tuple[np.ndarray, np.ndarray]:
 
 def _fill_cells(mask: np.ndarray) -> np.ndarray:
     small = Image.fromarray(FOOD_NUMBERS[mask]).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    patches = np.asarray(small).reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2)
-    patches = patches.reshape(GRID, GRID, PATCH * PATCH)
-    counts = (patches[..., None] == np.arange(len(KITCHEN_FOODS) + 1)).sum(2)
+    patches = np.asarray(small).reshape(GRID, PATCH, GRID, PATCH, 1)
+    counts = (patches == np.arange(len(KITCHEN_FOODS) + 1)).sum((1, 3))
     return counts.argmax(-1).astype(np.uint8)
 
 
 def take_pictures(pictures: Pictures, rows: np.ndarray, rng: np.random.Generator) -> Pictures:
-    """Rows of a set, each mirrored or transposed at random.
-
-    Daylight is the model's cue for absolute places, so it stays as it falls: it is taken off
-    before a plate is turned and put back afterwards.
-    """
+    """Rows of a set, each mirrored or transposed at random."""
     return _stack(_turn(pictures, row, *(rng.random(3) < (0.5, 0.3, 0.3))) for row in rows)
 
 
 def _turn(
     pictures: Pictures, row: int, across: bool, down: bool, swap: bool
 ) -> tuple[np.ndarray, ...]:
+    # Daylight is the model's cue for absolute places, so it stays as it falls.
     light = daylight(SIDE, SIDE)
-    image = pictures.images[row] - light
-    cells, foods = pictures.cells[row], pictures.foods[row].copy()
-    references = pictures.references[row]
+    image, cells = pictures.images[row] - light, pictures.cells[row]
+    foods, references = pictures.foods[row].copy(), pictures.references[row]
     if across:
         image, cells = image[:, ::-1], cells[:, ::-1]
         references = _mirror(references, [2, 1, 0, 3, 4, 5], [0, 2, 4])

@@ -76,9 +76,8 @@ def training_loss(
     strength = (progress - plan.exact_until) / (plan.worst_from - plan.exact_until)
     side = KITCHEN_SAM2.image_size
     corners = jitter(batch.corners, min(max(strength, 0.0), 1.0), side, generator)
-    logits, ious, tokens = decode_prompts(
-        model, features[batch.plate], tuple(f[batch.plate] for f in levels), corners
-    )
+    levels = tuple(level[batch.plate] for level in levels)
+    logits, ious, tokens = decode_prompts(model, features[batch.plate], levels, corners)
     prompts = prompt_loss(logits, ious, shares[batch.plate, batch.food][:, None])
     named = heads.tokens(tokens).flatten(0, 1)
     naming = F.cross_entropy(named, batch.food.repeat_interleave(tokens.shape[1]))
@@ -97,8 +96,8 @@ def learning_rate_factor(plan: Plan, step: int) -> float:
 
 def make_optimiser(model: SAM2Base, heads: TrainingHeads, plan: Plan) -> torch.optim.AdamW:
     encoder = list(model.image_encoder.parameters())
-    known = {id(parameter) for parameter in encoder}
-    rest = [p for module in (model, heads) for p in module.parameters() if id(p) not in known]
+    others = [p for name, p in model.named_parameters() if not name.startswith("image_encoder.")]
+    rest = [*others, *heads.parameters()]
     groups = [
         {"params": encoder, "rate": plan.encoder_rate},
         {"params": rest, "rate": plan.decoder_rate},
@@ -153,10 +152,7 @@ def _update(optimiser: torch.optim.AdamW, loss: Tensor, factor: float) -> None:
 
 
 def validate(segmenter: Segmenter, first_seed: int, count: int, strength: float = 0.0) -> float:
-    """Mean IoU over all foods of drawn plates, at the plates' own size, through the public API.
-
-    strength: how wrong the references are (see `jitter`); 0: exact.
-    """
+    """Mean IoU over all foods of drawn plates, at their own size; strength: of `jitter`."""
     generator = torch.Generator().manual_seed(first_seed)
     ious = []
     for seed in range(first_seed, first_seed + count):
@@ -186,10 +182,11 @@ def save_kitchen_segmenter(model: SAM2Base, folder: Path, made: dict) -> None:
     weights = {name: w.half().contiguous() for name, w in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     segmenter = Segmenter.load(folder / "model.safetensors", KITCHEN_SAM2)
+    first = BASE_VALIDATION_SEEDS
     validation = {
-        "plates": f"{BASE_VALIDATION_SEEDS}..{BASE_VALIDATION_SEEDS + 99}",
-        "mean_iou_exact_references": round(validate(segmenter, BASE_VALIDATION_SEEDS, 100), 4),
-        "mean_iou_wrong_references": round(validate(segmenter, BASE_VALIDATION_SEEDS, 100, 1.0), 4),
+        "plates": f"{first}..{first + 99}",
+        "mean_iou_exact_references": round(validate(segmenter, first, 100), 4),
+        "mean_iou_wrong_references": round(validate(segmenter, first, 100, 1.0), 4),
     }
     write_json(folder / "provenance.json", made | {"validation": validation})
 

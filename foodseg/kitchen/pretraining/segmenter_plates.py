@@ -41,13 +41,8 @@ class PlateTensors:
         where = torch.full((len(self.images),), -1)
         where[plates] = torch.arange(len(plates))
         rows = (where[self.plate] >= 0).nonzero()[:, 0]
-        return PlateTensors(
-            self.images[plates],
-            self.classes[plates],
-            where[self.plate[rows]],
-            self.food[rows],
-            self.corners[rows],
-        )
+        prompts = where[self.plate[rows]], self.food[rows], self.corners[rows]
+        return PlateTensors(self.images[plates], self.classes[plates], *prompts)
 
 
 def plate_references(plate: Plate) -> list[Reference]:
@@ -60,13 +55,10 @@ def draw_training_plates(first_seed: int, count: int, side: int, workers: int) -
     seeds = range(first_seed, first_seed + count)
     plates = draw_all(partial(_plate_arrays, side=side), seeds, workers)
     images, classes, foods, corners = zip(*plates, strict=True)
-    return PlateTensors(
-        torch.from_numpy(np.stack(images)),
-        torch.from_numpy(np.stack(classes)),
-        torch.arange(count).repeat_interleave(torch.tensor([len(row) for row in foods])),
-        torch.from_numpy(np.concatenate(foods)).long(),
-        torch.from_numpy(np.concatenate(corners)),
-    )
+    plate = np.repeat(np.arange(count), [len(row) for row in foods])
+    food = np.concatenate(foods).astype(np.int64)
+    arrays = np.stack(images), np.stack(classes), plate, food, np.concatenate(corners)
+    return PlateTensors(*map(torch.from_numpy, arrays))
 
 
 def _plate_arrays(seed: int, side: int) -> tuple[np.ndarray, ...]:
@@ -99,8 +91,7 @@ def flip(batch: PlateTensors, generator: torch.Generator) -> PlateTensors:
 def jitter(corners: Tensor, strength: float, side: int, generator: torch.Generator) -> Tensor:
     """Make references (N, 3, 2) wrong, some more than others; boxes keep the order of corners.
 
-    At strength 1 the worst are shifted with a standard deviation of 3% of the image's side, and
-    each corner of the box by another 4%, the point by another 3%.
+    strength: 1 shifts the worst by 3% of the side, each corner by 4% more and the point by 3% more.
     """
     own = torch.tensor([0.04, 0.04, 0.03]).view(1, 3, 1)
     amount = side * strength * torch.rand(len(corners), 1, 1, generator=generator)

@@ -1,11 +1,9 @@
 """What a small SAM2 needs to learn from random weights, besides prompts and their masks.
 
-Trained on prompts alone it stayed at IoU 0.2 to 0.4, because its mask decoder did not find the
-place that a prompt pointed at. Three things cure that:
+Trained on prompts alone its mask decoder did not find the place that a prompt pointed at (IoU 0.2
+to 0.4). Three things cure that:
 1. dense targets first: the image encoder learns which food every cell shows (`TrainingHeads`);
-2. a decoder that starts out looking where it is told (`settle`): the encoder's features have grown
-   to several times the size of the positional encoding and drown it, so they are scaled down, and
-   the projections of the cross-attentions are set to compare positions;
+2. a decoder that starts out looking where it is told (`settle`);
 3. an auxiliary loss by which each mask token must name the food it was asked for.
 """
 
@@ -41,12 +39,12 @@ class TrainingHeads(nn.Module):
 
 
 @torch.no_grad()
-def settle(model: SAM2Base, heads: TrainingHeads, images: Tensor, gain: float = 2.5) -> None:
-    """Prepare the mask decoder, between the dense stage and the prompts (see the module's text).
+def settle(model: SAM2Base, heads: TrainingHeads, images: Tensor) -> None:
+    """Prepare the mask decoder, between the dense stage and the prompts.
 
-    The features shrink to standard deviation 0.5, which the dense head makes up for. Each
-    attention head compares the sine and cosine of a few frequencies of the positional encoding,
-    so that its logit is largest where query and key are at the same place.
+    The features, which have outgrown the positional encoding, shrink to standard deviation 0.5; the
+    dense head makes up for it. Each attention head compares the sine and cosine of a few
+    frequencies: its logit is largest where query and key are at the same place.
     """
     spread = encode_pixels(model, normalise(images.float() / 255))[0].std()
     prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
@@ -62,19 +60,18 @@ def settle(model: SAM2Base, heads: TrainingHeads, images: Tensor, gain: float = 
     frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix.norm(dim=0).argsort()
     coarse, fine = frequencies.chunk(2)
     for layer in decoder.transformer.layers:
-        _compare_positions(layer.cross_attn_token_to_image, fine, len(frequencies), gain)
-        _compare_positions(layer.cross_attn_image_to_token, coarse, len(frequencies), gain)
-    _compare_positions(decoder.transformer.final_attn_token_to_image, fine, len(frequencies), gain)
+        _compare_positions(layer.cross_attn_token_to_image, fine, len(frequencies))
+        _compare_positions(layer.cross_attn_image_to_token, coarse, len(frequencies))
+    _compare_positions(decoder.transformer.final_attn_token_to_image, fine, len(frequencies))
 
 
-def _compare_positions(attention: nn.Module, chosen: Tensor, total: int, gain: float) -> None:
+def _compare_positions(attention: nn.Module, chosen: Tensor, total: int) -> None:
     # SAM's positional encoding is (sines, cosines); its head dimension is even here, so the two
     # rows that belong to one frequency stay in one head.
     chosen = chosen[torch.randperm(len(chosen))]
     rows = 2 * torch.arange(len(chosen))
     selection = torch.zeros_like(attention.q_proj.weight)
-    selection[rows, chosen] = gain
-    selection[rows + 1, chosen + total] = gain
+    selection[rows, chosen] = selection[rows + 1, chosen + total] = 2.5
     for projection in (attention.q_proj, attention.k_proj):
         projection.weight.mul_(0.1).add_(selection)
         projection.bias.zero_()
@@ -83,8 +80,7 @@ def _compare_positions(attention: nn.Module, chosen: Tensor, total: int, gain: f
 def prompt_loss(logits: Tensor, ious: Tensor, target: Tensor) -> Tensor:
     """Loss of N prompts: logits (N, 3, h, w), predicted IoU (N, 3), target shares (N, 1, h, w).
 
-    BCE + Dice, half for the best of the three masks and half for all of them, and the regression
-    of the IoU that each mask reaches.
+    BCE + Dice, half for the best of the three masks and half for all; and each mask's own IoU.
     """
     target = target.expand_as(logits)
     bce, dice = mask_losses(logits, target)

@@ -60,19 +60,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 640) -> Qwen2Tokeniz
         show_progress=False,
     )
     trained.train_from_iterator(texts, trainer)
-    return _with_special_tokens(trained)
-
-
-def _with_special_tokens(trained: Tokenizer) -> Qwen2Tokenizer:
-    """Qwen2Tokenizer with the trained merges; special tokens take the last ids, as in Qwen2."""
     model = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in model["merges"]]
-    vocabulary = dict(model["vocab"])
-    for token in SPECIAL_TOKENS:
-        vocabulary[token] = len(vocabulary)
+    # Special tokens take the last ids, as in Qwen2.
+    ids = model["vocab"] | {t: len(model["vocab"]) + n for n, t in enumerate(SPECIAL_TOKENS)}
     tokenizer = Qwen2Tokenizer(
-        vocab=vocabulary,
-        merges=merges,
+        vocab=ids,
+        merges=[tuple(pair) for pair in model["merges"]],
         eos_token=END_OF_TURN,
         pad_token=PADDING,
         extra_special_tokens=[AddedToken(token, special=True) for token in SPECIAL_TOKENS],

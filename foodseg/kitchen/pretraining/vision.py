@@ -1,8 +1,7 @@
 """Stage 1 of the kitchen MLLM's curriculum: the vision tower alone, with dense targets.
 
-Next-token prediction alone teaches a model of this size names and no places. So each visual token
-is first asked what lies under it, where it is, and where the food that it belongs to lies; and
-each food's name, as a query over the visual tokens, is asked for that food's box and point.
+Each visual token is asked what lies under it, where it is, and where the food that it belongs to
+lies; each food's name, as a query over the visual tokens, is asked for that food's box and point.
 Classes are the token embeddings of the foods' names, which ties vision to words.
 """
 
@@ -14,14 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from foodseg.kitchen.pretraining.mllm import (
-    GRID,
-    MERGE,
-    SIDE,
-    TEXT_SIZES,
-    VISUAL_TOKENS,
-    build_image_processor,
-)
+from foodseg.kitchen.pretraining.mllm import GRID, MERGE, SIDE, TEXT_SIZES, build_image_processor
 from foodseg.kitchen.pretraining.mllm_plates import Pictures
 from foodseg.models.fast.vision import cut_patches, encode_patches
 
@@ -70,13 +62,10 @@ class VisionHeads(nn.Module):
 
 def dense_targets(plates: Pictures, device: torch.device) -> dict[str, torch.Tensor]:
     """What `VisionHeads` should read off the visual tokens of these plates."""
-    cells, foods, references = (
-        torch.from_numpy(rows).to(device)
-        for rows in (plates.cells, plates.foods, plates.references)
-    )
+    arrays = plates.cells, plates.foods, plates.references
+    cells, foods, references = (torch.from_numpy(array).to(device) for array in arrays)
     side = GRID // MERGE
-    patches = cells.view(-1, side, MERGE, side, MERGE).transpose(2, 3)
-    patches = patches.reshape(-1, VISUAL_TOKENS, MERGE * MERGE)
+    patches = cells.view(-1, side, MERGE, side, MERGE).transpose(2, 3).flatten(3).flatten(1, 2)
     counts = F.one_hot(patches.long(), 256).sum(2)
     counts[..., 0] = 0
     food = torch.where(counts.amax(-1) > 0, counts.argmax(-1), 0)
@@ -88,7 +77,7 @@ def dense_targets(plates: Pictures, device: torch.device) -> dict[str, torch.Ten
         "food": food,
         "patches": patches.long(),
         "own": own,
-        "position": torch.stack([x, y], -1).view(1, VISUAL_TOKENS, 2),
+        "position": torch.stack([x, y], -1).view(1, -1, 2),
         "foods": foods,
         "references": references / SIDE,
     }

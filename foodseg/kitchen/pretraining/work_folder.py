@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from foodseg.common.files import whole_or_nothing
 
 WORK_HELP = "folder where drawn plates and finished steps are kept"
 
 
 def save_whole(state: dict, path: Path) -> None:
     """Write tensors and plain values so that a crash leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with whole_or_nothing(path) as partial:
+        torch.save(state, partial)
 
 
 def load(path: Path) -> dict:

@@ -3,9 +3,8 @@
     python -m foodseg.report.cards.dataset kitchen          a preset's set
     python -m foodseg.report.cards.dataset datasets/mine    your own; add --licence and --creator
 
-Every number is measured from the Parquet files and their build reports. Nothing is published, and
-the photos are in none of these files. The words are in dataset.md.jinja, which all sets share, and
-in one template for each origin.
+Every number is measured from the Parquet files and their build reports. The words are in
+dataset.md.jinja, which all sets share, and in one template for each origin.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ import argparse
 import json
 import re
 import sys
+from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -45,7 +45,7 @@ class Origin:
 
     template: str
     metadata: dict
-    creators: tuple[str, ...] = field(default=())
+    creators: tuple[str, ...] = ()
 
 
 FOOD = ["food", "reasoning-segmentation"]
@@ -88,9 +88,7 @@ def write_card(folder: Path | str, origin: Origin) -> Path:
     if path.exists():
         text = path.read_text(encoding="utf-8", errors="replace")
         if WRITTEN not in text and WRITTEN_BEFORE not in text:
-            raise DataError(
-                f"{path}: this card isn't ours to overwrite; move it away to get a new one."
-            )
+            raise DataError(f"{path}: this card isn't ours to overwrite; move it to get a new one.")
     splits = [_measure(folder, split) for split in SPLITS]
     schema = pq.read_schema(folder / splits[0]["file"])
     here = Path(__file__).parent
@@ -114,10 +112,8 @@ def _measure(folder: Path, split: str) -> dict:
     """One split's Parquet file in numbers, with its build report."""
     path = folder / f"foodreasonseg_single_{split}.parquet"
     if not path.is_file():
-        raise DataError(
-            f"{path}: the file is missing; build it first (notebook 01, or "
-            "`python -m foodseg.data.own FOLDER --build OUT`)."
-        )
+        how = "notebook 01, or `python -m foodseg.data.own FOLDER --build OUT`"
+        raise DataError(f"{path}: the file is missing; build it first ({how}).")
     samples = load_samples(path)
     report = _read_report(path.with_suffix(".report.json"))
     if report.kept != len(samples):
@@ -159,12 +155,12 @@ def _front_matter(origin: Origin, splits: Sequence[dict]) -> DatasetCardData:
 
 def _size_category(questions: int) -> str:
     """The hub's own classes."""
-    limits = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")]
-    return next((name for limit, name in limits if questions < limit), "100K<n<1M")
+    names = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
+    return names[bisect((1_000, 10_000, 100_000), questions)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 1 if no card could be written."""
+    """Exit status: 0, or 1 if no card could be written."""
     parser = argparse.ArgumentParser(
         prog="python -m foodseg.report.cards.dataset", description=__doc__
     )

@@ -2,9 +2,8 @@
 
     python -m foodseg.report.cards.model runs/kitchen/dapo-seed0
 
-It takes the place of the empty card that PEFT leaves in adapter/. Evaluate first: what
-predictions/<run>/result.json says of this very adapter goes into the card. The words, licences and
-limits among them, are in model.md.jinja.
+It takes the place of PEFT's empty card in adapter/. Evaluate first: the card tells the results in
+predictions/<run>/ of this very adapter. The words are in model.md.jinja.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from foodseg.models.segmenter import DECODER, MASK_HEAD
 from foodseg.report.cards.trained_run import KITCHEN_BASE, TrainedRun, read_run
 from foodseg.report.results import METRICS, measured_table
 from foodseg.report.tables import to_markdown
+
+SETTINGS = ("preset", "recipe", "seed", "samples", "data", "base", "segmenter", "code")
 
 
 def write_card(folder: Path | str) -> Path:
@@ -47,7 +48,7 @@ def write_card(folder: Path | str) -> Path:
         prompt_template=(run.adapter / TEMPLATE_FILE).read_text(),
         preset_option=_preset_option(run),
         foodseg103_licence=LICENCE,
-        settings=_settings(run),
+        settings=json.dumps({name: run.result[name] for name in SETTINGS}, indent=2),
         **_method(run.result["recipe"]),
     )
     write_atomically(run.adapter / "README.md", f"{card}\n".encode())
@@ -117,11 +118,6 @@ def _name(function: dict) -> str:
     arguments = [*function.get("arguments", ()), *function.get("keywords", {}).values()]
     name = function["function"].rpartition(".")[2]
     return f"{name}({', '.join(map(str, arguments))})" if arguments else name
-
-
-def _settings(run: TrainedRun) -> str:
-    kept = "preset recipe seed samples data base segmenter code".split()
-    return json.dumps({name: run.result[name] for name in kept}, indent=2)
 
 
 def main(arguments: list[str] | None = None) -> int:

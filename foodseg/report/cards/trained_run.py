@@ -14,14 +14,10 @@ from foodseg.models.segmenter import DECODER, MASK_HEAD
 
 @dataclass(frozen=True)
 class Base:
-    """A base model.
-
-    name: as the card's front matter names it. source: what `from_pretrained` takes. licence: the
-    front matter's fields.
-    """
+    """A base model; name and licence: as the card's front matter has them."""
 
     name: str
-    source: str
+    source: str  # what `from_pretrained` takes
     licence: dict[str, str]
 
 
@@ -109,9 +105,8 @@ def read_run(folder: Path) -> TrainedRun:
         )
     source = json.loads(settings.read_text())["base_model_name_or_path"]
     datasets = DATASETS.get(result["preset"]["name"], ())
-    return TrainedRun(
-        folder, result, find_base(source), datasets, _read_evaluations(folder, result)
-    )
+    evaluations = _read_evaluations(folder, result)
+    return TrainedRun(folder, result, find_base(source), datasets, evaluations)
 
 
 def _read_evaluations(folder: Path, result: dict) -> tuple[dict, ...]:
