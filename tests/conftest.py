@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
 from foodseg.data.samples import load_samples, save_samples
 from foodseg.data.single import build_single
@@ -34,6 +35,35 @@ def load_kitchen(dtype: torch.dtype) -> Mllm:
     return Mllm.load(
         SMOKE.mllm, image_side=SMOKE.image_side, template=SMOKE.prompt_template, dtype=dtype
     )
+
+
+def randomise_adapter(mllm: Mllm, scale: float = 0.05) -> None:
+    """LoRA's B starts at zero; give it values, so that every gradient is alive."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in mllm.lora_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data.copy_(noise * scale)
+
+
+def kitchen_policy(dtype: torch.dtype, scale: float = 0.05) -> Mllm:
+    """The kitchen model with an adapter that does something, always the same."""
+    mllm = load_kitchen(dtype)
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    if dtype == torch.float64:
+        mllm.model.double()
+    randomise_adapter(mllm, scale)
+    return mllm
+
+
+@pytest.fixture()
+def exact_norms(monkeypatch):
+    """transformers' norm rounds to float32, 1e-8 here, even in a float64 model."""
+
+    def rms_norm_in_own_dtype(self, hidden):
+        variance = hidden.pow(2).mean(-1, keepdim=True)
+        return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
+
+    monkeypatch.setattr(Qwen2_5_VLRMSNorm, "forward", rms_norm_in_own_dtype)
 
 
 def assert_near(ours, theirs, roundings, scale=None):

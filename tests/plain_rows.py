@@ -5,15 +5,6 @@ from __future__ import annotations
 import torch
 
 
-def plain_log_probs(mllm, rollout, temperature=1.0):
-    """List of (L_i,) log-probs of the completions' tokens."""
-    rows = plain_distributions(mllm, rollout, temperature)
-    return [
-        row.gather(1, tokens[:, None])[:, 0]
-        for row, tokens in zip(rows, rollout.tokens, strict=True)
-    ]
-
-
 def plain_distributions(mllm, rollout, temperature=1.0):
     """List of (L_i, vocabulary), each from a forward over [prompt | completion] alone."""
     result = []

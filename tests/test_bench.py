@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: plain rows, turns, fits, targets, page and picture."""
+"""The benchmark's own arithmetic: turns, fits, targets, page and picture."""
 
 from __future__ import annotations
 
@@ -8,42 +8,12 @@ from pathlib import Path
 
 import bench_players
 import pytest
-import torch
-from conftest import assert_same_gradients, load_kitchen, toy_prompts
-from plain_rows import plain_log_probs
 
 from foodseg.bench.page import write_figures
 from foodseg.bench.paired_timing import SideFailedError, take_turns
-from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.scaling import SWEEPS, Point, fits, points, token_count
 from foodseg.bench.summary import ratio, side, targets
-from foodseg.bench.workload import randomise_adapter
-from foodseg.models.rollouts import sample_rollouts
-from foodseg.models.shared_prefix import completion_mask, pad_rows, score_groups
 from foodseg.presets import KITCHEN
-
-
-def test_plain_rows_score_as_rows_of_their_own_and_as_the_shared_prefix():
-    mllm = load_kitchen(torch.float64)
-    mllm.add_lora(rank=4, alpha=8, seed=0)
-    mllm.model.double()
-    randomise_adapter(mllm)
-    rollouts = sample_rollouts(mllm, toy_prompts(mllm), group_size=3, max_new_tokens=90, seed=3)
-    lengths = {len(tokens) for rollout in rollouts for tokens in rollout.tokens}
-    assert len(lengths) > 2  # so there is padding
-    scores = plain_score_groups(mllm, rollouts, 0.7)
-    alone = [row for rollout in rollouts for row in plain_log_probs(mllm, rollout, 0.7)]
-    mask = completion_mask(rollouts)
-    # transformers' norms round to float32 even in a float64 model.
-    torch.testing.assert_close(scores.log_probs, pad_rows(alone, mask), rtol=1e-5, atol=1e-6)
-    shared = score_groups(mllm, rollouts, 0.7)
-    torch.testing.assert_close(scores.entropies, shared.entropies, rtol=1e-5, atol=1e-6)
-    weights = torch.randn(mask.shape, dtype=torch.float64)
-    ours, theirs = (
-        torch.autograd.grad((log_probs * weights).sum(), mllm.lora_parameters())
-        for log_probs in (scores.log_probs, shared.log_probs)
-    )
-    assert_same_gradients(ours, theirs, relative=1e-4)
 
 
 def test_sides_take_turns_in_rotating_order_and_the_first_round_does_not_count(tmp_path):

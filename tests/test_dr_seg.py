@@ -113,14 +113,11 @@ def test_from_our_start_only_a_metric_of_zero_ranks_otherwise(case):
         earlier = (earlier + rows)[-2048:]
 
 
-def test_in_the_first_step_total_failure_earns_nothing_and_success_the_most():
-    failure, nearly, success = (0.0, 0.0, 0.0), (0.01, 0.5, 0.2), (1.0, 1.0, 1.0)
-    assert published_start().points([failure, success]) == [3, 3]
-    assert RankQueue().points([failure, nearly, success]) == [0, 3, 3]
-
-
 def test_failure_stays_below_the_faintest_success_while_first_rows_are_left():
     queue, theirs = RankQueue(), published_start()
+    nothing, nearly, everything = (0.0, 0.0, 0.0), (0.01, 0.5, 0.2), (1.0, 1.0, 1.0)
+    assert published_start().points([nothing, everything]) == [3, 3]
+    assert RankQueue().points([nothing, nearly, everything]) == [0, 3, 3]
     for one in (queue, theirs):
         one.points([(0.0, 0.0, 0.0)] * 8 + [(0.9, 0.9, 0.9)] * 8)
         one.flush()
@@ -162,7 +159,7 @@ def test_equal_sums_of_ranks_are_equal_bit_for_bit():
     assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
 
 
-def test_a_restored_queue_goes_on_with_the_same_bits():
+def test_a_restored_queue_goes_on_with_the_same_bits_and_apart():
     generator = random.Random(0)
     rows = [tuple(generator.random() for _ in range(3)) for _ in range(40)]
     queue, restored = RankQueue(), RankQueue()
@@ -176,17 +173,12 @@ def test_a_restored_queue_goes_on_with_the_same_bits():
     for one in (queue, restored):
         one.flush()
     assert len(restored.rows) == 158
-    assert restored.points(rows[30:]) == queue.points(rows[30:])
-
-
-def test_a_checkpoint_does_not_change_with_the_queue():
-    queue = RankQueue()
     state = queue.state_dict()
     other = RankQueue()
     other.load_state_dict(state)
-    queue.points([(1.0, 1.0, 1.0)])
-    queue.flush()
-    assert len(state["rows"]) == len(other.rows) == 128
+    assert restored.points(rows[30:]) == queue.points(rows[30:])
+    queue.flush()  # changes no checkpoint
+    assert len(state["rows"]) == len(other.rows) == 158
 
 
 @pytest.mark.parametrize("distance, closeness", [(6, 1), (23, 0.5), (40, 0), (41, 0)])
@@ -218,9 +210,9 @@ def test_odd_numbers_give_metrics_between_0_and_1(number, place):
     assert closeness == 1 if place < 4 else 0 <= closeness < 1
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_what_is_no_json_earns_nothing(number):
-    assert metrics(evidence(complete(GOOD.replace("199", number)))) == (0, 0, 0)
+def test_what_is_no_json_earns_nothing():
+    for number in ("NaN", "Infinity", "1e999"):
+        assert metrics(evidence(complete(GOOD.replace("199", number)))) == (0, 0, 0)
 
 
 PIECES = [
@@ -291,15 +283,6 @@ def test_copying_what_the_prompt_shows_earns_nothing():
     assert non_repeat_normalised(evidence(copied.replace("your", "my"))) == 1
 
 
-def test_looks_do_not_disturb_the_format_or_the_reading_of_a_completion():
-    thinking = "<look>a steak, rice at the left</look> Iron is in <look>the steak?</look> the steak"
-    given = evidence(complete(GOOD, thinking))
-    assert thinking_format(given.answer.completion) == 1
-    assert given.answer.thinking == thinking
-    assert given.answer.parsed
-    assert metrics(given) == (1, 1, 1)
-
-
 @pytest.mark.parametrize(
     "thinking, foods",
     [
@@ -311,5 +294,9 @@ def test_looks_do_not_disturb_the_format_or_the_reading_of_a_completion():
         ("Rice</look> steak", ("steak",)),
     ],
 )
-def test_foods_in_looks_were_seen_and_not_settled_on(thinking, foods):
-    assert named_foods(complete(GOOD, thinking), ("steak", "rice")) == foods
+def test_foods_in_looks_were_seen_and_not_settled_on_and_change_no_reading(thinking, foods):
+    given = evidence(complete(GOOD, thinking))
+    assert named_foods(given.answer.completion, ("steak", "rice")) == foods
+    assert thinking_format(given.answer.completion) == 1
+    assert given.answer.thinking == thinking and given.answer.parsed
+    assert metrics(given) == (1, 1, 1)

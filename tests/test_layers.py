@@ -6,30 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import assert_near, assert_same_gradients, load_kitchen, toy_prompts
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
+from conftest import assert_near, assert_same_gradients, kitchen_policy, load_kitchen, toy_prompts
 
 from foodseg.models.fast.layers import lean_layers, training_layers
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
 from foodseg.training.forwards import checkpointed_layers
-
-
-def rms_norm_in_own_dtype(self, hidden):
-    variance = hidden.pow(2).mean(-1, keepdim=True)
-    return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
-
-
-def policy(dtype):
-    mllm = load_kitchen(dtype)
-    mllm.add_lora(rank=4, alpha=8, seed=0)
-    if dtype == torch.float64:
-        mllm.model.double()
-    generator = torch.Generator().manual_seed(1)
-    for parameter in mllm.lora_parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.data.copy_(noise * 0.05)
-    return mllm
 
 
 def sample(mllm):
@@ -44,10 +26,8 @@ def log_probs_and_gradient(mllm, rollouts):
 
 
 @pytest.mark.parametrize("checkpointed", [0, 3])
-def test_log_probs_and_gradients_are_the_same_in_float64(monkeypatch, checkpointed):
-    # transformers' norm rounds to float32 even in a float64 model.
-    monkeypatch.setattr(Qwen2_5_VLRMSNorm, "forward", rms_norm_in_own_dtype)
-    mllm = policy(torch.float64)
+def test_log_probs_and_gradients_are_the_same_in_float64(exact_norms, checkpointed):
+    mllm = kitchen_policy(torch.float64)
     rollouts, model = sample(mllm), mllm.language_model
     plain, plain_gradients = log_probs_and_gradient(mllm, rollouts)
     with training_layers(model), checkpointed_layers(model, checkpointed):
@@ -59,7 +39,7 @@ def test_log_probs_and_gradients_are_the_same_in_float64(monkeypatch, checkpoint
 
 
 def test_in_bfloat16_it_is_no_further_from_float32_than_bfloat16_is():
-    mllm, exact = policy(torch.bfloat16), policy(torch.float32)
+    mllm, exact = kitchen_policy(torch.bfloat16), kitchen_policy(torch.float32)
     for ours, theirs in zip(exact.model.parameters(), mllm.model.parameters(), strict=True):
         ours.data.copy_(theirs.data)
     rollouts = sample(mllm)
@@ -90,7 +70,7 @@ def test_the_reference_policy_is_the_base_within_it():
     rollouts = sample(base)
     with torch.no_grad():
         expected = score_groups(base, rollouts).log_probs
-    mllm = policy(torch.float32)
+    mllm = kitchen_policy(torch.float32)
     with torch.no_grad(), training_layers(mllm.language_model):
         adapted = score_groups(mllm, rollouts).log_probs
         with mllm.reference_policy():
@@ -111,7 +91,7 @@ def prompt_states(mllm, prompt):
     [(torch.float64, 1e-5), (torch.float32, 1e-5), (torch.bfloat16, 0.05)],
 )
 def test_lean_layers_equal_the_models_own_and_leave_no_trace(dtype, tolerance):
-    mllm = policy(dtype)
+    mllm = kitchen_policy(dtype)
     [prompt] = toy_prompts(mllm, 1)
     before = {name: p.clone() for name, p in mllm.model.named_parameters()}
     expected = prompt_states(mllm, prompt)
@@ -131,7 +111,7 @@ def test_lean_layers_equal_the_models_own_and_leave_no_trace(dtype, tolerance):
 
 @pytest.mark.parametrize("context", [lean_layers, training_layers])
 def test_after_an_error_every_layer_is_its_own_again(context):
-    mllm = policy(torch.float32)
+    mllm = kitchen_policy(torch.float32)
     with pytest.raises(KeyboardInterrupt), context(mllm.language_model):
         assert any("forward" in vars(module) for module in mllm.language_model.modules())
         raise KeyboardInterrupt

@@ -7,9 +7,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import load_kitchen, toy_prompts
+from conftest import load_kitchen, randomise_adapter, toy_prompts
 from safetensors.torch import load_file, save_file
-from test_shared_prefix import randomise_adapter
 from transformers.utils import logging
 
 from foodseg.models.mllm import Mllm

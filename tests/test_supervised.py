@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_gradients
+from conftest import assert_same_gradients, randomise_adapter
 from PIL import Image
-from test_shared_prefix import randomise_adapter
 from torch.nn import functional
 
 from foodseg import presets

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_near, load_kitchen
+from conftest import assert_near
 from PIL import Image
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
@@ -91,23 +91,6 @@ def test_a_photos_features_do_not_depend_on_the_others():
         start += rows * columns
         alone = encode_patches(tower, own, [(rows, columns)])[0]
         assert_near(features, alone, roundings=200)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_kitchens_photos_get_the_official_features(dtype):
-    mllm, photos = load_kitchen(dtype), random_photos(3)
-
-    def features_of(mllm):
-        inputs = mllm.image_processor(
-            images=[mllm.resize(photo) for photo in photos], do_resize=False, return_tensors="pt"
-        )
-        with torch.no_grad():
-            return mllm.model.model.get_image_features(
-                inputs["pixel_values"], inputs["image_grid_thw"]
-            ).pooler_output
-
-    truth = torch.cat(features_of(load_kitchen(torch.float64)))
-    assert_close(torch.cat(mllm.embed_images(photos)), torch.cat(features_of(mllm)), truth)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
