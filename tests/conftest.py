@@ -17,6 +17,7 @@ from foodseg.data.samples import load_samples, save_samples
 from foodseg.data.single import build_single
 from foodseg.kitchen.dataset import write_kitchen
 from foodseg.models.mllm import Mllm
+from foodseg.models.rollouts import sample_rollouts
 from foodseg.presets import SMOKE
 
 
@@ -105,6 +106,26 @@ def toy_prompts(mllm: Mllm, count: int = 3):
     ]
     questions = [f"Which food is rich in iron{' and fibre' * i}?" for i in range(count)]
     return mllm.embed_prompts(questions, mllm.embed_images(images))
+
+
+def toy_rollouts(mllm: Mllm, group_size: int, max_new_tokens: int, prompts: int = 3, **options):
+    """Groups that the model samples about `toy_prompts`."""
+    options |= {"group_size": group_size, "max_new_tokens": max_new_tokens}
+    return sample_rollouts(mllm, toy_prompts(mllm, prompts), **options)
+
+
+def watch(monkeypatch, owner, name: str, *stop_in: int) -> list:
+    """The calls of owner.name from here on; those of these numbers, from 1, stop the program."""
+    whole, calls = getattr(owner, name), []
+
+    def watched(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) in stop_in:
+            raise KeyboardInterrupt
+        return whole(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
 
 
 @functools.lru_cache(maxsize=1)

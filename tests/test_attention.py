@@ -20,31 +20,19 @@ ROUNDINGS = {torch.float64: 50, torch.float32: 50, torch.bfloat16: 4}
 
 
 def dense_mask(prompts, completions):
-    """(T, T) bool from the definition: the own past, and for a completion its whole prompt.
+    """(T, T) bool from the definition: a token's own past, and a completion's whole prompt.
 
     What fills the row up attends its own past alone.
     """
-    owner, segment = [], []
-    for group, length in enumerate(prompts):
-        owner += [group] * length
-        segment += [(group, "prompt")] * length
-    for group, lengths in enumerate(completions):
-        for index, length in enumerate(lengths):
-            owner += [group] * length
-            segment += [(group, index)] * length
-    padding = -len(owner) % LENGTH_MULTIPLE
-    owner, segment = owner + [None] * padding, segment + [(None, 0)] * padding
+    lengths = [((group, "prompt"), length) for group, length in enumerate(prompts)]
+    for group, own in enumerate(completions):
+        lengths += [((group, index), length) for index, length in enumerate(own)]
+    parts = [part for part, length in lengths for _ in range(length)]
+    parts += [(None, 0)] * (-len(parts) % LENGTH_MULTIPLE)
     return torch.tensor(
         [
-            [
-                key <= query
-                and (
-                    segment[key] == segment[query]
-                    or (owner[key] == owner[query] and segment[key][1] == "prompt")
-                )
-                for key in range(len(owner))
-            ]
-            for query in range(len(owner))
+            [key <= query and seen in (part, (part[0], "prompt")) for key, seen in enumerate(parts)]
+            for query, part in enumerate(parts)
         ]
     )
 

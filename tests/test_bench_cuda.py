@@ -164,15 +164,12 @@ def test_memory_is_capped_at_what_the_card_has(monkeypatch):
     assert shares == pytest.approx([24 / 51, 48 / 51])
 
 
-def test_without_a_gpu_one_sentence_is_all(tmp_path, monkeypatch, capsys):
+def test_without_a_gpu_or_a_stage_of_that_name_one_sentence_is_all(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cuda.main(["step", "--figures", str(tmp_path)])
     assert capsys.readouterr().out.count("\n") == 1
     assert not list(tmp_path.iterdir())
     assert cuda_section(tmp_path) == NOT_MEASURED
-
-
-def test_an_unknown_stage_is_named(capsys):
     with pytest.raises(SystemExit):
         cuda.main(["speed"])
     assert "stage speed is unknown; use some of step, memory, trl" in capsys.readouterr().err
@@ -205,7 +202,7 @@ SAMPLE = {
 }
 
 
-def test_the_page_shows_floors_ratios_plans_and_failures(tmp_path):
+def test_the_page_shows_floors_ratios_plans_failures_and_only_the_stages_there_are(tmp_path):
     (tmp_path / cuda.RESULT).write_text(json.dumps(SAMPLE))
     page = cuda_section(tmp_path)
     assert "NVIDIA H200, 2026-12-01, commit 0123456789ab, PyTorch 2.15.0" in page
@@ -218,9 +215,6 @@ def test_the_page_shows_floors_ratios_plans_and_failures(tmp_path):
     assert "| one update, no KL, in 48 GB |  |  |  |  | CUDA out of memory |" in page
     assert "| TRL, micro-batch 16, checkpointed |  |  |  |  | not done after 180 s |" in page
     assert "TRL's fastest takes 10.0 times as long" in page
-
-
-def test_the_page_shows_the_stages_that_there_are(tmp_path):
     part = {key: value for key, value in SAMPLE.items() if key not in ("step", "memory")}
     (tmp_path / cuda.RESULT).write_text(json.dumps(part))
     page = cuda_section(tmp_path)

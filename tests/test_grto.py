@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same_gradients, load_kitchen
+from conftest import assert_same_gradients, load_kitchen, watch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -189,19 +189,14 @@ def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupt
     assert any((w != base[n]).any() for n, w in trained.items())
     run.rename(run.with_name("uninterrupted"))
 
-    step, update, calls = ToolUpdater.step, ToolUpdater.update, []
+    update = ToolUpdater.update
 
     def after_the_policys(updater, groups):
         assert all(p.grad is None for p in updater.optimizer.parameters)
         return update(updater, groups)
 
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) in (2, 6, 11):  # in stage 1, in step 2 and, after the checkpoint, in step 3
-            raise KeyboardInterrupt
-        return step(*arguments)
-
-    monkeypatch.setattr(ToolUpdater, "step", interrupted)
+    # In stage 1, in step 2 and, after the checkpoint, in step 3.
+    calls = watch(monkeypatch, ToolUpdater, "step", 2, 6, 11)
     monkeypatch.setattr(ToolUpdater, "update", after_the_policys)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
@@ -212,7 +207,7 @@ def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupt
     assert [r["tool_loss"] for r in read_lines(run / "log.jsonl")] == [r["tool_loss"] for r in rows]
 
 
-def test_a_saved_decoder_is_put_over_the_base_for_evaluation(samples, tmp_path):
+def test_a_saved_decoder_is_put_over_the_base_for_evaluation_and_no_other(samples, tmp_path):
     updater, path = make_updater(ToolTraining(learning_rate=1e-3)), tmp_path / "decoder.safetensors"
     updater.update(plain_groups(samples))
     save_decoder(updater.segmenter, path)
@@ -226,15 +221,11 @@ def test_a_saved_decoder_is_put_over_the_base_for_evaluation(samples, tmp_path):
     [hashed] = {loaded.decoder_hash, file_hash(path)}
     result = evaluate(SMOKE, "grto", samples[:2], load_kitchen(torch.float32), loaded)
     assert result["decoder"] == hashed
-
-
-def test_a_file_that_is_no_decoder_is_refused(tmp_path):
-    segmenter = load_segmenter(SMOKE)
     with pytest.raises(DataError, match=r"none\.safetensors"):
-        load_decoder(segmenter, tmp_path / "none.safetensors")
+        load_decoder(loaded, tmp_path / "none.safetensors")
     save_file({"iou_token.weight": torch.ones(1, 96)}, tmp_path / "part.safetensors")
     with pytest.raises(DataError, match="lacks weight"):
-        load_decoder(segmenter, tmp_path / "part.safetensors")
+        load_decoder(loaded, tmp_path / "part.safetensors")
 
 
 def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples, monkeypatch):

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import assert_near, assert_same_gradients, kitchen_policy, load_kitchen, toy_prompts
+from conftest import (
+    assert_near,
+    assert_same_gradients,
+    kitchen_policy,
+    load_kitchen,
+    toy_prompts,
+    toy_rollouts,
+)
 
 from foodseg.models.fast.layers import lean_layers, training_layers
-from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
 from foodseg.training.forwards import checkpointed_layers
-
-
-def sample(mllm):
-    return sample_rollouts(mllm, toy_prompts(mllm), group_size=4, max_new_tokens=24, seed=3)
 
 
 def log_probs_and_gradient(mllm, rollouts):
@@ -28,7 +30,7 @@ def log_probs_and_gradient(mllm, rollouts):
 @pytest.mark.parametrize("checkpointed", [0, 3])
 def test_log_probs_and_gradients_are_the_same_in_float64(exact_norms, checkpointed):
     mllm = kitchen_policy(torch.float64)
-    rollouts, model = sample(mllm), mllm.language_model
+    rollouts, model = toy_rollouts(mllm, 4, 24, seed=3), mllm.language_model
     plain, plain_gradients = log_probs_and_gradient(mllm, rollouts)
     with training_layers(model), checkpointed_layers(model, checkpointed):
         lean, gradients = log_probs_and_gradient(mllm, rollouts)
@@ -42,7 +44,7 @@ def test_in_bfloat16_it_is_no_further_from_float32_than_bfloat16_is():
     mllm, exact = kitchen_policy(torch.bfloat16), kitchen_policy(torch.float32)
     for ours, theirs in zip(exact.model.parameters(), mllm.model.parameters(), strict=True):
         ours.data.copy_(theirs.data)
-    rollouts = sample(mllm)
+    rollouts = toy_rollouts(mllm, 4, 24, seed=3)
     assert {p.dtype for p in mllm.lora_parameters()} == {torch.float32}
 
     def distance(log_probs, gradients):
@@ -67,7 +69,7 @@ def upcast(rollout):
 
 def test_the_reference_policy_is_the_base_within_it():
     base = load_kitchen(torch.float32)
-    rollouts = sample(base)
+    rollouts = toy_rollouts(base, 4, 24, seed=3)
     with torch.no_grad():
         expected = score_groups(base, rollouts).log_probs
     mllm = kitchen_policy(torch.float32)

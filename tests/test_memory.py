@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import kitchen_policy, toy_prompts
+from conftest import kitchen_policy, toy_rollouts
 from counted_memory import (
     meta_mllm,
     on_fake_cuda,
@@ -21,7 +21,6 @@ from transformers import AutoConfig
 
 from foodseg.models.fast.attention import padded_length
 from foodseg.models.random_mllm import qwen2_5_vl_3b
-from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
 from foodseg.presets import KITCHEN, PAPER
 from foodseg.training.forwards import checkpointed_layers
@@ -176,7 +175,7 @@ def test_the_table_of_the_3b_model_fits_each_gpu():
 @pytest.mark.parametrize("count", [1, 4])
 def test_checkpointing_changes_no_bit_of_the_gradient(count):
     mllm = kitchen_policy(torch.float32)
-    rollouts = sample_rollouts(mllm, toy_prompts(mllm), group_size=3, max_new_tokens=12, seed=2)
+    rollouts = toy_rollouts(mllm, 3, 12, seed=2)
     layers = mllm.language_model.layers
     ran = []
     hooks = [

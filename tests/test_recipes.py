@@ -71,13 +71,10 @@ def test_every_recipe_is_one_of_its_own():
     assert len(texts) == len(ALL)
 
 
-def test_the_four_parts_of_dapo_together_are_dapo():
+def test_the_parts_of_dapo_and_sam_r1_together_are_the_whole():
     parts = (GRPO_CLIP_HIGHER, GRPO_DYNAMIC_SAMPLING, GRPO_TOKEN_LOSS, GRPO_NO_KL)
     assert changed(GRPO, *parts) == changed(GRPO, DAPO)
     assert len(changed(GRPO, DAPO)) == 4
-
-
-def test_token_loss_and_high_clip_together_are_sam_r1():
     grpo = recipes.SAM_R1_GRPO
     assert changed(grpo, SAM_R1_CLIP_HIGH, SAM_R1_TOKEN_LOSS) == changed(grpo, SAM_R1)
     assert len(changed(grpo, SAM_R1)) == 2

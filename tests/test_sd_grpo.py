@@ -173,7 +173,7 @@ def test_an_added_token_that_is_not_special_is_text():
     assert b"".join(token_bytes(tokens, own)) == b"a<tool call>b"
 
 
-def test_a_completion_by_hand(tokenizer):
+def test_completions_by_hand(tokenizer):
     tokens = encode(tokenizer, complete(ORANGE, APPLE, thinking="The orange and apple.")) + [
         tokenizer.eos_token_id
     ]
@@ -184,6 +184,10 @@ def test_a_completion_by_hand(tokenizer):
         NOTHING: b'<think>The.</think>\n<answer>[{"]}, {"]}]</answer>',
     }
     assert token_segments(tokens, tokenizer)[-1] == NOTHING
+    unusable = complete(ORANGE).replace("point_2d", "point")
+    assert set(by_segment(tokenizer, encode(tokenizer, unusable))) == {THINKING, NOTHING}
+    prose = token_segments(encode(tokenizer, "The orange is at 20, 20."), tokenizer)
+    assert (prose == THINKING).all()
 
 
 def expected_segments(tokens: list[int], tokenizer) -> list[int]:
@@ -254,13 +258,6 @@ def test_repeated_objects_are_segments_of_their_own(tokenizer):
     assert (np.diff(segments[segments >= 0]) >= 0).all()
 
 
-def test_an_unusable_answer_is_nothing_but_its_thinking_is_found(tokenizer):
-    text = complete(ORANGE).replace("point_2d", "point")
-    assert set(by_segment(tokenizer, encode(tokenizer, text))) == {THINKING, NOTHING}
-    prose = token_segments(encode(tokenizer, "The orange is at 20, 20."), tokenizer)
-    assert (prose == THINKING).all()
-
-
 # Rewards
 
 NEAR = Reference(box=(30, 20, 79, 69), point=(46, 45))  # IoU 2/3; mean |delta| 5 of 2 px
@@ -288,13 +285,11 @@ def test_an_object_earns_for_the_true_one_it_stands_for_and_thinking_for_its_for
     assert one.thinking == thinking
 
 
-def test_an_object_too_many_stands_for_nothing():
-    (more,) = rewards_of(complete(APPLE, ORANGE, ORANGE))
+def test_one_too_many_stands_for_nothing_and_its_decimals_are_no_repetition_of_the_thinkings():
+    text = complete(APPLE, ORANGE, ORANGE)
+    (more,) = rewards_of(text)
     assert sorted(more.stands_for.tolist()) == [NO_OBJECT, 0, 1] and more.found.tolist() == [3, 3]
-
-
-def test_decimals_of_the_answer_are_not_the_thinkings_repetition():
-    text = complete(ORANGE, ORANGE, ORANGE).replace("69", "69.5")
+    text = text.replace("69", "69.5")
     assert rewards_of(text)[0].thinking == 2
     assert score_answer(parse_answer(text), TRUTH, THRESHOLDS).non_repeat == 0
 
@@ -364,7 +359,7 @@ def test_blend_of_every_token(tokenizer, weight):
         assert tokenwise[i].tolist() == expected
 
 
-def test_random_groups_are_finite_and_weight_0_is_holistic(tokenizer):
+def test_random_groups_are_finite_weight_0_is_holistic_and_equals_teach_nothing(tokenizer):
     groups = [
         group_of(
             tokenizer,
@@ -386,20 +381,13 @@ def test_random_groups_are_finite_and_weight_0_is_holistic(tokenizer):
                 assert weight or (values == advantage).all()
                 differ += bool((values != advantage).any())
     assert differ > 20
-
-
-def test_a_group_of_equals_teaches_nothing(tokenizer):
-    texts = [complete(ORANGE, WRONG)] * 3
-    for one in segmented([group_of(tokenizer, texts)], tokenizer, weight=1)[0]:
-        assert not one.any()
-    for one in segmented([group_of(tokenizer, texts[:1])], tokenizer, weight=0.5)[0]:
-        assert not one.any()
-
-
-@pytest.mark.parametrize("weight", [-0.1, 1.5, float("nan")])
-def test_a_weight_is_a_share(weight):
-    with pytest.raises(ValueError, match="weight"):
-        blend([0.0], rewards_of(complete(ORANGE)), [np.array([0])], weight)
+    equals = [complete(ORANGE, WRONG)] * 3
+    for texts, weight in ((equals, 1), (equals[:1], 0.5)):
+        for one in segmented([group_of(tokenizer, texts)], tokenizer, weight=weight)[0]:
+            assert not one.any()
+    for weight in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="weight"):
+            blend([0.0], rewards_of(complete(ORANGE)), [np.array([0])], weight)
 
 
 def test_the_picture_shows_every_token_and_names_the_segments(tokenizer):

@@ -9,12 +9,11 @@ from conftest import (
     assert_same_gradients,
     kitchen_policy,
     randomise_adapter,
-    toy_prompts,
+    toy_rollouts,
 )
 from plain_rows import plain_distributions
 
 from foodseg.bench.plain_rows import plain_score_groups
-from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import pad_rows, score_groups
 
 
@@ -25,8 +24,7 @@ def policy64(exact_norms):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_both_ways_to_score_equal_a_forward_for_each_completion(policy64, temperature):
-    options = {"group_size": 4, "max_new_tokens": 90, "temperature": temperature, "seed": 3}
-    rollouts = sample_rollouts(policy64, toy_prompts(policy64), **options)
+    rollouts = toy_rollouts(policy64, 4, 90, temperature=temperature, seed=3)
     shared = score_groups(policy64, rollouts, temperature)
     padded = plain_score_groups(policy64, rollouts, temperature)
     rows = [x for r in rollouts for x in plain_distributions(policy64, r, temperature)]
@@ -53,9 +51,7 @@ def test_both_ways_to_score_equal_a_forward_for_each_completion(policy64, temper
 def test_sampler_log_probs_equal_the_updates_in_float32(kitchen_mllm):
     kitchen_mllm.add_lora(rank=4, alpha=8, seed=0)
     randomise_adapter(kitchen_mllm)
-    rollouts = sample_rollouts(
-        kitchen_mllm, toy_prompts(kitchen_mllm), group_size=8, max_new_tokens=160, seed=5
-    )
+    rollouts = toy_rollouts(kitchen_mllm, 8, 160, seed=5)
     lengths = [len(tokens) for rollout in rollouts for tokens in rollout.tokens]
     # Enough rows end early that they leave the batch while others go on.
     assert sum(n < max(lengths) for n in lengths) > 0.3 * len(lengths)
@@ -65,9 +61,7 @@ def test_sampler_log_probs_equal_the_updates_in_float32(kitchen_mllm):
 
 
 def test_a_group_scores_the_same_alone_and_in_a_batch(policy64):
-    rollouts = sample_rollouts(
-        policy64, toy_prompts(policy64), group_size=3, max_new_tokens=16, seed=2
-    )
+    rollouts = toy_rollouts(policy64, 3, 16, seed=2)
     together = score_groups(policy64, rollouts)
     for index, rollout in enumerate(rollouts):
         alone = score_groups(policy64, [rollout])

@@ -23,15 +23,15 @@ from foodseg.training import run_folder, trainer
 from foodseg.training.run_folder import alone
 from foodseg.training.trainer import train
 
-PRESET = replace(
-    presets.SMOKE,
-    steps=5,
-    checkpoint_every=2,
-    prompts_per_step=2,
-    group_size=4,
-    max_new_tokens=80,
-    learning_rate=1e-3,
-)
+SETTINGS = {
+    "steps": 5,
+    "checkpoint_every": 2,
+    "prompts_per_step": 2,
+    "group_size": 4,
+    "max_new_tokens": 80,
+    "learning_rate": 1e-3,
+}
+PRESET = replace(presets.SMOKE, **SETTINGS)
 # The same run in a process of its own, so that it can be killed.
 SCRIPT = f"""
 from dataclasses import replace
@@ -39,9 +39,7 @@ from foodseg import presets
 from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO
 from foodseg.training.trainer import train
-preset = replace(presets.SMOKE, steps={PRESET.steps}, checkpoint_every={PRESET.checkpoint_every},
-    prompts_per_step={PRESET.prompts_per_step}, group_size={PRESET.group_size},
-    max_new_tokens={PRESET.max_new_tokens}, learning_rate={PRESET.learning_rate})
+preset = replace(presets.SMOKE, **{SETTINGS})
 train(preset, DAPO, 1, load_samples(preset.samples_file("train")))
 """
 

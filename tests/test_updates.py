@@ -9,10 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import kitchen_policy, toy_prompts
+from conftest import kitchen_policy, toy_rollouts
 
 from foodseg.models.fast.layers import training_layers
-from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import completion_mask, score_groups
 from foodseg.presets import SMOKE
 from foodseg.recipes import DAPO, GRPO
@@ -38,8 +37,7 @@ def make(exact_norms):
 
     def policy(dtype=torch.float32):
         mllm = kitchen_policy(dtype, scale=0.02)
-        options = {"group_size": 4, "max_new_tokens": PRESET.max_new_tokens, "seed": 3}
-        return mllm, sample_rollouts(mllm, toy_prompts(mllm), **options)
+        return mllm, toy_rollouts(mllm, 4, PRESET.max_new_tokens, seed=3)
 
     return policy
 
@@ -270,45 +268,35 @@ def test_every_plan_gives_the_same_adapter(make, monkeypatch, recipe, share):
 @pytest.mark.parametrize(
     "recipe, call", [(GRPO, 1), (GRPO, 4), (GRPO, 8), (DAPO, 1), (DAPO, 2), (DAPO, 4)]
 )
-def test_a_step_that_runs_out_of_memory_ends_with_the_same_adapter(make, capsys, recipe, call):
+def test_a_step_that_runs_out_of_memory_ends_with_the_same_adapter(
+    make, monkeypatch, capsys, recipe, call
+):
     """Wherever in the two updates: in the reference's forward, in the policy's, at any group."""
     expected = unchanged(make, recipe)
-    calls = []
+    calls, alive, asked = [], [], []
 
     def fails_once(mllm, some, temperature):
         calls.append(some)
+        scores = score_groups(mllm, some, temperature)
         if len(calls) == call:
+            alive.append(weakref.ref(scores.log_probs))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return score_groups(mllm, some, temperature)
+        return scores
 
+    def available(device, missing):  # a CPU's answer; the failed forward is gone by now
+        asked.append(len(alive))
+        assert not alive or alive[0]() is None
+
+    monkeypatch.setattr(forwards, "available_bytes", available)
     mllm, rollouts = make(torch.float64)
     updater = PolicyUpdater(mllm, PRESET, recipe, score=fails_once)
     row = updater.update(scored(rollouts))
-    assert len(calls) > call
+    assert len(calls) > call and asked[-1] == 1
     assert_same_step(row, mllm, expected)
     said = capsys.readouterr().out.splitlines()
     assert [line.split(" in a forward")[0] for line in said][0] == "Out of memory"
     assert said[1].startswith("Memory plan: ") and len(said) == 2
     assert updater.forwards.plan.choice != (1, 1, 0)  # the next step begins with what was enough
-
-
-def test_the_failed_forward_is_gone_before_memory_is_planned_again(make, monkeypatch):
-    alive = []
-
-    def fails_once(mllm, some, temperature):
-        scores = score_groups(mllm, some, temperature)
-        if not alive:
-            alive.append(weakref.ref(scores.log_probs))
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return scores
-
-    def available(device, missing):
-        assert not alive or alive[0]() is None
-        return 1e12
-
-    monkeypatch.setattr(forwards, "available_bytes", available)
-    run(*make(), GRPO, score=fails_once)
-    assert alive
 
 
 def test_the_microbatch_shrinks_step_by_step_and_then_names_what_to_reduce(
