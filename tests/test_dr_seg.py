@@ -172,20 +172,16 @@ def test_a_restored_queue_goes_on_with_the_same_bits_and_apart():
 
 
 @pytest.mark.parametrize("distance, closeness", [(6, 1), (23, 0.5), (40, 0), (41, 0)])
-def test_distances_scale_with_the_model_image(distance, closeness):
+def test_distances_and_who_is_matched_scale_with_the_model_image(distance, closeness):
     truth = (Reference(box=(20, 20, 39, 39), point=(30, 30)),)
     item = f'{{"bbox_2d": [20, 20, 39, 39], "point_2d": [30, {30 + distance}]}}'
     assert metrics(evidence(complete(item), truth, side=168)) == (1, 1, pytest.approx(closeness))
-
-
-def test_who_is_matched_with_whom_scales_with_the_model_image():
-    """8 px apart is near at a side of 840, so that all pairs are alike, and far at 168."""
-    truth = (Reference((20, 20, 39, 39), (30, 30)), Reference((28, 20, 47, 39), (38, 30)))
+    # 8 px apart is near at a side of 840, so that all pairs are alike, and far at 168.
+    truth = (*truth, Reference((28, 20, 47, 39), (38, 30)))
     second = '{"bbox_2d": [34, 26, 42, 34], "point_2d": [38, 30]}'
     first = '{"bbox_2d": [26, 26, 34, 34], "point_2d": [30, 30]}'
-    text = complete(f"{second}, {first}")
-    assert metrics(evidence(text, truth, side=168))[2] == 1
-    assert metrics(evidence(text, truth, side=168))[0] == pytest.approx(81 / 400)
+    given = evidence(complete(f"{second}, {first}"), truth, side=168)
+    assert metrics(given)[2] == 1 and metrics(given)[0] == pytest.approx(81 / 400)
 
 
 @pytest.mark.parametrize("number", ["null", '"nan"', '"inf"', '"-inf"', "1e300", '"1e999"', "true"])

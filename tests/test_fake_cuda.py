@@ -1,8 +1,4 @@
-"""The CUDA paths without a GPU: true sizes, two layers, tensors that have a device but no data.
-
-Fake tensors refuse what a GPU would refuse: mixed devices, wrong dtypes and shapes, and a number
-read back from the device, which would break a graph's capture. They say nothing about values.
-"""
+"""The CUDA paths without a GPU: true sizes, two layers, tensors that have a device but no data."""
 
 from __future__ import annotations
 

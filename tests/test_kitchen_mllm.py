@@ -53,15 +53,12 @@ def pictures() -> Pictures:
     return draw_pictures(30_000_000, 3, workers=1)
 
 
-def test_sizes(model):
-    text = model.config.text_config
+def test_the_model_is_small_and_its_tokenizer_goes_there_and_back(tokenizer, model):
+    sizes = model.config.text_config
     assert 3.5e6 < sum(p.numel() for p in model.parameters()) < 5e6
     assert (FOLDER / "model.safetensors").stat().st_size < 10e6
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert text.hidden_size // text.num_attention_heads == 64
-
-
-def test_the_tokenizer_goes_there_and_back_and_agrees_with_the_model(tokenizer, model):
+    assert sizes.hidden_size // sizes.num_attention_heads == 64
     text = '<think>Citrus points to the lemon.</think>\n<answer>[{"bbox_2d": [0, 9, 57, 167]}]é'
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) == model.config.text_config.vocab_size

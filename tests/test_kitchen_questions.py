@@ -164,7 +164,7 @@ def test_conversation_markup_parses_and_answers_its_question(split):
         assert 2 <= masked <= 4
 
 
-def test_conversations_mix_their_turns():
+def test_conversations_mix_their_turns_ask_enough_and_follow_the_random_state():
     rng = np.random.default_rng(4)
     counts, canonical = Counter(), Counter()
     for foods in plates(150, seed=5):
@@ -176,17 +176,10 @@ def test_conversations_mix_their_turns():
     assert counts[1] < 0.8 * sum(counts.values())
     assert canonical[False] > 10
     assert canonical[True] > 0.7 * sum(canonical.values())
-
-
-def test_120_test_plates_ask_at_least_200_questions_with_masks():
     rng = np.random.default_rng(6)
     turns = [message for foods in plates(120) for message in converse(foods, "test", rng)]
     assert sum("[SEG1]" in message["value"] for message in turns) >= 200
-
-
-def test_the_same_random_state_gives_the_same_words():
     foods = plates(1)[0]
-    first, again = (converse(foods, "train", np.random.default_rng(7)) for _ in range(2))
-    assert first == again
-    one, other = (draw_question(foods, "train", np.random.default_rng(8)) for _ in range(2))
-    assert one == other
+    for say in (converse, draw_question):
+        first, again = (say(foods, "train", np.random.default_rng(7)) for _ in range(2))
+        assert first == again

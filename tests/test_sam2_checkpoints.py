@@ -1,8 +1,4 @@
-"""Checkpoints of SAM2.1's official layout, of every size, with random weights.
-
-The official model is sam2's own, built from its own YAML with memory attention, memory encoder and
-object pointers. Photos are 256 pixels instead of 1024, which no weight's shape depends on.
-"""
+"""Checkpoints of SAM2.1's official layout, of every size, with random weights."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ from foodseg.models.sam2 import (
 )
 from foodseg.models.segmenter import Segmenter, scale_prompts
 
-SIDE = 256
+SIDE = 256  # instead of 1024, which no weight's shape depends on
 SIZES = {"t": SAM2_TINY, "s": SAM2_SMALL, "b+": SAM2_BASE_PLUS, "l": SAM2_LARGE}
 # In an official checkpoint and of no use for one photo, by the modules of sam2 that hold them.
 MEMORY = {

@@ -163,11 +163,8 @@ def test_bytes_are_what_the_tokenizer_decodes(tokenizer):
         tokens = rng.integers(len(tokenizer) + 20, size=rng.integers(1, 40)).tolist()
         decoded = b"".join(token_bytes(tokens, tokenizer)).decode("utf-8", "replace")
         assert decoded == tokenizer.decode(tokens, skip_special_tokens=True)
-
-
-def test_an_added_token_that_is_not_special_is_text():
     own = AutoTokenizer.from_pretrained(SMOKE.mllm)
-    own.add_tokens([AddedToken("<tool call>", special=False)])
+    own.add_tokens([AddedToken("<tool call>", special=False)])  # so it is text
     tokens = encode(own, "a<tool call>b")
     assert own.decode(tokens, skip_special_tokens=True) == "a<tool call>b"
     assert b"".join(token_bytes(tokens, own)) == b"a<tool call>b"
@@ -188,6 +185,10 @@ def test_completions_by_hand(tokenizer):
     assert set(by_segment(tokenizer, encode(tokenizer, unusable))) == {THINKING, NOTHING}
     prose = token_segments(encode(tokenizer, "The orange is at 20, 20."), tokenizer)
     assert (prose == THINKING).all()
+    # Repeated objects are segments of their own.
+    segments = token_segments(encode(tokenizer, complete(ORANGE, ORANGE, ORANGE)), tokenizer)
+    assert [(segments == k).sum() for k in range(3)] == [(segments == 0).sum()] * 3
+    assert (np.diff(segments[segments >= 0]) >= 0).all()
 
 
 def expected_segments(tokens: list[int], tokenizer) -> list[int]:
@@ -252,12 +253,6 @@ def test_special_tokens_belong_to_nothing_and_move_nothing(tokenizer):
             assert (np.delete(with_one, place) == plain).all()
 
 
-def test_repeated_objects_are_segments_of_their_own(tokenizer):
-    segments = token_segments(encode(tokenizer, complete(ORANGE, ORANGE, ORANGE)), tokenizer)
-    assert [(segments == k).sum() for k in range(3)] == [(segments == 0).sum()] * 3
-    assert (np.diff(segments[segments >= 0]) >= 0).all()
-
-
 # Rewards
 
 NEAR = Reference(box=(30, 20, 79, 69), point=(46, 45))  # IoU 2/3; mean |delta| 5 of 2 px
@@ -286,10 +281,9 @@ def test_an_object_earns_for_the_true_one_it_stands_for_and_thinking_for_its_for
 
 
 def test_one_too_many_stands_for_nothing_and_its_decimals_are_no_repetition_of_the_thinkings():
-    text = complete(APPLE, ORANGE, ORANGE)
-    (more,) = rewards_of(text)
+    (more,) = rewards_of(complete(APPLE, ORANGE, ORANGE))
     assert sorted(more.stands_for.tolist()) == [NO_OBJECT, 0, 1] and more.found.tolist() == [3, 3]
-    text = text.replace("69", "69.5")
+    text = complete(ORANGE, ORANGE, ORANGE).replace("69", "69.5")
     assert rewards_of(text)[0].thinking == 2
     assert score_answer(parse_answer(text), TRUTH, THRESHOLDS).non_repeat == 0
 
