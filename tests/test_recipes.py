@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from foodseg import presets, recipes
 from foodseg.common.files import read_lines
 from foodseg.methods.dr_seg import LOOK_PROMPT, RankQueue
-from foodseg.recipes import (
-    DAPO,
-    DR_SEG,
-    GRPO,
-    GRPO_CLIP_HIGHER,
-    GRPO_DYNAMIC_SAMPLING,
-    GRPO_NO_KL,
-    GRPO_TOKEN_LOSS,
-    SAM_R1,
-    SAM_R1_CLIP_HIGH,
-    SAM_R1_TOKEN_LOSS,
-    SD_GRPO,
-    Recipe,
-)
+from foodseg.recipes import DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, Recipe
 from foodseg.rl.evidence import accuracy, non_repeat, term_name
 from foodseg.system import load_policy
 from foodseg.training.identity import as_json
@@ -46,21 +35,6 @@ PRESET = replace(
     learning_rate=1e-3,
 )
 
-# The README's example of an own reward on own data.
-EXAMPLE = """
-from dataclasses import replace
-from foodseg import presets, recipes
-from foodseg.data.single import load_samples
-from foodseg.training.trainer import train
-
-def brief(evidence):  # one completion's points
-    return float(len(evidence.answer.thinking.split()) < 40)
-
-preset = replace(presets.KITCHEN, name="mine")  # its questions: datasets/mine
-recipe = replace(recipes.DAPO, name="brief", reward=(*recipes.DAPO.reward, brief))
-train(preset, recipe, seed=0, samples=load_samples(preset.samples_file("train")))
-"""
-
 
 def test_every_recipe_is_one_of_its_own():
     assert len(ALL) >= 30
@@ -72,11 +46,13 @@ def test_every_recipe_is_one_of_its_own():
 
 
 def test_the_parts_of_dapo_and_sam_r1_together_are_the_whole():
-    parts = (GRPO_CLIP_HIGHER, GRPO_DYNAMIC_SAMPLING, GRPO_TOKEN_LOSS, GRPO_NO_KL)
+    names = ("CLIP_HIGHER", "DYNAMIC_SAMPLING", "TOKEN_LOSS", "NO_KL")
+    parts = [getattr(recipes, f"GRPO_{name}") for name in names]
     assert changed(GRPO, *parts) == changed(GRPO, DAPO)
     assert len(changed(GRPO, DAPO)) == 4
     grpo = recipes.SAM_R1_GRPO
-    assert changed(grpo, SAM_R1_CLIP_HIGH, SAM_R1_TOKEN_LOSS) == changed(grpo, SAM_R1)
+    parts = (recipes.SAM_R1_CLIP_HIGH, recipes.SAM_R1_TOKEN_LOSS)
+    assert changed(grpo, *parts) == changed(grpo, SAM_R1)
     assert len(changed(grpo, SAM_R1)) == 2
     assert changed(grpo, GRPO).keys() == {"reward"}
 
@@ -161,11 +137,15 @@ def test_an_adapter_is_evaluated_with_the_suffix_that_it_was_trained_with(sample
 def test_the_readmes_example_trains(home, tmp_path, monkeypatch):
     (home / "datasets" / "smoke").rename(home / "datasets" / "mine")
     monkeypatch.setattr(presets, "KITCHEN", PRESET)
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    [example] = [
+        code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "brief" in code
+    ]
     script = tmp_path / "own.py"
-    script.write_text(EXAMPLE)
+    script.write_text(example)
     spec = importlib.util.spec_from_file_location("own", script)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     rows = read_lines(home / "runs" / "mine" / "brief-seed0" / "log.jsonl")
     assert all(row["points_brief"] == 1.0 for row in rows)
-    assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
+    assert len([line for line in example.splitlines() if line]) <= 10
     assert non_repeat in DAPO.reward
