@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -126,6 +127,9 @@ def test_packed_rows_and_the_sampler_score_as_plain_rows(case, shape):
     exact, exact_gradient = scored(case.exact, upcast(rollouts))
     with training_layers(case.mllm.language_model):  # as in the trainer's update
         packed, packed_gradient = scored(case.mllm, rollouts, score_groups)
+    # Random weights: nearly uniform over the vocabulary.
+    even = -math.log(case.mllm.model.config.text_config.vocab_size)
+    assert abs(packed[packed != 0].mean() - even) < 1.5
     check(packed, plain, exact)
     check(packed_gradient, plain_gradient, exact_gradient)
     check(pad_rows([row for r in rollouts for row in r.log_probs], packed != 0), plain, exact)

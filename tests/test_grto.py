@@ -18,7 +18,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, read_lines
 from foodseg.data.references import decode_mask, scale_reference
 from foodseg.evaluation.evaluate import evaluate
-from foodseg.methods.grto import ToolTraining, mask_coverage, matched_references, tool_losses
+from foodseg.methods.grto import ToolTraining, matched_references
 from foodseg.models.sam2 import decode_prompts
 from foodseg.models.segmenter import DECODER, load_decoder, save_decoder, scale_prompts
 from foodseg.presets import SMOKE
@@ -254,18 +254,3 @@ def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples,
     assert all(torch.equal(w, runs[1][1][n]) for n, w in runs[0][1].items())
     assert rows[2]["tool_references"] == rows[0]["tool_references"]  # round 1 once more
     assert train_tool_off_policy(make_updater(), sampler) == []
-
-
-def test_the_bce_in_cells_is_that_of_the_pixels(samples):
-    generator = torch.Generator().manual_seed(0)
-    mask = np.zeros((24, 32), dtype=bool)
-    mask[5:17, 3:30] = True
-    shares = mask_coverage(mask, 8)
-    assert shares[0, 0] == 0 and shares[3, 3] == 1
-    # Float32: a cell of 3 x 4 pixels has thirds and twelfths.
-    assert shares.sum().item() == pytest.approx(mask.sum() / 12, rel=1e-5)
-    logits = torch.randn(1, 8, 8, generator=generator)
-    pixels = F.interpolate(logits[None], mask.shape, mode="nearest")[0, 0]
-    bce = F.binary_cross_entropy_with_logits(pixels, torch.from_numpy(mask).float())
-    loss = tool_losses(logits, shares[None], ToolTraining(bce_weight=1.0, dice_weight=0.0))
-    assert loss.item() == pytest.approx(bce.item(), rel=1e-5)

@@ -89,13 +89,9 @@ def test_the_product_equals_torchs_linear(dtype, shape, transposed):
             assert_near(ours, exact.to(dtype), 1 if dtype == torch.bfloat16 else 8, scale)
 
 
-def test_a_product_that_needs_a_gradient_gets_one():
+def test_a_product_has_its_gradient_and_is_torchs_without_onednn(monkeypatch):
     x, weight = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8)
     linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.sum(0).expand(3, -1))
-
-
-def test_without_onednn_it_is_torchs(monkeypatch):
     monkeypatch.setattr(products, "ONEDNN", False)
-    x, weight = torch.randn(3, 8), torch.randn(5, 8)
     assert torch.equal(linear(x, weight), torch.nn.functional.linear(x, weight))

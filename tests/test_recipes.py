@@ -138,9 +138,8 @@ def test_the_readmes_example_trains(home, tmp_path, monkeypatch):
     (home / "datasets" / "smoke").rename(home / "datasets" / "mine")
     monkeypatch.setattr(presets, "KITCHEN", PRESET)
     readme = Path(__file__).parents[1].joinpath("README.md").read_text()
-    [example] = [
-        code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "brief" in code
-    ]
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
+    [example] = [block for block in blocks if "brief" in block]
     script = tmp_path / "own.py"
     script.write_text(example)
     spec = importlib.util.spec_from_file_location("own", script)

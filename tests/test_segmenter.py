@@ -85,7 +85,7 @@ def test_no_temporal_module(segmenter):
 
 
 @pytest.mark.parametrize("fault", ["lacks", "unknown", "ill-sized"])
-def test_a_wrong_checkpoint_is_refused(segmenter, tmp_path, fault):
+def test_a_wrong_or_missing_checkpoint_and_a_grey_image_are_refused(segmenter, tmp_path, fault):
     weights = {name: weight.clone() for name, weight in segmenter.model.state_dict().items()}
     name = "sam_mask_decoder.iou_token.weight"
     if fault == "ill-sized":
@@ -97,9 +97,6 @@ def test_a_wrong_checkpoint_is_refused(segmenter, tmp_path, fault):
     save_file(weights, tmp_path / "sam2.safetensors")
     with pytest.raises(DataError, match=f"{fault}.*{'surprise' if fault == 'unknown' else name}"):
         Segmenter.load(tmp_path / "sam2.safetensors", SMALL)
-
-
-def test_a_missing_checkpoint_and_a_grey_image_are_refused(segmenter, tmp_path):
     with pytest.raises(DataError, match=r"none\.pt"):
         Segmenter.load(tmp_path / "none.pt", SMALL)
     with pytest.raises(DataError, match="RGB"):
