@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from foodseg.data.samples import load_samples, save_samples
 from foodseg.data.single import build_single
 from foodseg.kitchen.dataset import write_kitchen
 from foodseg.models.mllm import Mllm
-from foodseg.models.rollouts import sample_rollouts
+from foodseg.models.rollouts import Rollout, sample_rollouts
 from foodseg.presets import SMOKE
 
 
@@ -54,6 +55,14 @@ def kitchen_policy(dtype: torch.dtype, scale: float = 0.05) -> Mllm:
         mllm.model.double()
     randomise_adapter(mllm, scale)
     return mllm
+
+
+def upcast(rollouts: list[Rollout]) -> list[Rollout]:
+    """With float32 embeddings of the prompts, for a model in float32."""
+    return [
+        replace(r, prompt=replace(r.prompt, embeddings=r.prompt.embeddings.float()))
+        for r in rollouts
+    ]
 
 
 @pytest.fixture()

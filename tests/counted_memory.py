@@ -45,9 +45,8 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
-        old = {
-            x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if torch.is_tensor(x)
-        }
+        given = filter(torch.is_tensor, tree_leaves((args, kwargs)))
+        old = {tensor.untyped_storage()._cdata for tensor in given}
         for tensor in filter(torch.is_tensor, tree_leaves(output)):
             storage = tensor.untyped_storage()
             if storage._cdata not in old | self.known.keys():

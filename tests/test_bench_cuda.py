@@ -61,12 +61,8 @@ def rows_of(side, *arguments):
 def test_the_step_is_the_shape_whose_floor_is_known(samples):
     sizes = (STEP.prompts_per_step, STEP.group_size, STEP.max_new_tokens, STEP.updates_per_rollout)
     assert sizes == (8, 8, 150, 1)
-    assert (STEP.image_side, STEP.lora_rank, STEP.dtype, STEP.device) == (
-        840,
-        64,
-        "bfloat16",
-        "cuda",
-    )
+    model = (STEP.image_side, STEP.lora_rank, STEP.dtype, STEP.device)
+    assert model == (840, 64, "bfloat16", "cuda")
     mllm = LOAD(replace(TOY, image_side=STEP.image_side))
     photo = torch.zeros(900, 64)
     prompts = mllm.embed_prompts([s.question for s in samples], [photo] * len(samples))

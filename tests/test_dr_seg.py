@@ -140,12 +140,9 @@ def test_a_step_is_ranked_against_earlier_steps_and_flushed_once():
 
 def test_equal_sums_of_ranks_are_equal_bit_for_bit():
     """0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ: dynamic sampling would take that for signal."""
-    queue = RankQueue()
-    queue.load_state_dict(
-        {"rows": torch.arange(1, 11)[:, None].expand(10, 3).float(), "waiting": torch.zeros(0, 3)}
-    )
-    one, other = queue.points([(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)])
-    assert one == other == 0.6
+    queue, rows = RankQueue(), torch.arange(1, 11)[:, None].expand(10, 3).float()
+    queue.load_state_dict({"rows": rows, "waiting": torch.zeros(0, 3)})
+    assert queue.points([(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)]) == [0.6, 0.6]
     assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from conftest import upcast
 from test_attention import ROWS, dense_attention, dense_mask, random_row
 
 from foodseg.bench.cuda.workload import STEP, WITHOUT_KL, draw_questions, random_policy
@@ -111,13 +112,6 @@ def scored(mllm: Mllm, rollouts: list[Rollout], score=plain_score_groups, temper
     weights = torch.linspace(-1, 1, log_probs.numel(), device=mllm.device).view_as(log_probs)
     gradients = torch.autograd.grad((log_probs * weights).sum(), mllm.lora_parameters())
     return log_probs.detach(), torch.cat([g.flatten().float() for g in gradients])
-
-
-def upcast(rollouts: list[Rollout]) -> list[Rollout]:
-    return [
-        replace(r, prompt=replace(r.prompt, embeddings=r.prompt.embeddings.float()))
-        for r in rollouts
-    ]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

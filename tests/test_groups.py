@@ -88,10 +88,7 @@ def test_a_group_learns_from_its_terms_and_logs_the_papers(samples):
     assert set(paper.points[0]) == {term.__name__ for term in PAPER_REWARD}
     with pytest.raises(ValueError, match="half: it gave nan points"):
         score_group(samples[0], rollout(), SIDE, (non_repeat, partial(half, points=math.nan)))
-
-
-def test_points_add_up_from_left_to_right():
-    """Python 3.12's sum() compensates, and would give other bits than 3.11's."""
+    # From left to right: Python 3.12's sum() compensates, and would give other bits than 3.11's.
     assert total({"a": 0.1, "b": 0.2, "c": 0.3}) == 0.1 + 0.2 + 0.3 != 0.6
 
 

@@ -76,13 +76,6 @@ def test_two_processes_make_the_adapter_that_one_makes(tmp_path, arguments):
     assert {p.name for p in alone.iterdir()} == {p.name for p in both.iterdir()}
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_every_question_has_one_process(count):
-    parts = [Processes(index, count).part(8) for index in range(count)]
-    assert [place for part in parts for place in part] == list(range(8))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
 def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
     started = []
 
@@ -101,7 +94,11 @@ def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
     assert train_on_all_gpus(preset, GRPO, 0, []) == {"steps": 5} and len(started) == 1
 
 
-def test_more_processes_than_questions_are_refused(monkeypatch):
+def test_every_question_has_one_process_and_more_are_refused(monkeypatch):
+    for count in (1, 2, 3, 5, 8):
+        parts = [Processes(index, count).part(8) for index in range(count)]
+        assert [place for part in parts for place in part] == list(range(8))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
     monkeypatch.setattr(Processes, "find", classmethod(lambda cls, device: cls(0, 9)))
     with pytest.raises(ValueError, match="9 processes, but prompts_per_step"):
         train(SMOKE, GRPO, 0, [])

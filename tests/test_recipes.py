@@ -45,7 +45,7 @@ def test_every_recipe_is_one_of_its_own():
     assert len(texts) == len(ALL)
 
 
-def test_the_parts_of_dapo_and_sam_r1_together_are_the_whole():
+def test_parts_together_are_dapo_and_sam_r1_and_each_term_is_left_out_once():
     names = ("CLIP_HIGHER", "DYNAMIC_SAMPLING", "TOKEN_LOSS", "NO_KL")
     parts = [getattr(recipes, f"GRPO_{name}") for name in names]
     assert changed(GRPO, *parts) == changed(GRPO, DAPO)
@@ -55,6 +55,14 @@ def test_the_parts_of_dapo_and_sam_r1_together_are_the_whole():
     assert changed(grpo, *parts) == changed(grpo, SAM_R1)
     assert len(changed(grpo, SAM_R1)) == 2
     assert changed(grpo, GRPO).keys() == {"reward"}
+    kept = {term_name(term) for term in DAPO.reward}
+    whole = [
+        kept - {term_name(term) for term in recipe.reward} for recipe in recipes.DAPO_WITHOUT_TERMS
+    ]
+    assert whole[:3] == [{"thinking_format"}, {"segmentation_format"}, {"non_repeat"}]
+    assert whole[3:] == [{"accuracy"}] * 3
+    parts = [recipe.reward[2].keywords["part"] for recipe in recipes.DAPO_WITHOUT_TERMS[3:]]
+    assert parts == ["iou", "box_l1", "point_l2"]
 
 
 def changed(base: Recipe, *others: Recipe) -> dict:
@@ -70,17 +78,6 @@ def changed(base: Recipe, *others: Recipe) -> dict:
 def flat(recipe: Recipe) -> dict:
     fields = vars(recipe) | vars(recipe.objective)
     return {k: v for k, v in fields.items() if k not in ("name", "title", "objective")}
-
-
-def test_each_term_is_left_out_once():
-    kept = {term_name(term) for term in DAPO.reward}
-    whole = [
-        kept - {term_name(term) for term in recipe.reward} for recipe in recipes.DAPO_WITHOUT_TERMS
-    ]
-    assert whole[:3] == [{"thinking_format"}, {"segmentation_format"}, {"non_repeat"}]
-    assert whole[3:] == [{"accuracy"}] * 3
-    parts = [recipe.reward[2].keywords["part"] for recipe in recipes.DAPO_WITHOUT_TERMS[3:]]
-    assert parts == ["iou", "box_l1", "point_l2"]
 
 
 def test_two_terms_of_one_name_are_refused():

@@ -82,7 +82,7 @@ def test_sampled_frequencies_follow_the_distribution(kitchen_mllm):
     assert ((first - expected)[likely].abs() < 4.5 * deviation[likely]).all()
 
 
-def test_completions_stop_at_the_end_token_and_say_so(kitchen_mllm):
+def test_completions_stop_at_the_end_token_or_the_limit_and_say_so(kitchen_mllm):
     rollouts = toy_rollouts(kitchen_mllm, 8, 50, seed=0)
     ended = [end for rollout in rollouts for end in rollout.ended]
     assert any(ended) and not all(ended)
@@ -95,6 +95,10 @@ def test_completions_stop_at_the_end_token_and_say_so(kitchen_mllm):
             assert ended == (tokens[-1].item() == kitchen_mllm.eos_token_id)
             assert ended or len(tokens) == 50
             assert log_probs.isfinite().all()
+    for limit in (1, 2):
+        rollouts = toy_rollouts(kitchen_mllm, 2, limit)
+        assert [len(tokens) for tokens, _ in flat(rollouts)] == [limit] * 6
+        assert not any(end for rollout in rollouts for end in rollout.ended)
 
 
 def test_pick_is_inverse_transform_sampling():
@@ -150,10 +154,3 @@ def test_prompts_of_unlike_length_decode_together_as_alone(kitchen_mllm, tempera
     if not temperature:
         for index, prompt in enumerate(prompts):
             assert sample([prompt], 1)[0][0] == together[3 * index][0]
-
-
-def test_one_token_is_the_least_and_the_limit_holds(kitchen_mllm):
-    for limit in (1, 2):
-        rollouts = toy_rollouts(kitchen_mllm, 2, limit)
-        assert [len(tokens) for tokens, _ in flat(rollouts)] == [limit] * 6
-        assert not any(end for rollout in rollouts for end in rollout.ended)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from conftest import (
@@ -14,6 +12,7 @@ from conftest import (
     randomise_adapter,
     toy_prompts,
     toy_rollouts,
+    upcast,
 )
 from plain_rows import plain_distributions
 
@@ -111,19 +110,13 @@ def test_in_bfloat16_it_is_no_further_from_float32_than_bfloat16_is():
         size = sum(b.square().sum() for b in expected[1])
         return (log_probs - expected[0]).abs().mean(), (off / size).sqrt()
 
-    exact_rollouts = [upcast(rollout) for rollout in rollouts]
-    expected = log_probs_and_gradient(exact, exact_rollouts)
+    expected = log_probs_and_gradient(exact, upcast(rollouts))
     plain = distance(*log_probs_and_gradient(mllm, rollouts))
     with training_layers(mllm.language_model):
         lean = distance(*log_probs_and_gradient(mllm, rollouts))
     for ours, theirs in zip(lean, plain, strict=True):
         assert 0 < ours < 1.5 * theirs
     assert lean[1] < 0.1
-
-
-def upcast(rollout):
-    prompt = replace(rollout.prompt, embeddings=rollout.prompt.embeddings.float())
-    return replace(rollout, prompt=prompt)
 
 
 def test_the_reference_policy_is_the_base_within_it():

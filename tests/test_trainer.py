@@ -141,6 +141,11 @@ def test_a_finished_run_is_kept_beside_another_seeds_and_moved_aside_for_other_s
     [aside] = run.parent.glob("grpo-seed0.before-*")
     assert json.loads((aside / "result.json").read_text()) == result
     assert json.loads((run / "config.json").read_text())["preset"]["learning_rate"] == 1e-4
+    # A folder is trained in by one process at a time.
+    folder = PRESET.run_folder("dapo", 0)
+    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
+        train(short, DAPO, 0, samples)
+    assert not folder.exists()
 
 
 def test_a_training_leaves_no_model_behind(samples, monkeypatch):
@@ -161,10 +166,3 @@ def test_a_training_leaves_no_model_behind(samples, monkeypatch):
         assert len(alive) == 1 and alive[0]() is None
     finally:
         gc.enable()
-
-
-def test_a_folder_is_trained_in_by_one_process_at_a_time(samples):
-    folder = PRESET.run_folder("grpo", 0)
-    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
-        train(replace(PRESET, steps=1), GRPO, 0, samples)
-    assert not folder.exists()
