@@ -116,15 +116,12 @@ def test_failure_stays_below_the_faintest_success_while_first_rows_are_left():
     assert theirs.points([(0.0, 0.0, 0.0)]) == [pytest.approx(2.7)]
 
 
-def test_a_nan_ranks_zero_and_does_not_lower_what_is_measured():
+def test_a_step_is_ranked_against_earlier_steps_flushed_once_and_a_nan_ranks_zero():
     queue = RankQueue()
     assert queue.points([(math.nan, math.nan, math.nan)] * 1000) == [0] * 1000
     queue.flush()
     assert queue.ranks([(math.nan, 0.5, 0.0)]) == [(0.0, 1.0, 0.9)]  # 1000/1128 of the rows failed
     assert queue.ranks([(0.001, 0.001, 0.001)]) == [(1.0, 1.0, 1.0)]
-
-
-def test_a_step_is_ranked_against_earlier_steps_and_flushed_once():
     queue = RankQueue()
     queue.points([(1.0, 1.0, 1.0)] * 128)
     assert queue.points([(0.5, 0.5, 0.5)]) == [3]  # the rows of this step wait

@@ -41,7 +41,7 @@ def test_the_shipped_weights_are_small_and_segment_plates_they_never_saw():
     assert kitchen.validate(segmenter, UNSEEN_SEEDS, 6, strength=1.0) > 0.88
 
 
-def test_flipped_references_belong_to_flipped_foods(plates):
+def test_flipped_references_belong_to_flipped_foods_and_shares_count_pixels(plates):
     seen = set()
     for seed in range(12):
         flipped = flip(plates, torch.Generator().manual_seed(seed))
@@ -56,6 +56,10 @@ def test_flipped_references_belong_to_flipped_foods(plates):
             x, y = point.round().long().tolist()
             assert flipped.classes[plate, y, x] == food
     assert len(seen) > 4
+    shares = class_shares(plates.classes)
+    assert shares.shape == (4, CLASSES, 48, 48)
+    one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
+    assert torch.equal(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))  # sixteenths
 
 
 def test_jitter_keeps_boxes_in_order_and_in_the_image(plates):
@@ -66,13 +70,6 @@ def test_jitter_keeps_boxes_in_order_and_in_the_image(plates):
     assert (moved[:, 0] <= moved[:, 1]).all()
     assert moved.min() >= 0 and moved.max() <= 191
     assert 2 < (moved - corners).abs().mean() < 8
-
-
-def test_class_shares_count_pixels(plates):
-    shares = class_shares(plates.classes)
-    assert shares.shape == (4, CLASSES, 48, 48)
-    one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
-    assert torch.equal(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))  # sixteenths
 
 
 def test_settling_scales_features_and_changes_no_dense_prediction(plates):

@@ -132,13 +132,10 @@ def test_every_object_of_the_answer_is_found_where_it_stands():
     tricky = '{"note": "]}{[\\"", "in": [{"a": []}], ' + ITEM[1:]
     text = f"<answer> [{tricky}, {ITEM}]\n</answer> [{ITEM}]"
     assert [text[start:end] for start, end in object_spans(text)] == [tricky, ITEM]
-
-
-@pytest.mark.parametrize(
-    "body", ["", "[]", ITEM, f"[{ITEM}", f"[{ITEM}, 5]", f'[{ITEM}, {{"bbox_2d": [1]}}]', "[[]]"]
-)
-def test_what_sam2_cannot_use_has_no_objects(body):
-    assert object_spans(f"<answer>{body}</answer>") == []
+    # SAM2 cannot use these.
+    half = f'[{ITEM}, {{"bbox_2d": [1]}}]'
+    for body in ("", "[]", ITEM, f"[{ITEM}", f"[{ITEM}, 5]", half, "[[]]"):
+        assert object_spans(f"<answer>{body}</answer>") == [], body
 
 
 def test_the_thinking_is_where_answers_reads_it():
