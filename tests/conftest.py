@@ -123,6 +123,26 @@ def toy_rollouts(mllm: Mllm, group_size: int, max_new_tokens: int, prompts: int 
     return sample_rollouts(mllm, toy_prompts(mllm, prompts), **options)
 
 
+def plain_distributions(mllm, rollout, temperature=1.0):
+    """List of (L_i, vocabulary), each from a forward over [prompt | completion] alone."""
+    result = []
+    for tokens in rollout.tokens:
+        prompt = rollout.prompt
+        ids = torch.cat([prompt.input_ids, tokens])[None]
+        steps = prompt.next_position + torch.arange(len(tokens))
+        positions = torch.cat([prompt.position_ids, steps.expand(3, -1)], 1)[:, None]
+        embeddings = mllm.embed_tokens(ids).clone()
+        embeddings[0, : prompt.length] = prompt.embeddings
+        # The 2-D mask takes transformers' own causal path, not ours.
+        output = mllm.model(
+            inputs_embeds=embeddings, position_ids=positions, attention_mask=torch.ones_like(ids)
+        )
+        logits = output.logits[0, prompt.length - 1 : -1] / temperature
+        logits[:, mllm.banned_token_ids] = float("-inf")
+        result.append(logits.log_softmax(-1))
+    return result
+
+
 def watch(monkeypatch, owner, name: str, *stop_in: int) -> list:
     """The calls of owner.name from here on; those of these numbers, from 1, stop the program."""
     whole, calls = getattr(owner, name), []

@@ -100,7 +100,7 @@ def test_micro_batches_add_up_to_the_whole_batch(normalisation, parts):
     torch.testing.assert_close(split_gradient, gradient, rtol=1e-14, atol=1e-14)
 
 
-def test_normalisations_differ_as_they_should():
+def test_normalisations_differ_as_they_should_and_missing_pieces_are_named():
     """Two rows of 1 and 3 tokens, advantages 1 and -1, ratio 1: the longer row weighs more."""
     inputs = {
         "log_probs": torch.zeros(2, 3, dtype=torch.float64),
@@ -112,6 +112,10 @@ def test_normalisations_differ_as_they_should():
     assert loss_of(inputs, normalisation="sequence", **settings).item() == 0
     assert loss_of(inputs, normalisation="token", **settings).item() == 2 / 4
     assert loss_of(inputs, normalisation="constant", normaliser=2 * 10, **settings).item() == 0.1
+    with pytest.raises(ValueError, match="max_length"):
+        loss_of(batch(), normalisation="constant")
+    with pytest.raises(ValueError, match="reference_log_probs"):
+        loss_of(batch() | {"reference_log_probs": None})
 
 
 def test_ratio_1_and_a_lower_bound_of_2_never_clip():
@@ -138,14 +142,6 @@ def test_padding_changes_neither_loss_nor_gradient(padding):
         gradients.append(torch.autograd.grad(loss_of(inputs), inputs["log_probs"])[0])
     assert loss_of(clean).item() == loss_of(dirty).item()
     assert torch.equal(*gradients)
-
-
-def test_missing_pieces_are_named():
-    inputs = batch()
-    with pytest.raises(ValueError, match="max_length"):
-        loss_of(inputs, normalisation="constant")
-    with pytest.raises(ValueError, match="reference_log_probs"):
-        loss_of(inputs | {"reference_log_probs": None})
 
 
 # Dynamic sampling

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import assert_near, toy_prompts, toy_rollouts
-from plain_rows import plain_distributions
+from conftest import assert_near, plain_distributions, toy_prompts, toy_rollouts
 from transformers import GenerationConfig
 
 from foodseg.models.mllm import Prompt

@@ -9,12 +9,12 @@ from conftest import (
     assert_same_gradients,
     kitchen_policy,
     load_kitchen,
+    plain_distributions,
     randomise_adapter,
     toy_prompts,
     toy_rollouts,
     upcast,
 )
-from plain_rows import plain_distributions
 
 from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.models.fast.layers import lean_layers, training_layers
