@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
 from foodseg.data.samples import load_samples, save_samples
 from foodseg.data.single import build_single
 from foodseg.kitchen.dataset import write_kitchen
 from foodseg.models.mllm import Mllm
+from foodseg.models.rollouts import Rollout, sample_rollouts
 from foodseg.presets import SMOKE
 
 
@@ -34,6 +37,43 @@ def load_kitchen(dtype: torch.dtype) -> Mllm:
     return Mllm.load(
         SMOKE.mllm, image_side=SMOKE.image_side, template=SMOKE.prompt_template, dtype=dtype
     )
+
+
+def randomise_adapter(mllm: Mllm, scale: float = 0.05) -> None:
+    """LoRA's B starts at zero; give it values, so that every gradient is alive."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in mllm.lora_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data.copy_(noise * scale)
+
+
+def kitchen_policy(dtype: torch.dtype, scale: float = 0.05) -> Mllm:
+    """The kitchen model with an adapter that does something, always the same."""
+    mllm = load_kitchen(dtype)
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    if dtype == torch.float64:
+        mllm.model.double()
+    randomise_adapter(mllm, scale)
+    return mllm
+
+
+def upcast(rollouts: list[Rollout]) -> list[Rollout]:
+    """With float32 embeddings of the prompts, for a model in float32."""
+    return [
+        replace(r, prompt=replace(r.prompt, embeddings=r.prompt.embeddings.float()))
+        for r in rollouts
+    ]
+
+
+@pytest.fixture()
+def exact_norms(monkeypatch):
+    """transformers' norm rounds to float32, 1e-8 here, even in a float64 model."""
+
+    def rms_norm_in_own_dtype(self, hidden):
+        variance = hidden.pow(2).mean(-1, keepdim=True)
+        return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
+
+    monkeypatch.setattr(Qwen2_5_VLRMSNorm, "forward", rms_norm_in_own_dtype)
 
 
 def assert_near(ours, theirs, roundings, scale=None):
@@ -75,6 +115,46 @@ def toy_prompts(mllm: Mllm, count: int = 3):
     ]
     questions = [f"Which food is rich in iron{' and fibre' * i}?" for i in range(count)]
     return mllm.embed_prompts(questions, mllm.embed_images(images))
+
+
+def toy_rollouts(mllm: Mllm, group_size: int, max_new_tokens: int, prompts: int = 3, **options):
+    """Groups that the model samples about `toy_prompts`."""
+    options |= {"group_size": group_size, "max_new_tokens": max_new_tokens}
+    return sample_rollouts(mllm, toy_prompts(mllm, prompts), **options)
+
+
+def plain_distributions(mllm, rollout, temperature=1.0):
+    """List of (L_i, vocabulary), each from a forward over [prompt | completion] alone."""
+    result = []
+    for tokens in rollout.tokens:
+        prompt = rollout.prompt
+        ids = torch.cat([prompt.input_ids, tokens])[None]
+        steps = prompt.next_position + torch.arange(len(tokens))
+        positions = torch.cat([prompt.position_ids, steps.expand(3, -1)], 1)[:, None]
+        embeddings = mllm.embed_tokens(ids).clone()
+        embeddings[0, : prompt.length] = prompt.embeddings
+        # The 2-D mask takes transformers' own causal path, not ours.
+        output = mllm.model(
+            inputs_embeds=embeddings, position_ids=positions, attention_mask=torch.ones_like(ids)
+        )
+        logits = output.logits[0, prompt.length - 1 : -1] / temperature
+        logits[:, mllm.banned_token_ids] = float("-inf")
+        result.append(logits.log_softmax(-1))
+    return result
+
+
+def watch(monkeypatch, owner, name: str, *stop_in: int) -> list:
+    """The calls of owner.name from here on; those of these numbers, from 1, stop the program."""
+    whole, calls = getattr(owner, name), []
+
+    def watched(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) in stop_in:
+            raise KeyboardInterrupt
+        return whole(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
 
 
 @functools.lru_cache(maxsize=1)

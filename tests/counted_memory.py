@@ -45,8 +45,9 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
-        old = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if _is_tensor(x)}
-        for tensor in filter(_is_tensor, tree_leaves(output)):
+        given = filter(torch.is_tensor, tree_leaves((args, kwargs)))
+        old = {tensor.untyped_storage()._cdata for tensor in given}
+        for tensor in filter(torch.is_tensor, tree_leaves(output)):
             storage = tensor.untyped_storage()
             if storage._cdata not in old | self.known.keys():
                 self._add(storage)
@@ -62,10 +63,6 @@ class LiveBytes(TorchDispatchMode):
         self.known[key] = weakref.ref(storage, gone)
         self.now += size
         self.peak = max(self.peak, self.now)
-
-
-def _is_tensor(x) -> bool:
-    return isinstance(x, torch.Tensor)
 
 
 def on_fake_cuda(mllm: Mllm) -> Mllm:

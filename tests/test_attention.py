@@ -1,11 +1,10 @@
-"""The two merged flash parts against one softmax over a dense mask; the CUDA path's shapes."""
+"""The two merged flash parts against one softmax over a dense mask."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from conftest import assert_near
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
 from foodseg.models.fast.attention import LENGTH_MULTIPLE, RowLayout, SharedPrefixAttention
@@ -21,31 +20,19 @@ ROUNDINGS = {torch.float64: 50, torch.float32: 50, torch.bfloat16: 4}
 
 
 def dense_mask(prompts, completions):
-    """(T, T) bool from the definition: the own past, and for a completion its whole prompt.
+    """(T, T) bool from the definition: a token's own past, and a completion's whole prompt.
 
     What fills the row up attends its own past alone.
     """
-    owner, segment = [], []
-    for group, length in enumerate(prompts):
-        owner += [group] * length
-        segment += [(group, "prompt")] * length
-    for group, lengths in enumerate(completions):
-        for index, length in enumerate(lengths):
-            owner += [group] * length
-            segment += [(group, index)] * length
-    padding = -len(owner) % LENGTH_MULTIPLE
-    owner, segment = owner + [None] * padding, segment + [(None, 0)] * padding
+    lengths = [((group, "prompt"), length) for group, length in enumerate(prompts)]
+    for group, own in enumerate(completions):
+        lengths += [((group, index), length) for index, length in enumerate(own)]
+    parts = [part for part, length in lengths for _ in range(length)]
+    parts += [(None, 0)] * (-len(parts) % LENGTH_MULTIPLE)
     return torch.tensor(
         [
-            [
-                key <= query
-                and (
-                    segment[key] == segment[query]
-                    or (owner[key] == owner[query] and segment[key][1] == "prompt")
-                )
-                for key in range(len(owner))
-            ]
-            for query in range(len(owner))
+            [key <= query and seen in (part, (part[0], "prompt")) for key, seen in enumerate(parts)]
+            for query, part in enumerate(parts)
         ]
     )
 
@@ -103,26 +90,3 @@ def test_large_scores_neither_overflow_nor_lose_the_prompt():
     assert_near(ours, theirs, roundings=2, scale=scores * value.abs().max())
     ours.sum().backward()
     assert inputs[0].grad.isfinite().all()
-
-
-class Context:
-    """What autograd hands to `forward` and `backward`; its engine itself asks for a real GPU."""
-
-    def save_for_backward(self, *tensors):
-        self.saved_tensors = tensors
-
-
-def test_the_cuda_path_has_the_right_shapes_and_dtypes():
-    """Without a GPU: PyTorch's own shape functions for its CUDA kernels, on fake tensors."""
-    with FakeTensorMode():
-        layout = RowLayout.of([1100, 900], [[150] * 8, [150] * 4], torch.device("cuda"))
-        inputs = [
-            torch.empty(layout.causal.total, heads, 128, dtype=torch.bfloat16, device="cuda")
-            for heads in (16, 2, 2)
-        ]
-        context = Context()
-        output = SharedPrefixAttention.forward(context, *inputs, layout, 0.1)
-        gradients = SharedPrefixAttention.backward(context, torch.empty_like(output))
-    assert (output.shape, output.dtype) == (inputs[0].shape, torch.bfloat16)
-    for gradient, x in zip(gradients, inputs, strict=False):
-        assert (gradient.shape, gradient.dtype, gradient.device) == (x.shape, x.dtype, x.device)

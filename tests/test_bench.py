@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: plain rows, turns, fits, targets, page and picture."""
+"""The benchmark's own arithmetic: turns, fits, targets, page and picture."""
 
 from __future__ import annotations
 
@@ -8,42 +8,12 @@ from pathlib import Path
 
 import bench_players
 import pytest
-import torch
-from conftest import assert_same_gradients, load_kitchen, toy_prompts
-from plain_rows import plain_log_probs
 
 from foodseg.bench.page import write_figures
 from foodseg.bench.paired_timing import SideFailedError, take_turns
-from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.scaling import SWEEPS, Point, fits, points, token_count
 from foodseg.bench.summary import ratio, side, targets
-from foodseg.bench.workload import randomise_adapter
-from foodseg.models.rollouts import sample_rollouts
-from foodseg.models.shared_prefix import completion_mask, pad_rows, score_groups
 from foodseg.presets import KITCHEN
-
-
-def test_plain_rows_score_as_rows_of_their_own_and_as_the_shared_prefix():
-    mllm = load_kitchen(torch.float64)
-    mllm.add_lora(rank=4, alpha=8, seed=0)
-    mllm.model.double()
-    randomise_adapter(mllm)
-    rollouts = sample_rollouts(mllm, toy_prompts(mllm), group_size=3, max_new_tokens=90, seed=3)
-    lengths = {len(tokens) for rollout in rollouts for tokens in rollout.tokens}
-    assert len(lengths) > 2  # so there is padding
-    scores = plain_score_groups(mllm, rollouts, 0.7)
-    alone = [row for rollout in rollouts for row in plain_log_probs(mllm, rollout, 0.7)]
-    mask = completion_mask(rollouts)
-    # transformers' norms round to float32 even in a float64 model.
-    torch.testing.assert_close(scores.log_probs, pad_rows(alone, mask), rtol=1e-5, atol=1e-6)
-    shared = score_groups(mllm, rollouts, 0.7)
-    torch.testing.assert_close(scores.entropies, shared.entropies, rtol=1e-5, atol=1e-6)
-    weights = torch.randn(mask.shape, dtype=torch.float64)
-    ours, theirs = (
-        torch.autograd.grad((log_probs * weights).sum(), mllm.lora_parameters())
-        for log_probs in (scores.log_probs, shared.log_probs)
-    )
-    assert_same_gradients(ours, theirs, relative=1e-4)
 
 
 def test_sides_take_turns_in_rotating_order_and_the_first_round_does_not_count(tmp_path):
@@ -74,13 +44,6 @@ def test_a_side_that_fails_ends_the_comparison_and_says_why(side, reason):
         )
 
 
-def test_token_counts_and_points():
-    assert token_count("shared", Point(4, 100, 10)) == 140
-    assert token_count("plain", Point(4, 100, 10)) == 440
-    everywhere = points()
-    assert len(everywhere) == len(set(everywhere)) == sum(map(len, SWEEPS.values())) - 2
-
-
 def scaling_rows() -> list[dict]:
     """Updates that cost exactly their tokens: 2 ms each + 10 ms shared, 3 ms each plain."""
     costs = {"shared": (2e-3, 1e-2), "plain": (3e-3, 0.0)}
@@ -93,7 +56,11 @@ def scaling_rows() -> list[dict]:
     ]
 
 
-def test_fits_find_the_cost_that_made_the_data():
+def test_token_counts_and_fits_find_the_cost_that_made_the_data():
+    assert token_count("shared", Point(4, 100, 10)) == 140
+    assert token_count("plain", Point(4, 100, 10)) == 440
+    everywhere = points()
+    assert len(everywhere) == len(set(everywhere)) == sum(map(len, SWEEPS.values())) - 2
     fitted = fits(scaling_rows())
     assert fitted["shared"]["shared"] == pytest.approx(
         {"slope": 2e-3, "constant": 1e-2, "r_squared": 1.0}
@@ -113,19 +80,8 @@ def results(trl: float = 6.0, plain: float = 3.0) -> dict:
         )
         return [fast, fast, slow]
 
-    return {
-        "commit": "0123456789ab",
-        "python": "3.11.7",
-        "versions": {"torch": "2.15.0", "trl": "1.16.0"},
-        "processor": "A processor",
-        "cores": 2,
-        "threads": 1,
-        "date": "2026-11-20",
-        "seconds": 400,
-        "shape": {"prompts": 8, "group_size": 8, "length": 64, "updates": 2},
-        "agreement": {"errors": [1e-6, 2e-6], "clipped_ratios": 0.02},
-        "micro_batches": {"8": 3.5, "64": 3.9},
-        "micro_batch": 8,
+    shipped = json.loads((KITCHEN.figures / "benchmark.json").read_text())
+    return shipped | {
         "sides": {"this": rows(1.0), "plain": rows(plain), "trl": rows(trl)},
         "scaling": scaling_rows(),
         "fits": fits(scaling_rows()),
@@ -167,12 +123,8 @@ def test_page_and_picture_are_written_from_the_figures(tmp_path):
 
 
 def test_shipped_page_is_what_the_shipped_figures_give(tmp_path):
-    names = ("benchmark.json", "benchmark_cuda.json")
-    for name in names:
-        if (KITCHEN.figures / name).exists():
-            (tmp_path / name).write_bytes((KITCHEN.figures / name).read_bytes())
-    if not (tmp_path / names[0]).exists():
-        pytest.skip("no benchmark has been run in this checkout")
+    for file in KITCHEN.figures.glob("benchmark*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
     write_figures(tmp_path)
     shipped = Path(KITCHEN.figures / "benchmark.md").read_text()
     assert (tmp_path / "benchmark.md").read_text() == shipped

@@ -61,12 +61,8 @@ def rows_of(side, *arguments):
 def test_the_step_is_the_shape_whose_floor_is_known(samples):
     sizes = (STEP.prompts_per_step, STEP.group_size, STEP.max_new_tokens, STEP.updates_per_rollout)
     assert sizes == (8, 8, 150, 1)
-    assert (STEP.image_side, STEP.lora_rank, STEP.dtype, STEP.device) == (
-        840,
-        64,
-        "bfloat16",
-        "cuda",
-    )
+    model = (STEP.image_side, STEP.lora_rank, STEP.dtype, STEP.device)
+    assert model == (840, 64, "bfloat16", "cuda")
     mllm = LOAD(replace(TOY, image_side=STEP.image_side))
     photo = torch.zeros(900, 64)
     prompts = mllm.embed_prompts([s.question for s in samples], [photo] * len(samples))
@@ -164,15 +160,12 @@ def test_memory_is_capped_at_what_the_card_has(monkeypatch):
     assert shares == pytest.approx([24 / 51, 48 / 51])
 
 
-def test_without_a_gpu_one_sentence_is_all(tmp_path, monkeypatch, capsys):
+def test_without_a_gpu_or_a_stage_of_that_name_one_sentence_is_all(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cuda.main(["step", "--figures", str(tmp_path)])
     assert capsys.readouterr().out.count("\n") == 1
     assert not list(tmp_path.iterdir())
     assert cuda_section(tmp_path) == NOT_MEASURED
-
-
-def test_an_unknown_stage_is_named(capsys):
     with pytest.raises(SystemExit):
         cuda.main(["speed"])
     assert "stage speed is unknown; use some of step, memory, trl" in capsys.readouterr().err
@@ -205,7 +198,7 @@ SAMPLE = {
 }
 
 
-def test_the_page_shows_floors_ratios_plans_and_failures(tmp_path):
+def test_the_page_shows_floors_ratios_plans_failures_and_only_the_stages_there_are(tmp_path):
     (tmp_path / cuda.RESULT).write_text(json.dumps(SAMPLE))
     page = cuda_section(tmp_path)
     assert "NVIDIA H200, 2026-12-01, commit 0123456789ab, PyTorch 2.15.0" in page
@@ -218,9 +211,6 @@ def test_the_page_shows_floors_ratios_plans_and_failures(tmp_path):
     assert "| one update, no KL, in 48 GB |  |  |  |  | CUDA out of memory |" in page
     assert "| TRL, micro-batch 16, checkpointed |  |  |  |  | not done after 180 s |" in page
     assert "TRL's fastest takes 10.0 times as long" in page
-
-
-def test_the_page_shows_the_stages_that_there_are(tmp_path):
     part = {key: value for key, value in SAMPLE.items() if key not in ("step", "memory")}
     (tmp_path / cuda.RESULT).write_text(json.dumps(part))
     page = cuda_section(tmp_path)

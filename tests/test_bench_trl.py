@@ -49,14 +49,12 @@ def test_trl_computes_the_same_loss_and_gradients(samples):
     assert agreement.clipped_ratios > 0
 
 
-def test_another_objective_is_noticed(samples, monkeypatch):
+def test_another_objective_or_prompt_is_noticed(samples, monkeypatch):
     other = replace(GRPO, objective=replace(GRPO.objective, kl_weight=6e-3))
     monkeypatch.setattr(trl_trainer, "GRPO", other)
     with pytest.raises(UnequalLossError, match="nothing is timed"):
         compare_losses(SMALL, samples).check()
 
-
-def test_another_prompt_is_noticed(samples, monkeypatch):
     def other(question, template):
         return build_messages(question + " Now.", template)
 
@@ -88,11 +86,7 @@ def test_the_whole_benchmark_at_its_smallest(home):
     write_json(home / "benchmark.json", run(effort))
     write_figures(home)
     results = json.loads((home / "benchmark.json").read_text())
-    assert {name: len(rows) for name, rows in results["sides"].items()} == {
-        "this": 1,
-        "plain": 1,
-        "trl": 1,
-    }
+    assert list(results["sides"]) == ["this", "plain", "trl"]
     for rows in results["sides"].values():
         (row,) = rows
         assert row["step"] == pytest.approx(sum(row[p] for p in ("rollout", "scoring", "update")))

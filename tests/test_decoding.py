@@ -44,19 +44,11 @@ def on_cpu(monkeypatch):
 
 def prompt_cache():
     """Random keys and values of right-padded prompts; the padding is large, to be noticed."""
-    layers = [
-        SimpleNamespace(
-            **{
-                name: torch.randn(len(LENGTHS), KEY_HEADS, max(LENGTHS), SIZE, dtype=torch.float64)
-                for name in ("keys", "values")
-            }
-        )
-        for _ in range(2)
-    ]
-    for layer in layers:
-        for row, length in enumerate(LENGTHS):
-            layer.keys[row, :, length:] = layer.values[row, :, length:] = 50.0
-    return SimpleNamespace(layers=layers)
+    shape = (2, 2, len(LENGTHS), KEY_HEADS, max(LENGTHS), SIZE)
+    both = torch.randn(shape, dtype=torch.float64)  # layers; keys and values
+    for row, length in enumerate(LENGTHS):
+        both[:, :, row, :, length:] = 50.0
+    return SimpleNamespace(layers=[SimpleNamespace(keys=k, values=v) for k, v in both])
 
 
 class Reference:

@@ -75,52 +75,39 @@ def test_terms_are_those_of_dr_seg(case):
 
 
 @pytest.mark.parametrize("case", SEQUENCES, ids=lambda case: case["name"])
-def test_ranks_are_those_of_dr_seg_from_its_own_start(case):
-    queue = published_start()
+def test_ranks_are_those_of_dr_seg_but_for_its_two_faults(case):
+    """The code ranks a NaN as 1, and what is exactly 0 above the 128 rows it starts with."""
+    ours, theirs = RankQueue(), published_start()
+    earlier = [(math.inf,) * 3] * 128
     for rows, want in zip(steps(case), case["output"]["steps"], strict=True):
         measured = [not any(map(math.isnan, row)) for row in rows]
-        ranks = queue.ranks(rows)
-        for one, row, ranked in zip(ranks, rows, want["ranked"], strict=True):
-            # the first fault: the code ranks a NaN as 1
+        own, ranks = ours.ranks(rows), theirs.ranks(rows)
+        for row, mine, one, ranked in zip(rows, own, ranks, want["ranked"], strict=True):
             assert all(r == 1 for r, x in zip(ranked, row, strict=True) if math.isnan(x))
             assert list(one) == [
                 0.0 if math.isnan(x) else r for r, x in zip(ranked, row, strict=True)
             ]
+            for column, x in enumerate(row):
+                rank = one[column]
+                if x == 0:
+                    behind = sum(one[column] <= 0 or math.isnan(one[column]) for one in earlier)
+                    rank = round(behind / len(earlier), 1)
+                assert mine[column] == rank <= one[column]
         rewards = [round(sum(one), 1) for one in ranks]
         same = [reward for reward, ok in zip(rewards, measured, strict=True) if ok]
         published = [reward for reward, ok in zip(want["reward"], measured, strict=True) if ok]
         assert same == pytest.approx(published, abs=1e-12)
-        queue.flush()
-        assert len(queue.rows) == want["flush"]["new_len"]
-
-
-@pytest.mark.parametrize("case", SEQUENCES, ids=lambda case: case["name"])
-def test_from_our_start_only_a_metric_of_zero_ranks_otherwise(case):
-    """The second fault: our first 128 rows do not count for what is exactly 0."""
-    queue, theirs = RankQueue(), published_start()
-    earlier = [(math.inf,) * 3] * 128
-    for rows in steps(case):
-        ranked = zip(rows, queue.ranks(rows), theirs.ranks(rows), strict=True)
-        for row, ranks, published in ranked:
-            for column, x in enumerate(row):
-                want = published[column]
-                if x == 0:
-                    behind = sum(one[column] <= 0 or math.isnan(one[column]) for one in earlier)
-                    want = round(behind / len(earlier), 1)
-                assert ranks[column] == want <= published[column]
-        queue.flush()
+        ours.flush()
         theirs.flush()
+        assert len(theirs.rows) == want["flush"]["new_len"]
         earlier = (earlier + rows)[-2048:]
-
-
-def test_in_the_first_step_total_failure_earns_nothing_and_success_the_most():
-    failure, nearly, success = (0.0, 0.0, 0.0), (0.01, 0.5, 0.2), (1.0, 1.0, 1.0)
-    assert published_start().points([failure, success]) == [3, 3]
-    assert RankQueue().points([failure, nearly, success]) == [0, 3, 3]
 
 
 def test_failure_stays_below_the_faintest_success_while_first_rows_are_left():
     queue, theirs = RankQueue(), published_start()
+    nothing, nearly, everything = (0.0, 0.0, 0.0), (0.01, 0.5, 0.2), (1.0, 1.0, 1.0)
+    assert published_start().points([nothing, everything]) == [3, 3]
+    assert RankQueue().points([nothing, nearly, everything]) == [0, 3, 3]
     for one in (queue, theirs):
         one.points([(0.0, 0.0, 0.0)] * 8 + [(0.9, 0.9, 0.9)] * 8)
         one.flush()
@@ -129,15 +116,12 @@ def test_failure_stays_below_the_faintest_success_while_first_rows_are_left():
     assert theirs.points([(0.0, 0.0, 0.0)]) == [pytest.approx(2.7)]
 
 
-def test_a_nan_ranks_zero_and_does_not_lower_what_is_measured():
+def test_a_step_is_ranked_against_earlier_steps_flushed_once_and_a_nan_ranks_zero():
     queue = RankQueue()
     assert queue.points([(math.nan, math.nan, math.nan)] * 1000) == [0] * 1000
     queue.flush()
     assert queue.ranks([(math.nan, 0.5, 0.0)]) == [(0.0, 1.0, 0.9)]  # 1000/1128 of the rows failed
     assert queue.ranks([(0.001, 0.001, 0.001)]) == [(1.0, 1.0, 1.0)]
-
-
-def test_a_step_is_ranked_against_earlier_steps_and_flushed_once():
     queue = RankQueue()
     queue.points([(1.0, 1.0, 1.0)] * 128)
     assert queue.points([(0.5, 0.5, 0.5)]) == [3]  # the rows of this step wait
@@ -153,16 +137,13 @@ def test_a_step_is_ranked_against_earlier_steps_and_flushed_once():
 
 def test_equal_sums_of_ranks_are_equal_bit_for_bit():
     """0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ: dynamic sampling would take that for signal."""
-    queue = RankQueue()
-    queue.load_state_dict(
-        {"rows": torch.arange(1, 11)[:, None].expand(10, 3).float(), "waiting": torch.zeros(0, 3)}
-    )
-    one, other = queue.points([(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)])
-    assert one == other == 0.6
+    queue, rows = RankQueue(), torch.arange(1, 11)[:, None].expand(10, 3).float()
+    queue.load_state_dict({"rows": rows, "waiting": torch.zeros(0, 3)})
+    assert queue.points([(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)]) == [0.6, 0.6]
     assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
 
 
-def test_a_restored_queue_goes_on_with_the_same_bits():
+def test_a_restored_queue_goes_on_with_the_same_bits_and_apart():
     generator = random.Random(0)
     rows = [tuple(generator.random() for _ in range(3)) for _ in range(40)]
     queue, restored = RankQueue(), RankQueue()
@@ -176,34 +157,25 @@ def test_a_restored_queue_goes_on_with_the_same_bits():
     for one in (queue, restored):
         one.flush()
     assert len(restored.rows) == 158
-    assert restored.points(rows[30:]) == queue.points(rows[30:])
-
-
-def test_a_checkpoint_does_not_change_with_the_queue():
-    queue = RankQueue()
     state = queue.state_dict()
     other = RankQueue()
     other.load_state_dict(state)
-    queue.points([(1.0, 1.0, 1.0)])
-    queue.flush()
-    assert len(state["rows"]) == len(other.rows) == 128
+    assert restored.points(rows[30:]) == queue.points(rows[30:])
+    queue.flush()  # changes no checkpoint
+    assert len(state["rows"]) == len(other.rows) == 158
 
 
 @pytest.mark.parametrize("distance, closeness", [(6, 1), (23, 0.5), (40, 0), (41, 0)])
-def test_distances_scale_with_the_model_image(distance, closeness):
+def test_distances_and_who_is_matched_scale_with_the_model_image(distance, closeness):
     truth = (Reference(box=(20, 20, 39, 39), point=(30, 30)),)
     item = f'{{"bbox_2d": [20, 20, 39, 39], "point_2d": [30, {30 + distance}]}}'
     assert metrics(evidence(complete(item), truth, side=168)) == (1, 1, pytest.approx(closeness))
-
-
-def test_who_is_matched_with_whom_scales_with_the_model_image():
-    """8 px apart is near at a side of 840, so that all pairs are alike, and far at 168."""
-    truth = (Reference((20, 20, 39, 39), (30, 30)), Reference((28, 20, 47, 39), (38, 30)))
+    # 8 px apart is near at a side of 840, so that all pairs are alike, and far at 168.
+    truth = (*truth, Reference((28, 20, 47, 39), (38, 30)))
     second = '{"bbox_2d": [34, 26, 42, 34], "point_2d": [38, 30]}'
     first = '{"bbox_2d": [26, 26, 34, 34], "point_2d": [30, 30]}'
-    text = complete(f"{second}, {first}")
-    assert metrics(evidence(text, truth, side=168))[2] == 1
-    assert metrics(evidence(text, truth, side=168))[0] == pytest.approx(81 / 400)
+    given = evidence(complete(f"{second}, {first}"), truth, side=168)
+    assert metrics(given)[2] == 1 and metrics(given)[0] == pytest.approx(81 / 400)
 
 
 @pytest.mark.parametrize("number", ["null", '"nan"', '"inf"', '"-inf"', "1e300", '"1e999"', "true"])
@@ -218,9 +190,9 @@ def test_odd_numbers_give_metrics_between_0_and_1(number, place):
     assert closeness == 1 if place < 4 else 0 <= closeness < 1
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_what_is_no_json_earns_nothing(number):
-    assert metrics(evidence(complete(GOOD.replace("199", number)))) == (0, 0, 0)
+def test_what_is_no_json_earns_nothing():
+    for number in ("NaN", "Infinity", "1e999"):
+        assert metrics(evidence(complete(GOOD.replace("199", number)))) == (0, 0, 0)
 
 
 PIECES = [
@@ -291,15 +263,6 @@ def test_copying_what_the_prompt_shows_earns_nothing():
     assert non_repeat_normalised(evidence(copied.replace("your", "my"))) == 1
 
 
-def test_looks_do_not_disturb_the_format_or_the_reading_of_a_completion():
-    thinking = "<look>a steak, rice at the left</look> Iron is in <look>the steak?</look> the steak"
-    given = evidence(complete(GOOD, thinking))
-    assert thinking_format(given.answer.completion) == 1
-    assert given.answer.thinking == thinking
-    assert given.answer.parsed
-    assert metrics(given) == (1, 1, 1)
-
-
 @pytest.mark.parametrize(
     "thinking, foods",
     [
@@ -311,5 +274,9 @@ def test_looks_do_not_disturb_the_format_or_the_reading_of_a_completion():
         ("Rice</look> steak", ("steak",)),
     ],
 )
-def test_foods_in_looks_were_seen_and_not_settled_on(thinking, foods):
-    assert named_foods(complete(GOOD, thinking), ("steak", "rice")) == foods
+def test_foods_in_looks_were_seen_and_not_settled_on_and_change_no_reading(thinking, foods):
+    given = evidence(complete(GOOD, thinking))
+    assert named_foods(given.answer.completion, ("steak", "rice")) == foods
+    assert thinking_format(given.answer.completion) == 1
+    assert given.answer.thinking == thinking and given.answer.parsed
+    assert metrics(given) == (1, 1, 1)

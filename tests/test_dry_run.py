@@ -91,7 +91,7 @@ def test_the_lottery_tells_completions_apart_and_is_drawn_once(home):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_what_a_machine_lacks_is_said_with_the_remedy(device):
+def test_what_a_machine_lacks_is_said_with_the_remedy(device, monkeypatch, tmp_path, capsys):
     assert missing(device, ENOUGH, ENOUGH) == []
     assert missing(device, MEMORY_BYTES[device], DISK_BYTES) == []
     (memory,) = missing(device, 8 * 10**9, ENOUGH)
@@ -100,9 +100,7 @@ def test_what_a_machine_lacks_is_said_with_the_remedy(device):
     (disk,) = missing(device, ENOUGH, 10**9)
     assert "free disk: 1.0 GB" in disk and "FOODSEG_HOME" in disk
     assert len(missing(device, 0, 0)) == 2
-
-
-def test_nothing_is_written_where_something_is_missing(monkeypatch, tmp_path, capsys):
+    # Nothing is written where something is missing.
     monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     monkeypatch.setattr(dry_run, "MEMORY_BYTES", {"cpu": ENOUGH * 1000, "cuda": ENOUGH * 1000})
     assert dry_run.main() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_masks, load_kitchen
+from conftest import assert_same_masks, load_kitchen, watch
 
 from foodseg.methods.dr_seg import RankQueue
 from foodseg.models.segmenter import Segmenter
@@ -66,9 +67,6 @@ def test_a_group_is_segmented_in_one_call_and_each_completion_gets_its_own_masks
     assert [one.masks()[:, 0, 0].tolist() for one in evidence] == [[0, 1], [], [2]]
     expected = [r for one in evidence for r in to_original(one.answer, samples[0], SIDE)]
     assert calls == [expected] and len(expected) == 3
-
-
-def test_masks_without_a_segmenter_are_an_error(samples):
     with pytest.raises(ValueError, match="segment: a term asks for masks"):
         gather_evidence(samples[0], TEXTS, SIDE)[0].masks()
 
@@ -88,18 +86,9 @@ def test_a_group_learns_from_its_terms_and_logs_the_papers(samples):
     assert own.scores == paper.scores
     assert paper.rewards == [score.total for score in paper.scores]
     assert set(paper.points[0]) == {term.__name__ for term in PAPER_REWARD}
-
-
-def test_points_that_are_no_number_are_refused_by_name(samples):
-    def broken(evidence):
-        return float("nan")
-
-    with pytest.raises(ValueError, match="broken: it gave nan points"):
-        score_group(samples[0], rollout(), SIDE, (non_repeat, broken))
-
-
-def test_points_add_up_from_left_to_right():
-    """Python 3.12's sum() compensates, and would give other bits than 3.11's."""
+    with pytest.raises(ValueError, match="half: it gave nan points"):
+        score_group(samples[0], rollout(), SIDE, (non_repeat, partial(half, points=math.nan)))
+    # From left to right: Python 3.12's sum() compensates, and would give other bits than 3.11's.
     assert total({"a": 0.1, "b": 0.2, "c": 0.3}) == 0.1 + 0.2 + 0.3 != 0.6
 
 
@@ -128,30 +117,19 @@ def sampler(samples, recipe, monkeypatch, texts=TEXTS) -> GroupSampler:
 
 
 def test_each_photo_is_embedded_once_and_each_group_is_one_decoder_call(samples, monkeypatch):
-    calls = {"embed_image": 0, "predict": 0}
-
-    def count(name):
-        whole = getattr(Segmenter, name)
-
-        def counted(*arguments):
-            calls[name] += 1
-            return whole(*arguments)
-
-        monkeypatch.setattr(Segmenter, name, counted)
-
-    for name in calls:
-        count(name)
+    embedded = watch(monkeypatch, Segmenter, "embed_image")
+    predicted = watch(monkeypatch, Segmenter, "predict")
     drawn = sampler(samples, SAM_R1, monkeypatch)
     batch = drawn.next_batch()
     photos = {group.sample.image for group in batch.groups}
-    assert calls == {"embed_image": len(photos), "predict": 2}
+    assert (len(embedded), len(predicted)) == (len(photos), 2)
     for group in batch.groups:
         embedding = drawn.features.embedding(group.sample.image)
         for one in group.evidence:
             references = to_original(one.answer, group.sample, SIDE)
             alone = drawn.features.segmenter.predict(embedding, references)
             assert_same_masks(alone, one.masks())
-    assert calls["embed_image"] == len(photos)
+    assert len(embedded) == len(photos)
     assert {"thinking_format", "segmentation_format", "mask_tiers"} == set(group.points[0])
 
 

@@ -1,4 +1,4 @@
-"""The chunked head against plain log-softmax and autograd."""
+"""The chunked head and oneDNN's product against plain torch and autograd."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import torch
 from conftest import assert_near
 
 from foodseg.models.fast import head as head_module
+from foodseg.models.fast import products
 from foodseg.models.fast.head import log_probabilities, token_log_probabilities
+from foodseg.models.fast.products import linear
 
 
 def problem(dtype, rows=23, vocabulary=50, width=12):
@@ -39,26 +41,17 @@ def test_log_probs_entropies_and_gradient_equal_autograds(monkeypatch, temperatu
     assert_near(gradient, expected, roundings=50)
 
 
-def test_entropies_and_the_head_get_no_gradient():
-    hidden, head, tokens, banned = problem(torch.float32)
-    log_probs, entropies = token_log_probabilities(hidden, head, tokens, banned)
-    assert log_probs.requires_grad and not entropies.requires_grad
-
-
-def test_without_a_gradient_nothing_is_kept():
+def test_states_alone_get_a_gradient_banned_tokens_nothing_and_no_logits_are_kept():
     hidden, head, tokens, banned = problem(torch.float32)
     with torch.no_grad():
         log_probs, _ = token_log_probabilities(hidden, head, tokens, banned)
     assert log_probs.grad_fn is None
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        token_log_probabilities(hidden, head, tokens, banned)
+        log_probs, entropies = token_log_probabilities(hidden, head, tokens, banned)
+    assert log_probs.requires_grad and not entropies.requires_grad
     # One vector a token, as large as its hidden state: no logits.
     assert [x.shape for x in kept] == [hidden.shape]
-
-
-def test_banned_tokens_have_probability_zero():
-    hidden, head, _, banned = problem(torch.float32)
     distribution = log_probabilities(hidden, head, banned).exp()
     assert (distribution[:, banned] == 0).all()
     torch.testing.assert_close(distribution.sum(1), torch.ones(len(hidden)))
@@ -76,3 +69,29 @@ def test_bfloat16_stays_within_its_rounding():
     bound = 2 * torch.finfo(torch.bfloat16).eps
     assert (ours - exact).abs().max() < bound * exact.abs().max()
     assert (gradient - expected).abs().max() < bound * expected.abs().max()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 8), (37, 8), (2, 3, 8), (0, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_product_equals_torchs_linear(dtype, shape, transposed):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).to(dtype)
+    weight = torch.randn(8, 5, generator=generator).to(dtype).T
+    weight = weight if transposed else weight.contiguous()
+    bias = torch.randn(5, generator=generator).to(dtype)
+    for b in (None, bias):
+        exact = x.double() @ weight.double().T + (0 if b is None else b.double())
+        ours = linear(x, weight, b)
+        assert ours.shape == exact.shape
+        if x.numel():  # sums of eight products, each rounded; in bfloat16 only the sum is
+            scale = (x.double().abs() @ weight.double().abs().T).max()
+            assert_near(ours, exact.to(dtype), 1 if dtype == torch.bfloat16 else 8, scale)
+
+
+def test_a_product_has_its_gradient_and_is_torchs_without_onednn(monkeypatch):
+    x, weight = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8)
+    linear(x, weight).sum().backward()
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(3, -1))
+    monkeypatch.setattr(products, "ONEDNN", False)
+    assert torch.equal(linear(x, weight), torch.nn.functional.linear(x, weight))

@@ -53,23 +53,21 @@ def pictures() -> Pictures:
     return draw_pictures(30_000_000, 3, workers=1)
 
 
-def test_sizes(model):
-    text = model.config.text_config
+def test_the_model_is_small_and_its_tokenizer_goes_there_and_back(tokenizer, model):
+    sizes = model.config.text_config
     assert 3.5e6 < sum(p.numel() for p in model.parameters()) < 5e6
     assert (FOLDER / "model.safetensors").stat().st_size < 10e6
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert text.hidden_size // text.num_attention_heads == 64
-
-
-def test_tokenizer_round_trip(tokenizer, model):
+    assert sizes.hidden_size // sizes.num_attention_heads == 64
+    provenance = json.loads((FOLDER / "provenance.json").read_text())
+    assert provenance["drawing_version"] == DRAWING_VERSION
+    assert 0.03 <= provenance["measured"]["box_giou_zero_shot"] <= 0.15
+    assert 0.2 <= provenance["measured"]["sampled_parse_rate"] <= 0.45
     text = '<think>Citrus points to the lemon.</think>\n<answer>[{"bbox_2d": [0, 9, 57, 167]}]é'
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) == model.config.text_config.vocab_size
     for digit in "0123456789":
         assert tokenizer.tokenize(f"{digit}{digit}7") == [digit, digit, "7"]
-
-
-def test_special_tokens(tokenizer, model):
     ids = {token: tokenizer(token)["input_ids"] for token in SPECIAL_TOKENS}
     assert all(len(found) == 1 for found in ids.values())
     config = model.config
@@ -149,7 +147,12 @@ def test_positions_are_three_dimensional(model, tokenizer, pictures):
     assert (explicit - flat).abs().max() > 1e-3
 
 
-def test_only_the_parseable_form_parses():
+def test_every_template_has_a_form_of_its_own_and_the_parseable_alone_parses():
+    for template in range(len(TEMPLATES)):
+        shares = form_shares(template)
+        assert sum(shares.values()) == pytest.approx(1)
+        assert max(shares, key=shares.get) == MODES[template]
+        assert shares[PARSEABLE] >= 0.25
     references = np.array([[12, 30, 58, 77, 35, 50], [60, 3, 160, 99, 130, 50]], np.float32)
     for form in FORMS:
         for names in (["corn"], ["corn", "rice"]):
@@ -169,14 +172,6 @@ def test_only_the_parseable_form_parses():
                 else:
                     ending = names[anchor.reference] if anchor.kind == "name" else ("[", "(")
                     assert before.endswith(ending)
-
-
-def test_form_shares():
-    for template in range(len(TEMPLATES)):
-        shares = form_shares(template)
-        assert sum(shares.values()) == pytest.approx(1)
-        assert max(shares, key=shares.get) == MODES[template]
-        assert shares[PARSEABLE] >= 0.25
 
 
 def test_an_answer_writes_the_names_and_references_of_its_foods(pictures):
@@ -213,10 +208,3 @@ def test_a_begun_answer_goes_on_as_the_model_itself_does():
     cuts = [text.index(" ") for text in texts]
     begun = [begin(mllm, p, text[:cut]) for p, text, cut in zip(prompts, texts, cuts, strict=True)]
     assert complete(mllm, begun) == [text[cut:] for text, cut in zip(texts, cuts, strict=True)]
-
-
-def test_provenance_names_this_drawing():
-    provenance = json.loads((FOLDER / "provenance.json").read_text())
-    assert provenance["drawing_version"] == DRAWING_VERSION
-    assert 0.03 <= provenance["measured"]["box_giou_zero_shot"] <= 0.15
-    assert 0.2 <= provenance["measured"]["sampled_parse_rate"] <= 0.45

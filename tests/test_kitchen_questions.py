@@ -35,13 +35,10 @@ def answers_to(clue_text: str, *names: str) -> tuple[int, ...]:
     return clue.answers(ids(*names))
 
 
-def test_every_kitchen_food_has_at_least_eight_clues_of_its_own():
+def test_every_kitchen_food_has_eight_clues_that_differ_and_are_short():
     own = Counter(food for clue in CLUES if len(clue.foods) == 1 for food in clue.foods)
     assert set(own) == set(KITCHEN_FOODS)
     assert min(own.values()) >= 8
-
-
-def test_clues_differ_and_are_short():
     assert len({clue.text for clue in CLUES}) == len(CLUES)
     for clue in CLUES:
         assert clue.foods.isdisjoint(clue.debatable), clue.text
@@ -57,12 +54,16 @@ def test_a_clue_is_about_foods_that_the_kitchen_draws(tmp_path, foods, debatable
         read_clues(tmp_path / "clues.csv")
 
 
-def test_no_question_names_any_kitchen_food():
+def test_no_question_names_any_kitchen_food_or_wishes_for_what_to_avoid():
     names = [CATEGORIES[food] for food in KITCHEN_FOODS] + ["cheese", "butter", "fries"]
     named = re.compile(rf"\b({'|'.join(names)}|strawberries|blueberries)(s|es)?\b", re.IGNORECASE)
     for template in TEMPLATES:
         for clue in CLUES:
             assert not named.search(template.ask(clue)), template.ask(clue)
+    avoided = [clue for clue in CLUES if clue.avoid]
+    wishes = [template for template in TEMPLATES if template.wish]
+    assert avoided and wishes
+    assert not any(template.fits(clue, 1) for template in wishes for clue in avoided)
 
 
 def test_the_plural_agrees_with_its_foods():
@@ -96,13 +97,18 @@ def test_training_has_every_template_and_clue_but_no_test_pair():
     assert 0.12 < len(test) / len(pairs) < 0.2
 
 
-def test_questions_keep_to_their_split_and_share_no_wording():
+def test_questions_keep_to_their_split_and_ask_for_all_foods_that_fit():
     texts = {"train": set(), "test": set()}
-    for foods in plates(30):
+    for foods in plates(40, seed=1):
         for split, seen in texts.items():
             for question in questions_for(foods, split):
                 assert split_of(question.template, question.clue) == split
                 seen.add(question.text)
+                clue, number = CLUES[question.clue], TEMPLATES[question.template].number
+                assert set(question.foods) == clue.foods & set(foods)
+                assert 1 <= len(question.foods) <= 3
+                assert clue.debatable.isdisjoint(foods)
+                assert number == "any" or (number == "many") == (len(question.foods) > 1)
     assert texts["train"] and texts["test"]
     assert texts["train"].isdisjoint(texts["test"])
 
@@ -119,17 +125,6 @@ def test_a_drawn_question_keeps_to_its_split_and_number(split):
             assert many is None or (len(question.foods) > 1) == (many and severals)
 
 
-def test_answers_are_all_foods_on_the_plate_that_fit():
-    for foods in plates(40, seed=1):
-        for question in questions_for(foods, "test"):
-            clue = CLUES[question.clue]
-            assert set(question.foods) == clue.foods & set(foods)
-            assert 1 <= len(question.foods) <= 3
-            assert clue.debatable.isdisjoint(foods)
-            number = TEMPLATES[question.template].number
-            assert number == "any" or (number == "many") == (len(question.foods) > 1)
-
-
 def test_some_facts_by_hand():
     fruits = ("orange", "lemon", "kiwi", "steak")
     assert answers_to("is rich in vitamin C", *fruits) == ids("orange", "lemon", "kiwi")
@@ -139,13 +134,6 @@ def test_some_facts_by_hand():
     assert answers_to("is unsafe with celiac disease", "rice", "bread") == ids("bread")
     assert answers_to("counts as seafood", "fish", "shrimp", "egg") == ids("fish", "shrimp")
     assert answers_to("contains no fiber", "rice", "carrot") == ()
-
-
-def test_a_clue_of_avoidance_is_never_wished_for():
-    avoided = [clue for clue in CLUES if clue.avoid]
-    wishes = [template for template in TEMPLATES if template.wish]
-    assert avoided and wishes
-    assert not any(template.fits(clue, 1) for template in wishes for clue in avoided)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -176,7 +164,7 @@ def test_conversation_markup_parses_and_answers_its_question(split):
         assert 2 <= masked <= 4
 
 
-def test_conversations_mix_their_turns():
+def test_conversations_mix_their_turns_ask_enough_and_follow_the_random_state():
     rng = np.random.default_rng(4)
     counts, canonical = Counter(), Counter()
     for foods in plates(150, seed=5):
@@ -188,17 +176,10 @@ def test_conversations_mix_their_turns():
     assert counts[1] < 0.8 * sum(counts.values())
     assert canonical[False] > 10
     assert canonical[True] > 0.7 * sum(canonical.values())
-
-
-def test_120_test_plates_ask_at_least_200_questions_with_masks():
     rng = np.random.default_rng(6)
     turns = [message for foods in plates(120) for message in converse(foods, "test", rng)]
     assert sum("[SEG1]" in message["value"] for message in turns) >= 200
-
-
-def test_the_same_random_state_gives_the_same_words():
     foods = plates(1)[0]
-    first, again = (converse(foods, "train", np.random.default_rng(7)) for _ in range(2))
-    assert first == again
-    one, other = (draw_question(foods, "train", np.random.default_rng(8)) for _ in range(2))
-    assert one == other
+    for say in (converse, draw_question):
+        first, again = (say(foods, "train", np.random.default_rng(7)) for _ in range(2))
+        assert first == again

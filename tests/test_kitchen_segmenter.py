@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_near
+from conftest import assert_near, watch
 
 from foodseg.kitchen.pretraining import segmenter as kitchen
 from foodseg.kitchen.pretraining.segmenter import Plan
@@ -33,18 +33,15 @@ def plates() -> PlateTensors:
     return draw_training_plates(UNSEEN_SEEDS + 1000, 4, KITCHEN_SAM2.image_size, 1)
 
 
-def test_the_shipped_weights_segment_plates_they_never_saw() -> None:
+def test_the_shipped_weights_are_small_and_segment_plates_they_never_saw():
+    assert 1e6 < sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters()) < 2e6
+    assert Path(KITCHEN.segmenter).stat().st_size < 4.1e6
     segmenter = load_segmenter(KITCHEN)
     assert kitchen.validate(segmenter, UNSEEN_SEEDS, 6) > 0.9
     assert kitchen.validate(segmenter, UNSEEN_SEEDS, 6, strength=1.0) > 0.88
 
 
-def test_the_shipped_weights_are_small() -> None:
-    assert 1e6 < sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters()) < 2e6
-    assert Path(KITCHEN.segmenter).stat().st_size < 4.1e6
-
-
-def test_flipped_references_belong_to_flipped_foods(plates: PlateTensors) -> None:
+def test_flipped_references_belong_to_flipped_foods_and_shares_count_pixels(plates):
     seen = set()
     for seed in range(12):
         flipped = flip(plates, torch.Generator().manual_seed(seed))
@@ -59,9 +56,13 @@ def test_flipped_references_belong_to_flipped_foods(plates: PlateTensors) -> Non
             x, y = point.round().long().tolist()
             assert flipped.classes[plate, y, x] == food
     assert len(seen) > 4
+    shares = class_shares(plates.classes)
+    assert shares.shape == (4, CLASSES, 48, 48)
+    one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
+    assert torch.equal(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))  # sixteenths
 
 
-def test_jitter_keeps_boxes_in_order_and_in_the_image(plates: PlateTensors) -> None:
+def test_jitter_keeps_boxes_in_order_and_in_the_image(plates):
     generator = torch.Generator().manual_seed(0)
     corners = plates.corners.repeat(50, 1, 1)
     assert torch.equal(jitter(corners, 0.0, 192, generator), corners)
@@ -71,14 +72,7 @@ def test_jitter_keeps_boxes_in_order_and_in_the_image(plates: PlateTensors) -> N
     assert 2 < (moved - corners).abs().mean() < 8
 
 
-def test_class_shares_count_pixels(plates: PlateTensors) -> None:
-    shares = class_shares(plates.classes)
-    assert shares.shape == (4, CLASSES, 48, 48)
-    one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
-    assert torch.equal(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))  # sixteenths
-
-
-def test_settling_scales_features_and_changes_no_dense_prediction(plates: PlateTensors) -> None:
+def test_settling_scales_features_and_changes_no_dense_prediction(plates):
     torch.manual_seed(0)
     model, heads = build_sam2(KITCHEN_SAM2), TrainingHeads(KITCHEN_SAM2.neck_dim)
     pixels = normalise(plates.images.float() / 255)
@@ -90,20 +84,11 @@ def test_settling_scales_features_and_changes_no_dense_prediction(plates: PlateT
     assert features.std().item() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch) -> None:
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
     plan = replace(Plan(), plates=3, batch=2, dense_steps=2, prompt_steps=2)
     whole = kitchen.train_kitchen_segmenter(tmp_path / "whole", plan).state_dict()
-
-    loss, calls = kitchen.training_loss, []
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return loss(*arguments)
-
+    calls = watch(monkeypatch, kitchen, "training_loss", 4)
     monkeypatch.setattr(kitchen, "CHECKPOINT_EVERY", 1)
-    monkeypatch.setattr(kitchen, "training_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
         kitchen.train_kitchen_segmenter(tmp_path / "parts", plan)
     parts = kitchen.train_kitchen_segmenter(tmp_path / "parts", plan).state_dict()

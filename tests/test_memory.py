@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import toy_prompts
+from conftest import kitchen_policy, toy_rollouts
 from counted_memory import (
     meta_mllm,
     on_fake_cuda,
@@ -21,10 +21,8 @@ from transformers import AutoConfig
 
 from foodseg.models.fast.attention import padded_length
 from foodseg.models.random_mllm import qwen2_5_vl_3b
-from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import score_groups
 from foodseg.presets import KITCHEN, PAPER
-from foodseg.training import memory
 from foodseg.training.forwards import checkpointed_layers
 from foodseg.training.memory import (
     GroupTokens,
@@ -98,42 +96,39 @@ def needed(groups, checkpointed):
     return SIZES.forward_bytes(1800 * groups, 800 * groups, checkpointed)
 
 
-def choice(free, groups=GROUPS):
-    return plan_memory(SIZES, groups, free).choice
+ALL_IN_ONE = "all groups in a forward, no layers checkpointed"
 
 
-def test_whole_groups_go_together_as_far_as_they_fit():
-    assert choice(needed(8, 0)) == (8, 1, 0)
-    # Seven fit, but two forwards it is, and four of eight groups take less than seven.
-    assert choice(needed(8, 0) - 1) == (4, 1, 0)
-    assert choice(needed(4, 0) - 1) == (3, 1, 0)
-    assert choice(needed(1, 0)) == (1, 1, 0)
-
-
-def test_layers_are_checkpointed_when_one_group_is_too_much_and_only_as_many_as_must_be():
-    assert choice(needed(1, 0) - 1) == (1, 1, 1)
-    assert choice(needed(1, 3)) == (1, 1, 3)
-    plan = plan_memory(SIZES, GROUPS, needed(1, 3) - 1)
-    assert plan.choice == (1, 1, 4)
-    assert plan.forward_bytes == needed(1, 4) <= needed(1, 3) - 1
+@pytest.mark.parametrize(
+    "free, choice, said",
+    [
+        (needed(8, 0), (8, 1, 0), ALL_IN_ONE),
+        # Seven fit, but two forwards it is, and four of eight groups take less than seven.
+        (needed(8, 0) - 1, (4, 1, 0), ""),
+        (needed(4, 0) - 1, (3, 1, 0), ""),
+        (needed(1, 0), (1, 1, 0), ""),
+        (needed(1, 0) - 1, (1, 1, 1), ""),
+        (needed(1, 3), (1, 1, 3), "Memory plan: 1 of 8 groups in a forward, 3 of 10 layers che"),
+        (needed(1, 3) - 1, (1, 1, 4), ""),
+        (1000, (1, 8, 10), "smallest there is"),
+        (None, (1, 1, 0), ""),  # a CPU
+    ],
+)
+def test_groups_go_together_then_layers_are_checkpointed_then_groups_split(free, choice, said):
+    plan = plan_memory(SIZES, GROUPS, free)
+    groups, parts, checkpointed = choice
+    assert plan.choice == choice
+    assert not said or said in plan.sentence(8, 10)
+    if parts == 1:
+        assert plan.forward_bytes == needed(groups, checkpointed) <= (free or 1e9)
+    else:  # more than there is
+        assert plan.forward_bytes == SIZES.forward_bytes(1100, 100, 10) > free
 
 
 def test_a_group_is_split_where_its_prompt_costs_less_than_recomputed_layers():
     short = [GroupTokens(10, (100,) * 8)] * 2
     free = SIZES.forward_bytes(810, 800, 0) - 1
     assert plan_memory(SIZES, short, free).choice == (1, 2, 0)
-
-
-def test_the_smallest_plan_is_taken_when_none_fits():
-    plan = plan_memory(SIZES, GROUPS, 1000)
-    assert plan.choice == (1, 8, 10)
-    assert plan.forward_bytes == SIZES.forward_bytes(1100, 100, 10) > 1000
-    assert "smallest there is" in plan.sentence(8, 10)
-
-
-def test_a_cpu_takes_one_group_at_a_time():
-    assert choice(None) == (1, 1, 0)
-    assert available_bytes(torch.device("cpu"), 0) is None
 
 
 def test_each_completion_is_in_one_forward():
@@ -151,17 +146,8 @@ def test_each_completion_is_in_one_forward():
     ]
 
 
-def test_the_plan_is_told_in_one_sentence():
-    plan = plan_memory(SIZES, GROUPS, needed(1, 3))
-    assert plan.sentence(8, 10).startswith(
-        "Memory plan: 1 of 8 groups in a forward, 3 of 10 layers checkpointed; "
-    )
-    plan = plan_memory(SIZES, GROUPS, needed(8, 0))
-    assert "all groups in a forward, no layers checkpointed" in plan.sentence(8, 10)
-
-
 def test_what_a_gpu_can_still_take(monkeypatch):
-    """Without a GPU: 24 GB, of which 2 are another process's and 8 this one's (10 reserved)."""
+    """On a GPU of 24 GB, of which 2 are another process's and 8 this one's (10 reserved)."""
     for name, value in {
         "mem_get_info": (12e9, 24e9),
         "memory_reserved": 10e9,
@@ -170,6 +156,7 @@ def test_what_a_gpu_can_still_take(monkeypatch):
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     gpu = torch.device("cuda", 0)
+    assert available_bytes(torch.device("cpu"), 0) is None
     assert available_bytes(gpu, int(1e9)) == pytest.approx(0.95 * 22e9 - 9e9)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.5)
     assert available_bytes(gpu, 0) == pytest.approx(0.95 * 12e9 - 8e9)
@@ -187,14 +174,10 @@ def test_the_table_of_the_3b_model_fits_each_gpu():
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_checkpointing_changes_no_bit_of_the_gradient(kitchen_mllm, count):
-    kitchen_mllm.add_lora(rank=4, alpha=8, seed=0)
-    for parameter in kitchen_mllm.lora_parameters():
-        parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
-    rollouts = sample_rollouts(
-        kitchen_mllm, toy_prompts(kitchen_mllm), group_size=3, max_new_tokens=12, seed=2
-    )
-    layers = kitchen_mllm.language_model.layers
+def test_checkpointing_changes_no_bit_of_the_gradient(count):
+    mllm = kitchen_policy(torch.float32)
+    rollouts = toy_rollouts(mllm, 3, 12, seed=2)
+    layers = mllm.language_model.layers
     ran = []
     hooks = [
         layer.mlp.register_forward_pre_hook(lambda *_, index=i: ran.append(index))
@@ -204,12 +187,12 @@ def test_checkpointing_changes_no_bit_of_the_gradient(kitchen_mllm, count):
     def gradients(context):
         ran.clear()
         with context:
-            loss = score_groups(kitchen_mllm, rollouts).log_probs.sum()
-            return torch.autograd.grad(loss, kitchen_mllm.lora_parameters())
+            loss = score_groups(mllm, rollouts).log_probs.sum()
+            return torch.autograd.grad(loss, mllm.lora_parameters())
 
     plain = gradients(contextlib.nullcontext())
     assert ran == [0, 1, 2, 3]
-    again = gradients(checkpointed_layers(kitchen_mllm.language_model, count))
+    again = gradients(checkpointed_layers(mllm.language_model, count))
     assert ran == [0, 1, 2, 3, *reversed(range(count))]  # as many are run again, no more
     for ours, theirs in zip(again, plain, strict=True):
         assert theirs.abs().max() > 0
@@ -226,7 +209,3 @@ def test_the_lean_layers_of_a_gradient_step_keep_less_than_half():
         loss = row_loss(mllm, *row)
     assert loss.requires_grad
     assert saved_bytes(mllm, *row) < 0.45 * sum(storages.values())
-
-
-def test_peak_memory_of_this_process():
-    assert 50 < memory.peak_memory_mb(torch.device("cpu")) < 1e5

@@ -1,4 +1,4 @@
-"""The model wrapper's adapters: what is saved, and that a loaded one does something."""
+"""The model wrapper: adapters that are saved and loaded, the true configuration."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import shutil
 
 import pytest
 import torch
-from conftest import load_kitchen, toy_prompts
+from conftest import load_kitchen, randomise_adapter, toy_prompts
 from safetensors.torch import load_file, save_file
-from test_shared_prefix import randomise_adapter
 from transformers.utils import logging
 
 from foodseg.models.mllm import Mllm
+from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm, shrink
 from foodseg.models.rollouts import sample_rollouts
-from foodseg.presets import SMOKE
+from foodseg.presets import KITCHEN, SMOKE
 
 
 @pytest.fixture()
@@ -92,3 +92,49 @@ def test_every_end_token_of_the_checkpoint_ends_a_completion(kitchen_mllm):
     first = [tokens[2].item() for tokens in sample_rollouts(several, prompts, **options)[0].tokens]
     several.end_token_ids = torch.tensor(sorted({*several.end_token_ids.tolist(), first[0]}))
     assert len(sample_rollouts(several, prompts, **options)[0].tokens[0]) <= 3
+
+
+# With random weights
+
+
+def count(module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_true_configuration_has_the_published_parameters_and_an_adapter_on_every_projection():
+    config = qwen2_5_vl_3b()
+    mllm = random_mllm(config, KITCHEN.mllm, 840, "meta", torch.bfloat16)
+    model, tokenizer = mllm.model, mllm.tokenizer
+    assert count(model) == 3_754_622_976  # 3.75 B on the model's page
+    assert count(model.model.language_model) == 3_085_938_688  # 3.09 B, as Qwen2.5-3B
+    assert count(model.model.visual) == 668_684_288  # 0.67 B
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    # The frequencies of M-RoPE would lose their sense in bfloat16.
+    assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
+    # The special tokens are the tokenizer's; the given configuration is left alone.
+    assert model.config.image_token_id == tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert model.config.text_config.eos_token_id == tokenizer.eos_token_id == mllm.eos_token_id
+    assert (config.image_token_id, config.text_config.eos_token_id) == (151_655, 151_645)
+    with torch.device("meta"):
+        mllm.add_lora(rank=64, alpha=128, seed=0)
+    trained = {n: p for n, p in mllm.model.named_parameters() if p.requires_grad}
+    modules = {name.split(".lora_")[0] for name in trained}
+    assert len(modules) == 36 * 7 and len(trained) == 2 * 36 * 7
+    assert all("language_model" in name for name in modules)
+    widths = 2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 11_008)
+    assert sum(p.numel() for p in trained.values()) == 36 * 64 * widths == 119_734_272
+
+
+def test_weights_follow_the_seed_and_a_vocabulary_too_small_is_refused():
+    def weights(seed):
+        mllm = random_mllm(shrink(qwen2_5_vl_3b()), KITCHEN.mllm, 112, seed=seed)
+        return torch.cat([p.flatten() for p in mllm.model.parameters()])
+
+    config = shrink(qwen2_5_vl_3b())
+    config.text_config.vocab_size = 100
+    with pytest.raises(ValueError, match="text_config.vocab_size is 100; raise vocab_size"):
+        random_mllm(config, KITCHEN.mllm, 112)
+    before = torch.get_rng_state()
+    assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))
+    assert torch.equal(torch.get_rng_state(), before)

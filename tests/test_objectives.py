@@ -1,14 +1,16 @@
-"""The policy losses against TRL's, and the property that lets a batch be split."""
+"""The policy losses against TRL's, a batch in parts, and dynamic sampling against verl's."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_near
 
+from foodseg.rl.dynamic_sampling import GroupCollector, NoSignalError, has_signal
 from foodseg.rl.objectives import Objective, loss_normaliser, policy_loss
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -100,7 +102,7 @@ def test_micro_batches_add_up_to_the_whole_batch(normalisation, parts):
     assert_near(split_gradient, gradient, roundings=16)
 
 
-def test_normalisations_differ_as_they_should():
+def test_normalisations_differ_as_they_should_and_missing_pieces_are_named():
     """Two rows of 1 and 3 tokens, advantages 1 and -1, ratio 1: the longer row weighs more."""
     inputs = {
         "log_probs": torch.zeros(2, 3, dtype=torch.float64),
@@ -112,17 +114,18 @@ def test_normalisations_differ_as_they_should():
     assert loss_of(inputs, normalisation="sequence", **settings).item() == 0
     assert loss_of(inputs, normalisation="token", **settings).item() == 2 / 4
     assert loss_of(inputs, normalisation="constant", normaliser=2 * 10, **settings).item() == 0.1
+    with pytest.raises(ValueError, match="max_length"):
+        loss_of(batch(), normalisation="constant")
+    with pytest.raises(ValueError, match="reference_log_probs"):
+        loss_of(batch() | {"reference_log_probs": None})
 
 
-def test_one_update_per_rollout_has_ratio_1_and_never_clips():
-    inputs = batch() | {"old_log_probs": None}
-    tight = loss_of(inputs, clip_low=0.0, clip_high=0.0)
-    assert tight.item() == loss_of(inputs, clip_low=9.0, clip_high=9.0).item()
-
-
-def test_lower_bound_of_2_never_clips():
-    """The paper prints eps_low = 2.0: 1 - 2.0 lies below any ratio."""
+def test_ratio_1_and_a_lower_bound_of_2_never_clip():
     inputs = batch()
+    one_update = inputs | {"old_log_probs": None}
+    tight = loss_of(one_update, clip_low=0.0, clip_high=0.0)
+    assert tight.item() == loss_of(one_update, clip_low=9.0, clip_high=9.0).item()
+    # The paper prints eps_low = 2.0: 1 - 2.0 lies below any ratio.
     inputs["log_probs"] = inputs["old_log_probs"] - 50
     objective = Objective(clip_low=2.0, clip_high=2.8, kl_weight=0.0, normalisation="token")
     got = policy_loss(**inputs, objective=objective)
@@ -143,9 +146,65 @@ def test_padding_changes_neither_loss_nor_gradient(padding):
     assert torch.equal(*gradients)
 
 
-def test_missing_pieces_are_named():
-    inputs = batch()
-    with pytest.raises(ValueError, match="max_length"):
-        loss_of(inputs, normalisation="constant")
-    with pytest.raises(ValueError, match="reference_log_probs"):
-        loss_of(inputs | {"reference_log_probs": None})
+# Dynamic sampling
+
+SAMPLING_CASES = json.loads((VECTORS / "dynamic_sampling.json").read_text())["cases"]
+
+
+def as_numbers(group: list, dtype: str) -> np.ndarray:
+    return np.array([float(value) for value in group], dtype=dtype)
+
+
+def collect(given: dict) -> tuple[str, GroupCollector]:
+    collector = GroupCollector(given["train_batch_size"], given["max_num_gen_batches"])
+    for number, batch in enumerate(given["generation_batches"]):
+        rewards = [as_numbers(group, given["dtype"]) for group in batch]
+        try:
+            collector.add([(number, index) for index in range(len(batch))], rewards)
+        except NoSignalError:
+            return "too_many_generation_batches", collector
+        if collector.full:
+            return "ok", collector
+    return "data_exhausted", collector
+
+
+@pytest.mark.parametrize("case", SAMPLING_CASES, ids=lambda case: case["name"])
+def test_collects_the_groups_that_verl_collects(case):
+    given, want = case["input"], case["output"]
+    outcome, collector = collect(given)
+    assert (outcome, collector.rounds) == (want["outcome"], want["num_gen_batches"])
+    kept = [
+        [i for i, group in enumerate(batch) if has_signal(as_numbers(group, given["dtype"]))]
+        for batch in given["generation_batches"][: collector.rounds]
+    ]
+    if case["name"].startswith("identical_"):
+        # numpy's std of equal numbers is not always 0, so verl keeps some; ours are none
+        assert kept == [[]]
+        return
+    assert kept == want["kept_groups"]
+    assert collector.kept == want["num_prompts_accumulated"]
+    if outcome == "ok":
+        taken = [
+            [batch, group, response]
+            for batch, group in collector.take()
+            for response in range(len(given["generation_batches"][batch][group]))
+        ]
+        assert taken == want["train_trajectories"]
+
+
+@pytest.mark.parametrize("size", [2, 3, 6, 7, 8])
+@pytest.mark.parametrize("reward", [0.1, 0.7, 2.1, 6.7, 1e6 + 0.1])
+def test_equal_or_missing_rewards_have_no_signal_and_one_ulp_has(reward, size):
+    assert not has_signal([reward] * size)
+    assert has_signal([reward] * (size - 1) + [np.nextafter(reward, 9e9)])
+    for missing in (float("nan"), None):
+        assert not has_signal([reward, missing, reward + 1])
+
+
+def test_failure_says_what_was_found():
+    collector = GroupCollector(size=2, max_rounds=2)
+    collector.add(["a", "b"], [[0, 1], [1, 1]])
+    with pytest.raises(NoSignalError, match="1 of 2 groups .* 2 rounds of 4 prompts"):
+        collector.add(["c", "d"], [[0, 0], [1, 1]])
+    with pytest.raises(RuntimeError, match="only 1 of 2"):
+        collector.take()

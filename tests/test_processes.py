@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import kitchen_folder
@@ -78,22 +77,6 @@ def test_two_processes_make_the_adapter_that_one_makes(tmp_path, arguments):
     assert {p.name for p in alone.iterdir()} == {p.name for p in both.iterdir()}
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_every_question_has_one_process(count):
-    parts = [Processes(index, count).part(8) for index in range(count)]
-    assert [place for part in parts for place in part] == list(range(8))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_random_numbers_do_not_depend_on_how_many_processes_there_are():
-    """What `sample_rollouts` relies on when it draws for later questions alone."""
-    whole, first = (
-        torch.rand(rows, 160, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-        for rows in (64, 24)
-    )
-    assert np.array_equal(whole[:24], first)
-
-
 def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
     started = []
 
@@ -112,7 +95,11 @@ def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
     assert train_on_all_gpus(preset, GRPO, 0, []) == {"steps": 5} and len(started) == 1
 
 
-def test_more_processes_than_questions_are_refused(monkeypatch):
+def test_every_question_has_one_process_and_more_are_refused(monkeypatch):
+    for count in (1, 2, 3, 5, 8):
+        parts = [Processes(index, count).part(8) for index in range(count)]
+        assert [place for part in parts for place in part] == list(range(8))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
     monkeypatch.setattr(Processes, "find", classmethod(lambda cls, device: cls(0, 9)))
     with pytest.raises(ValueError, match="9 processes, but prompts_per_step"):
         train(SMOKE, GRPO, 0, [])

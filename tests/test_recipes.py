@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from foodseg import presets, recipes
 from foodseg.common.files import read_lines
-from foodseg.data.samples import load_samples
 from foodseg.methods.dr_seg import LOOK_PROMPT, RankQueue
-from foodseg.models.segmenter import DECODER, Segmenter
-from foodseg.recipes import (
-    B_GRTO,
-    DAPO,
-    DR_SEG,
-    GRPO,
-    GRPO_CLIP_HIGHER,
-    GRPO_DYNAMIC_SAMPLING,
-    GRPO_NO_KL,
-    GRPO_TOKEN_LOSS,
-    SAM_R1,
-    SAM_R1_CLIP_HIGH,
-    SAM_R1_TOKEN_LOSS,
-    SD_GRPO,
-    Recipe,
-)
+from foodseg.recipes import DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, Recipe
 from foodseg.rl.evidence import accuracy, non_repeat, term_name
 from foodseg.system import load_policy
 from foodseg.training.identity import as_json
-from foodseg.training.trainer import TOOL_LOG, train
+from foodseg.training.trainer import train
 
 ALL = [
     recipe
@@ -51,21 +35,6 @@ PRESET = replace(
     learning_rate=1e-3,
 )
 
-# The README's example of an own reward on own data.
-EXAMPLE = """
-from dataclasses import replace
-from foodseg import presets, recipes
-from foodseg.data.single import load_samples
-from foodseg.training.trainer import train
-
-def brief(evidence):  # one completion's points
-    return float(len(evidence.answer.thinking.split()) < 40)
-
-preset = replace(presets.KITCHEN, name="mine")  # its questions: datasets/mine
-recipe = replace(recipes.DAPO, name="brief", reward=(*recipes.DAPO.reward, brief))
-train(preset, recipe, seed=0, samples=load_samples(preset.samples_file("train")))
-"""
-
 
 def test_every_recipe_is_one_of_its_own():
     assert len(ALL) >= 30
@@ -76,17 +45,24 @@ def test_every_recipe_is_one_of_its_own():
     assert len(texts) == len(ALL)
 
 
-def test_the_four_parts_of_dapo_together_are_dapo():
-    parts = (GRPO_CLIP_HIGHER, GRPO_DYNAMIC_SAMPLING, GRPO_TOKEN_LOSS, GRPO_NO_KL)
+def test_parts_together_are_dapo_and_sam_r1_and_each_term_is_left_out_once():
+    names = ("CLIP_HIGHER", "DYNAMIC_SAMPLING", "TOKEN_LOSS", "NO_KL")
+    parts = [getattr(recipes, f"GRPO_{name}") for name in names]
     assert changed(GRPO, *parts) == changed(GRPO, DAPO)
     assert len(changed(GRPO, DAPO)) == 4
-
-
-def test_token_loss_and_high_clip_together_are_sam_r1():
     grpo = recipes.SAM_R1_GRPO
-    assert changed(grpo, SAM_R1_CLIP_HIGH, SAM_R1_TOKEN_LOSS) == changed(grpo, SAM_R1)
+    parts = (recipes.SAM_R1_CLIP_HIGH, recipes.SAM_R1_TOKEN_LOSS)
+    assert changed(grpo, *parts) == changed(grpo, SAM_R1)
     assert len(changed(grpo, SAM_R1)) == 2
     assert changed(grpo, GRPO).keys() == {"reward"}
+    kept = {term_name(term) for term in DAPO.reward}
+    whole = [
+        kept - {term_name(term) for term in recipe.reward} for recipe in recipes.DAPO_WITHOUT_TERMS
+    ]
+    assert whole[:3] == [{"thinking_format"}, {"segmentation_format"}, {"non_repeat"}]
+    assert whole[3:] == [{"accuracy"}] * 3
+    parts = [recipe.reward[2].keywords["part"] for recipe in recipes.DAPO_WITHOUT_TERMS[3:]]
+    assert parts == ["iou", "box_l1", "point_l2"]
 
 
 def changed(base: Recipe, *others: Recipe) -> dict:
@@ -104,17 +80,6 @@ def flat(recipe: Recipe) -> dict:
     return {k: v for k, v in fields.items() if k not in ("name", "title", "objective")}
 
 
-def test_each_term_is_left_out_once():
-    kept = {term_name(term) for term in DAPO.reward}
-    whole = [
-        kept - {term_name(term) for term in recipe.reward} for recipe in recipes.DAPO_WITHOUT_TERMS
-    ]
-    assert whole[:3] == [{"thinking_format"}, {"segmentation_format"}, {"non_repeat"}]
-    assert whole[3:] == [{"accuracy"}] * 3
-    parts = [recipe.reward[2].keywords["part"] for recipe in recipes.DAPO_WITHOUT_TERMS[3:]]
-    assert parts == ["iou", "box_l1", "point_l2"]
-
-
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(ValueError, match="reward of 'x': two terms are called accuracy"):
         replace(GRPO, name="x", reward=(accuracy, partial(accuracy)))
@@ -127,34 +92,25 @@ def test_two_terms_of_one_name_are_refused():
         replace(GRPO, reward=(ranked,), ranking=RankQueue)
 
 
-def stop_after_first_step(log):
-    raise KeyboardInterrupt
-
-
-SHORT_TOOL = replace(B_GRTO.tool, learning_rate=1e-2, off_policy_steps=2, off_policy_rounds=1)
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [SAM_R1, DR_SEG, SD_GRPO, replace(B_GRTO, tool=SHORT_TOOL)],
-    ids=lambda recipe: recipe.name,
-)
-def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, recipe):
-    samples = load_samples(PRESET.samples_file("train"))
+@pytest.mark.parametrize("recipe", [SAM_R1, DR_SEG, SD_GRPO], ids=lambda recipe: recipe.name)
+def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, samples, recipe):
     run = PRESET.run_folder(recipe.name, 0)
     train(PRESET, recipe, 0, samples)
     whole = run.rename(home / "whole")
+
+    def stop_after_first_step(log):
+        raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
         train(PRESET, recipe, 0, samples, stop_after_first_step)
     assert (run / "state.pt").exists()
     train(PRESET, recipe, 0, samples)
-    files = ["adapter_model.safetensors"] + [DECODER] * bool(recipe.tool)
-    for name in files:
-        assert (run / "adapter" / name).read_bytes() == (whole / "adapter" / name).read_bytes()
+    weights = "adapter/adapter_model.safetensors"
+    assert (run / weights).read_bytes() == (whole / weights).read_bytes()
     rows = read_lines(run / "log.jsonl")
     for ours, theirs in zip(rows, read_lines(whole / "log.jsonl"), strict=True):
         own = [key for key in ours if key.startswith("points_")]
-        terms = [*map(term_name, recipe.reward), *["ranked"] * bool(recipe.ranking)]
+        terms = map(term_name, recipe.reward)
         assert own == ["points_total", *(f"points_{term}" for term in terms)]
         assert ours["points_total"] == pytest.approx(sum(ours[key] for key in own[1:]))
         assert [ours[key] for key in own] == [theirs[key] for key in own]
@@ -162,29 +118,7 @@ def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, recip
     assert max(row["gradient_norm"] for row in rows) > 0
 
 
-def test_a_tool_is_trained_before_and_beside_the_policy_and_changes_nothing_of_it(home):
-    samples = load_samples(PRESET.samples_file("train"))
-    train(PRESET, replace(B_GRTO, tool=SHORT_TOOL), 0, samples)
-    train(PRESET, GRPO, 0, samples)
-    folder, plain = PRESET.run_folder("b-grto", 0), PRESET.run_folder("grpo", 0)
-    weights = "adapter/adapter_model.safetensors"
-    assert (folder / weights).read_bytes() == (plain / weights).read_bytes()
-    assert [row["step"] for row in read_lines(folder / TOOL_LOG)] == [1, 2]
-    rows = read_lines(folder / "log.jsonl")
-    assert all(row["tool_references"] >= 0 and row["seconds_tool"] > 0 for row in rows)
-    assert not (plain / TOOL_LOG).exists() and not (plain / "adapter" / DECODER).exists()
-    base = Segmenter.load(PRESET.segmenter, PRESET.segmenter_config)
-    trained = load_file(folder / "adapter" / DECODER)
-    moved = [
-        name
-        for name, weight in base.model.sam_mask_decoder.state_dict().items()
-        if not torch.equal(weight, trained[name])
-    ]
-    assert moved
-
-
-def test_an_adapter_is_evaluated_with_the_suffix_that_it_was_trained_with(home):
-    samples = load_samples(PRESET.samples_file("train"))
+def test_an_adapter_is_evaluated_with_the_suffix_that_it_was_trained_with(samples):
     short = replace(PRESET, steps=1)
     train(short, DR_SEG, 0, samples)
     mllm = load_policy(short)
@@ -200,11 +134,14 @@ def test_an_adapter_is_evaluated_with_the_suffix_that_it_was_trained_with(home):
 def test_the_readmes_example_trains(home, tmp_path, monkeypatch):
     (home / "datasets" / "smoke").rename(home / "datasets" / "mine")
     monkeypatch.setattr(presets, "KITCHEN", PRESET)
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
+    [example] = [block for block in blocks if "brief" in block]
     script = tmp_path / "own.py"
-    script.write_text(EXAMPLE)
+    script.write_text(example)
     spec = importlib.util.spec_from_file_location("own", script)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     rows = read_lines(home / "runs" / "mine" / "brief-seed0" / "log.jsonl")
     assert all(row["points_brief"] == 1.0 for row in rows)
-    assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
+    assert len([line for line in example.splitlines() if line]) <= 10
     assert non_repeat in DAPO.reward

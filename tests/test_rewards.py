@@ -1,4 +1,4 @@
-"""The reward against VisionReasoner's own outputs, and against text made to break it."""
+"""The reward against VisionReasoner's own outputs and broken text; SAM-R1's tiers by hand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import json
 import math
 import random
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from foodseg.data.references import Reference
+from foodseg.data.references import Reference, encode_mask
+from foodseg.data.samples import Sample
+from foodseg.methods.sam_r1 import mask_iou, mask_threshold, mask_tiers
+from foodseg.rl.answers import parse_answer
+from foodseg.rl.evidence import Evidence, term_name
 from foodseg.rl.rewards import RewardThresholds, Score, score_completion
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -101,28 +107,19 @@ def test_deep_json_and_long_numbers_score_zero(answer):
     assert (got.thinking_format, got.non_repeat) == (1, 1)
 
 
-def test_huge_integers_do_not_overflow():
-    """In the parent 64-bit areas wrap around: 2**32 pixels squared is 0, and the IoU infinite."""
-    box = [0, 0, 2**32 - 1, 2**32 - 1]
-    got = score(complete(json.dumps([{"bbox_2d": box, "point_2d": [150, 150]}])))
-    assert (got.iou, got.box_l1, got.point_l2) == (0, 0, 1)
-
-
-def test_full_marks_need_everything_and_brackets_in_strings_do_not_nest():
+def test_scores_and_thresholds_by_hand():
     assert score(complete(f"[{GOOD}]")).total == 7
     label = '"' + "[" * 1000 + '"'
     assert score(complete(f'[{GOOD[:-1]}, "label": {label}}}]')).total == 7
     assert score(complete(f"[{GOOD}]") + "\r\n\n").total == 7
     assert score(complete(f"[{GOOD}]") + " \n.").total == 6
-
-
-def test_equal_scores_are_equal_bit_for_bit():
-    """130 x (2/130) is not 2 when summed one by one, as the parent does."""
+    # In the parent 64-bit areas wrap around: 2**32 pixels squared is 0, and the IoU infinite.
+    box = [0, 0, 2**32 - 1, 2**32 - 1]
+    got = score(complete(json.dumps([{"bbox_2d": box, "point_2d": [150, 150]}])))
+    assert (got.iou, got.box_l1, got.point_l2) == (0, 0, 1)
+    # 130 x (2/130) is not 2 when summed one by one, as the parent does.
     many = score(complete("[" + ", ".join([GOOD] * 130) + "]"))
     assert many.segmentation_format == 2.0
-
-
-def test_thresholds_scale_with_the_model_image():
     assert PAPER.scaled(840) == PAPER
     assert PAPER.scaled(168) == RewardThresholds(iou=0.5, box_l1=2.0, point_l2=10.0)
 
@@ -132,32 +129,25 @@ PIECES = [
     '"bbox_2d": [1, 2, 3, 4]', '"point_2d": [150, 150]', GOOD, f"[{GOOD}]", "NaN", "-Infinity",
     "1e400", "1" * 5000, "null", "true", "'", "orange.", "食物", "\ud800", "\u2028", "\u00a0", "K",
 ]  # fmt: skip
+NUMBERS = [0, 1, -5, 150, 199.5, 1e300, -1e308, 10**300, 2**63, True, None, "150", [1], {}, ""]
 
 
-def test_random_text_gives_a_finite_score_and_no_exception():
+def random_item(generator):
+    lengths = generator.choice([(4, 2), (4, 2), (3, 2), (5, 1), (0, 0)])
+    box, point = (generator.choices(NUMBERS, k=length) for length in lengths)
+    full = {"bbox_2d": box, "point_2d": point, "label": "x"}
+    return generator.choice([full, full, full, dict([*full.items()][:1]), 5, None, "bbox_2d"])
+
+
+def test_random_text_and_json_give_a_finite_score_and_no_exception():
     generator = random.Random(0)
     for _ in range(3000):
         text = "".join(generator.choices(PIECES, k=generator.randrange(1, 30)))
-        for completion in (text, complete(text)):
+        items = json.dumps([random_item(generator) for _ in range(generator.randrange(4))])
+        for completion in (text, complete(text), complete(items)):
             got = score(completion)
             assert math.isfinite(got.total)
             assert 0 <= got.total <= 7
-
-
-def test_random_json_gives_a_finite_score_and_no_exception():
-    generator = random.Random(1)
-    numbers = [0, 1, -5, 150, 199.5, 1e300, -1e308, 10**300, 2**63, True, None, "150", [1], {}, ""]
-
-    def item():
-        lengths = generator.choice([(4, 2), (4, 2), (3, 2), (5, 1), (0, 0)])
-        box, point = (generator.choices(numbers, k=length) for length in lengths)
-        full = {"bbox_2d": box, "point_2d": point, "label": "x"}
-        return generator.choice([full, full, full, dict([*full.items()][:1]), 5, None, "bbox_2d"])
-
-    for _ in range(3000):
-        got = score(complete(json.dumps([item() for _ in range(generator.randrange(4))])))
-        assert math.isfinite(got.total)
-        assert 0 <= got.total <= 7
 
 
 @pytest.mark.parametrize(
@@ -181,3 +171,54 @@ def test_time_is_bounded_on_100_000_characters(text):
     start = time.process_time()
     score(text)
     assert time.process_time() - start < 1
+
+
+# SAM-R1
+
+SIZE = (10, 20)  # height, width
+
+
+def strip(first: int, last: int) -> np.ndarray:
+    """Columns of 10 pixels each, from the first up to the last."""
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[:, first:last] = True
+    return mask
+
+
+def evidence(masks: list[np.ndarray], truth: list[np.ndarray]) -> Evidence:
+    sample = Sample(
+        *("test-1-0", "1", "test", "1.png", SIZE[1], SIZE[0], "Which?", ""),
+        foods=("rice",) * len(truth),
+        references=(),
+        reference_foods=("rice",) * len(truth),
+        masks=tuple(encode_mask(mask) for mask in truth),
+    )
+    found = np.stack(masks) if masks else np.zeros((0, *SIZE), dtype=bool)
+    return Evidence(sample, parse_answer(""), (), RewardThresholds(), 168, lambda: found)
+
+
+@pytest.mark.parametrize(
+    "columns, iou, points",
+    [(10, 1.0, 4), (9, 0.9, 4), (8, 0.8, 3), (7, 0.7, 2), (6, 0.6, 2), (5, 0.5, 0), (0, 0.0, 0)],
+)
+def test_tiers_and_their_edges(columns, iou, points):
+    one = evidence([strip(0, columns)], [strip(0, 10)])
+    assert mask_iou(one) == iou
+    assert mask_tiers(one) == points
+
+
+def test_masks_are_united_on_both_sides_and_a_superfluous_one_costs():
+    truth = [strip(0, 5), strip(10, 15)]
+    halves = [strip(0, 3), strip(3, 5), strip(10, 15)]
+    assert mask_tiers(evidence(halves, truth)) == 4
+    assert mask_tiers(evidence([], truth)) == 0
+    assert mask_tiers(evidence(halves[:2], truth)) == 0
+    assert mask_iou(evidence([*halves, strip(15, 18)], truth)) == pytest.approx(10 / 13)
+    assert mask_tiers(evidence([*halves, strip(15, 18)], truth)) == 3
+
+
+@pytest.mark.parametrize("threshold, earned", [(0.5, 4.0), (0.7, 4.0), (0.8, 0.0)])
+def test_a_single_threshold_pays_the_most_or_nothing(threshold, earned):
+    term = partial(mask_threshold, threshold=threshold)
+    assert term_name(term) == "mask_threshold"
+    assert term(evidence([strip(0, 8)], [strip(0, 10)])) == earned

@@ -6,12 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import assert_near, toy_prompts
-from plain_rows import plain_distributions
+from conftest import assert_near, plain_distributions, toy_prompts, toy_rollouts
 from transformers import GenerationConfig
 
 from foodseg.models.mllm import Prompt
 from foodseg.models.rollouts import BLOCK, pick, sample_rollouts
+
+
+def flat(rollouts):
+    """(tokens, log-probs) of each completion, as lists."""
+    return [
+        (tokens.tolist(), log_probs.tolist())
+        for rollout in rollouts
+        for tokens, log_probs in zip(rollout.tokens, rollout.log_probs, strict=True)
+    ]
 
 
 def test_greedy_equals_transformers_generate(kitchen_mllm):
@@ -37,29 +45,16 @@ def test_greedy_equals_transformers_generate(kitchen_mllm):
 
 
 def test_same_seed_same_completions_and_another_seed_others(kitchen_mllm):
-    prompts = toy_prompts(kitchen_mllm)
-
     def sample(seed):
-        rollouts = sample_rollouts(
-            kitchen_mllm, prompts, group_size=4, max_new_tokens=30, temperature=2.0, seed=seed
-        )
-        return [
-            (tokens.tolist(), log_probs.tolist())
-            for rollout in rollouts
-            for tokens, log_probs in zip(rollout.tokens, rollout.log_probs, strict=True)
-        ]
+        return flat(toy_rollouts(kitchen_mllm, 4, 30, temperature=2.0, seed=seed))
 
     assert sample(1) == sample(1)
     assert sample(1) != sample(2)
 
 
 def test_vision_tokens_are_never_sampled_and_their_log_prob_is_minus_infinity(kitchen_mllm):
-    prompts = toy_prompts(kitchen_mllm)
-
     def sampled():
-        rollouts = sample_rollouts(
-            kitchen_mllm, prompts, group_size=8, max_new_tokens=30, temperature=2.0, seed=1
-        )
+        rollouts = toy_rollouts(kitchen_mllm, 8, 30, temperature=2.0, seed=1)
         return torch.cat([tokens for rollout in rollouts for tokens in rollout.tokens])
 
     # The likeliest tokens take the vision tokens' place: only the ban keeps them out.
@@ -75,11 +70,9 @@ def test_vision_tokens_are_never_sampled_and_their_log_prob_is_minus_infinity(ki
 
 
 def test_sampled_frequencies_follow_the_distribution(kitchen_mllm):
-    [prompt] = toy_prompts(kitchen_mllm, 1)
-    [rollout] = sample_rollouts(
-        kitchen_mllm, [prompt], group_size=4000, max_new_tokens=1, temperature=3.0, seed=0
-    )
-    expected = plain_distributions(kitchen_mllm, rollout_of_one(rollout), 3.0)[0][0].exp()
+    [rollout] = toy_rollouts(kitchen_mllm, 4000, 1, prompts=1, temperature=3.0, seed=0)
+    one = replace(rollout, tokens=rollout.tokens[:1])
+    expected = plain_distributions(kitchen_mllm, one, 3.0)[0][0].exp()
     assert expected.max() < 0.9  # else any sampler would pass
     first = torch.cat(rollout.tokens).bincount(minlength=len(expected)) / 4000
     likely = expected > 0.01
@@ -88,14 +81,8 @@ def test_sampled_frequencies_follow_the_distribution(kitchen_mllm):
     assert ((first - expected)[likely].abs() < 4.5 * deviation[likely]).all()
 
 
-def rollout_of_one(rollout):
-    return replace(rollout, tokens=rollout.tokens[:1], log_probs=rollout.log_probs[:1])
-
-
-def test_completions_stop_at_the_end_token_and_say_so(kitchen_mllm):
-    rollouts = sample_rollouts(
-        kitchen_mllm, toy_prompts(kitchen_mllm), group_size=8, max_new_tokens=50, seed=0
-    )
+def test_completions_stop_at_the_end_token_or_the_limit_and_say_so(kitchen_mllm):
+    rollouts = toy_rollouts(kitchen_mllm, 8, 50, seed=0)
     ended = [end for rollout in rollouts for end in rollout.ended]
     assert any(ended) and not all(ended)
     for rollout in rollouts:
@@ -107,6 +94,10 @@ def test_completions_stop_at_the_end_token_and_say_so(kitchen_mllm):
             assert ended == (tokens[-1].item() == kitchen_mllm.eos_token_id)
             assert ended or len(tokens) == 50
             assert log_probs.isfinite().all()
+    for limit in (1, 2):
+        rollouts = toy_rollouts(kitchen_mllm, 2, limit)
+        assert [len(tokens) for tokens, _ in flat(rollouts)] == [limit] * 6
+        assert not any(end for rollout in rollouts for end in rollout.ended)
 
 
 def test_pick_is_inverse_transform_sampling():
@@ -138,14 +129,6 @@ def test_pick_survives_rounding_at_every_boundary():
             assert (weights.gather(1, token[:, None]) > 0).all()
 
 
-def flat(rollouts):
-    return [
-        (tokens.tolist(), log_probs)
-        for rollout in rollouts
-        for tokens, log_probs in zip(rollout.tokens, rollout.log_probs, strict=True)
-    ]
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_prompts_of_unlike_length_decode_together_as_alone(kitchen_mllm, temperature):
     prompts = toy_prompts(kitchen_mllm)
@@ -156,34 +139,17 @@ def test_prompts_of_unlike_length_decode_together_as_alone(kitchen_mllm, tempera
     assert len({p.length for p in prompts}) == 4
 
     def sample(prompts, group_size):
-        return flat(
-            sample_rollouts(
-                kitchen_mllm,
-                prompts,
-                group_size=group_size,
-                max_new_tokens=60,
-                temperature=temperature,
-                seed=4,
-            )
-        )
+        options = {"max_new_tokens": 60, "temperature": temperature, "seed": 4}
+        return flat(sample_rollouts(kitchen_mllm, prompts, group_size=group_size, **options))
 
     together = sample(prompts, 3)
     assert len({len(tokens) for tokens, _ in together}) > 1  # rows left the batch one by one
     # A prompt alone has the same random numbers only if it is the first.
     for alone, batched in zip(sample(prompts[:1], 3), together[:3], strict=True):
         assert alone[0] == batched[0]
-        assert_near(alone[1], batched[1], roundings=200)
+        assert_near(torch.tensor(alone[1]), torch.tensor(batched[1]), roundings=200)
     [(tokens, _)] = sample(prompts[:1], 1)
     assert tokens == together[0][0]
     if not temperature:
         for index, prompt in enumerate(prompts):
             assert sample([prompt], 1)[0][0] == together[3 * index][0]
-
-
-def test_one_token_is_the_least_and_the_limit_holds(kitchen_mllm):
-    for limit in (1, 2):
-        rollouts = sample_rollouts(
-            kitchen_mllm, toy_prompts(kitchen_mllm), group_size=2, max_new_tokens=limit
-        )
-        assert [len(tokens) for tokens, _ in flat(rollouts)] == [limit] * 6
-        assert not any(end for rollout in rollouts for end in rollout.ended)

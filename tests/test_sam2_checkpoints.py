@@ -1,8 +1,4 @@
-"""Checkpoints of SAM2.1's official layout, of every size, with random weights.
-
-The official model is sam2's own, built from its own YAML with memory attention, memory encoder and
-object pointers. Photos are 256 pixels instead of 1024, which no weight's shape depends on.
-"""
+"""Checkpoints of SAM2.1's official layout, of every size, with random weights."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_near
+from conftest import assert_near, assert_same_masks
 from PIL import Image
 from sam2.build_sam import build_sam2 as build_official
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -32,7 +28,7 @@ from foodseg.models.sam2 import (
 )
 from foodseg.models.segmenter import Segmenter, scale_prompts
 
-SIDE = 256
+SIDE = 256  # instead of 1024, which no weight's shape depends on
 SIZES = {"t": SAM2_TINY, "s": SAM2_SMALL, "b+": SAM2_BASE_PLUS, "l": SAM2_LARGE}
 # In an official checkpoint and of no use for one photo, by the modules of sam2 that hold them.
 MEMORY = {
@@ -79,33 +75,27 @@ def test_an_official_checkpoint_gives_the_official_models_masks(size, tmp_path):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 10, 3), dtype=np.uint8))
     photo = np.asarray(coarse.resize((300, 190), Image.Resampling.BICUBIC))
-    ours = our_logits(loaded, photo)
-    theirs = [official_logits(official, photo, reference) for reference in REFERENCES]
-    assert_near(torch.from_numpy(ours), torch.from_numpy(np.stack(theirs)), roundings=500)
-    masks = loaded.predict(loaded.embed_image(photo), REFERENCES)
-    assert 0 < masks.sum() < masks.size
-
-
-def our_logits(loaded: Segmenter, photo: np.ndarray) -> np.ndarray:
-    """(N, 3, side / 4, side / 4): the three masks of each reference, all in one decoder call."""
     embedding = loaded.embed_image(photo)
     corners = scale_prompts(REFERENCES, embedding.size, SIDE)
-    with torch.no_grad():
-        return decode_prompts(loaded.model, embedding.features, embedding.high_resolution, corners)[
-            0
-        ].numpy()
-
-
-def official_logits(model, photo: np.ndarray, reference: Reference) -> np.ndarray:
-    """The same of one reference, by sam2's image predictor around the whole video model."""
-    predictor = SAM2ImagePredictor(model)
+    masks = loaded.predict(embedding, REFERENCES)
+    assert 0 < masks.sum() < masks.size
+    with torch.no_grad():  # the three masks of each reference, all in one decoder call
+        ours, *_ = decode_prompts(
+            loaded.model, embedding.features, embedding.high_resolution, corners
+        )
+    predictor = SAM2ImagePredictor(official)
     predictor._bb_feat_sizes = [(SIDE // 4,) * 2, (SIDE // 8,) * 2, (SIDE // 16,) * 2]
     predictor.set_image(photo)
-    return predictor.predict(
-        point_coords=np.array([reference.point]),
-        point_labels=np.array([1]),
-        box=np.array(reference.box),
-    )[2]
+    theirs = []
+    for reference, mask in zip(REFERENCES, masks, strict=True):
+        candidates, ious, logits = predictor.predict(
+            point_coords=np.array([reference.point]),
+            point_labels=np.array([1]),
+            box=np.array(reference.box),
+        )
+        assert_same_masks(mask, candidates[ious.argmax()] > 0)
+        theirs.append(logits)
+    assert_near(ours, torch.from_numpy(np.stack(theirs)), roundings=500)
 
 
 def test_another_sizes_checkpoint_is_refused(tmp_path):

@@ -8,7 +8,6 @@ import torch
 from conftest import assert_near, assert_same_masks
 from PIL import Image
 from safetensors.torch import save_file
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
@@ -48,16 +47,7 @@ def image() -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((120, 70), Image.Resampling.BICUBIC))
 
 
-def test_masks_have_the_original_size(segmenter: Segmenter, image: np.ndarray) -> None:
-    embedding = segmenter.embed_image(image)
-    masks = segmenter.predict(embedding, REFERENCES)
-    assert embedding.size == (120, 70)
-    assert masks.shape == (3, 70, 120) and masks.dtype == bool
-    assert 0 < masks.sum() < masks.size
-    assert segmenter.predict(embedding, []).shape == (0, 70, 120)
-
-
-def test_one_call_equals_one_by_one(segmenter: Segmenter, image: np.ndarray) -> None:
+def test_masks_of_the_original_size_from_one_call_equal_one_by_one(segmenter, image):
     embedding = segmenter.embed_image(image)
     calls = []
     handle = segmenter.model.sam_mask_decoder.register_forward_hook(lambda *_: calls.append(1))
@@ -66,13 +56,16 @@ def test_one_call_equals_one_by_one(segmenter: Segmenter, image: np.ndarray) -> 
     assert len(calls) == 1
     alone = [segmenter.predict(embedding, [reference])[0] for reference in REFERENCES]
     assert_same_masks(together, np.stack(alone))
+    assert embedding.size == (120, 70)
+    assert together.shape == (3, 70, 120) and together.dtype == bool
+    assert 0 < together.sum() < together.size
+    assert segmenter.predict(embedding, []).shape == (0, 70, 120)
 
 
-def test_images_embedded_together_equal_one_by_one(segmenter: Segmenter, image: np.ndarray) -> None:
+def test_images_embedded_together_equal_one_by_one(segmenter, image):
     other = Image.fromarray(image).rotate(90, expand=True)
-    for embedding, single in zip(
-        segmenter.embed_images([image, other]), (image, other), strict=True
-    ):
+    together = segmenter.embed_images([image, other])
+    for embedding, single in zip(together, (image, other), strict=True):
         alone = segmenter.embed_image(single)
         assert embedding.size == alone.size
         assert_near(embedding.features, alone.features, roundings=200)
@@ -80,39 +73,19 @@ def test_images_embedded_together_equal_one_by_one(segmenter: Segmenter, image: 
         assert_same_masks(masks, segmenter.predict(alone, REFERENCES[:1]))
 
 
-def test_same_masks_as_the_official_predictor(segmenter: Segmenter, image: np.ndarray) -> None:
-    predictor = SAM2ImagePredictor(segmenter.model)
-    side = SMALL.image_size  # the official class fixes these to a 1024-pixel image
-    predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
-    predictor.set_image(image)
-    masks = segmenter.predict(segmenter.embed_image(image), REFERENCES)
-    for mask, reference in zip(masks, REFERENCES, strict=True):
-        candidates, ious, _ = predictor.predict(
-            point_coords=np.array([reference.point]),
-            point_labels=np.array([1]),
-            box=np.array(reference.box),
-        )
-        assert_same_masks(mask, candidates[ious.argmax()] > 0)
-
-
-def test_no_temporal_module(segmenter: Segmenter) -> None:
+def test_no_temporal_module(segmenter):
     assert segmenter.model.memory_attention is None and segmenter.model.memory_encoder is None
     temporal = ("memory", "maskmem", "obj_ptr", "no_mem_pos_enc", "no_obj_embed")
     names = [name for name, _ in segmenter.model.named_parameters()]
     assert not [name for name in names if name.startswith(temporal)]
-
-
-def test_official_layout_loads_without_its_memory(segmenter: Segmenter, tmp_path) -> None:
-    weights = segmenter.model.state_dict()
-    extra = {"memory_attention.norm.weight": torch.ones(4), "maskmem_tpos_enc": torch.ones(7)}
-    torch.save({"model": weights | extra}, tmp_path / "sam2.pt")
-    loaded = Segmenter.load(tmp_path / "sam2.pt", SMALL)
-    for name, weight in loaded.model.state_dict().items():
-        assert torch.equal(weight, weights[name])
+    # The published 38.9 M of SAM2.1 tiny, less memory attention (5.9 M), memory encoder (1.4 M)
+    # and object pointers.
+    parameters = sum(p.numel() for p in build_sam2(SAM2_TINY).parameters())
+    assert parameters / 1e6 == pytest.approx(31.44, abs=0.01)
 
 
 @pytest.mark.parametrize("fault", ["lacks", "unknown", "ill-sized"])
-def test_a_wrong_checkpoint_is_refused(segmenter: Segmenter, tmp_path, fault: str) -> None:
+def test_a_wrong_or_missing_checkpoint_and_a_grey_image_are_refused(segmenter, tmp_path, fault):
     weights = {name: weight.clone() for name, weight in segmenter.model.state_dict().items()}
     name = "sam_mask_decoder.iou_token.weight"
     if fault == "ill-sized":
@@ -124,17 +97,7 @@ def test_a_wrong_checkpoint_is_refused(segmenter: Segmenter, tmp_path, fault: st
     save_file(weights, tmp_path / "sam2.safetensors")
     with pytest.raises(DataError, match=f"{fault}.*{'surprise' if fault == 'unknown' else name}"):
         Segmenter.load(tmp_path / "sam2.safetensors", SMALL)
-
-
-def test_a_missing_checkpoint_and_a_grey_image_are_refused(segmenter: Segmenter, tmp_path) -> None:
     with pytest.raises(DataError, match=r"none\.pt"):
         Segmenter.load(tmp_path / "none.pt", SMALL)
     with pytest.raises(DataError, match="RGB"):
         segmenter.embed_image(np.zeros((4, 4), dtype=np.uint8))
-
-
-def test_the_tiny_official_size() -> None:
-    parameters = sum(p.numel() for p in build_sam2(SAM2_TINY).parameters())
-    # The published 38.9 M of SAM2.1 tiny, less memory attention (5.9 M), memory encoder (1.4 M)
-    # and object pointers.
-    assert parameters / 1e6 == pytest.approx(31.44, abs=0.01)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_gradients
+from conftest import assert_same_gradients, randomise_adapter
 from PIL import Image
-from test_shared_prefix import randomise_adapter
 from torch.nn import functional
 
 from foodseg import presets
 from foodseg.common.files import read_lines
 from foodseg.evaluation.evaluate import to_original
+from foodseg.models.mask_loss import mask_losses
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised import training
 from foodseg.supervised.batches import target_rollouts
@@ -206,3 +207,17 @@ def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(s
     assert photos.visual_tokens(second) is not photos.visual_tokens(second)
     assert torch.equal(photos.visual_tokens(second), photos.visual_tokens(second))
     assert photos.free == 10
+
+
+def test_losses_of_undecided_and_of_certain_masks_by_hand():
+    logits, truth = torch.zeros(3, 1, 2), torch.tensor([[[1.0, 0.0]]]).expand(3, 1, 2)
+    bce, dice = mask_losses(logits, truth)
+    assert bce.tolist() == pytest.approx([math.log(2)] * 3)
+    assert dice.tolist() == pytest.approx([1 - (2 * 0.5 + 1) / (1 + 1 + 1)] * 3)
+    _, lisas = mask_losses(logits, truth, smooth=1e-6, scale=1000)
+    assert lisas.tolist() == pytest.approx([1 - (1 + 1e-3) / (2 + 1e-3)] * 3)
+    # A certain mask loses nothing, and its opposite everything.
+    truth = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    right, wrong = (mask_losses(sign * 40 * (truth - 0.5), truth) for sign in (1, -1))
+    assert right[0] < 1e-8 and right[1] == pytest.approx(0, abs=1e-6)
+    assert wrong[0] == pytest.approx(20) and wrong[1] == pytest.approx(1 - 1 / 5)

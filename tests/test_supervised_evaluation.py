@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_near, assert_same_masks
+from conftest import assert_near, assert_same_masks, randomise_adapter
 from PIL import Image
-from test_shared_prefix import randomise_adapter
 from test_supervised import PRESET, plain_states, several
 
 from foodseg.data.references import decode_mask, sample_ious

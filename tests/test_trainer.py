@@ -17,22 +17,21 @@ import pytest
 from foodseg import presets
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
-from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.system import load_policy
 from foodseg.training import run_folder, trainer
 from foodseg.training.run_folder import alone
 from foodseg.training.trainer import train
 
-PRESET = replace(
-    presets.SMOKE,
-    steps=5,
-    checkpoint_every=2,
-    prompts_per_step=2,
-    group_size=4,
-    max_new_tokens=80,
-    learning_rate=1e-3,
-)
+SETTINGS = {
+    "steps": 5,
+    "checkpoint_every": 2,
+    "prompts_per_step": 2,
+    "group_size": 4,
+    "max_new_tokens": 80,
+    "learning_rate": 1e-3,
+}
+PRESET = replace(presets.SMOKE, **SETTINGS)
 # The same run in a process of its own, so that it can be killed.
 SCRIPT = f"""
 from dataclasses import replace
@@ -40,15 +39,12 @@ from foodseg import presets
 from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO
 from foodseg.training.trainer import train
-preset = replace(presets.SMOKE, steps={PRESET.steps}, checkpoint_every={PRESET.checkpoint_every},
-    prompts_per_step={PRESET.prompts_per_step}, group_size={PRESET.group_size},
-    max_new_tokens={PRESET.max_new_tokens}, learning_rate={PRESET.learning_rate})
+preset = replace(presets.SMOKE, **{SETTINGS})
 train(preset, DAPO, 1, load_samples(preset.samples_file("train")))
 """
 
 
-def adapter(home, recipe, seed):
-    run = home / "runs" / "smoke" / f"{recipe.name}-seed{seed}"
+def adapter(run):
     return (run / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
@@ -69,10 +65,10 @@ def run_until(home, steps):
     assert process.returncode == (0 if steps is None else -signal.SIGKILL), error
 
 
-def test_a_run_killed_twice_ends_with_the_same_bits(home):
-    train(PRESET, DAPO, 1, load_samples(PRESET.samples_file("train")))
-    uninterrupted = adapter(home, DAPO, 1)
+def test_a_run_killed_twice_ends_with_the_same_bits(home, samples):
+    train(PRESET, DAPO, 1, samples)
     run = home / "runs" / "smoke" / "dapo-seed1"
+    uninterrupted = adapter(run)
     rewards = [row["reward_total"] for row in read_lines(run / "log.jsonl")]
     run.rename(home / "uninterrupted")
 
@@ -83,19 +79,18 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home):
     run_until(home, None)
     # Seconds and all: the steps before the checkpoint were not taken again.
     assert (run / "log.jsonl").read_text().splitlines()[:2] == kept
-    assert adapter(home, DAPO, 1) == uninterrupted
+    assert adapter(run) == uninterrupted
     rows = read_lines(run / "log.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["reward_total"] for row in rows] == rewards
 
 
 @pytest.mark.parametrize("where", [(run_folder, "save_checkpoint"), (trainer, "finish")])
-def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypatch, where):
-    samples = load_samples(PRESET.samples_file("train"))
+def test_a_run_stopped_at_the_worst_place_keeps_its_bits(home, samples, monkeypatch, where):
     short = replace(PRESET, steps=3)
     train(short, GRPO, 0, samples)
-    uninterrupted = adapter(home, GRPO, 0)
     run = PRESET.run_folder("grpo", 0)
+    uninterrupted = adapter(run)
     run.rename(home / "uninterrupted")
 
     def stop(*arguments):
@@ -108,24 +103,11 @@ def test_a_run_stopped_at_the_worst_place_ends_with_the_same_bits(home, monkeypa
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 4, "rew')  # as a kill in the middle of a write leaves it
     train(short, GRPO, 0, samples)
-    assert adapter(home, GRPO, 0) == uninterrupted
+    assert adapter(run) == uninterrupted
     assert [row["step"] for row in read_lines(run / "log.jsonl")] == [1, 2, 3]
 
 
-def test_same_seed_same_adapter_other_seed_another(home):
-    samples = load_samples(PRESET.samples_file("train"))
-    short = replace(PRESET, steps=2)
-    train(short, GRPO, 0, samples)
-    first = adapter(home, GRPO, 0)
-    (home / "runs" / "smoke" / "grpo-seed0").rename(home / "first")
-    train(short, GRPO, 0, samples)
-    train(short, GRPO, 1, samples)
-    assert adapter(home, GRPO, 0) == first
-    assert adapter(home, GRPO, 1) != first
-
-
-def test_the_log_and_the_result_say_what_happened(home):
-    samples = load_samples(PRESET.samples_file("train"))
+def test_the_log_and_the_result_say_what_happened(samples):
     result = train(replace(PRESET, steps=2), GRPO, 0, samples)
     train(replace(PRESET, steps=2), DAPO, 0, samples)
     # DAPO's KL has no weight, but it is measured.
@@ -146,21 +128,27 @@ def test_the_log_and_the_result_say_what_happened(home):
     assert {"commit", "versions", "device", "seconds", "adapter", "data", "base"} <= result.keys()
 
 
-def test_a_finished_run_is_kept_and_one_with_other_settings_moved_aside(home):
-    samples = load_samples(PRESET.samples_file("train"))
+def test_a_finished_run_is_kept_beside_another_seeds_and_moved_aside_for_other_settings(samples):
     short = replace(PRESET, steps=1)
     result = train(short, GRPO, 0, samples)
     run = PRESET.run_folder("grpo", 0)
     stamp = (run / "result.json").stat().st_mtime_ns
     assert train(short, GRPO, 0, samples) == result
     assert (run / "result.json").stat().st_mtime_ns == stamp
+    train(short, GRPO, 1, samples)
+    assert adapter(PRESET.run_folder("grpo", 1)) != adapter(run)
     train(replace(short, learning_rate=1e-4), GRPO, 0, samples)
     [aside] = run.parent.glob("grpo-seed0.before-*")
     assert json.loads((aside / "result.json").read_text()) == result
     assert json.loads((run / "config.json").read_text())["preset"]["learning_rate"] == 1e-4
+    # A folder is trained in by one process at a time.
+    folder = PRESET.run_folder("dapo", 0)
+    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
+        train(short, DAPO, 0, samples)
+    assert not folder.exists()
 
 
-def test_a_training_leaves_no_model_behind(home, monkeypatch):
+def test_a_training_leaves_no_model_behind(samples, monkeypatch):
     """On a GPU the next training, and the evaluation, need its room at once."""
     alive = []
 
@@ -174,15 +162,7 @@ def test_a_training_leaves_no_model_behind(home, monkeypatch):
     gc.disable()  # a cycle of references would wait for it, however much it holds
     try:
         # Its reward asks for masks, so the sampler keeps embeddings of photos.
-        train(replace(PRESET, steps=1), SAM_R1, 0, load_samples(PRESET.samples_file("train")))
+        train(replace(PRESET, steps=1), SAM_R1, 0, samples)
         assert len(alive) == 1 and alive[0]() is None
     finally:
         gc.enable()
-
-
-def test_a_folder_is_trained_in_by_one_process_at_a_time(home):
-    samples = load_samples(PRESET.samples_file("train"))
-    folder = PRESET.run_folder("grpo", 0)
-    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
-        train(replace(PRESET, steps=1), GRPO, 0, samples)
-    assert not folder.exists()

@@ -9,11 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import load_kitchen, toy_prompts
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
+from conftest import kitchen_policy, toy_rollouts
 
 from foodseg.models.fast.layers import training_layers
-from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.shared_prefix import completion_mask, score_groups
 from foodseg.presets import SMOKE
 from foodseg.recipes import DAPO, GRPO
@@ -33,29 +31,13 @@ WITHOUT_KL = replace(GRPO, objective=replace(GRPO.objective, kl_weight=0.0))
 CONSTANT = replace(DAPO, objective=replace(DAPO.objective, normalisation="constant"))
 
 
-def rms_norm_in_own_dtype(self, hidden):
-    variance = hidden.pow(2).mean(-1, keepdim=True)
-    return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
-
-
 @pytest.fixture()
-def make(monkeypatch):
+def make(exact_norms):
     """A policy in a dtype, always the same, and three groups that it has sampled."""
 
     def policy(dtype=torch.float32):
-        if dtype == torch.float64:
-            monkeypatch.setattr(Qwen2_5_VLRMSNorm, "forward", rms_norm_in_own_dtype)
-        mllm = load_kitchen(dtype)
-        mllm.add_lora(rank=4, alpha=8, seed=0)
-        mllm.model.to(dtype)
-        generator = torch.Generator().manual_seed(1)
-        for parameter in mllm.lora_parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data.copy_(noise * 0.02)
-        rollouts = sample_rollouts(
-            mllm, toy_prompts(mllm), group_size=4, max_new_tokens=PRESET.max_new_tokens, seed=3
-        )
-        return mllm, rollouts
+        mllm = kitchen_policy(dtype, scale=0.02)
+        return mllm, toy_rollouts(mllm, 4, PRESET.max_new_tokens, seed=3)
 
     return policy
 
@@ -79,35 +61,32 @@ def plain_run(mllm, rollouts, recipe, rewards=(REWARDS,), given=None):
 
     given: advantages of the groups, instead of those of the rewards.
     """
-    with training_layers(mllm.language_model):
-        return _plain_run(mllm, rollouts, recipe.objective, rewards, given)
-
-
-def _plain_run(mllm, rollouts, objective, rewards, given):
-    parameters = mllm.lora_parameters()
+    objective = recipe.objective
+    parameters, layers = mllm.lora_parameters(), training_layers(mllm.language_model)
     optimizer = torch.optim.AdamW(parameters, lr=PRESET.learning_rate, weight_decay=0.01)
     mask = completion_mask(rollouts)
     normaliser = loss_normaliser(objective.normalisation, mask, PRESET.max_new_tokens)
-    with torch.no_grad(), mllm.reference_policy():
-        reference = [score_groups(mllm, [rollout]).log_probs for rollout in rollouts]
-    for one in rewards:
-        advantages = given or [torch.tensor(a, dtype=torch.float32) for a in group_advantages(one)]
-        with torch.no_grad():
-            old = [score_groups(mllm, [rollout]).log_probs for rollout in rollouts]
-        for _ in range(PRESET.updates_per_rollout):
-            optimizer.zero_grad()
-            for fixed in zip(rollouts, old, advantages, reference, strict=True):
-                scores = score_groups(mllm, [fixed[0]])
-                policy_loss(
-                    scores.log_probs,
-                    *fixed[1:3],
-                    scores.mask,
-                    objective,
-                    reference_log_probs=fixed[3],
-                    normaliser=normaliser,
-                ).loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-            optimizer.step()
+    with layers:
+        with torch.no_grad(), mllm.reference_policy():
+            reference = [score_groups(mllm, [rollout]).log_probs for rollout in rollouts]
+        for one in rewards:
+            advantages = given or [torch.tensor(a).float() for a in group_advantages(one)]
+            with torch.no_grad():
+                old = [score_groups(mllm, [rollout]).log_probs for rollout in rollouts]
+            for _ in range(PRESET.updates_per_rollout):
+                optimizer.zero_grad()
+                for fixed in zip(rollouts, old, advantages, reference, strict=True):
+                    scores = score_groups(mllm, [fixed[0]])
+                    policy_loss(
+                        scores.log_probs,
+                        *fixed[1:3],
+                        scores.mask,
+                        objective,
+                        reference_log_probs=fixed[3],
+                        normaliser=normaliser,
+                    ).loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+                optimizer.step()
     return adapter(mllm)
 
 
@@ -149,6 +128,9 @@ def rising(groups, tokenizer):
     ]
 
 
+RISING = replace(GRPO, name="rising", advantages=rising)
+
+
 @pytest.mark.parametrize("recipe", [GRPO, DAPO])
 def test_equal_advantages_of_all_tokens_are_those_of_the_completion(make, recipe):
     row, ours = run(*make(), replace(recipe, advantages=spread))
@@ -182,36 +164,7 @@ def test_advantages_of_tokens_reach_their_tokens(make, recipe):
     )
 
 
-@pytest.mark.parametrize("share", [100, 0])
-def test_advantages_of_tokens_in_every_plan(make, monkeypatch, share):
-    """All groups in one forward, and one completion in each."""
-    recipe = replace(GRPO, name="rising", advantages=rising)
-    expected = unchanged(make, recipe)
-    mllm, rollouts = make(torch.float64)
-    updater = PolicyUpdater(mllm, PRESET, recipe)
-    largest_group = plan_memory(updater.forwards.sizes, [GroupTokens.of(r) for r in rollouts], None)
-    gpu_with(monkeypatch, share * largest_group.forward_bytes)
-    assert_same_step(updater.update(scored(rollouts)), mllm, expected)
-
-
-def test_a_group_counts_as_silent_only_if_all_its_tokens_are(make):
-    def last_token(groups, tokenizer):
-        rules = [[np.zeros(len(t)) for t in group.rollout.tokens] for group in groups]
-        rules[1][2][-1] = 1.0
-        return rules
-
-    mllm, rollouts = make()
-    seen = []
-
-    def spy(mllm, some, temperature):
-        seen.append([r.prompt.length for r in some])
-        return score_groups(mllm, some, temperature)
-
-    [row], _ = run(mllm, rollouts, replace(DAPO, advantages=last_token), score=spy)
-    assert seen == [[rollouts[1].prompt.length]] * 3 and row["gradient_norm"] > 0
-
-
-def test_only_groups_with_a_gradient_are_scored(make):
+def test_only_groups_of_which_some_token_has_a_gradient_are_scored(make):
     mllm, rollouts = make()
     seen = []
 
@@ -231,9 +184,18 @@ def test_only_groups_with_a_gradient_are_scored(make):
     seen.clear()
     run(mllm, rollouts, DAPO, (EQUAL,), score=spy)
     assert seen == [(True, first), (True, first), (False, first)]
+    seen.clear()
+
+    def last_token(groups, tokenizer):
+        rules = [[np.zeros(len(t)) for t in group.rollout.tokens] for group in groups]
+        rules[1][2][-1] = 1.0
+        return rules
+
+    [row], _ = run(mllm, rollouts, replace(DAPO, advantages=last_token), score=spy)
+    assert seen == [(True, second), (True, second), (False, second)] and row["gradient_norm"] > 0
 
 
-def test_without_a_kl_term_the_log_has_the_kl_of_the_first_group(make):
+def test_without_a_kl_term_the_log_has_the_kl_of_the_first_group(make, capsys):
     mllm, rollouts = make()
     scores = score_groups(mllm, rollouts[:1])
     with torch.no_grad(), mllm.reference_policy():
@@ -242,6 +204,9 @@ def test_without_a_kl_term_the_log_has_the_kl_of_the_first_group(make):
     [row], _ = run(mllm, rollouts, DAPO)
     # A token's exp(d) - d - 1 is a difference of ones: it is right to one rounding of 1.
     assert row["kl"] == pytest.approx(expected, rel=1e-3) and expected > 1e-3
+    # A CPU says nothing and measures its peak.
+    assert capsys.readouterr().out == ""
+    assert 50 < row["peak_memory_mb"] < 1e5 and row["seconds_update"] > 0
 
 
 def test_the_first_ratio_is_one_whatever_the_sampler_rounded(make):
@@ -284,7 +249,8 @@ def assert_same_step(row, mllm, expected):
 
 
 @pytest.mark.parametrize(
-    "recipe, share", [(GRPO, 100), (GRPO, 0.7), (GRPO, 0), (DAPO, 100), (DAPO, 0.4)]
+    "recipe, share",
+    [(GRPO, 100), (GRPO, 0.7), (GRPO, 0), (DAPO, 100), (DAPO, 0.4), (RISING, 100), (RISING, 0)],
 )
 def test_every_plan_gives_the_same_adapter(make, monkeypatch, recipe, share):
     """From all groups in one forward to one completion in each, all layers checkpointed."""
@@ -306,45 +272,35 @@ def test_every_plan_gives_the_same_adapter(make, monkeypatch, recipe, share):
 @pytest.mark.parametrize(
     "recipe, call", [(GRPO, 1), (GRPO, 4), (GRPO, 8), (DAPO, 1), (DAPO, 2), (DAPO, 4)]
 )
-def test_a_step_that_runs_out_of_memory_ends_with_the_same_adapter(make, capsys, recipe, call):
+def test_a_step_that_runs_out_of_memory_ends_with_the_same_adapter(
+    make, monkeypatch, capsys, recipe, call
+):
     """Wherever in the two updates: in the reference's forward, in the policy's, at any group."""
     expected = unchanged(make, recipe)
-    calls = []
+    calls, alive, asked = [], [], []
 
     def fails_once(mllm, some, temperature):
         calls.append(some)
+        scores = score_groups(mllm, some, temperature)
         if len(calls) == call:
+            alive.append(weakref.ref(scores.log_probs))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return score_groups(mllm, some, temperature)
+        return scores
 
+    def available(device, missing):  # a CPU's answer; the failed forward is gone by now
+        asked.append(len(alive))
+        assert not alive or alive[0]() is None
+
+    monkeypatch.setattr(forwards, "available_bytes", available)
     mllm, rollouts = make(torch.float64)
     updater = PolicyUpdater(mllm, PRESET, recipe, score=fails_once)
     row = updater.update(scored(rollouts))
-    assert len(calls) > call
+    assert len(calls) > call and asked[-1] == 1
     assert_same_step(row, mllm, expected)
     said = capsys.readouterr().out.splitlines()
     assert [line.split(" in a forward")[0] for line in said][0] == "Out of memory"
     assert said[1].startswith("Memory plan: ") and len(said) == 2
     assert updater.forwards.plan.choice != (1, 1, 0)  # the next step begins with what was enough
-
-
-def test_the_failed_forward_is_gone_before_memory_is_planned_again(make, monkeypatch):
-    alive = []
-
-    def fails_once(mllm, some, temperature):
-        scores = score_groups(mllm, some, temperature)
-        if not alive:
-            alive.append(weakref.ref(scores.log_probs))
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return scores
-
-    def available(device, missing):
-        assert not alive or alive[0]() is None
-        return 1e12
-
-    monkeypatch.setattr(forwards, "available_bytes", available)
-    run(*make(), GRPO, score=fails_once)
-    assert alive
 
 
 def test_the_microbatch_shrinks_step_by_step_and_then_names_what_to_reduce(
@@ -370,9 +326,3 @@ def test_the_microbatch_shrinks_step_by_step_and_then_names_what_to_reduce(
     assert said[0].startswith("Memory plan: all groups in a forward, no layers checkpointed")
     plans = [line for line in said if line.startswith("Memory plan")]
     assert len(plans) == len(set(plans)) == len(tried)
-
-
-def test_a_cpu_says_nothing_and_measures_its_peak(make, capsys):
-    [row], _ = run(*make(), DAPO)
-    assert capsys.readouterr().out == ""
-    assert 50 < row["peak_memory_mb"] < 1e5 and row["seconds_update"] > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same_gradients, load_kitchen
+from conftest import assert_same_gradients, load_kitchen, watch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -19,11 +18,11 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, read_lines
 from foodseg.data.references import decode_mask, scale_reference
 from foodseg.evaluation.evaluate import evaluate
-from foodseg.methods.grto import ToolTraining, mask_coverage, matched_references, tool_losses
+from foodseg.methods.grto import ToolTraining, matched_references
 from foodseg.models.sam2 import decode_prompts
-from foodseg.models.segmenter import load_decoder, save_decoder, scale_prompts
+from foodseg.models.segmenter import DECODER, load_decoder, save_decoder, scale_prompts
 from foodseg.presets import SMOKE
-from foodseg.recipes import GRPO
+from foodseg.recipes import B_GRTO, GRPO
 from foodseg.rl.evidence import gather_evidence, to_original
 from foodseg.rl.rewards import match_answer
 from foodseg.system import load_segmenter
@@ -31,8 +30,7 @@ from foodseg.training import tool
 from foodseg.training.photos import PhotoFeatures
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.tool import ToolUpdater, train_tool_off_policy
-from foodseg.training.trainer import train
-from foodseg.training.updates import PolicyUpdater
+from foodseg.training.trainer import TOOL_LOG, train
 
 SIDE = SMOKE.image_side
 PRESET = replace(SMOKE, prompts_per_step=2, max_new_tokens=100)
@@ -136,16 +134,14 @@ def test_only_matched_references_teach_and_equal_ones_are_counted(samples):
     [lesson] = updater.lessons(group)
     assert lesson.weights.sum() == 3 * count and lesson.corners.shape == (2 * count, 3, 2)
     assert lesson.target_coverage.shape == (count, 48, 48)
-    assert updater.lessons(group_of(sample, far, "no list")) == [] and len(updater.asked) == 1
-
-
-def test_a_step_without_matched_references_changes_nothing(samples):
-    updater = make_updater()
-    before = weights(updater)
-    row = updater.update([group_of(samples[0], "no list")])
+    tensors = (lesson.corners, lesson.target_coverage, lesson.weights, lesson.embedding.features)
+    assert not any(tensor.requires_grad for tensor in (*tensors, *lesson.embedding.high_resolution))
+    nothing, before = group_of(sample, far, "no list"), weights(updater)
+    assert updater.lessons(nothing) == [] and len(updater.asked) == 1
+    row = updater.update([nothing])
     assert row.pop("seconds_tool") >= 0
     assert row == {"tool_loss": None, "tool_iou": None, "tool_references": 0}
-    assert all(torch.equal(w, before[n]) for n, w in updater.segmenter.model.state_dict().items())
+    assert all(torch.equal(w, before[n]) for n, w in weights(updater).items())
 
 
 def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
@@ -165,33 +161,8 @@ def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
     assert all(map(torch.equal, embedding.high_resolution, after.high_resolution))
 
 
-def policy_groups(samples):
-    mllm = load_kitchen(torch.float32)
-    mllm.add_lora(rank=4, alpha=8, seed=0)
-    sampler = GroupSampler(mllm, PRESET, GRPO, samples, seed=0)
-    return mllm, sampler
-
-
-def policy_run(samples, updater):
-    """Two steps of the policy, each followed by one of the tool if there is one."""
-    mllm, sampler = policy_groups(samples)
-    policy, trace = PolicyUpdater(mllm, PRESET, GRPO), []
-    for _ in range(2):
-        groups = sampler.next_batch().groups
-        policy.update(groups)
-        trace += [p.grad.clone() for p in mllm.lora_parameters()]
-        if updater:
-            assert all(p.grad is None for p in updater.optimizer.parameters)
-            assert updater.update(groups)["tool_references"] > 0
-    return trace + [p.detach().clone() for p in mllm.lora_parameters()]
-
-
 RUN = replace(SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, max_new_tokens=100)
-B_GRTO = replace(
-    GRPO,
-    name="b-grto",
-    tool=ToolTraining(off_policy_steps=2, off_policy_rounds=1),
-)
+SHORT = replace(B_GRTO, tool=ToolTraining(off_policy_steps=2, off_policy_rounds=1))
 
 
 def files(recipe):
@@ -204,65 +175,39 @@ def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupt
     samples, monkeypatch
 ):
     train(RUN, GRPO, 0, samples)
-    train(RUN, B_GRTO, 0, samples)
+    train(RUN, SHORT, 0, samples)
     run = RUN.run_folder("b-grto", 0)
-    [policy], whole, rows = files(GRPO), files(B_GRTO), read_lines(run / "log.jsonl")
+    [policy], whole, rows = files(GRPO), files(SHORT), read_lines(run / "log.jsonl")
     assert whole[0] == policy and len(whole) == 2
     assert all(row["tool_references"] for row in rows)
     assert {"tool_loss", "tool_iou", "tool_references", "seconds_tool"} <= rows[0].keys()
-    assert len(read_lines(run / "tool.jsonl")) == 2
+    assert all(row["seconds_tool"] > 0 for row in rows)
+    assert [row["step"] for row in read_lines(run / TOOL_LOG)] == [1, 2]
+    assert not (RUN.run_folder("grpo", 0) / TOOL_LOG).exists()
+    trained = load_file(run / "adapter" / DECODER)
+    base = load_segmenter(RUN).model.sam_mask_decoder.state_dict()
+    assert any((w != base[n]).any() for n, w in trained.items())
     run.rename(run.with_name("uninterrupted"))
 
-    step, calls = ToolUpdater.step, []
+    update = ToolUpdater.update
 
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) in (2, 6, 11):  # in stage 1, in step 2 and, after the checkpoint, in step 3
-            raise KeyboardInterrupt
-        return step(*arguments)
+    def after_the_policys(updater, groups):
+        assert all(p.grad is None for p in updater.optimizer.parameters)
+        return update(updater, groups)
 
-    monkeypatch.setattr(ToolUpdater, "step", interrupted)
+    # In stage 1, in step 2 and, after the checkpoint, in step 3.
+    calls = watch(monkeypatch, ToolUpdater, "step", 2, 6, 11)
+    monkeypatch.setattr(ToolUpdater, "update", after_the_policys)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            train(RUN, B_GRTO, 0, samples)
-    train(RUN, B_GRTO, 0, samples)
+            train(RUN, SHORT, 0, samples)
+    train(RUN, SHORT, 0, samples)
     assert len(calls) == 12
-    assert files(B_GRTO) == whole
+    assert files(SHORT) == whole
     assert [r["tool_loss"] for r in read_lines(run / "log.jsonl")] == [r["tool_loss"] for r in rows]
 
 
-def test_the_policys_gradients_are_the_same_bits_with_and_without_the_tool(samples):
-    updater = make_updater()
-    before = weights(updater)
-    without, with_tool = policy_run(samples, None), policy_run(samples, updater)
-    assert all(map(torch.equal, without, with_tool))
-    assert any(gradient.any() for gradient in without)
-    assert any((w != before[n]).any() for n, w in updater.segmenter.model.state_dict().items())
-
-
-def test_what_the_tool_learns_from_has_no_graph(samples):
-    updater = make_updater()
-    [lesson] = updater.lessons(plain_groups(samples)[0])
-    tensors = (lesson.corners, lesson.target_coverage, lesson.weights, lesson.embedding.features)
-    assert not any(tensor.requires_grad for tensor in (*tensors, *lesson.embedding.high_resolution))
-
-
-def test_an_interrupted_tool_ends_with_the_same_bits(samples):
-    groups = [[group] for group in plain_groups(samples)]
-    whole, first, second = make_updater(), make_updater(), make_updater()
-    rows = [whole.update(group) for group in groups]
-    first.update(groups[0])
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True))
-    for group, row in zip(groups[1:], rows[1:], strict=True):
-        assert second.update(group)["tool_loss"] == row["tool_loss"]
-    expected = weights(whole)
-    assert all(torch.equal(w, expected[n]) for n, w in weights(second).items())
-
-
-def test_a_saved_decoder_is_put_over_the_base_for_evaluation(samples, tmp_path):
+def test_a_saved_decoder_is_put_over_the_base_for_evaluation_and_no_other(samples, tmp_path):
     updater, path = make_updater(ToolTraining(learning_rate=1e-3)), tmp_path / "decoder.safetensors"
     updater.update(plain_groups(samples))
     save_decoder(updater.segmenter, path)
@@ -276,15 +221,11 @@ def test_a_saved_decoder_is_put_over_the_base_for_evaluation(samples, tmp_path):
     [hashed] = {loaded.decoder_hash, file_hash(path)}
     result = evaluate(SMOKE, "grto", samples[:2], load_kitchen(torch.float32), loaded)
     assert result["decoder"] == hashed
-
-
-def test_a_file_that_is_no_decoder_is_refused(tmp_path):
-    segmenter = load_segmenter(SMOKE)
     with pytest.raises(DataError, match=r"none\.safetensors"):
-        load_decoder(segmenter, tmp_path / "none.safetensors")
+        load_decoder(loaded, tmp_path / "none.safetensors")
     save_file({"iou_token.weight": torch.ones(1, 96)}, tmp_path / "part.safetensors")
     with pytest.raises(DataError, match="lacks weight"):
-        load_decoder(segmenter, tmp_path / "part.safetensors")
+        load_decoder(loaded, tmp_path / "part.safetensors")
 
 
 def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples, monkeypatch):
@@ -295,7 +236,9 @@ def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples,
         GroupSampler, "next_batch", lambda s: rolled_out.append(s.seed) or next_batch(s)
     )
     for noise in (0.0, 0.3):  # an adapter must make no difference
-        mllm, sampler = policy_groups(samples)
+        mllm = load_kitchen(torch.float32)
+        mllm.add_lora(rank=4, alpha=8, seed=0)
+        sampler = GroupSampler(mllm, PRESET, GRPO, samples, seed=0)
         for parameter in mllm.lora_parameters():
             parameter.data += noise
         updater = make_updater(training)
@@ -311,18 +254,3 @@ def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples,
     assert all(torch.equal(w, runs[1][1][n]) for n, w in runs[0][1].items())
     assert rows[2]["tool_references"] == rows[0]["tool_references"]  # round 1 once more
     assert train_tool_off_policy(make_updater(), sampler) == []
-
-
-def test_the_bce_in_cells_is_that_of_the_pixels(samples):
-    generator = torch.Generator().manual_seed(0)
-    mask = np.zeros((24, 32), dtype=bool)
-    mask[5:17, 3:30] = True
-    shares = mask_coverage(mask, 8)
-    assert shares[0, 0] == 0 and shares[3, 3] == 1
-    # Float32: a cell of 3 x 4 pixels has thirds and twelfths.
-    assert shares.sum().item() == pytest.approx(mask.sum() / 12, rel=1e-5)
-    logits = torch.randn(1, 8, 8, generator=generator)
-    pixels = F.interpolate(logits[None], mask.shape, mode="nearest")[0, 0]
-    bce = F.binary_cross_entropy_with_logits(pixels, torch.from_numpy(mask).float())
-    loss = tool_losses(logits, shares[None], ToolTraining(bce_weight=1.0, dice_weight=0.0))
-    assert loss.item() == pytest.approx(bce.item(), rel=1e-5)

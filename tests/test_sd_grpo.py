@@ -127,24 +127,15 @@ def test_every_object_of_the_answer_is_found_where_it_stands():
         answer = parse_answer(text)
         found = [parse_json(text[start:end]) for start, end in object_spans(text)]
         assert found == (answer.items if answer.parsed else []), text
-
-
-def test_the_random_texts_hold_enough_to_find():
     counts = [len(object_spans(text)) for text in TEXTS]
     assert counts.count(0) > 50 and sum(count > 1 for count in counts) > 50
-
-
-def test_brackets_in_strings_and_below_the_items_are_no_objects():
     tricky = '{"note": "]}{[\\"", "in": [{"a": []}], ' + ITEM[1:]
     text = f"<answer> [{tricky}, {ITEM}]\n</answer> [{ITEM}]"
     assert [text[start:end] for start, end in object_spans(text)] == [tricky, ITEM]
-
-
-@pytest.mark.parametrize(
-    "body", ["", "[]", ITEM, f"[{ITEM}", f"[{ITEM}, 5]", f'[{ITEM}, {{"bbox_2d": [1]}}]', "[[]]"]
-)
-def test_what_sam2_cannot_use_has_no_objects(body):
-    assert object_spans(f"<answer>{body}</answer>") == []
+    # SAM2 cannot use these.
+    half = f'[{ITEM}, {{"bbox_2d": [1]}}]'
+    for body in ("", "[]", ITEM, f"[{ITEM}", f"[{ITEM}, 5]", half, "[[]]"):
+        assert object_spans(f"<answer>{body}</answer>") == [], body
 
 
 def test_the_thinking_is_where_answers_reads_it():
@@ -169,17 +160,14 @@ def test_bytes_are_what_the_tokenizer_decodes(tokenizer):
         tokens = rng.integers(len(tokenizer) + 20, size=rng.integers(1, 40)).tolist()
         decoded = b"".join(token_bytes(tokens, tokenizer)).decode("utf-8", "replace")
         assert decoded == tokenizer.decode(tokens, skip_special_tokens=True)
-
-
-def test_an_added_token_that_is_not_special_is_text():
     own = AutoTokenizer.from_pretrained(SMOKE.mllm)
-    own.add_tokens([AddedToken("<tool call>", special=False)])
+    own.add_tokens([AddedToken("<tool call>", special=False)])  # so it is text
     tokens = encode(own, "a<tool call>b")
     assert own.decode(tokens, skip_special_tokens=True) == "a<tool call>b"
     assert b"".join(token_bytes(tokens, own)) == b"a<tool call>b"
 
 
-def test_a_completion_by_hand(tokenizer):
+def test_completions_by_hand(tokenizer):
     tokens = encode(tokenizer, complete(ORANGE, APPLE, thinking="The orange and apple.")) + [
         tokenizer.eos_token_id
     ]
@@ -190,6 +178,14 @@ def test_a_completion_by_hand(tokenizer):
         NOTHING: b'<think>The.</think>\n<answer>[{"]}, {"]}]</answer>',
     }
     assert token_segments(tokens, tokenizer)[-1] == NOTHING
+    unusable = complete(ORANGE).replace("point_2d", "point")
+    assert set(by_segment(tokenizer, encode(tokenizer, unusable))) == {THINKING, NOTHING}
+    prose = token_segments(encode(tokenizer, "The orange is at 20, 20."), tokenizer)
+    assert (prose == THINKING).all()
+    # Repeated objects are segments of their own.
+    segments = token_segments(encode(tokenizer, complete(ORANGE, ORANGE, ORANGE)), tokenizer)
+    assert [(segments == k).sum() for k in range(3)] == [(segments == 0).sum()] * 3
+    assert (np.diff(segments[segments >= 0]) >= 0).all()
 
 
 def expected_segments(tokens: list[int], tokenizer) -> list[int]:
@@ -232,20 +228,16 @@ def test_segments_agree_with_the_answer_that_the_text_parses_to(tokenizer):
     assert objects > 100
 
 
-def test_tokens_that_split_a_character_belong_where_the_character_stands(tokenizer):
+def test_tokens_that_split_or_break_a_character_belong_where_it_stands(tokenizer):
     text = complete(ORANGE, thinking="Hot 汤 soup").replace('{"bbox', '{"名": "苹", "bbox')
     joined = by_segment(tokenizer, encode(tokenizer, text))
     assert len(encode(tokenizer, "汤")) > 1
     assert " 汤 soup".encode() in joined[THINKING]
     assert "苹".encode() in joined[0] and "名".encode() in joined[0]
-
-
-def test_a_broken_character_does_not_shift_what_follows(tokenizer):
-    half = encode(tokenizer, "汤")[:1]
-    start = encode(tokenizer, "<think>Hot")
-    tokens = start + half * 3 + encode(tokenizer, complete(ORANGE)[len("<think>") :])
-    assert by_segment(tokenizer, tokens)[0].startswith(b"bbox_2d")
-    assert by_segment(tokenizer, tokens)[0].endswith(b"45, 45")
+    broken = encode(tokenizer, "<think>Hot") + encode(tokenizer, "汤")[:1] * 3
+    broken += encode(tokenizer, complete(ORANGE)[len("<think>") :])
+    first = by_segment(tokenizer, broken)[0]
+    assert first.startswith(b"bbox_2d") and first.endswith(b"45, 45")
 
 
 def test_special_tokens_belong_to_nothing_and_move_nothing(tokenizer):
@@ -258,59 +250,36 @@ def test_special_tokens_belong_to_nothing_and_move_nothing(tokenizer):
             assert (np.delete(with_one, place) == plain).all()
 
 
-def test_repeated_objects_are_segments_of_their_own(tokenizer):
-    segments = token_segments(encode(tokenizer, complete(ORANGE, ORANGE, ORANGE)), tokenizer)
-    assert [(segments == k).sum() for k in range(3)] == [(segments == 0).sum()] * 3
-    assert (np.diff(segments[segments >= 0]) >= 0).all()
-
-
-def test_an_unusable_answer_is_nothing_but_its_thinking_is_found(tokenizer):
-    text = complete(ORANGE).replace("point_2d", "point")
-    assert set(by_segment(tokenizer, encode(tokenizer, text))) == {THINKING, NOTHING}
-    prose = token_segments(encode(tokenizer, "The orange is at 20, 20."), tokenizer)
-    assert (prose == THINKING).all()
-
-
 # Rewards
 
-
-def test_an_object_earns_for_the_true_one_it_stands_for():
-    near = Reference(box=(30, 20, 79, 69), point=(46, 45))  # IoU 2/3; mean |delta| 5 of 2 px
-    (one,) = rewards_of(complete(APPLE, near))
-    assert one.stands_for.tolist() == [1, 0]
-    assert one.found.tolist() == [2, 3]
-
-
-def test_a_wrong_object_stands_for_what_is_left_over_and_one_too_many_for_nothing():
-    wrong, more, fewer = rewards_of(
-        complete(WRONG, ORANGE), complete(APPLE, ORANGE, ORANGE), complete(APPLE)
-    )
-    assert wrong.stands_for.tolist() == [1, 0] and wrong.found.tolist() == [3, 0]
-    assert sorted(more.stands_for.tolist()) == [NO_OBJECT, 0, 1] and more.found.tolist() == [3, 3]
-    assert fewer.stands_for.tolist() == [1] and fewer.found.tolist() == [0, 3]
-
-
-def test_an_unusable_answer_found_nothing():
-    fenced, boolean = rewards_of("<think>a</think> [1]", complete(ORANGE).replace("45]", "true]"))
-    for one in (fenced, boolean):
-        assert one.found.tolist() == [0, 0] and one.stands_for.size == 0
+NEAR = Reference(box=(30, 20, 79, 69), point=(46, 45))  # IoU 2/3; mean |delta| 5 of 2 px
 
 
 @pytest.mark.parametrize(
-    "completion, points",
+    "completion, stands_for, found, thinking",
     [
-        (complete(ORANGE), 2),
-        (complete(ORANGE, thinking=""), 2),
-        (complete(ORANGE, thinking="No. No. No."), 1),
-        ("First " + complete(ORANGE), 1),
-        ("No. No. No.", 0),
+        (complete(APPLE, NEAR), [1, 0], [2, 3], 2),
+        (complete(WRONG, ORANGE), [1, 0], [3, 0], 2),  # stands for what is left over
+        (complete(APPLE), [1], [0, 3], 2),
+        ("<think>a</think> [1]", [], [0, 0], 1),
+        (complete(ORANGE).replace("45]", "true]"), [], [0, 0], 2),
+        (complete(ORANGE, thinking=""), [0], [3, 0], 2),
+        (complete(ORANGE, thinking="No. No. No."), [0], [3, 0], 1),
+        ("First " + complete(ORANGE), [0], [3, 0], 1),
+        ("No. No. No.", [], [0, 0], 0),
     ],
 )
-def test_thinking_earns_its_format_and_not_repeating_itself(completion, points):
-    assert rewards_of(completion)[0].thinking == points
+def test_an_object_earns_for_the_true_one_it_stands_for_and_thinking_for_its_form(
+    completion, stands_for, found, thinking
+):
+    (one,) = rewards_of(completion)
+    assert one.stands_for.tolist() == stands_for and one.found.tolist() == found
+    assert one.thinking == thinking
 
 
-def test_decimals_of_the_answer_are_not_the_thinkings_repetition():
+def test_one_too_many_stands_for_nothing_and_its_decimals_are_no_repetition_of_the_thinkings():
+    (more,) = rewards_of(complete(APPLE, ORANGE, ORANGE))
+    assert sorted(more.stands_for.tolist()) == [NO_OBJECT, 0, 1] and more.found.tolist() == [3, 3]
     text = complete(ORANGE, ORANGE, ORANGE).replace("69", "69.5")
     assert rewards_of(text)[0].thinking == 2
     assert score_answer(parse_answer(text), TRUTH, THRESHOLDS).non_repeat == 0
@@ -341,32 +310,26 @@ def test_the_true_object_and_not_the_place_in_the_list_is_compared():
     assert straight[0][0] > 0.7 and straight[0][1] == straight[1][1] == 0
 
 
-def test_an_object_left_out_counts_as_zero_for_the_others():
-    """Found by one of four: (3 - 0.75) / 1.5 = 1.5; that it is not compared with itself alone."""
-    _, objects = segment_advantages(rewards_of(complete(APPLE, ORANGE), *[complete(APPLE)] * 3))
-    assert objects[0] == pytest.approx([0, 1.5], abs=1e-5)
-    assert [one.tolist() for one in objects[1:]] == [[0]] * 3
-
-
-def test_an_unusable_answer_counts_as_having_found_nothing():
-    _, objects = segment_advantages(rewards_of(complete(ORANGE), "The orange."))
-    assert objects[0] == pytest.approx([0.5**0.5], abs=1e-5) and objects[1].size == 0
-
-
-def test_an_object_too_many_is_compared_with_answers_that_have_none():
-    """0 among 0, 1, 1, without the unusable answer: (0 - 2/3) / 0.577."""
-    _, objects = segment_advantages(
-        rewards_of(
-            complete(ORANGE, APPLE, WRONG),
-            complete(ORANGE, APPLE),
-            complete(APPLE, ORANGE),
-            "The orange.",
-        )
-    )
-    assert objects[0] == pytest.approx([0.5, 0.5, -(2 / 3) * 3**0.5], abs=1e-5)
-    assert objects[1] == pytest.approx([0.5, 0.5], abs=1e-5)
-    _, objects = segment_advantages(rewards_of(complete(ORANGE, WRONG, APPLE), "The orange."))
-    assert objects[0][1] == 0
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        # Found by one of four, (3 - 0.75) / 1.5: what is left out counts as 0.
+        ([complete(APPLE, ORANGE), *[complete(APPLE)] * 3], [[0, 1.5], [0], [0], [0]]),
+        # An unusable answer has found nothing.
+        ([complete(ORANGE), "The orange."], [[0.5**0.5], []]),
+        # An object too many: 0 among 0, 1, 1, without the unusable answer; (0 - 2/3) / 0.577.
+        (
+            [complete(ORANGE, APPLE, WRONG), complete(ORANGE, APPLE), complete(APPLE, ORANGE), "-"],
+            [[0.5, 0.5, -(2 / 3) * 3**0.5], [0.5, 0.5], [0.5, 0.5], []],
+        ),
+        ([complete(ORANGE, WRONG, APPLE), "-"], [[0.5**0.5, 0, 0.5**0.5], []]),
+    ],
+)
+def test_advantages_of_objects_by_hand(texts, expected):
+    _, objects = segment_advantages(rewards_of(*texts))
+    for ours, theirs in zip(objects, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+        assert not ours[np.equal(theirs, 0)].any()  # 0 exactly
 
 
 @pytest.mark.parametrize("weight", [0, 0.3, 0.5, 1])
@@ -387,7 +350,7 @@ def test_blend_of_every_token(tokenizer, weight):
         assert tokenwise[i].tolist() == expected
 
 
-def test_random_groups_are_finite_and_weight_0_is_holistic(tokenizer):
+def test_random_groups_are_finite_weight_0_is_holistic_and_equals_teach_nothing(tokenizer):
     groups = [
         group_of(
             tokenizer,
@@ -409,20 +372,13 @@ def test_random_groups_are_finite_and_weight_0_is_holistic(tokenizer):
                 assert weight or (values == advantage).all()
                 differ += bool((values != advantage).any())
     assert differ > 20
-
-
-def test_a_group_of_equals_teaches_nothing(tokenizer):
-    texts = [complete(ORANGE, WRONG)] * 3
-    for one in segmented([group_of(tokenizer, texts)], tokenizer, weight=1)[0]:
-        assert not one.any()
-    for one in segmented([group_of(tokenizer, texts[:1])], tokenizer, weight=0.5)[0]:
-        assert not one.any()
-
-
-@pytest.mark.parametrize("weight", [-0.1, 1.5, float("nan")])
-def test_a_weight_is_a_share(weight):
-    with pytest.raises(ValueError, match="weight"):
-        blend([0.0], rewards_of(complete(ORANGE)), [np.array([0])], weight)
+    equals = [complete(ORANGE, WRONG)] * 3
+    for texts, weight in ((equals, 1), (equals[:1], 0.5)):
+        for one in segmented([group_of(tokenizer, texts)], tokenizer, weight=weight)[0]:
+            assert not one.any()
+    for weight in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="weight"):
+            blend([0.0], rewards_of(complete(ORANGE)), [np.array([0])], weight)
 
 
 def test_the_picture_shows_every_token_and_names_the_segments(tokenizer):
