@@ -24,10 +24,9 @@ from foodseg.data.foodseg103 import CATEGORIES, FaultError, FoodSeg103, is_safe_
 NAMES = index_names(CATEGORIES)
 
 
-def read(tmp_path, entries, **options):
+def read(tmp_path, entries):
     path = tmp_path / "FoodReasonSeg_train.json"
-    text = entries if isinstance(entries, str) else json.dumps(entries)
-    path.write_text(text, encoding=options.get("encoding", "utf-8"))
+    path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
     return read_conversations(path, CATEGORIES)
 
 
@@ -45,14 +44,9 @@ def answer(tmp_path, text):
 
 
 def test_official_names():
-    assert list(CATEGORIES) == list(range(104))
-    assert (CATEGORIES[0], CATEGORIES[48], CATEGORIES[96], CATEGORIES[103]) == (
-        "background",
-        "chicken duck",
-        "French beans",
-        "other ingredients",
-    )
-    assert len(set(CATEGORIES.values())) == 104
+    assert list(CATEGORIES) == list(range(104)) and len(set(CATEGORIES.values())) == 104
+    some = {0: "background", 48: "chicken duck", 96: "French beans", 103: "other ingredients"}
+    assert CATEGORIES | some == CATEGORIES
 
 
 def test_every_official_name_means_its_own_class():
@@ -139,24 +133,18 @@ def test_a_class_of_its_own_is_no_other_ones_plural():
 
 def test_conversations_become_pairs(tmp_path):
     entry = ask(
-        ("q", "Protein?"),
+        ("q", "<image>Why  the {rice} [SEG1]?"),
         ("a", "The {steak} [SEG1], and {duck} [SEG2]."),
         ("q", "Thanks! How to serve it?"),
         ("a", "Warm."),
     )
     (conversation,) = read(tmp_path, [entry])
     first, second = conversation.turns
-    assert (first.index, first.question) == (0, "Protein?")
+    assert (first.index, first.question) == (0, "Why the rice?")  # without markup
     assert first.answer == "The steak, and duck."
     assert first.class_ids == (46, 48)
     assert first.field == "[0].conversations[1].value"
     assert (second.index, second.class_ids, second.problems) == (1, (), ())
-
-
-def test_a_question_is_asked_without_markup(tmp_path):
-    entry = ask(("q", "<image>Why  the {rice} [SEG1]?"), ("a", "The {rice} [SEG1] has starch."))
-    (conversation,) = read(tmp_path, [entry])
-    assert conversation.turns[0].question == "Why the rice?"
 
 
 @pytest.mark.parametrize(
@@ -202,13 +190,9 @@ def test_markup_faults(tmp_path, text, reason, named):
 def test_messages_that_find_no_partner(tmp_path):
     entry = ask(("a", "hello"), ("q", "one?"), ("q", "two?"), ("a", "{rice} [SEG1]"), ("q", "end?"))
     (conversation,) = read(tmp_path, [entry])
+    lonely, unanswered = ["answer without a question"], ["question without an answer"]
     reasons = [[problem.reason for problem in turn.problems] for turn in conversation.turns]
-    assert reasons == [
-        ["answer without a question"],
-        ["question without an answer"],
-        [],
-        ["question without an answer"],
-    ]
+    assert reasons == [lonely, unanswered, [], unanswered]
     assert [turn.index for turn in conversation.turns] == [0, 1, 2, 3]
     assert conversation.turns[2].question == "two?"
     assert conversation.turns[3].problems[0].field == "[0].conversations[4].value"
@@ -257,18 +241,19 @@ def test_entries_of_wrong_shape(tmp_path, entry, field):
     assert len(bad.turns) == 1  # it is counted
 
 
-def test_a_number_is_accepted_as_dish_id(tmp_path):
-    assert read(tmp_path, [{**ask(("q", "?"), ("a", "no")), "dish_id": 7}])[0].dish_id == "7"
+BROKEN = ["", "[", "{'a': 1}", "[" * 100_000, "[1" + "0" * 5000 + "]", '[{"a": 1} {"b": 2}]']
+BROKEN += ['[{"a": 1}', '[{"a": 1},]', "[1, 2", "[] []", "[1] x", "{}}"]
 
 
-def test_a_byte_order_mark_is_accepted(tmp_path):
-    assert len(read(tmp_path, [ask(("q", "?"), ("a", "no"))], encoding="utf-8-sig")) == 1
-
-
-@pytest.mark.parametrize("text", ["", "[", "{'a': 1}", "[" * 100_000, "[1" + "0" * 5000 + "]"])
+@pytest.mark.parametrize("text", BROKEN)
 def test_broken_json_names_the_file(tmp_path, text):
     with pytest.raises(DataError, match="FoodReasonSeg_train.json: broken JSON"):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["[]", " [ ]\r\n", '\n[ {"dish_id": "1"} ,\t5 ]\n'])
+def test_every_entry_is_read_whatever_stands_around_it(tmp_path, text):
+    assert len(read(tmp_path, text)) == len(json.loads(text))
 
 
 def test_other_files_that_cannot_be_read(tmp_path):
@@ -318,20 +303,8 @@ def test_images_are_found_by_stem_and_by_padded_number(tmp_path):
         FoodSeg103(tmp_path / "elsewhere")
 
 
-UNSAFE = [
-    "../x",
-    "/etc/passwd",
-    "..\\x",
-    "a/b",
-    "C:x",
-    "..",
-    ".",
-    "",
-    ".hidden",
-    "a\0b",
-    " 7",
-    "7\n",
-]
+UNSAFE = ["../x", "/etc/passwd", "..\\x", "a/b", "C:x", "..", ".", "", ".hidden", "a\0b"]
+UNSAFE += [" 7", "7\n"]
 
 
 @pytest.mark.parametrize("dish_id", UNSAFE)
@@ -366,11 +339,8 @@ def test_masks_are_read_as_class_ids(tmp_path):
         image.save(path)
         mask = reader.read_mask("train", "0007")
         assert mask.dtype == np.uint8 and (mask == ids).all()
-    colours, large = (
-        Image.fromarray(ids).convert("RGB"),
-        Image.fromarray(ids.astype("uint16") + 256),
-    )
-    for image in (colours, large, Image.fromarray(ids > 1), grey.convert("LA")):
+    large = Image.fromarray(ids.astype("uint16") + 256)
+    for image in (grey.convert("RGB"), large, Image.fromarray(ids > 1), grey.convert("LA")):
         image.save(path)
         with pytest.raises(FaultError, match="mask not single-channel"):
             reader.read_mask("train", "0007")

@@ -16,7 +16,7 @@ from foodseg.data import samples as samples_module
 from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.samples import iterate_samples, load_samples, save_samples
-from foodseg.data.single import build_single, check_no_shared_images, describe, write_single
+from foodseg.data.single import build_single, write_single
 
 
 @pytest.fixture
@@ -126,33 +126,6 @@ def test_an_interrupted_build_leaves_the_file_of_before(official, tmp_path):
         save_samples(interrupted(), path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["FoodSeg103", "train.parquet"]
-
-
-def test_an_image_that_train_and_test_share_is_found(official):
-    photo = official.photo(TRAIN[0]).read_bytes()
-    official.photo(TEST[0], "test").write_bytes(photo)
-    train, _ = build_single(official.root, "train")
-    test, _ = build_single(official.root, "test")
-    with pytest.raises(DataError, match=f"{TEST[0]}.jpg is Images/img_dir/train/{TRAIN[0]}.jpg"):
-        check_no_shared_images(iter(train), iter(test))
-    assert describe(iter(test)).equals(describe(test))
-
-
-@pytest.mark.parametrize(
-    "text", ['[{"a": 1}', '[{"a": 1} {"b": 2}]', '[{"a": 1},]', "[1, 2", "[] []", "[1] x", "{}}"]
-)
-def test_a_list_that_ends_badly_fails_before_anything_is_built(tmp_path, text):
-    path = tmp_path / "FoodReasonSeg_train.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match="FoodReasonSeg_train.json: broken JSON"):
-        read_conversations(path, CATEGORIES)
-
-
-@pytest.mark.parametrize("text", ["[]", " [ ]\r\n", '\n[ {"dish_id": "1"} ,\t5 ]\n'])
-def test_every_entry_is_read_whatever_stands_around_it(tmp_path, text):
-    path = tmp_path / "FoodReasonSeg_train.json"
-    path.write_text(text)
-    assert len(read_conversations(path, CATEGORIES)) == len(json.loads(text))
 
 
 def many_turns(official, entries: int):
