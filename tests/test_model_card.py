@@ -10,11 +10,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import load_kitchen
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_shared_prefix import randomise_adapter
 
 from foodseg import recipes
 from foodseg.common.errors import DataError
@@ -38,25 +36,14 @@ RECIPES = {
 }
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """An adapter as a training leaves it, without a card."""
-    folder = tmp_path_factory.mktemp("saved") / "adapter"
-    mllm = load_kitchen(torch.float32)
-    mllm.add_lora(rank=2, alpha=4, seed=0)
-    randomise_adapter(mllm)
-    mllm.save_adapter(folder)
-    assert not (folder / "README.md").exists()
-    return folder
-
-
 @pytest.fixture()
-def make_run(saved, tmp_path):
+def make_run(saved_adapter, tmp_path):
     """A finished run's folder of a config."""
 
     def make(config, name="dapo-seed0", decoder=None):
         folder = tmp_path / "runs" / name
-        shutil.copytree(saved, folder / "adapter", dirs_exist_ok=True)
+        shutil.copytree(saved_adapter, folder / "adapter", dirs_exist_ok=True)
+        assert not (folder / "adapter/README.md").exists()
         adapter = file_hash(folder / "adapter" / "adapter_model.safetensors")
         trained = {"steps": 30, "seconds": 98.5, "adapter": adapter, "decoder": decoder}
         write_json(folder / "result.json", config | trained | provenance("cpu"))
@@ -135,7 +122,7 @@ def test_results_of_another_adapter_are_left_out(run, other):
 
 # PEFT 0.21 reads an attribute that transformers 5 has renamed.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_its_lines_for_loading_load_it(run, saved, monkeypatch):
+def test_its_lines_for_loading_load_it(run, saved_adapter, monkeypatch):
     card, _ = write(run)
     monkeypatch.chdir(run / "adapter")
     code = block(card, "python").replace("foodseg/weights/kitchen_mllm", KITCHEN.mllm)
@@ -143,7 +130,7 @@ def test_its_lines_for_loading_load_it(run, saved, monkeypatch):
     exec(code, loaded)
     assert isinstance(loaded["model"], PeftModel)
     found = {n.replace(".default", ""): p for n, p in loaded["model"].named_parameters()}
-    for name, weight in load_file(saved / "adapter_model.safetensors").items():
+    for name, weight in load_file(saved_adapter / "adapter_model.safetensors").items():
         assert torch.equal(found[name], weight)
     words = shlex.split(block(card, "bash"))
     assert words[:3] == ["python", "-m", "foodseg.segment"]

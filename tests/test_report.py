@@ -60,12 +60,6 @@ def prediction(number: int, intersection: int, union: int = 10, **changes) -> Pr
     return replace(one, **changes)
 
 
-@pytest.fixture()
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    return tmp_path
-
-
 def write_row(row: str, run: list[Prediction], adapter: str | None = None) -> None:
     folder = SMOKE.predictions_folder(row)
     lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
@@ -87,13 +81,13 @@ def write_all_rows() -> None:
 # ---- inputs
 
 
-def test_missing_input_names_the_notebook_and_the_command(home):
+def test_missing_input_names_the_notebook_and_the_command(empty_home):
     with pytest.raises(DataError) as error:
         require(SMOKE.samples_file("test"), "01_build_foodreasonseg_single")
     message = str(error.value)
     assert "datasets/smoke/foodreasonseg_single_test.parquet is missing" in message
     assert "make build/smoke/01_build_foodreasonseg_single.ipynb" in message
-    assert str(home) not in message
+    assert str(empty_home) not in message
     with pytest.raises(DataError, match="run notebook 05_train_dapo first"):
         results.read_predictions(SMOKE, "dapo-seed2")
 
@@ -109,7 +103,7 @@ def test_seeds_are_read_from_text():
 # ---- the results table
 
 
-def test_results_by_hand(home):
+def test_results_by_hand(empty_home):
     write_all_rows()
     frame = results.results_frame(SMOKE, [0, 1])
     grpo = frame.loc["GRPO"]
@@ -122,7 +116,7 @@ def test_results_by_hand(home):
     assert np.isnan(frame.loc["Base + SAM2, zero-shot"].giou_sd)
 
 
-def test_what_was_not_measured_stays_empty(home):
+def test_what_was_not_measured_stays_empty(empty_home):
     write_all_rows()
     table = results.readable(results.results_frame(SMOKE, [0, 1]))
     for method in ("LISA 7B", "FoodLMM-Chat 7B"):
@@ -134,7 +128,7 @@ def test_what_was_not_measured_stays_empty(home):
     assert [line.method for line in PAPER] == list(table.index[:-1])
 
 
-def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(home):
+def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(empty_home):
     write_all_rows()
     write_row("sft-seed0", [prediction(0, 2), prediction(1, 4)])
     without = results.results_frame(SMOKE, [0, 1])
@@ -157,7 +151,7 @@ def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(home):
 @pytest.mark.parametrize(
     ("method", "maker"), [("lisa", "`make ablations`"), ("dapo", "notebook 05_train_dapo")]
 )
-def test_rows_about_other_questions_are_refused(home, method, maker):
+def test_rows_about_other_questions_are_refused(empty_home, method, maker):
     write_all_rows()
     for seed in (0, 1):
         write_row(f"{method}-seed{seed}", [prediction(0, 5), prediction(2, 5)])
@@ -165,7 +159,7 @@ def test_rows_about_other_questions_are_refused(home, method, maker):
         results.results_frame(SMOKE, [0, 1])
 
 
-def test_provenance_has_a_row_for_each_set_of_predictions(home):
+def test_provenance_has_a_row_for_each_set_of_predictions(empty_home):
     write_all_rows()
     write_json(SMOKE.run_folder("grpo", 0) / "result.json", {"steps": 3, "adapter": "feed"})
     with pytest.raises(DataError, match="not those of the adapter in runs/smoke/grpo-seed0"):
