@@ -29,6 +29,13 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def start(source: Path) -> subprocess.Popen:
+    """A process that runs the notebook into the folder `out` beside it."""
+    target = source.parent / "out" / source.name
+    command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
 def test_parameters_folder_and_interpreter_are_the_ones_asked_for(tmp_path, capsys):
     source = write(
         tmp_path / "toy.ipynb",
@@ -67,14 +74,8 @@ def test_a_failed_run_is_kept_apart_and_replaces_an_older_result(tmp_path, capsy
 
 
 def test_a_run_that_is_killed_leaves_no_result(tmp_path):
-    source = write(
-        tmp_path / "toy.ipynb",
-        "import time",
-        "open('ready', 'w').close()\ntime.sleep(60)",
-    )
-    target = tmp_path / "out" / "toy.ipynb"
-    command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    waiting = "open('ready', 'w').close()\ntime.sleep(60)"
+    with start(write(tmp_path / "toy.ipynb", "import time", waiting)) as process:
         for _ in range(600):
             if (tmp_path / "ready").exists():
                 break
@@ -82,25 +83,20 @@ def test_a_run_that_is_killed_leaves_no_result(tmp_path):
                 process.wait(0.1)
         process.terminate()
         assert process.wait(30) != 0
-    assert left(target.parent) == ["toy.failed.ipynb"]
+    assert left(tmp_path / "out") == ["toy.failed.ipynb"]
 
 
 def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):
-    def start(name: str) -> subprocess.Popen:
+    sources = []
+    for name, other in (("one", "two"), ("two", "one")):
         # Each waits for the other's kernel, so neither could run alone.
-        other = {"one": "two", "two": "one"}[name]
         wait = f"while not os.path.exists('{other}'): time.sleep(0.05)"
-        source = write(
-            tmp_path / f"{name}.ipynb", f"import os, time\nopen('{name}', 'w')", wait, f"'{name}'"
-        )
-        target = tmp_path / "out" / source.name
-        command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
-        return subprocess.Popen(command)
-
-    assert [run.wait(100) for run in [start("one"), start("two")]] == [0, 0]
-    for name in ("one", "two"):
-        last = nbformat.read(tmp_path / "out" / f"{name}.ipynb", as_version=4).cells[-1]
-        assert last.outputs[0].data["text/plain"] == f"'{name}'"
+        cells = (f"import os, time\nopen('{name}', 'w')", wait, f"'{name}'")
+        sources.append(write(tmp_path / f"{name}.ipynb", *cells))
+    assert [run.wait(100) for run in [start(source) for source in sources]] == [0, 0]
+    for source in sources:
+        last = nbformat.read(tmp_path / "out" / source.name, as_version=4).cells[-1]
+        assert last.outputs[0].data["text/plain"] == f"'{source.stem}'"
     assert left(tmp_path) == ["one", "one.ipynb", "out", "two", "two.ipynb"]
 
 
