@@ -102,6 +102,11 @@ def test_rows_are_chosen_by_name_and_an_unknown_one_is_named():
     assert choose_rows("") == all_rows()
     with pytest.raises(DataError, match="'lunch' is no row"):
         choose_rows("grpo,lunch")
+    # The differences name what a recipe changes and nothing else.
+    assert differences(GRPO_ROW) == differences(BASE) == ""
+    text = differences(DAPO_ROW)
+    assert "dynamic_sampling: True" in text and "clip_high: 0.28" in text
+    assert "clip_low" not in text and "reward" not in text
 
 
 def test_a_rows_command_asks_for_that_row():
@@ -112,13 +117,6 @@ def test_a_rows_command_asks_for_that_row():
         assert options.row == row.name and options.seed == (2 if row.trained else 0)
         assert (options.split, options.preset) == ("validation", "smoke")
     assert Run(GRPO_ROW, 2).command(KITCHEN) == "python -m foodseg.ablations grpo --seed 2"
-
-
-def test_differences_name_what_a_recipe_changes_and_nothing_else():
-    assert differences(GRPO_ROW) == differences(BASE) == ""
-    text = differences(DAPO_ROW)
-    assert "dynamic_sampling: True" in text and "clip_high: 0.28" in text
-    assert "clip_low" not in text and "reward" not in text
 
 
 # ---- the validation split
@@ -194,12 +192,9 @@ def test_a_run_is_finished_until_its_settings_change_or_its_predictions_are_lost
     run = Run(GRPO_ROW, 1)
     assert not runs.finished(run)
     outcome = one.execute(runs, run)
+    evaluation = ("evaluate", "grpo-seed1", "grpo-seed1", None)
     train, _ = runs.samples("test")
-    assert stand_ins == [
-        ("train", "grpo", 1, len(train)),
-        ("evaluate", "grpo-seed1", "grpo-seed1", None),
-        ("card", "grpo-seed1"),
-    ]
+    assert stand_ins == [("train", "grpo", 1, len(train)), evaluation, ("card", "grpo-seed1")]
     assert (outcome["giou"], outcome["seconds"], outcome["peak_memory_mb"]) == (0.4, 4.0, 9.0)
     assert runs.outcome(run) == json.loads(json.dumps(outcome)) and runs.finished(run)
     assert not Runs(replace(runs.preset, steps=99)).finished(run)
@@ -306,12 +301,17 @@ def events(runs: Runs) -> list[tuple[float, int, str]]:
     return sorted((float(t), int(d), name) for t, d, name in map(str.split, lines))
 
 
-def test_large_weights_leave_memory_for_fewer_runs(tmp_path):
+def test_large_weights_leave_memory_for_fewer_runs_and_time_left_by_hand(tmp_path):
     preset = replace(KITCHEN, mllm=str(tmp_path))
     assert runs_at_once(preset) == runs_at_once(KITCHEN)
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(10**12)  # holes take no disk
     assert runs_at_once(preset) == 1
+    assert seconds_left([], waiting=2, running=[10.0], jobs=2) is None
+    # Trainings took 100 on average: (100 + 100 + 90) / 2.
+    assert seconds_left([80.0, 120.0], waiting=2, running=[10.0], jobs=2) == 145
+    # No run is quicker than itself, however many processes there are.
+    assert seconds_left([100.0], waiting=0, running=[10.0], jobs=64) == 90
 
 
 def test_as_many_runs_at_once_as_asked_for_and_each_once(runs, capsys):
@@ -384,14 +384,6 @@ def test_a_child_ends_when_its_stdin_is_closed_or_its_work_is_done(seconds, clos
         assert child.wait(15) == status
 
 
-def test_time_left_by_hand():
-    assert seconds_left([], waiting=2, running=[10.0], jobs=2) is None
-    # Trainings took 100 on average: (100 + 100 + 90) / 2.
-    assert seconds_left([80.0, 120.0], waiting=2, running=[10.0], jobs=2) == 145
-    # No run is quicker than itself, however many processes there are.
-    assert seconds_left([100.0], waiting=0, running=[10.0], jobs=64) == 90
-
-
 # ---- the table
 
 
@@ -456,10 +448,10 @@ def test_the_teacher_forced_score_stands_beside_and_is_named_so(runs):
     finish(runs, Run(LISA_ROW, 0), (5, 5))
     write_predictions(runs, "lisa-teacher-forced-seed0", (9, 9))
     frame = frame_of(runs, LISA_ROW)
-    assert frame.loc["lisa"].giou == pytest.approx(0.5)
     forced = frame.loc["lisa-teacher-forced"]
-    assert forced.giou == pytest.approx(0.9) and np.isnan(forced.parse_rate)
-    assert "another protocol" in forced.title and np.isnan(forced.learnt_least)
+    assert (frame.loc["lisa"].giou, forced.giou) == pytest.approx((0.5, 0.9))
+    assert "another protocol" in forced.title
+    assert np.isnan(forced.parse_rate) and np.isnan(forced.learnt_least)
 
 
 def test_the_files_are_written_and_read_back(home, runs):

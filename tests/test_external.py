@@ -223,10 +223,7 @@ def test_a_missing_mask_counts_as_empty_and_is_named(home):
     assert "1 questions have no mask and count as empty: test-1-0." in said
     assert "1 masks are named after no test question and were left out: test-7-0." in said
     assert "notes.txt" in said
-
-
-def test_long_lists_are_cut_in_print_only():
-    assert scoring.named(range(30)).endswith("18, 19, and 10 more")
+    assert scoring.named(range(30)).endswith("18, 19, and 10 more")  # cut in print only
     assert "more" not in scoring.named(range(20))
 
 
@@ -340,18 +337,14 @@ def test_the_results_table_has_the_row_with_its_protocol(home):
     )
 
 
-def test_a_row_may_be_called_as_a_supervised_baseline_is(home):
+def test_a_row_may_be_called_as_a_baseline_is_and_must_be_about_these_questions(home):
     write_all_rows()
     for seed in (0, 1):
         write_row(f"lisa-seed{seed}", [prediction(0, 2), prediction(1, 4)])
     score(SMOKE, write_masks(home, MASK, MASK), replace(ROW, name="lisa"))
     frame = results.results_frame(SMOKE, [0, 1])
     assert (frame.loc[ROW.title].giou, frame.loc[LISA.title].giou) == pytest.approx((1, 0.3))
-
-
-def test_a_row_about_other_questions_is_refused(home):
-    write_all_rows()
     save_samples([sample(0), sample(2)], SMOKE.samples_file("test"))
-    score(SMOKE, write_masks(home, MASK), ROW)
+    score(SMOKE, home / "masks", replace(ROW, name="lisa"))
     with pytest.raises(DataError, match="predictions of LISA 7B, gen.*run `make score` again"):
         results.results_frame(SMOKE, [0, 1])
