@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from foodseg.clean import clean, main
+from foodseg.presets import PACKAGE
 from foodseg.training.run_folder import claim, restore, save_adapter, save_checkpoint
 
 CONFIG = {"preset": {}, "recipe": {}, "seed": 0}
@@ -169,17 +170,12 @@ def test_the_tables_have_all_that_the_writers_write(home, kitchen_mllm):
 
 
 def test_a_name_that_is_no_text_is_printed_all_the_same(checkout):
-    code = Path(__file__).parents[1] / "foodseg"
     for file in ("__init__.py", "clean.py", "common/__init__.py", "common/files.py"):
-        write(checkout / "foodseg" / file, (code / file).read_text())
+        write(checkout / "foodseg" / file, (PACKAGE / file).read_text())
     (checkout / os.fsdecode(b"runs/kitchen/\xff")).touch()
-    done = subprocess.run(
-        [sys.executable, "-S", "-m", "foodseg.clean"],
-        cwd=checkout,
-        env={"PYTHONIOENCODING": "utf-8:strict"},
-        text=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-S", "-m", "foodseg.clean"]
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, cwd=checkout, env=strict, text=True, capture_output=True)
     assert done.returncode == 0 and "\\udcff: the kit did not write it." in done.stdout
 
 
