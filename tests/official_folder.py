@@ -3,8 +3,6 @@
 50 plates, 40 of them in train. `Official` notes for each quirk what a build must make of it.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

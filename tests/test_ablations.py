@@ -1,7 +1,5 @@
 """The ablation table with stand-ins for the trainings: what runs, what is kept, what is told."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

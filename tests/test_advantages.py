@@ -1,7 +1,5 @@
 """Advantages against TRL's and verl's outputs in float64."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

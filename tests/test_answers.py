@@ -1,7 +1,5 @@
 """Reading completions: what SAM2 can use, and the foods that the thinking names."""
 
-from __future__ import annotations
-
 import pytest
 
 from foodseg.evaluation.named_foods import named_foods

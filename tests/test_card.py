@@ -1,7 +1,5 @@
 """The dataset card says what the files hold, and whose they are."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 

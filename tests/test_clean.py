@@ -1,7 +1,5 @@
 """`make clean` removes what the kit wrote, and nothing else."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Evaluation: nothing is dropped, pixels are the original image's, files round-trip."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -4,8 +4,6 @@ The rules are those of dvlab-research/LISA (utils/data_processing.py, utils/data
 YuehaoYin/FoodLMM (utils/S2_f103_dataset.py), in our own words and without OpenCV.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Our rewards in other trainers' hands: the same points as in ours."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 

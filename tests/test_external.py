@@ -1,7 +1,5 @@
 """Another system's masks become a row: read as meant or refused by name, never half written."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """`make data` against servers on this machine: resumed, checked, unpacked, counted."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Reading FoodSeg103's folders and FoodReasonSeg's conversations, with their known quirks."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """What decides a run's bits: the files that its functions import, its settings, its data."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ A stand-in for the environment's Python takes the runner's place: it notes what 
 run, and leaves the files that the notebook would leave. No kernel starts.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

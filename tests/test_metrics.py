@@ -1,7 +1,5 @@
 """gIoU and cIoU against LISA's and VisionReasoner's evaluators."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The card says what the run's own files say, whose licence holds, and how to load the adapter."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

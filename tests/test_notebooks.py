@@ -1,7 +1,5 @@
 """Every notebook at the smoke preset, run by the Makefile's own rules into a temporary folder."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

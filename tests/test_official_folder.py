@@ -1,7 +1,5 @@
 """A whole folder in the official layout: all that can be built is built, all else reported."""
 
-from __future__ import annotations
-
 import tracemalloc
 from collections import Counter
 

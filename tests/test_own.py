@@ -1,7 +1,5 @@
 """Your own folder of images, masks and questions: built as FoodSeg103 is, every fault named."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

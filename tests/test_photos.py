@@ -1,7 +1,5 @@
 """Any photo comes out upright, RGB, 8 bits; what is no photo is named in one sentence."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

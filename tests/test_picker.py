@@ -1,7 +1,5 @@
 """The notebook's picker, used as a reader would: pick, upload, ask."""
 
-from __future__ import annotations
-
 import io
 from datetime import UTC, datetime
 from types import SimpleNamespace

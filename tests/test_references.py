@@ -1,7 +1,5 @@
 """Masks to boxes and points against the parents' own code, and references between image sizes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tables and pictures say what the predictions say, and name what is missing."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 

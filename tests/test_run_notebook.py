@@ -1,7 +1,5 @@
 """The runner leaves a whole result or none, and runs the kernel that it should."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

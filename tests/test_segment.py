@@ -1,7 +1,5 @@
 """Asking about any photo: the evaluation's own answer, in upright pixels, and faults in a line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Building FoodReasonSeg-Single from small folders: what is kept, what is left out and why."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import chain
