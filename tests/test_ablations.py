@@ -73,9 +73,6 @@ def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps, rounds: int = 1) -
     write_lines(runs.log(run), [{"step": step + 1} | row for step in range(steps)])
 
 
-# ---- rows
-
-
 def test_every_recipe_is_a_row_and_families_stand_together(monkeypatch):
     rows = all_rows()
     names = {row.name for row in rows}
@@ -117,9 +114,6 @@ def test_a_rows_command_asks_for_that_row():
     assert Run(GRPO_ROW, 2).command(KITCHEN) == "python -m foodseg.ablations grpo --seed 2"
 
 
-# ---- the validation split
-
-
 def test_validation_takes_whole_training_plates_whatever_their_order(home):
     samples = load_samples(SMOKE.samples_file("train"))
     learning, choosing = validation_split(samples)
@@ -148,9 +142,6 @@ def test_a_validation_run_keeps_to_its_own_folder_and_samples(runs):
     assert "--split validation" in outputs.write_results(runs, [BASE, BOUND], [0], "validation")
     assert list(outputs.read_table(runs.preset, "validation").index) == ["base"]
     assert not outputs.figure_path(runs.preset).with_suffix(".csv").exists()
-
-
-# ---- one run
 
 
 @pytest.fixture()
@@ -251,9 +242,6 @@ def test_no_signal_is_a_result_and_another_error_is_raised_and_tried_again(
     monkeypatch.setattr(one, "train", nested)
     outcome = one.execute(runs, run)
     assert outcome["failure"] == "NoSignalError: 3 of 8 groups" and runs.finished(run)
-
-
-# ---- all runs, as processes
 
 
 CHILD = """
@@ -382,9 +370,6 @@ def test_a_child_ends_when_its_stdin_is_closed_or_its_work_is_done(seconds, clos
         assert child.wait(15) == status
 
 
-# ---- the table
-
-
 def frame_of(runs: Runs, *rows: Row, seeds=(0,)) -> pd.DataFrame:
     return ablations_frame(runs, rows, list(seeds))
 
@@ -468,9 +453,6 @@ def test_the_files_are_written_and_read_back(home, runs):
     assert outputs.sections(again) == outputs.sections(frame)
     assert outputs.rollouts_sentence(again) == outputs.rollouts_sentence(frame)
     assert outputs.read_table(runs.preset, "validation") is None
-
-
-# ---- the picture
 
 
 def test_thirty_rows_have_a_panel_each_and_a_stopped_one_says_so(tmp_path):

@@ -60,15 +60,13 @@ def test_what_cannot_be_parsed_scores_zero_over_the_ground_truth(test_samples, s
 
 
 def test_masks_are_united_over_references(test_samples, segmenter):
-    sample = test_samples[0]
     two = (Reference((0, 0, 100, 100), (50, 50)), Reference((200, 100, 300, 200), (250, 150)))
-    answer = parse_answer("")
-    parts = [
-        decode_mask(segment(SMOKE, "test", [sample], [answer], [(r,)], segmenter)[0].mask)
-        for r in two
-    ]
-    [both] = segment(SMOKE, "test", [sample], [answer], [two], segmenter)
-    assert_same_masks(decode_mask(both.mask), parts[0] | parts[1])
+    masks = []
+    for references in (two, two[:1], two[1:]):
+        answered = [test_samples[0]], [parse_answer("")], [references]
+        [made] = segment(SMOKE, "test", *answered, segmenter)
+        masks.append(decode_mask(made.mask))
+    assert_same_masks(masks[0], masks[1] | masks[2])
 
 
 def test_every_sample_is_answered_in_order_and_files_round_trip(

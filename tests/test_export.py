@@ -94,9 +94,6 @@ def read_by_foodlmm(root: Path, entry: dict) -> tuple[str, str, list[int], list[
     return question["value"], answer["value"], ids, [labels == number for number in ids]
 
 
-# ---- polygons
-
-
 def masks() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     found = [rng.random((9, 11)) < share for share in np.linspace(0, 1, 25)]
@@ -122,9 +119,6 @@ def test_a_convex_part_is_one_polygon_and_straight_sides_have_no_points():
     (polygon,) = mask_to_polygons((y >= 3) & (y < 9) & (x >= 4) & (x < 12))
     assert sorted(polygon) == [(4, 3), (4, 8), (11, 3), (11, 8)]
     assert len(mask_to_polygons((x - 9) ** 2 + (y - 9) ** 2 < 50)) == 1
-
-
-# ---- a small dataset in FoodSeg103's layout
 
 
 QUESTIONS = {
@@ -165,9 +159,6 @@ def samples(home) -> list[Sample]:
     return built
 
 
-# ---- LISA
-
-
 def test_lisa_reads_our_masks_and_questions(home, samples):
     report = export("lisa", SMOKE, home / "out", ["test"])
     folder = home / "out" / "reason_seg" / "FoodReasonSeg-Single" / "test"
@@ -202,9 +193,6 @@ def test_a_round_trip_that_loses_pixels_is_reported_and_some_names_refused(
     save_samples([replace(samples[0], sample_id="test-a.b-0")], SMOKE.samples_file("test"))
     with pytest.raises(DataError, match="'test-a.b-0' has one; rename the photo"):
         export("lisa", SMOKE, home / "other", ["test"])
-
-
-# ---- FoodLMM
 
 
 def test_foodlmm_reads_our_masks_and_never_skips(home, samples):
@@ -287,9 +275,6 @@ def test_which_names_foodlmm_knows(word, label):
 def test_foods_are_marked_where_the_answer_says_them(samples, foods, answer, marked):
     asked = replace(samples[0], foods=tuple(foods), answer=answer)
     assert foodlmm.mark_foods(asked, NAMES)[0] == marked
-
-
-# ---- photos and folders
 
 
 @pytest.mark.parametrize("suffix", ["JPEG", "PNG"])

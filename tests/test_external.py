@@ -52,9 +52,6 @@ def refused(home, words, row=ROW):
     assert not SMOKE.predictions_folder(row.name).exists()
 
 
-# ---- PNG
-
-
 def with_palette(mask: np.ndarray, *colours: int) -> Image.Image:
     image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette(colours)
@@ -121,9 +118,6 @@ def test_masks_of_more_than_two_values_are_scored_and_reported(home):
     assert result["giou"] == pytest.approx((6 / 7 + 1) / 2)
     assert result["masks"]["many_valued"] == ["test-0-0"]
     assert "1 masks have more than two values" in describe(result)
-
-
-# ---- COCO run lengths
 
 
 def test_run_lengths_are_decoded_as_the_library_does():
@@ -200,9 +194,6 @@ def test_a_broken_list_is_refused(home, text, reason):
     refused(home, reason)
 
 
-# ---- which masks there are
-
-
 def test_a_missing_mask_counts_as_empty_and_is_named(home):
     folder = write_masks(home, HALF)
     write_masks(home, MASK, first=7)
@@ -239,9 +230,6 @@ def test_two_files_for_one_question_are_refused(home):
     folder = write_masks(home, MASK)
     shutil.copy(folder / "test-0-0.png", folder / "test-0-0.PNG")
     refused(home, "test-0-0.PNG, name: repeated sample_id")
-
-
-# ---- the row
 
 
 @pytest.mark.parametrize(
@@ -305,9 +293,6 @@ def test_the_command_names_the_row_after_the_folder_and_prints_it(home, capsys):
     with pytest.raises(SystemExit):
         main(["masks", "--preset", "smoke"])
     assert "--protocol" in capsys.readouterr().err
-
-
-# ---- the results table
 
 
 def test_the_results_table_has_the_row_with_its_protocol(home):

@@ -300,9 +300,6 @@ def test_a_full_disk_is_no_fault_of_the_mirror(mirror, tmp_path, sums, monkeypat
     assert len(mirror.asked("a")) == (step == "_append")  # no other mirror was tried
 
 
-# ---- The whole folder --------------------------------------------------------------------------
-
-
 def picture(number: int, kind: str) -> bytes:
     stream = io.BytesIO()
     if kind == "img_dir":

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -76,9 +77,6 @@ def write_all_rows() -> None:
         write_row(row, run)
 
 
-# ---- inputs
-
-
 def test_missing_input_names_the_notebook_and_the_command(empty_home):
     with pytest.raises(DataError) as error:
         require(SMOKE.samples_file("test"), "01_build_foodreasonseg_single")
@@ -96,9 +94,6 @@ def test_seeds_are_read_from_text():
     for wrong in ("", "0 1", "0,0", "a", "-1"):
         with pytest.raises(DataError, match="SEEDS"):
             parse_seeds(wrong)
-
-
-# ---- the results table
 
 
 def test_results_by_hand(empty_home):
@@ -165,9 +160,6 @@ def test_provenance_has_a_row_for_each_set_of_predictions(empty_home):
     assert frame.loc["grpo-seed0", "adapter"] == "feed" and frame.loc["base", "adapter"] == "none"
 
 
-# ---- files
-
-
 def test_markdown_and_latex_are_escaped():
     frame = pd.DataFrame({"a|b": ["1 ± 2"], "c_%": ["x & y"]}, index=pd.Index(["r#1"], name="m"))
     assert tables.to_markdown(frame) == (
@@ -198,9 +190,6 @@ def test_a_rare_colour_survives_the_palette():
     picture = np.asarray(style.quantize(Image.fromarray(photo)).convert("RGB"))
     assert (picture[:5] == 255).all()
     assert (np.abs(picture[100, 5:15].astype(int) - (0, 114, 178)).mean(axis=0) < 12).all()
-
-
-# ---- completions
 
 
 FAULTY = [
@@ -241,9 +230,6 @@ def test_every_prediction_has_one_outcome():
     assert set(cases) == set(failures.OUTCOMES)
 
 
-# ---- the qualitative figure
-
-
 def test_words_wrap_within_the_column_and_foods_are_bold():
     words = "It must be the tomatoes and the french fries; think of a fast food carton."
     lines = qualitative.wrap(words, qualitative.food_words(["tomato", "french fries"]))
@@ -251,13 +237,13 @@ def test_words_wrap_within_the_column_and_foods_are_bold():
     bold = " ".join(run for line in lines for run, is_bold, _ in line if is_bold)
     assert bold == "tomatoes french fries;"
     assert len(lines) > 1
-    for line in lines:
-        for run, is_bold, start in line:
-            end = start + sum(qualitative.word_width(c, is_bold) for c in run)
-            assert end <= qualitative.COLUMN + 1e-9
+    for run, is_bold, start in chain.from_iterable(lines):
+        end = start + sum(qualitative.word_width(c, is_bold) for c in run)
+        assert end <= qualitative.COLUMN + 1e-9
     # Of a compound label, the half that is named.
-    assert qualitative.food_words(["cheese butter"]) >= {"cheese"}
-    (line,) = qualitative.wrap("The cheese.", qualitative.food_words(["cheese butter"]))
+    half = qualitative.food_words(["cheese butter"])
+    (line,) = qualitative.wrap("The cheese.", half)
+    assert half >= {"cheese"}
     assert [(run, bold) for run, bold, _ in line] == [("The", False), ("cheese.", True)]
 
 
