@@ -186,3 +186,40 @@ def home(tmp_path, monkeypatch) -> Path:
 def samples(home):
     """The smoke preset's training questions."""
     return load_samples(SMOKE.samples_file("train"))
+
+
+@pytest.fixture()
+def empty_home(tmp_path, monkeypatch) -> Path:
+    """A FOODSEG_HOME of the test's own, with nothing in it."""
+    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture()
+def test_samples(home):
+    """The smoke preset's test questions."""
+    return load_samples(SMOKE.samples_file("test"))
+
+
+@pytest.fixture(scope="session")
+def saved_adapter(tmp_path_factory) -> Path:
+    """An adapter folder as a training leaves it, without a card, and with a B that does something.
+
+    A test copies it before it changes it.
+    """
+    folder = tmp_path_factory.mktemp("run") / "adapter"
+    mllm = load_kitchen(torch.float32)
+    mllm.add_lora(rank=2, alpha=4, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in mllm.lora_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data.copy_(noise * 0.05)
+    mllm.save_adapter(folder)
+    return folder
+
+
+def exif(orientation: int) -> Image.Exif:
+    """What a camera notes of how it was held."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags

@@ -3,13 +3,12 @@
 50 plates, 40 of them in train. `Official` notes for each quirk what a build must make of it.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from conftest import exif
 from PIL import Image
 
 from foodseg.data.foodseg103 import CATEGORIES
@@ -50,24 +49,15 @@ def usual(dish_id: str) -> list[dict]:
     )
 
 
-class Official:
-    """The folder, and what its build must report.
-
-    kept: sample ids by split. left_out: turns by split and reason. problems: (file, field, reason).
-    """
+class Folder:
+    """A folder in the official layout, written file by file."""
 
     def __init__(self, root: Path):
         self.root = root
         self.entries: dict[str, list] = {"train": [], "test": []}
-        self.kept: dict[str, list[str]] = {"train": [], "test": []}
-        self.left_out: dict[str, Counter] = {"train": Counter(), "test": Counter()}
-        self.problems: dict[str, list] = {"train": [], "test": []}
         for split in self.entries:
             for kind in ("img_dir", "ann_dir"):
                 (root / "Images" / kind / split).mkdir(parents=True)
-        for split, dishes in (("train", TRAIN), ("test", TEST)):
-            for dish in dishes:
-                self.plate(split, dish)
 
     def photo(self, dish: str, split: str = "train") -> Path:
         return self.root / f"Images/img_dir/{split}/{dish}.jpg"
@@ -75,16 +65,42 @@ class Official:
     def mask(self, dish: str, split: str = "train") -> Path:
         return self.root / f"Images/ann_dir/{split}/{dish}.png"
 
-    def plate(self, split: str, dish: str) -> None:
-        number = int(dish)
-        pixels = np.random.default_rng(number).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    def plate(self, dish: str, split: str = "train", mask: np.ndarray | None = None) -> None:
+        mask = class_mask(int(dish)) if mask is None else mask
+        pixels = np.random.default_rng(int(dish)).integers(0, 255, (*mask.shape, 3), np.uint8)
         Image.fromarray(pixels).save(self.photo(dish, split))
-        Image.fromarray(class_mask(number)).save(self.mask(dish, split))
+        Image.fromarray(mask).save(self.mask(dish, split))
 
     def talk(self, dish: object, items: object, split: str = "train") -> str:
         """Adds an entry and returns its place in the file."""
         self.entries[split].append({"dish_id": dish, "conversations": items})
         return f"[{len(self.entries[split]) - 1}]"
+
+    def write_names(self, names: dict[int, str] = CATEGORIES) -> None:
+        """As Windows writes it: byte-order mark and CRLF."""
+        lines = "".join(f"{class_id}\t{name}\r\n" for class_id, name in names.items())
+        (self.root / "category_id.txt").write_bytes(lines.encode("utf-8-sig"))
+
+    def write_entries(self, split: str) -> None:
+        """As Windows writes it."""
+        text = json.dumps(self.entries[split], indent=1).replace("\n", "\r\n")
+        (self.root / f"FoodReasonSeg_{split}.json").write_bytes(text.encode("utf-8-sig"))
+
+
+class Official(Folder):
+    """The folder, and what its build must report.
+
+    kept: sample ids by split. left_out: turns by split and reason. problems: (file, field, reason).
+    """
+
+    def __init__(self, root: Path):
+        super().__init__(root)
+        self.kept: dict[str, list[str]] = {"train": [], "test": []}
+        self.left_out: dict[str, Counter] = {"train": Counter(), "test": Counter()}
+        self.problems: dict[str, list] = {"train": [], "test": []}
+        for split, dishes in (("train", TRAIN), ("test", TEST)):
+            for dish in dishes:
+                self.plate(dish, split)
 
     def keep(self, dish: str, *turns: int, split: str = "train", no_mask: int = 0) -> None:
         self.kept[split] += [f"{split}-{dish}-{turn}" for turn in turns]
@@ -99,15 +115,10 @@ class Official:
         self.keep(dish, 0, 2, split=split, no_mask=1)
 
     def write(self) -> None:
-        """The text files, as Windows writes them: byte-order mark and CRLF."""
-        names = CATEGORIES | {12: "milk shake", 96: "french beans"}
-        lines = "".join(f"{class_id}\t{name}\r\n" for class_id, name in names.items())
-        (self.root / "category_id.txt").write_bytes(lines.encode("utf-8-sig"))
-        for split, entries in self.entries.items():
+        self.write_names(CATEGORIES | {12: "milk shake", 96: "french beans"})
+        for split in self.entries:
             self.problems[split].append(("category_id.txt", "id 12", "category differs"))
-            text = json.dumps(entries, indent=1).replace("\n", "\r\n")
-            path = self.root / f"FoodReasonSeg_{split}.json"
-            path.write_bytes(text.encode("utf-8-sig"))
+            self.write_entries(split)
 
 
 def write_official(root: Path) -> Official:
@@ -151,11 +162,8 @@ def _ways_of_writing(official: Official, dishes) -> None:
     Image.fromarray(class_mask(int(dish)).astype(np.uint16)).save(official.mask(dish))
     official.as_usual(dish)
     dish = next(dishes)  # lying on its side, as a few of FoodSeg103's photos do; the mask upright
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.open(official.photo(dish)).transpose(Image.Transpose.ROTATE_90).save(
-        official.photo(dish), exif=exif
-    )
+    lying = Image.open(official.photo(dish)).transpose(Image.Transpose.ROTATE_90)
+    lying.save(official.photo(dish), exif=exif(6))
     official.as_usual(dish)
     dish = next(dishes)  # a class that isn't in the list
     mask = class_mask(int(dish))
@@ -168,42 +176,36 @@ def _ways_of_writing(official: Official, dishes) -> None:
 
 def _bad_plates(official: Official, dishes) -> None:
     """Photos and masks that can't be used: two turns lost, and two that are no loss of theirs."""
+    mask = Image.fromarray(class_mask(0))
 
-    def lose(dish: str, reason: str, file: Path, field: str) -> None:
+    def cut(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:500])
+
+    def link(path: Path) -> None:
+        path.symlink_to(path.rename(official.root / "elsewhere.jpg"))
+
+    def turn(path: Path) -> None:
+        """The photo is shown turned, and its mask lies as the photo is stored."""
+        official.turned = path.stem
+        Image.open(official.photo(path.stem)).save(official.photo(path.stem), exif=exif(6))
+
+    for place, field, reason, spoil in (
+        (official.photo, "file", "missing image", Path.unlink),
+        (official.mask, "file", "missing mask", Path.unlink),
+        (official.photo, "pixels", "unreadable image", cut),
+        (official.mask, "pixels", "unreadable mask", lambda path: path.write_text("<html>")),
+        (official.mask, "channels", "mask not single-channel", mask.convert("RGB").save),
+        (official.mask, "size", "image and mask sizes differ", mask.crop((1, 0, 48, 36)).save),
+        (official.mask, "size", "image and mask sizes differ", turn),
+        (official.photo, "link", "unsafe dish_id", link),
+    ):
+        dish = next(dishes)
+        spoil(place(dish))
         where = official.talk(dish, usual(dish) + messages("And then?", "{rice}"))
         official.left_out["train"]["needs no mask"] += 1
-        official.lose(reason, 2, file.relative_to(official.root).as_posix(), field)
+        official.lose(reason, 2, place(dish).relative_to(official.root).as_posix(), field)
         field = f"{where}.conversations[7].value"
         official.lose("{name} without [SEG]", 1, "FoodReasonSeg_train.json", field)
-
-    dish = next(dishes)
-    official.photo(dish).unlink()
-    lose(dish, "missing image", official.photo(dish), "file")
-    dish = next(dishes)
-    official.mask(dish).unlink()
-    lose(dish, "missing mask", official.mask(dish), "file")
-    dish = next(dishes)
-    official.photo(dish).write_bytes(official.photo(dish).read_bytes()[:500])
-    lose(dish, "unreadable image", official.photo(dish), "pixels")
-    dish = next(dishes)
-    official.mask(dish).write_bytes(b"<html>not found</html>")
-    lose(dish, "unreadable mask", official.mask(dish), "pixels")
-    dish = next(dishes)
-    Image.fromarray(class_mask(0)).convert("RGB").save(official.mask(dish))
-    lose(dish, "mask not single-channel", official.mask(dish), "channels")
-    dish = next(dishes)
-    Image.fromarray(class_mask(0)[:, 1:]).save(official.mask(dish))
-    lose(dish, "image and mask sizes differ", official.mask(dish), "size")
-    dish = next(dishes)  # shown turned, and the mask lies as the photo is stored
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.open(official.photo(dish)).save(official.photo(dish), exif=exif)
-    lose(dish, "image and mask sizes differ", official.mask(dish), "size")
-    official.turned = dish
-    dish = next(dishes)
-    official.photo(dish).rename(official.root / "elsewhere.jpg")
-    official.photo(dish).symlink_to(official.root / "elsewhere.jpg")
-    lose(dish, "unsafe dish_id", official.photo(dish), "link")
 
 
 def _bad_answers(official: Official, dishes) -> None:

@@ -1,7 +1,5 @@
 """The ablation table with stand-ins for the trainings: what runs, what is kept, what is told."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -75,19 +73,17 @@ def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps, rounds: int = 1) -
     write_lines(runs.log(run), [{"step": step + 1} | row for step in range(steps)])
 
 
-# ---- rows
-
-
 def test_every_recipe_is_a_row_and_families_stand_together(monkeypatch):
     rows = all_rows()
-    assert {"base", "bound", "sft", "lisa", "lisa-ingredients", "grpo", "dapo"} <= {
-        row.name for row in rows
-    }
+    names = {row.name for row in rows}
+    assert {"base", "bound", "sft", "lisa", "lisa-ingredients", "grpo", "dapo"} <= names
+    assert set(REASONS) <= names
     changes = sum(a.family != b.family for a, b in zip(rows, rows[1:], strict=False))
     assert changes + 1 == len({row.family for row in rows})
-    monkeypatch.setattr(recipes, "MINE", replace(GRPO, name="mine", title="Mine"), raising=False)
-    assert [(row.name, row.family) for row in all_rows()][-1] == ("mine", OTHER)
     several = (replace(GRPO, name="sd-grpo-x"), replace(GRPO, name="grpo-y"))
+    mine = replace(GRPO, name="mine", title="Mine")
+    monkeypatch.setattr(recipes, "MINE", mine, raising=False)
+    assert [(row.name, row.family) for row in all_rows()][-1] == ("mine", OTHER)
     monkeypatch.setattr(recipes, "SEVERAL", several, raising=False)
     family = {row.name: row.family for row in all_rows()}
     assert family["sd-grpo-x"] == "SD-GRPO" and family["grpo-y"] == family["grpo"]
@@ -101,6 +97,11 @@ def test_rows_are_chosen_by_name_and_an_unknown_one_is_named():
     assert choose_rows("") == all_rows()
     with pytest.raises(DataError, match="'lunch' is no row"):
         choose_rows("grpo,lunch")
+    # The differences name what a recipe changes and nothing else.
+    assert differences(GRPO_ROW) == differences(BASE) == ""
+    text = differences(DAPO_ROW)
+    assert "dynamic_sampling: True" in text and "clip_high: 0.28" in text
+    assert "clip_low" not in text and "reward" not in text
 
 
 def test_a_rows_command_asks_for_that_row():
@@ -111,16 +112,6 @@ def test_a_rows_command_asks_for_that_row():
         assert options.row == row.name and options.seed == (2 if row.trained else 0)
         assert (options.split, options.preset) == ("validation", "smoke")
     assert Run(GRPO_ROW, 2).command(KITCHEN) == "python -m foodseg.ablations grpo --seed 2"
-
-
-def test_differences_name_what_a_recipe_changes_and_nothing_else():
-    assert differences(GRPO_ROW) == differences(BASE) == ""
-    text = differences(DAPO_ROW)
-    assert "dynamic_sampling: True" in text and "clip_high: 0.28" in text
-    assert "clip_low" not in text and "reward" not in text
-
-
-# ---- the validation split
 
 
 def test_validation_takes_whole_training_plates_whatever_their_order(home):
@@ -151,9 +142,6 @@ def test_a_validation_run_keeps_to_its_own_folder_and_samples(runs):
     assert "--split validation" in outputs.write_results(runs, [BASE, BOUND], [0], "validation")
     assert list(outputs.read_table(runs.preset, "validation").index) == ["base"]
     assert not outputs.figure_path(runs.preset).with_suffix(".csv").exists()
-
-
-# ---- one run
 
 
 @pytest.fixture()
@@ -189,18 +177,19 @@ def stand_ins(monkeypatch):
     return calls
 
 
-def test_a_run_trains_evaluates_and_is_finished(runs, stand_ins):
+def test_a_run_is_finished_until_its_settings_change_or_its_predictions_are_lost(runs, stand_ins):
     run = Run(GRPO_ROW, 1)
     assert not runs.finished(run)
     outcome = one.execute(runs, run)
+    evaluation = ("evaluate", "grpo-seed1", "grpo-seed1", None)
     train, _ = runs.samples("test")
-    assert stand_ins == [
-        ("train", "grpo", 1, len(train)),
-        ("evaluate", "grpo-seed1", "grpo-seed1", None),
-        ("card", "grpo-seed1"),
-    ]
+    assert stand_ins == [("train", "grpo", 1, len(train)), evaluation, ("card", "grpo-seed1")]
     assert (outcome["giou"], outcome["seconds"], outcome["peak_memory_mb"]) == (0.4, 4.0, 9.0)
     assert runs.outcome(run) == json.loads(json.dumps(outcome)) and runs.finished(run)
+    assert not Runs(replace(runs.preset, steps=99)).finished(run)
+    assert not runs.finished(Run(replace(GRPO_ROW, method=replace(GRPO, max_rounds=3)), 1))
+    (runs.preset.predictions_folder(run.name) / "result.json").unlink()
+    assert not runs.finished(run)
 
 
 def test_the_base_is_evaluated_alone_and_a_trained_decoder_with_its_adapter(runs, stand_ins):
@@ -213,77 +202,46 @@ def test_the_base_is_evaluated_alone_and_a_trained_decoder_with_its_adapter(runs
     assert ("evaluate", "grpo-seed0", "grpo-seed0", decoder) in stand_ins
 
 
-def test_other_settings_or_lost_predictions_make_a_run_unfinished(runs, stand_ins):
-    run = Run(GRPO_ROW)
-    one.execute(runs, run)
-    longer = Runs(replace(runs.preset, steps=99))
-    assert runs.finished(run) and not longer.finished(run)
-    changed = replace(GRPO_ROW, method=replace(GRPO, max_rounds=3))
-    assert not runs.finished(Run(changed))
-    (runs.preset.predictions_folder(run.name) / "result.json").unlink()
-    assert not runs.finished(run)
-
-
 @pytest.mark.parametrize("row", [BASE, LISA_ROW], ids=lambda row: row.name)
 def test_all_that_an_evaluation_reads_decides_whether_it_is_current(runs, row):
     run = Run(row, split="validation")
-    changes = {
-        "mllm": "elsewhere",
-        "segmenter": "elsewhere",
-        "segmenter_config": PAPER.segmenter_config,
-        "image_side": 336,
-        "prompt_template": PAPER.prompt_template,
-        "max_new_tokens": 99,
-        "evaluation_batch": 3,
-        "dtype": "float64",
-    }
+    changes = {"mllm": "elsewhere", "segmenter": "elsewhere", "image_side": 336}
+    changes |= {"segmenter_config": PAPER.segmenter_config, "max_new_tokens": 99}
+    changes |= {"prompt_template": PAPER.prompt_template, "evaluation_batch": 3, "dtype": "float64"}
     identities = [runs.identity(run), runs.identity(Run(row))]
     identities += [Runs(replace(SMOKE, **{k: v})).identity(run) for k, v in changes.items()]
     same = Runs(replace(SMOKE, checkpoint_every=7, published="elsewhere"))
     assert same.identity(run) == identities[0]
     _, (asked, *_) = runs.samples("validation")
-    samples = load_samples(SMOKE.samples_file("train"))
+    file = SMOKE.samples_file("train")
     # The plates that are asked about count as those that are learnt from do.
-    save_samples(
-        [replace(s, question="Why?") if s == asked else s for s in samples],
-        SMOKE.samples_file("train"),
-    )
+    changed = [replace(s, question="Why?") if s == asked else s for s in load_samples(file)]
+    save_samples(changed, file)
     identities.append(Runs(SMOKE).identity(run))
     assert all(identity not in identities[:i] for i, identity in enumerate(identities))
-
-
-def fail_with(error: Exception):
-    def train(*_):
-        raise error
-
-    return train
 
 
 def test_no_signal_is_a_result_and_another_error_is_raised_and_tried_again(
     runs, stand_ins, monkeypatch
 ):
     run = Run(DAPO_ROW)
-    monkeypatch.setattr(one, "train", fail_with(RuntimeError("the norm is not finite")))
+
+    def fail(*_):
+        raise RuntimeError("the norm is not finite")
+
+    def nested(*_):  # and two processes do not share a run
+        with pytest.raises(DataError, match="another process is at this run"):
+            one.execute(runs, run)
+        raise NoSignalError("3 of 8 groups")
+
+    monkeypatch.setattr(one, "train", fail)
     with pytest.raises(RuntimeError, match="not finite"):
         one.execute(runs, run)
     assert runs.outcome(run)["failure"] == "RuntimeError: the norm is not finite"
     assert not runs.finished(run)
-    monkeypatch.setattr(one, "train", fail_with(NoSignalError("3 of 8 groups")))
+    monkeypatch.setattr(one, "train", nested)
     outcome = one.execute(runs, run)
     assert outcome["failure"] == "NoSignalError: 3 of 8 groups" and runs.finished(run)
-
-
-def test_two_processes_do_not_share_a_run(runs, stand_ins, monkeypatch):
-    def nested(*_):
-        with pytest.raises(DataError, match="another process is at this run"):
-            one.execute(runs, Run(DAPO_ROW))
-        raise NoSignalError("done")
-
-    monkeypatch.setattr(one, "train", nested)
-    assert one.execute(runs, Run(DAPO_ROW))["failure"] == "NoSignalError: done"
-
-
-# ---- all runs, as processes
 
 
 CHILD = """
@@ -329,12 +287,17 @@ def events(runs: Runs) -> list[tuple[float, int, str]]:
     return sorted((float(t), int(d), name) for t, d, name in map(str.split, lines))
 
 
-def test_large_weights_leave_memory_for_fewer_runs(tmp_path):
+def test_large_weights_leave_memory_for_fewer_runs_and_time_left_by_hand(tmp_path):
     preset = replace(KITCHEN, mllm=str(tmp_path))
     assert runs_at_once(preset) == runs_at_once(KITCHEN)
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(10**12)  # holes take no disk
     assert runs_at_once(preset) == 1
+    assert seconds_left([], waiting=2, running=[10.0], jobs=2) is None
+    # Trainings took 100 on average: (100 + 100 + 90) / 2.
+    assert seconds_left([80.0, 120.0], waiting=2, running=[10.0], jobs=2) == 145
+    # No run is quicker than itself, however many processes there are.
+    assert seconds_left([100.0], waiting=0, running=[10.0], jobs=64) == 90
 
 
 def test_as_many_runs_at_once_as_asked_for_and_each_once(runs, capsys):
@@ -399,29 +362,15 @@ def test_a_child_ends_when_its_stdin_is_closed_or_its_work_is_done(seconds, clos
         "threading.Thread(target=end_with_stdin, daemon=True).start()\n"
         f"print('ready', flush=True); time.sleep({seconds})"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert child.stdout.readline() == b"ready\n"
-    if closed:
-        child.stdin.close()
-    assert child.wait(15) == status
-    child.stdin.close()
-    child.stdout.close()
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as child:
+        assert child.stdout.readline() == b"ready\n"
+        if closed:
+            child.stdin.close()
+        assert child.wait(15) == status
 
 
-def test_time_left_by_hand():
-    assert seconds_left([], waiting=2, running=[10.0], jobs=2) is None
-    # Trainings took 100 on average: (100 + 100 + 90) / 2.
-    assert seconds_left([80.0, 120.0], waiting=2, running=[10.0], jobs=2) == 145
-    # No run is quicker than itself, however many processes there are.
-    assert seconds_left([100.0], waiting=0, running=[10.0], jobs=64) == 90
-
-
-# ---- the table
-
-
-def frame_of(runs: Runs, rows, seeds=(0, 1)) -> pd.DataFrame:
+def frame_of(runs: Runs, *rows: Row, seeds=(0,)) -> pd.DataFrame:
     return ablations_frame(runs, rows, list(seeds))
 
 
@@ -430,7 +379,7 @@ def test_the_table_by_hand(runs):
     finish(runs, Run(GRPO_ROW, 0), (10, 0), seconds=3)
     finish(runs, Run(GRPO_ROW, 1), (5, 0), seconds=5)
     finish(runs, Run(DAPO_ROW, 0), (5, 0))
-    frame = frame_of(runs, [BASE, GRPO_ROW, DAPO_ROW])
+    frame = frame_of(runs, BASE, GRPO_ROW, DAPO_ROW, seeds=(0, 1))
     grpo = frame.loc["grpo"]
     assert grpo.giou == pytest.approx(0.375) and grpo.giou_sd == pytest.approx(0.1768, abs=1e-4)
     assert grpo.ciou == pytest.approx(0.375) and grpo.giou_low == 0 < 0.375 < grpo.giou_high
@@ -449,47 +398,43 @@ def test_equal_rollouts_are_counted_from_the_logs(runs):
     each = SMOKE.steps * SMOKE.prompts_per_step * SMOKE.group_size
     finish(runs, Run(GRPO_ROW, 0))
     finish(runs, Run(DAPO_ROW, 0), rounds=2)
-    sentence = outputs.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
+    sentence = outputs.rollouts_sentence(frame_of(runs, GRPO_ROW, DAPO_ROW))
     assert f"every run of a recipe learnt from {each:,} completions" in sentence
     assert f"up to {2 * each:,} sampled" in sentence
     write_log(runs, Run(DAPO_ROW, 0), steps=SMOKE.steps - 1)
-    sentence = outputs.rollouts_sentence(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0]))
+    sentence = outputs.rollouts_sentence(frame_of(runs, GRPO_ROW, DAPO_ROW))
     assert "not the same for all" in sentence
 
 
-def test_what_is_missing_failed_or_stale_is_said(runs):
-    finish(runs, Run(GRPO_ROW, 0))
-    failure = {"failure": "NoSignalError: no group", "identity": {}}
-    write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
-    frame = frame_of(runs, [GRPO_ROW, DAPO_ROW])
-    assert "grpo (1 of 2)" in outputs.missing_sentence(frame)
-    text = "\n".join(outputs.sections(frame))
-    assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
-    stale = ablations_frame(Runs(replace(runs.preset, steps=9)), [GRPO_ROW], [0])
-    assert "Of other settings or code than today's: grpo." in outputs.missing_sentence(stale)
-    assert outputs.missing_sentence(frame_of(runs, [GRPO_ROW], [0])) == ""
-    rows = [GRPO_ROW, DAPO_ROW]
-    assert outputs.not_in_table(frame, rows) == "Not (wholly) measured: grpo, dapo."
-    assert outputs.not_in_table(None, rows) == "Not (wholly) measured: grpo, dapo."
-
-
-def test_a_reason_stands_with_finished_rows_only(runs, monkeypatch):
-    assert set(REASONS) <= {row.name for row in all_rows()}
+def test_what_is_missing_failed_or_stale_is_said(runs, monkeypatch):
     reasons = {"grpo": "It learns.", "dapo": "It can't be known."}
     monkeypatch.setattr(numbers, "REASONS", reasons)
     finish(runs, Run(GRPO_ROW, 0))
-    text = "\n".join(outputs.sections(frame_of(runs, [GRPO_ROW, DAPO_ROW], [0])))
+    failure = {"failure": "NoSignalError: no group", "identity": {}}
+    write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
+    frame = frame_of(runs, GRPO_ROW, DAPO_ROW, seeds=(0, 1))
+    assert "grpo (1 of 2)" in outputs.missing_sentence(frame)
+    text = "\n".join(outputs.sections(frame))
+    assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
+    stale = frame_of(Runs(replace(runs.preset, steps=9)), GRPO_ROW)
+    assert "Of other settings or code than today's: grpo." in outputs.missing_sentence(stale)
+    assert outputs.missing_sentence(frame_of(runs, GRPO_ROW)) == ""
+    for known in (frame, None):
+        said = outputs.not_in_table(known, [GRPO_ROW, DAPO_ROW])
+        assert said == "Not (wholly) measured: grpo, dapo."
+    # A reason stands with finished rows only.
+    text = "\n".join(outputs.sections(frame_of(runs, GRPO_ROW, DAPO_ROW)))
     assert "* GRPO: It learns." in text and "can't be known" not in text
 
 
 def test_the_teacher_forced_score_stands_beside_and_is_named_so(runs):
     finish(runs, Run(LISA_ROW, 0), (5, 5))
     write_predictions(runs, "lisa-teacher-forced-seed0", (9, 9))
-    frame = frame_of(runs, [LISA_ROW], [0])
-    assert frame.loc["lisa"].giou == pytest.approx(0.5)
+    frame = frame_of(runs, LISA_ROW)
     forced = frame.loc["lisa-teacher-forced"]
-    assert forced.giou == pytest.approx(0.9) and np.isnan(forced.parse_rate)
-    assert "another protocol" in forced.title and np.isnan(forced.learnt_least)
+    assert (frame.loc["lisa"].giou, forced.giou) == pytest.approx((0.5, 0.9))
+    assert "another protocol" in forced.title
+    assert np.isnan(forced.parse_rate) and np.isnan(forced.learnt_least)
 
 
 def test_the_files_are_written_and_read_back(home, runs):
@@ -504,13 +449,10 @@ def test_the_files_are_written_and_read_back(home, runs):
     assert str(home) not in text
     with Image.open(path.with_suffix(".png")) as image:
         assert image.format == "PNG"
-    frame, again = frame_of(runs, [BASE, GRPO_ROW], [0]), outputs.read_table(runs.preset)
+    frame, again = frame_of(runs, BASE, GRPO_ROW), outputs.read_table(runs.preset)
     assert outputs.sections(again) == outputs.sections(frame)
     assert outputs.rollouts_sentence(again) == outputs.rollouts_sentence(frame)
     assert outputs.read_table(runs.preset, "validation") is None
-
-
-# ---- the picture
 
 
 def test_thirty_rows_have_a_panel_each_and_a_stopped_one_says_so(tmp_path):
@@ -519,11 +461,9 @@ def test_thirty_rows_have_a_panel_each_and_a_stopped_one_says_so(tmp_path):
     log = pd.DataFrame({"step": range(1, 61), "reward_accuracy": 1.5, "parse_rate": 0.25})
     logs = {row.name: [log, log] for row in rows} | {"sam-r1-3": [log[:25]]}
     figure = ablation_curves(rows, logs, steps=60)
-    assert len(figure.axes) == 30
     titles = [ax.get_title(loc="left").replace("\n", " ") for ax in figure.axes]
-    assert [title for title in titles if "stopped" in title] == [
-        "A rather long title, number 3 (stopped at 25)"
-    ]
+    stopped = [title for title in titles if "stopped" in title]
+    assert stopped == ["A rather long title, number 3 (stopped at 25)"] and len(titles) == 30
     boxes = [ax.get_position().bounds for ax in figure.axes]
     assert len(set(boxes)) == 30 and all(0 < v < 1 for box in boxes for v in box)
     heights = [line.get_ydata()[0] for line in figure.axes[0].lines[:2]]

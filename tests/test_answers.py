@@ -1,7 +1,5 @@
 """Reading completions: what SAM2 can use, and the foods that the thinking names."""
 
-from __future__ import annotations
-
 import pytest
 
 from foodseg.evaluation.named_foods import named_foods
@@ -23,31 +21,17 @@ def test_a_good_completion():
     assert answer.items[0]["bbox_2d"] == [12, 30, 58.5, 77]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "",
-        "[]",
-        "{}",
-        "null",
-        ITEM,
-        "[[]]",
-        f"[{ITEM},]",
-        f"[{ITEM}, 5]",
-        f"```json\n[{ITEM}]\n```",
-        ITEM.replace('"', "'"),
-        '[{"bbox_2d": [1, 2, 3, 4]}]',
-        '[{"bbox_2d": [1, 2, 3], "point_2d": [1, 2]}]',
-        '[{"bbox_2d": [1, 2, 3, 4], "point_2d": [1, 2, 3]}]',
-        '[{"bbox_2d": [1, 2, 3, "4"], "point_2d": [1, 2]}]',
-        '[{"bbox_2d": [1, 2, 3, null], "point_2d": [1, 2]}]',
-        '[{"bbox_2d": [1, 2, 3, true], "point_2d": [1, 2]}]',
-        '[{"bbox_2d": [1, 2, 3, NaN], "point_2d": [1, 2]}]',
-        '[{"bbox_2d": [1, 2, 3, 4], "point_2d": [1, 1e999]}]',
-        '[{"bbox_2d": [1, 2, 3, 4], "point_2d": [1, ' + "9" * 10_000 + "]}]",
-        "[" * 100_000,
-    ],
-)
+FLAWS = ("[1, 2, 3]", '[1, 2, 3, "4"]', *(f"[1, 2, 3, {one}]" for one in ("null", "true", "NaN")))
+FLAWED = [f'[{{"bbox_2d": {box}, "point_2d": [1, 2]}}]' for box in FLAWS]
+FLAWED += [
+    f'[{{"bbox_2d": [1, 2, 3, 4], "point_2d": {point}}}]'
+    for point in ("[1, 2, 3]", "[1, 1e999]", "[1, " + "9" * 10_000 + "]")
+]
+FLAWED += ["", "[]", "{}", "null", ITEM, "[[]]", f"[{ITEM},]", f"[{ITEM}, 5]", "[" * 100_000]
+FLAWED += [f"```json\n[{ITEM}]\n```", ITEM.replace('"', "'"), '[{"bbox_2d": [1, 2, 3, 4]}]']
+
+
+@pytest.mark.parametrize("body", FLAWED)
 def test_nothing_that_sam2_could_not_use_counts_as_parsed(body):
     answer = parse_answer(complete(body))
     assert not answer.parsed
@@ -104,7 +88,8 @@ NAMES = (
         ("The egg tart. It is sweet.", ("egg tart",)),
         ("An egg, an egg\ttart and eggs", ("egg", "egg tart")),
         ("Popcorn, eggplant and cornflakes", ()),
-        ("An olive with tomatoes, peaches, pies, and a french bean", None),
+        ("An olive with tomatoes and peaches", ("olives", "tomato", "peach")),
+        ("Some pies, and a french bean", ("pie", "French beans")),
         ("One French fry; asparagus, cherries", ("asparagus", "cherry")),
         ("One French fry", ("French fries",)),
         ("Chicken, ducks, a chicken duck: all one. Dumplings too", ("wonton dumplings",)),
@@ -115,9 +100,8 @@ NAMES = (
     ],
 )
 def test_named_foods(thinking, foods):
-    if foods is None:
-        foods = ("olives", "tomato", "peach", "pie", "French beans")
-    assert named_foods(f"<think>{thinking}</think><answer>[]</answer>", NAMES) == foods
+    """What the answer names does not count."""
+    assert named_foods(f'<think>{thinking}</think><answer>["rice"]</answer>', NAMES) == foods
 
 
 @pytest.mark.parametrize(
@@ -140,10 +124,6 @@ def test_names_of_any_language_are_found(thinking, foods):
     names = ("米", "玉米", "豆腐", "米饭", "ほうれん草", "김치", "C", "C++", "kimchi (spicy)")
     names += ("Käse", "crème brûlée", "olives", "rice")
     assert named_foods(f"<think>{thinking}</think>", names) == foods
-
-
-def test_foods_named_in_the_answer_do_not_count():
-    assert named_foods('<think>Hm.</think><answer>["rice"]</answer>', NAMES) == ()
 
 
 @pytest.mark.parametrize("text", ["", "\0", "\ud800", "ſtrawberry", "İ", "orange " * 20_000, "\\"])

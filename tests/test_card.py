@@ -1,42 +1,23 @@
 """The dataset card says what the files hold, and whose they are."""
 
-from __future__ import annotations
-
 import hashlib
+from dataclasses import replace
 
-import numpy as np
 import pyarrow.parquet as pq
-import pytest
+import test_report
 from huggingface_hub import DatasetCard
 
 from foodseg.data.build_report import Tally
 from foodseg.data.fetch.sources import LICENCE
 from foodseg.data.foodseg103 import Problem
-from foodseg.data.references import encode_mask, mask_to_reference
 from foodseg.data.samples import Sample, save_samples
 from foodseg.report.cards.dataset import main
 
-FIRST, SECOND = np.zeros((2, 48, 64), bool)
-FIRST[4:24, 4:24] = True
-SECOND[30:44, 30:60] = True
-
 
 def sample(split: str, number: int, foods: tuple[str, ...]) -> Sample:
-    masks = (FIRST, SECOND)[: len(foods)]
-    return Sample(
-        sample_id=f"{split}-{number}-0",
-        dish_id=str(number),
-        split=split,
-        image=f"images/{number}.jpg",
-        width=64,
-        height=48,
-        question="Which one?",
-        answer="",
-        foods=foods,
-        references=tuple(mask_to_reference(mask) for mask in masks),
-        reference_foods=foods,
-        masks=tuple(encode_mask(mask) for mask in masks),
-    )
+    one = test_report.sample(number, foods)
+    two = {"references": one.references * len(foods), "masks": one.masks * len(foods)}
+    return replace(one, sample_id=f"{split}-{number}-0", split=split, **two)
 
 
 def build(folder, per="ingredient"):
@@ -44,9 +25,8 @@ def build(folder, per="ingredient"):
     hashes = {}
     train = [sample("train", n, ("egg", "rice")[: n % 2 + 1]) for n in range(3)]
     for split, samples in (("train", train), ("test", [sample("test", 9, ("egg",))])):
-        tally = Tally(
-            parts_dropped=2, problems=[Problem("questions.jsonl", "line 1", "bad", "fix")]
-        )
+        problem = Problem("questions.jsonl", "line 1", "bad", "fix")
+        tally = Tally(parts_dropped=2, problems=[problem])
         for one in samples:
             tally.kept += 1
             tally.references += len(one.references)
@@ -58,25 +38,16 @@ def build(folder, per="ingredient"):
     return hashes
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    return tmp_path
-
-
 def write(folder, *arguments) -> tuple[DatasetCard, str]:
-    """The card that the command leaves in the folder, and its text, however its lines are broken.
-
-    A folder of `datasets` is named by its preset.
-    """
+    """The card that the command leaves in a folder, and its text, however its lines are broken."""
     dataset = folder.name if folder.name in ("smoke", "kitchen", "paper") else str(folder)
     assert main([dataset, *arguments]) == 0
     card = DatasetCard.load(folder / "README.md")
     return card, " ".join(card.text.split())
 
 
-def test_the_card_states_what_the_files_hold(home):
-    folder = home / "datasets" / "kitchen"
+def test_the_card_states_what_the_files_hold(empty_home):
+    folder = empty_home / "datasets" / "kitchen"
     hashes = build(folder)
     card, words = write(folder)
     rows = ["| train | 3 | 3 | 4 | 2 |", "| test | 1 | 1 | 1 | 1 |", "| kept | 3 | 1 |"]
@@ -90,22 +61,17 @@ def test_the_card_states_what_the_files_hold(home):
     assert "dropped: 4." in words and "build reports (`*.report.json`): 2." in words
     assert "one mask and one reference" in words and "fewer than 64 pixels" in words
     assert "published by itself" in words
-    build(folder, per="component")
-    assert "Every connected piece" in write(folder)[1]
-
-
-def test_the_front_matter_is_the_hubs(home):
-    folder = home / "datasets" / "kitchen"
-    build(folder)
-    data = write(folder)[0].data
+    data = card.data  # the front matter, as the hub wants it
     assert (data.license, data.language, data.size_categories) == ("apache-2.0", "en", ["n<1K"])
     (config,) = data.to_dict()["configs"]
     assert {file["split"] for file in config["data_files"]} == {"train", "test"}
     assert all((folder / file["path"]).is_file() for file in config["data_files"])
+    build(folder, per="component")
+    assert "Every connected piece" in write(folder)[1]
 
 
-def test_drawn_plates_carry_the_kits_licence_and_nobody(home):
-    folder = home / "datasets" / "smoke"
+def test_drawn_plates_carry_the_kits_licence_and_nobody(empty_home):
+    folder = empty_home / "datasets" / "smoke"
     build(folder)
     card, words = write(folder)
     assert "no photograph was taken, and nobody is in them" in words
@@ -113,8 +79,8 @@ def test_drawn_plates_carry_the_kits_licence_and_nobody(home):
     assert "Wu et al." not in words
 
 
-def test_foodseg103s_set_names_its_sources_and_holds_no_photo(home):
-    folder = home / "datasets" / "paper"
+def test_foodseg103s_set_names_its_sources_and_holds_no_photo(empty_home):
+    folder = empty_home / "datasets" / "paper"
     build(folder)
     card, words = write(folder)
     data = card.data.to_dict()
@@ -124,8 +90,8 @@ def test_foodseg103s_set_names_its_sources_and_holds_no_photo(home):
     assert "arXiv:2105.05409" in words.partition("## Citation")[2]
 
 
-def test_own_data_says_whose_it_is_or_that_nobody_said(home):
-    folder = home / "elsewhere" / "mine: a set"
+def test_own_data_says_whose_it_is_or_that_nobody_said(empty_home):
+    folder = empty_home / "elsewhere" / "mine: a set"
     build(folder)
     card, words = write(folder)
     assert card.data.license == "unknown" and not card.data.language
@@ -138,8 +104,8 @@ def test_own_data_says_whose_it_is_or_that_nobody_said(home):
     assert "(Ann, Bob)" in words and "states the licence cc-by-4.0" in words
 
 
-def test_cards_that_cannot_be_written(home, capsys):
-    folder = home / "datasets" / "mine"
+def test_cards_that_cannot_be_written(empty_home, capsys):
+    folder = empty_home / "datasets" / "mine"
     assert main([str(folder)]) == 1
     assert "train.parquet: the file is missing; build it first" in capsys.readouterr().err
     build(folder)
@@ -156,8 +122,8 @@ def test_cards_that_cannot_be_written(home, capsys):
     assert "kitchen: its licence is known" in capsys.readouterr().err
 
 
-def test_only_a_card_of_the_kits_own_is_overwritten(home, capsys):
-    folder = home / "datasets" / "mine"
+def test_only_a_card_of_the_kits_own_is_overwritten(empty_home, capsys):
+    folder = empty_home / "datasets" / "mine"
     build(folder)
     first = write(folder)[0].content
     assert write(folder)[0].content == first  # the same files give the same card

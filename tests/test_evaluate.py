@@ -1,7 +1,5 @@
 """Evaluation: nothing is dropped, pixels are the original image's, files round-trip."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 from conftest import assert_same_masks
 
 from foodseg.data.references import Reference, decode_mask
-from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import (
     evaluate,
     evaluate_bound,
@@ -30,11 +27,6 @@ def segmenter():
     return Segmenter(SMOKE.segmenter_config)  # random weights: only the plumbing is under test
 
 
-@pytest.fixture()
-def samples(home):
-    return load_samples(SMOKE.samples_file("test"))
-
-
 def answer_text(box, point):
     return (
         "<think>It is the rice.</think>\n"
@@ -42,8 +34,8 @@ def answer_text(box, point):
     )
 
 
-def test_answers_are_scaled_to_the_original_image_and_clipped(samples):
-    sample = samples[0]
+def test_answers_are_scaled_to_the_original_image_and_clipped(test_samples):
+    sample = test_samples[0]
     assert sample.width == 336
     answer = parse_answer(answer_text((-5, 10, 84, 1e308), (42.4, 20)))
     [reference] = to_original(answer, sample, 168)
@@ -52,50 +44,49 @@ def test_answers_are_scaled_to_the_original_image_and_clipped(samples):
     assert reference.point == (85, int(20 * sample.height / 168 + 0.5))
 
 
-def test_what_cannot_be_parsed_scores_zero_over_the_ground_truth(samples, segmenter):
+def test_what_cannot_be_parsed_scores_zero_over_the_ground_truth(test_samples, segmenter):
     texts = ["I see no food.", answer_text((1, 1, 60, 60), (30, 30))]
     answers = [parse_answer(text) for text in texts]
-    references = [to_original(a, s, 168) for a, s in zip(answers, samples[:2], strict=True)]
-    lost, found = segment(SMOKE, "test", samples[:2], answers, references, segmenter)
+    references = [to_original(a, s, 168) for a, s in zip(answers, test_samples[:2], strict=True)]
+    lost, found = segment(SMOKE, "test", test_samples[:2], answers, references, segmenter)
     assert not lost.parsed and lost.intersection == 0
-    assert lost.union == samples[0].union_mask().sum()
+    assert lost.union == test_samples[0].union_mask().sum()
     assert found.parsed and found.foods_named == ("rice",)
     mask = decode_mask(found.mask)
-    truth = samples[1].union_mask()
-    assert mask.shape == truth.shape == (samples[1].height, samples[1].width)
+    truth = test_samples[1].union_mask()
+    assert mask.shape == truth.shape == (test_samples[1].height, test_samples[1].width)
     assert found.intersection == (mask & truth).sum() and found.union == (mask | truth).sum()
     assert summarise([lost, found])["parse_rate"] == 0.5
 
 
-def test_masks_are_united_over_references(samples, segmenter):
-    sample = samples[0]
+def test_masks_are_united_over_references(test_samples, segmenter):
     two = (Reference((0, 0, 100, 100), (50, 50)), Reference((200, 100, 300, 200), (250, 150)))
-    answer = parse_answer("")
-    parts = [
-        decode_mask(segment(SMOKE, "test", [sample], [answer], [(r,)], segmenter)[0].mask)
-        for r in two
-    ]
-    [both] = segment(SMOKE, "test", [sample], [answer], [two], segmenter)
-    assert_same_masks(decode_mask(both.mask), parts[0] | parts[1])
+    masks = []
+    for references in (two, two[:1], two[1:]):
+        answered = [test_samples[0]], [parse_answer("")], [references]
+        [made] = segment(SMOKE, "test", *answered, segmenter)
+        masks.append(decode_mask(made.mask))
+    assert_same_masks(masks[0], masks[1] | masks[2])
 
 
-def test_every_sample_is_answered_in_order_and_files_round_trip(samples, segmenter, kitchen_mllm):
-    preset = SMOKE
-    result = evaluate(preset, "base", samples, kitchen_mllm, segmenter)
-    predictions = load_predictions(preset.predictions_folder("base"))
-    assert [p.sample_id for p in predictions] == [s.sample_id for s in samples]
-    assert result["samples"] == len(samples)
-    assert load_result(preset.predictions_folder("base")) == result
+def test_every_sample_is_answered_in_order_and_files_round_trip(
+    test_samples, segmenter, kitchen_mllm
+):
+    result = evaluate(SMOKE, "base", test_samples, kitchen_mllm, segmenter)
+    predictions = load_predictions(SMOKE.predictions_folder("base"))
+    assert [p.sample_id for p in predictions] == [s.sample_id for s in test_samples]
+    assert result["samples"] == len(test_samples)
+    assert load_result(SMOKE.predictions_folder("base")) == result
     assert result["giou"] == pytest.approx(np.mean([p.intersection / p.union for p in predictions]))
     assert result["giou_interval"][0] <= result["giou"] <= result["giou_interval"][1]
-    bound = evaluate_bound(preset, samples, segmenter)
-    assert bound["samples"] == len(samples) and bound["parse_rate"] == 1.0
+    bound = evaluate_bound(SMOKE, test_samples, segmenter)
+    assert bound["samples"] == len(test_samples) and bound["parse_rate"] == 1.0
 
 
-def test_own_names_are_looked_for_where_they_are_asked_for(samples):
-    own = replace(samples[0], foods=("dragon fruit",), question="Which one is pink?")
+def test_own_names_are_looked_for_where_they_are_asked_for(test_samples):
+    own = replace(test_samples[0], foods=("dragon fruit",), question="Which one is pink?")
     names = food_names([own])
-    assert names[:-1] == FOOD_NAMES == food_names(samples) and names[-1] == "dragon fruit"
+    assert names[:-1] == FOOD_NAMES == food_names(test_samples) and names[-1] == "dragon fruit"
     answer = parse_answer("<think>It is the dragon fruits.</think><answer>[]</answer>")
     assert named_in_conclusion(answer, own, names) == ("dragon fruit",)
     assert named_in_conclusion(answer, own) == ()

@@ -4,22 +4,23 @@ The rules are those of dvlab-research/LISA (utils/data_processing.py, utils/data
 YuehaoYin/FoodLMM (utils/S2_f103_dataset.py), in our own words and without OpenCV.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from conftest import exif
+from official_folder import Folder, messages
+from PIL import Image
 
 from foodseg.common.errors import DataError
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.references import encode_mask, mask_to_reference
-from foodseg.data.samples import Sample, save_samples
+from foodseg.data.samples import Sample, load_samples, save_samples
 from foodseg.data.single import build_single
 from foodseg.evaluation.export import foodlmm, lisa, photos
 from foodseg.evaluation.export.__main__ import export, main
@@ -93,9 +94,6 @@ def read_by_foodlmm(root: Path, entry: dict) -> tuple[str, str, list[int], list[
     return question["value"], answer["value"], ids, [labels == number for number in ids]
 
 
-# ---- polygons
-
-
 def masks() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     found = [rng.random((9, 11)) < share for share in np.linspace(0, 1, 25)]
@@ -117,15 +115,10 @@ def test_polygons_draw_exactly_the_mask():
 
 
 def test_a_convex_part_is_one_polygon_and_straight_sides_have_no_points():
-    box = np.zeros((20, 20), bool)
-    box[3:9, 4:12] = True
-    (polygon,) = mask_to_polygons(box)
-    assert sorted(polygon) == [(4, 3), (4, 8), (11, 3), (11, 8)]
     y, x = np.mgrid[:20, :20]
+    (polygon,) = mask_to_polygons((y >= 3) & (y < 9) & (x >= 4) & (x < 12))
+    assert sorted(polygon) == [(4, 3), (4, 8), (11, 3), (11, 8)]
     assert len(mask_to_polygons((x - 9) ** 2 + (y - 9) ** 2 < 50)) == 1
-
-
-# ---- a small dataset in FoodSeg103's layout
 
 
 QUESTIONS = {
@@ -143,40 +136,27 @@ LABELS = {"00000001": (46, 3), "00000002": (9, 96, 48)}
 
 
 @pytest.fixture()
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    rng, y, x = np.random.default_rng(0), *np.mgrid[: SHAPE[0], : SHAPE[1]]
-    for kind in ("img_dir", "ann_dir"):
-        (SMOKE.dataset / "Images" / kind / "test").mkdir(parents=True)
+def home(empty_home):
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    folder = Folder(SMOKE.dataset)
     for dish, labels in LABELS.items():
         mask = np.zeros(SHAPE, np.uint8)
         for number, label in enumerate(labels):
             distance = np.hypot(x - 8 - 11 * number, y - 15)
             mask[(distance < 7) & (distance > 2)] = label  # with a hole
-        photo = Image.fromarray(rng.integers(0, 255, (*SHAPE, 3), np.uint8))
-        photo.save(SMOKE.dataset / "Images" / "img_dir" / "test" / f"{dish}.jpg")
-        Image.fromarray(mask).save(SMOKE.dataset / "Images" / "ann_dir" / "test" / f"{dish}.png")
-    forms = ("question", "answer")
-    entries = []
-    for dish, turns in QUESTIONS.items():
-        pairs = [pair for turn in turns for pair in zip(forms, turn, strict=True)]
-        texts = [{"form": form, "value": text} for form, text in pairs]
-        entries.append({"dish_id": dish, "conversations": texts})
-    (SMOKE.dataset / "FoodReasonSeg_test.json").write_text(json.dumps(entries))
+        folder.plate(dish, "test", mask)
+        folder.talk(dish, messages(*chain.from_iterable(QUESTIONS[dish])), "test")
+    folder.write_entries("test")
     save_samples(build_single(SMOKE.dataset, "test")[0], SMOKE.samples_file("test"))
-    return tmp_path
+    return empty_home
 
 
 @pytest.fixture()
 def samples(home) -> list[Sample]:
-    built, _ = build_single(SMOKE.dataset, "test")
-    assert [sample.sample_id for sample in built] == [
-        "test-00000001-0", "test-00000001-1", "test-00000002-1", "test-00000002-2"
-    ]  # fmt: skip
+    built = load_samples(SMOKE.samples_file("test"))
+    expected = ["00000001-0", "00000001-1", "00000002-1", "00000002-2"]
+    assert [sample.sample_id for sample in built] == [f"test-{name}" for name in expected]
     return built
-
-
-# ---- LISA
 
 
 def test_lisa_reads_our_masks_and_questions(home, samples):
@@ -193,58 +173,45 @@ def test_lisa_reads_our_masks_and_questions(home, samples):
     assert numbers["round_trip"] == {"lowest_iou": 1.0, "mean_iou": 1.0, "not_exact": 0}
     assert numbers["photos"] == {"linked": 4} and numbers["polygons"] > 8
     assert json.loads((home / "out" / "export_report.json").read_text()) == report
-
-
-def test_lisas_own_request_is_not_said_twice(home, samples):
-    export("lisa", SMOKE, home / "out", ["test"])
     lines = (home / "out" / "chat_prompts_test.txt").read_text().splitlines()
-    assert lines[0] == QUESTIONS["00000001"][0][0]
+    assert lines[0] == QUESTIONS["00000001"][0][0]  # LISA's own request is not said twice
     assert lines[2] == "Which are fried? Please output segmentation mask."
     assert all((home / "out" / path).is_file() for path in lines[1::2])
     assert len(lines) == 2 * len(samples)
-    assert lisa.instruction(samples[0]) == "Which food is rich in iron?"
+    for question, asked in ((None, "Which food is rich in iron?"), ("a\nb", "a b")):
+        sample = replace(samples[0], question=question or samples[0].question)
+        assert lisa.instruction(sample) == asked
     assert lisa.instruction(replace(samples[0], question=lisa.REQUEST)) == lisa.REQUEST
-    assert lisa.instruction(replace(samples[0], question="a\nb")) == "a b"
 
 
-def test_a_round_trip_that_loses_pixels_is_reported(home, samples, monkeypatch):
+def test_a_round_trip_that_loses_pixels_is_reported_and_some_names_refused(
+    home, samples, monkeypatch
+):
     monkeypatch.setattr(lisa, "mask_to_polygons", lambda mask: mask_to_polygons(mask)[1:])
     trip = export("lisa", SMOKE, home / "out", ["test"])["splits"]["test"]["round_trip"]
     assert trip["not_exact"] == 4 and 0 < trip["lowest_iou"] <= trip["mean_iou"] < 1
-
-
-def test_a_name_that_chat_would_cut_is_refused(home, samples):
     save_samples([replace(samples[0], sample_id="test-a.b-0")], SMOKE.samples_file("test"))
     with pytest.raises(DataError, match="'test-a.b-0' has one; rename the photo"):
-        export("lisa", SMOKE, home / "out", ["test"])
-
-
-# ---- FoodLMM
+        export("lisa", SMOKE, home / "other", ["test"])
 
 
 def test_foodlmm_reads_our_masks_and_never_skips(home, samples):
     report = export("foodlmm", SMOKE, home / "out", ["test"])
     root = home / "out" / "FoodSeg103"
     entries = json.loads((root / "FoodReasonSeg_test.json").read_text())
+    answers = []
     for sample, entry in zip(samples, entries, strict=True):
         question, answer, ids, found = read_by_foodlmm(root, entry)
+        answers.append(answer)
         assert question == f"<image>\n{sample.question}" and entry["dish_id"] == sample.sample_id
         assert [CATEGORIES[number] for number in ids] == list(sample.foods)
         assert np.array_equal(np.any(found, axis=0), sample.union_mask())
         assert re.findall(r"\[SEG(\d+)\]", answer) == [str(i + 1) for i in range(len(ids))]
     assert report["splits"]["test"]["reworded"] == ["test-00000002-1"]  # it doesn't know butter
-    assert entries[2]["conversations"][1]["value"].endswith("butter does. {cheese butter} [SEG1]")
-    assert "{French fries} [SEG1], and the {steak} [SEG2]." in answer_of(entries[1])
-    assert answer_of(entries[3]) == "{French beans} [SEG1], and {chickens} [SEG2] are not."
-
-
-def answer_of(entry: dict) -> str:
-    return entry["conversations"][1]["value"]
-
-
-def test_our_own_reader_reads_the_export_back(home, samples):
-    export("foodlmm", SMOKE, home / "out", ["test"])
-    again, report = build_single(home / "out" / "FoodSeg103", "test")
+    assert answers[2].endswith("butter does. {cheese butter} [SEG1]")
+    assert "{French fries} [SEG1], and the {steak} [SEG2]." in answers[1]
+    assert answers[3] == "{French beans} [SEG1], and {chickens} [SEG2] are not."
+    again, report = build_single(root, "test")  # our own reader
     assert report.problems == () and report.left_out == {}
     for before, after in zip(samples, again, strict=True):
         name = before.sample_id
@@ -274,13 +241,10 @@ def test_foods_that_foodseg103_does_not_have_come_after_its_own(home, samples):
 def test_overlapping_foods_are_reported(samples):
     mask = np.zeros(SHAPE, bool)
     mask[:4, :4] = True
-    both = replace(
-        samples[0],
-        foods=("steak", "egg"),
-        reference_foods=("steak", "egg"),
-        references=(mask_to_reference(mask),) * 2,
-        masks=(encode_mask(mask), encode_mask(np.roll(mask, 1, axis=1))),
-    )
+    masks = (encode_mask(mask), encode_mask(np.roll(mask, 1, axis=1)))
+    changes = {"references": (mask_to_reference(mask),) * 2, "masks": masks}
+    foods = ("steak", "egg")
+    both = replace(samples[0], foods=foods, reference_foods=foods, **changes)
     classes, overlap = foodlmm.class_mask(both, NAMES)
     assert overlap == 12 and (classes == 46).sum() == 4 and (classes == 24).sum() == 16
 
@@ -313,37 +277,26 @@ def test_foods_are_marked_where_the_answer_says_them(samples, foods, answer, mar
     assert foodlmm.mark_foods(asked, NAMES)[0] == marked
 
 
-# ---- photos and folders
-
-
 @pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
-def test_a_turned_photo_goes_as_it_is_and_counts_upright(tmp_path, suffix):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    source, target = tmp_path / "a.jpg", tmp_path / "b.jpg"
-    Image.new("RGB", (40, 30)).save(source, suffix, exif=exif)
-    assert photos.place_photo(source, target, (30, 40), copy=True) == "copied"
-    assert target.read_bytes() == source.read_bytes()
-    with pytest.raises(DataError, match="30x40 pixels, its sample 40x30"):
-        photos.place_photo(source, target, (40, 30), copy=True)
-
-
-def test_photos_are_linked_or_copied_and_must_have_their_samples_size(tmp_path, monkeypatch):
-    source = tmp_path / "a.jpg"
-    Image.new("RGB", (40, 30)).save(source)
-    places = [tmp_path / name for name in "bcd"]
-    assert photos.place_photo(source, places[0], (40, 30), copy=False) == "linked"
-    assert photos.place_photo(source, places[1], (40, 30), copy=True) == "copied"
+@pytest.mark.parametrize(("orientation", "size"), [(1, (40, 30)), (6, (30, 40))])
+def test_photos_are_placed_as_they_are_and_must_have_their_samples_size_upright(
+    tmp_path, monkeypatch, suffix, orientation, size
+):
+    source, places = tmp_path / "a.jpg", [tmp_path / name for name in "bcd"]
+    Image.new("RGB", (40, 30)).save(source, suffix, exif=exif(orientation))
+    assert photos.place_photo(source, places[0], size, copy=False) == "linked"
+    assert photos.place_photo(source, places[1], size, copy=True) == "copied"
 
     def no_link(*_):
         raise OSError("another disk")
 
     monkeypatch.setattr(photos.os, "link", no_link)
-    assert photos.place_photo(source, places[2], (40, 30), copy=False) == "copied"
+    assert photos.place_photo(source, places[2], size, copy=False) == "copied"
     assert places[0].samefile(source) and not places[1].samefile(source)
     assert {place.read_bytes() for place in places} == {source.read_bytes()}
-    with pytest.raises(DataError, match="40x30 pixels, its sample 30x40"):
-        photos.place_photo(source, tmp_path / "e", (30, 40), copy=False)
+    told = "{}x{} pixels, its sample {}x{}".format(*size, *size[::-1])
+    with pytest.raises(DataError, match=told):
+        photos.place_photo(source, tmp_path / "e", size[::-1], copy=False)
 
 
 @pytest.mark.parametrize("layout", ["lisa", "foodlmm"])

@@ -1,13 +1,12 @@
 """Our rewards in other trainers' hands: the same points as in ours."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 
 import pytest
 import torch
 from conftest import load_kitchen
+from PIL import Image
 
 from foodseg.models.prompts import build_messages
 from foodseg.presets import SMOKE
@@ -85,7 +84,7 @@ def test_trl_trains_with_them(samples, tmp_path):
     rows = [
         {
             "prompt": build_messages(sample.question, SMOKE.prompt_template),
-            "image": mllm.resize(read_photo(sample)),
+            "image": mllm.resize(Image.open(SMOKE.dataset / sample.image)),
             "ground_truth": ground_truth(sample, SIDE),
         }
         for sample in samples[:2]
@@ -111,9 +110,3 @@ def test_trl_trains_with_them(samples, tmp_path):
     terms = [log[f"rewards/{term_name(term)}/mean"] for term in PAPER_REWARD]
     assert log["reward"] == pytest.approx(sum(terms)) and log["reward"] > 0
     assert json.loads(rows[0]["ground_truth"])["side"] == SIDE
-
-
-def read_photo(sample):
-    from PIL import Image
-
-    return Image.open(SMOKE.dataset / sample.image)

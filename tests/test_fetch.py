@@ -1,14 +1,15 @@
 """`make data` against servers on this machine: resumed, checked, unpacked, counted."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
 import json
 import re
+import shutil
 import zipfile
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
+from official_folder import messages
 from PIL import Image
 
 from foodseg.common.errors import DataError
@@ -32,6 +34,8 @@ from foodseg.data.single import build_single
 
 PASSWORD = OFFICIAL.password
 IMAGES = {"train": 3, "test": 2}
+KINDS = ("img_dir", "ann_dir")
+TEXTS = ("category_id.txt", "FoodReasonSeg_train.json", "FoodReasonSeg_test.json")
 # FoodSeg103/Images/img_dir/train/1.jpg with the bytes "hello photo", encrypted with PASSWORD by
 # Info-ZIP's `zip -P`: Python reads such archives and can't write them.
 ENCRYPTED = base64.b64decode(
@@ -71,6 +75,8 @@ class Mirror:
         Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
+        if path.startswith("http"):
+            return path
         return f"http://{host}:{self.server.server_address[1]}/{path}"
 
     def asked(self, path: str) -> list[str | None]:
@@ -166,19 +172,17 @@ def test_a_later_run_goes_on_with_the_part(mirror, tmp_path, sums):
     mirror.files["a"], mirror.cut["a"] = DATA, [5000, 0, 0, 0, 0]
     with pytest.raises(DataError, match="5000 of .* bytes came.*, 4 times in a row"):
         get(mirror, tmp_path, sums, "a")
-    assert (tmp_path / "a.zip.part").stat().st_size == 5000
-    mirror.requests.clear()
-    assert get(mirror, tmp_path, sums, "a").read_bytes() == DATA
-    assert mirror.asked("a") == ["bytes=5000-"]
-
-
-def test_a_part_that_was_whole_already_is_taken(mirror, tmp_path, sums):
-    mirror.files["a"] = DATA
-    (tmp_path / "a.zip.part").write_bytes(DATA)
-    state = {"url": mirror.url("a"), "version": mirror.version}
-    (tmp_path / "a.zip.part.json").write_text(json.dumps(state))
-    assert get(mirror, tmp_path, sums, "a").read_bytes() == DATA
-    assert mirror.asked("a") == [f"bytes={len(DATA)}-"]
+    part, state = tmp_path / "a.zip.part", tmp_path / "a.zip.part.json"
+    assert part.stat().st_size == 5000
+    written = state.read_bytes()
+    for have in (DATA[:5000], DATA):  # cut, or whole already
+        mirror.requests.clear()
+        part.write_bytes(have)
+        state.write_bytes(written)
+        path = get(mirror, tmp_path, sums, "a")
+        assert path.read_bytes() == DATA
+        assert mirror.asked("a") == [f"bytes={len(have)}-"]
+        path.unlink()
 
 
 def test_parts_of_two_files_are_never_joined(mirror, tmp_path, sums):
@@ -200,32 +204,24 @@ def test_a_mirror_that_has_nothing_or_the_wrong_thing_is_passed_over(mirror, tmp
     mirror.files |= {"wrong": DATA[:-1], "page": b"<html>log in</html>", "right": DATA}
     mirror.codes["busy"] = 503
     places = ["gone", "busy", "wrong", "page", "right"]
-    assert get(mirror, tmp_path, sums, *places, sha256=right).read_bytes() == DATA
+    assert get(mirror, tmp_path, sums, f"{NOWHERE}/a", *places, sha256=right).read_bytes() == DATA
     assert [len(mirror.asked(path)) for path in places] == [1, 4, 1, 1, 1]
     assert sums.get("a.zip").word == "published"
     with pytest.raises(DataError) as error:
-        get(mirror, tmp_path, sums, "gone", "busy", "wrong", name="b.zip", sha256=right)
-    lines = str(error.value).splitlines()
-    assert "b.zip: no mirror gave the file; get it by hand" in lines[0]
-    assert "gone: it answered 404" in lines[1] and "busy: it answered 503" in lines[2]
-    assert "wrong checksum" in lines[3] and right[:12] in lines[3]
+        get(mirror, tmp_path, sums, f"{NOWHERE}/b", *places[:3], name="b.zip", sha256=right)
+    first, nowhere, gone, busy, wrong = str(error.value).splitlines()
+    assert "b.zip: no mirror gave the file; get it by hand" in first
+    assert "can't be reached" in nowhere
+    assert "gone: it answered 404" in gone and "busy: it answered 503" in busy
+    assert "wrong checksum" in wrong and right[:12] in wrong
     with pytest.raises(DataError, match="a web page"):
         get(mirror, tmp_path, sums, "page", name="b.zip")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "sums.json"]
 
 
-def test_a_server_that_is_not_there(mirror, tmp_path, sums):
-    mirror.files["a"] = DATA
-    nowhere = RemoteFile("a.zip", (f"{NOWHERE}/a", mirror.url("a")))
-    assert download(nowhere, tmp_path, sums, wait=0).read_bytes() == DATA
-    with pytest.raises(DataError, match="can't be reached"):
-        download(RemoteFile("b.zip", nowhere.mirrors[:1]), tmp_path, sums, wait=0)
-
-
 def from_hub(tmp_path, sums, *paths, name="a.zip"):
-    return download(
-        RemoteFile(name, tuple(HubFile("some/one", path) for path in paths)), tmp_path, sums, wait=0
-    )
+    remote = RemoteFile(name, tuple(HubFile("some/one", path) for path in paths))
+    return download(remote, tmp_path, sums, wait=0)
 
 
 def test_the_sum_that_the_hub_states_counts(mirror, tmp_path, sums):
@@ -255,20 +251,11 @@ def test_the_users_token_goes_to_the_hub_only(mirror, tmp_path, sums, monkeypatc
     assert mirror.tokens == hub | {("localhost", "cdn"): None, ("127.0.0.1", "zip"): None}
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (404, "it answered 404"),
-        (401, "it answered 401"),
-        (403, "it answered 403"),
-        (503, "it answered 503"),
-        (None, "it can't be reached"),
-        ("offline", "it can't be reached"),
-    ],
-)
-def test_a_hub_that_does_not_give_the_file(mirror, tmp_path, sums, monkeypatch, code, words):
+@pytest.mark.parametrize("code", [404, 401, 403, 503, None, "offline"])
+def test_a_hub_that_does_not_give_the_file(mirror, tmp_path, sums, monkeypatch, code):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     mirror.files["hub/a"], mirror.codes["hub/a"] = DATA, code
+    words = f"it answered {code}" if isinstance(code, int) else "it can't be reached"
     if code is None:
         nowhere = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, NOWHERE)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
@@ -306,26 +293,20 @@ def test_a_full_disk_is_no_fault_of_the_mirror(mirror, tmp_path, sums, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(downloads, step, full)
+    call = partial(get, mirror) if step == "_append" else from_hub
     with pytest.raises(OSError, match="No space left"):
-        if step == "_append":
-            get(mirror, tmp_path, sums, "a", "a")
-        else:
-            from_hub(tmp_path, sums, "a", "a")
+        call(tmp_path, sums, "a", "a")
     assert len(mirror.asked("a")) == (step == "_append")  # no other mirror was tried
 
 
-# ---- The whole folder --------------------------------------------------------------------------
-
-
 def picture(number: int, kind: str) -> bytes:
+    stream = io.BytesIO()
     if kind == "img_dir":
-        image = Image.new("RGB", (20, 16), (number * 40, 90, 30))
+        Image.new("RGB", (20, 16), (number * 40, 90, 30)).save(stream, "JPEG")
     else:
         mask = np.zeros((16, 20), np.uint8)
         mask[2:14, 2:14] = 66
-        image = Image.fromarray(mask)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG" if kind == "img_dir" else "PNG")
+        Image.fromarray(mask).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -373,10 +354,7 @@ def rows(split: str) -> list[tuple[str, bytes, bytes]]:
 
 
 def conversations(split: str) -> bytes:
-    turn = [
-        {"form": "question", "value": "What gives energy?"},
-        {"form": "answer", "value": "The {rice} [SEG1]."},
-    ]
+    turn = messages("What gives energy?", "The {rice} [SEG1].")
     entries = [{"dish_id": dish, "conversations": turn} for _, dish in dishes(split)]
     return json.dumps(entries).encode()
 
@@ -394,16 +372,15 @@ def sources(mirror) -> Sources:
     files |= {f"FoodReasonSeg_{split}.json": conversations(split) for split in IMAGES}
     mirror.files = {f"hub/{name}": data for name, data in files.items()}
     mirror.files["FoodSeg103.zip"] = pack(contents())
-    remote = {name: RemoteFile(name, (HubFile("some/one", name),)) for name in files}
+    first, second, test, labels, *talks = (
+        RemoteFile(name, (HubFile("some/one", name),)) for name in files
+    )
     return Sources(
         archive=RemoteFile("FoodSeg103.zip", (mirror.url("FoodSeg103.zip"),)),
         password=PASSWORD,
-        shards={
-            "train": (remote["train-0.parquet"], remote["train-1.parquet"]),
-            "test": (remote["test-0.parquet"],),
-        },
-        labels=remote["id2label.json"],
-        conversations=(remote["FoodReasonSeg_train.json"], remote["FoodReasonSeg_test.json"]),
+        shards={"train": (first, second), "test": (test,)},
+        labels=labels,
+        conversations=tuple(talks),
         images=IMAGES,
     )
 
@@ -418,14 +395,21 @@ def assert_whole(root):
 
 
 @pytest.mark.parametrize("way", ["archive", "parquet"])
-def test_an_empty_folder_becomes_whole(mirror, sources, tmp_path, way, capsys):
+def test_an_empty_folder_becomes_whole(mirror, sources, tmp_path, way, capsys, monkeypatch):
+    said, answer = [], mirror.answer
+
+    def note(handler):
+        said.append(capsys.readouterr().out)
+        answer(handler)
+
+    monkeypatch.setattr(mirror, "answer", note)
     if way == "parquet":
         del mirror.files["FoodSeg103.zip"]
     root = tmp_path / "datasets" / "FoodSeg103"
     assert fetch(root, sources, wait=0) == []
     assert_whole(root)
-    out = capsys.readouterr().out
-    assert LICENCE in out and ("it answered 404" in out) == (way == "parquet")
+    assert LICENCE in said[0]  # before the first request
+    assert ("it answered 404" in "".join(said) + capsys.readouterr().out) == (way == "parquet")
     asked = {path for path, _ in mirror.requests}
     assert ("hub/train-0.parquet" in asked) == (way == "parquet")
     mirror.requests.clear()
@@ -434,19 +418,6 @@ def test_an_empty_folder_becomes_whole(mirror, sources, tmp_path, way, capsys):
     names = {"FoodSeg103", "FoodSeg103.checksums.json", "downloads"}
     assert {path.name for path in root.parent.iterdir()} == names
     assert not list(tmp_path.rglob("*.part*"))
-
-
-def test_the_licence_comes_before_the_first_request(mirror, sources, tmp_path, capsys, monkeypatch):
-    seen = []
-    answer = mirror.answer
-
-    def note(handler):
-        seen.append(capsys.readouterr().out)
-        answer(handler)
-
-    monkeypatch.setattr(mirror, "answer", note)
-    fetch(tmp_path / "FoodSeg103", sources, wait=0)
-    assert LICENCE in seen[0]
 
 
 def test_a_file_put_there_by_hand_needs_no_server(mirror, sources, tmp_path):
@@ -480,17 +451,11 @@ def test_what_is_missing_is_filled_in_and_nothing_else_is_touched(mirror, source
     assert fetch(root, sources, wait=0) == []
     assert mirror.requests[1:] == [("hub/id2label.json", None)]
     assert_whole(root)
-
-
-def test_a_file_too_many_is_no_reason_to_fetch(mirror, sources, tmp_path):
-    root = tmp_path / "FoodSeg103"
-    fetch(root, sources, wait=0)
-    for kind, suffix in (("img_dir", "jpg"), ("ann_dir", "png")):
+    for kind, suffix in (("img_dir", "jpg"), ("ann_dir", "png")):  # and for files too many, nothing
         (root / f"Images/{kind}/train/mine.{suffix}").write_bytes(picture(9, kind))
     (tmp_path / "downloads" / "FoodSeg103.zip").unlink()
-    mirror.requests.clear()
     lines = [str(problem) for problem in fetch(root, sources, wait=0)]
-    assert mirror.requests == [] and len(lines) == 2
+    assert len(mirror.requests) == 2 and len(lines) == 2
     assert all("4 files where FoodSeg103 has 3; take out" in line for line in lines)
 
 
@@ -501,131 +466,99 @@ def faults(root, sources, tmp_path):
 
 def test_one_clear_line_for_each_fault(mirror, sources, tmp_path):
     root = tmp_path / "FoodSeg103"
-    assert [line.partition(":")[0] for line in faults(root, sources, tmp_path)] == [
-        "Images/img_dir/train, folder",
-        "Images/ann_dir/train, folder",
-        "Images/img_dir/test, folder",
-        "Images/ann_dir/test, folder",
-        "category_id.txt, file",
-        "FoodReasonSeg_train.json, file",
-        "FoodReasonSeg_test.json, file",
-    ]
+    folders = [f"Images/{kind}/{split}, folder" for split in IMAGES for kind in KINDS]
+    files = [f"{name}, file" for name in TEXTS]
+    assert [line.partition(":")[0] for line in faults(root, sources, tmp_path)] == folders + files
     fetch(root, sources, wait=0)
     (root / "Images/img_dir/train/00000002.jpg").unlink()
     (root / "Images/ann_dir/test/00000004.png").unlink()
     (root / "Images/ann_dir/test/00000005.png").write_bytes(b"")
-    photo = root / "Images/img_dir/train/00000001.jpg"
-    (root / "Images/img_dir/test/00000001.jpg").write_bytes(photo.read_bytes())
+    shutil.copy(root / "Images/img_dir/train/00000001.jpg", root / "Images/img_dir/test")
     text = (root / "category_id.txt").read_text().replace("66\trice", "66\tgold")
     (root / "category_id.txt").write_text(text.replace("103\tother ingredients\n", ""))
     (root / "FoodReasonSeg_train.json").write_text("[{}")
     (root / "FoodReasonSeg_test.json").write_text("[{}]")
-    lines = faults(root, sources, tmp_path)
-    for line, (place, words) in zip(
-        lines,
-        [
-            ("Images/img_dir/train, count", "2 files where FoodSeg103 has 3"),
-            ("Images/img_dir/train, file: missing image", "00000002"),
-            ("Images/img_dir/test, count", "3 files where FoodSeg103 has 2"),
-            ("Images/ann_dir/test, count", "1 files where FoodSeg103 has 2"),
-            ("Images/ann_dir/test, size: empty files", "00000005"),
-            ("Images/ann_dir/test, file: missing mask", "00000001, 00000004"),
-            ("Images/img_dir, split", "'00000001' stands in every split"),
-            ("category_id.txt, count", "103 labels where FoodSeg103 has 104"),
-            ("category_id.txt, id 66", "'gold'"),
-            ("FoodReasonSeg_train.json, file", "broken JSON"),
-            ("FoodReasonSeg_test.json, sha256", "changed since it was fetched"),
-        ],
-        strict=True,
-    ):
+    expected = [
+        ("Images/img_dir/train, count", "2 files where FoodSeg103 has 3"),
+        ("Images/img_dir/train, file: missing image", "00000002"),
+        ("Images/img_dir/test, count", "3 files where FoodSeg103 has 2"),
+        ("Images/ann_dir/test, count", "1 files where FoodSeg103 has 2"),
+        ("Images/ann_dir/test, size: empty files", "00000005"),
+        ("Images/ann_dir/test, file: missing mask", "00000001, 00000004"),
+        ("Images/img_dir, split", "'00000001' stands in every split"),
+        ("category_id.txt, count", "103 labels where FoodSeg103 has 104"),
+        ("category_id.txt, id 66", "'gold'"),
+        ("FoodReasonSeg_train.json, file", "broken JSON"),
+        ("FoodReasonSeg_test.json, sha256", "changed since it was fetched"),
+    ]
+    for line, (place, words) in zip(faults(root, sources, tmp_path), expected, strict=True):
         assert line.startswith(place) and words in line and "\n" not in line
+
+
+def refuse(tmp_path, data: bytes, words: str, password: bytes = PASSWORD) -> None:
+    """The archive is refused in these words, and leaves nothing."""
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(DataError, match=words):
+        unpack.unpack_zip(tmp_path / "a.zip", tmp_path / "in/FoodSeg103", password)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 @pytest.mark.parametrize(
     "name", ["../evil.txt", "/evil.txt", "Images/../../evil.jpg", "a\\..\\evil.jpg", "C:evil.txt"]
 )
 def test_an_archive_that_leaves_its_folder_is_refused_whole(tmp_path, name):
-    archive = tmp_path / "a.zip"
-    archive.write_bytes(pack(contents() | {name: b"evil"}))
-    root = tmp_path / "in" / "FoodSeg103"
-    with pytest.raises(DataError, match=r"evil.*leaves the folder or is a link.*nothing was unp"):
-        unpack.unpack_zip(archive, root, PASSWORD)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
-
-
-def test_a_link_in_an_archive_is_refused(tmp_path):
-    archive = tmp_path / "a.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        info = zipfile.ZipInfo("Images/img_dir/train/1.jpg")
-        info.external_attr = 0o120777 << 16
-        file.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match="is a link"):
-        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
+    words = r"evil.*leaves the folder or is a link.*nothing was unp"
+    refuse(tmp_path, pack(contents() | {name: b"evil"}), words)
 
 
 def test_an_encrypted_archive_is_opened_with_the_published_password(tmp_path):
-    archive, root = tmp_path / "a.zip", tmp_path / "in"
-    archive.write_bytes(ENCRYPTED)
-    unpack.unpack_zip(archive, root, PASSWORD)
-    assert (root / "Images/img_dir/train/1.jpg").read_bytes() == b"hello photo"
-    with pytest.raises(DataError, match=r"a.zip: it can't be unpacked \(Bad password"):
-        unpack.unpack_zip(archive, tmp_path / "other", b"guess")
+    refuse(tmp_path, ENCRYPTED, r"a.zip: it can't be unpacked \(Bad password", b"guess")
+    unpack.unpack_zip(tmp_path / "a.zip", tmp_path / "in", PASSWORD)
+    assert (tmp_path / "in/Images/img_dir/train/1.jpg").read_bytes() == b"hello photo"
 
 
 def test_archives_that_cannot_be_used(tmp_path, monkeypatch):
-    archive = tmp_path / "a.zip"
-    archive.write_bytes(pack(contents())[:-30])
-    with pytest.raises(DataError, match="can't be unpacked"):
-        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
-    archive.write_bytes(pack({"Foods/readme.txt": b"nothing"}))
-    with pytest.raises(DataError, match="holds no Images folder"):
-        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
-    archive.write_bytes(pack(contents("") | {"__MACOSX/._x": b"x", "Images/.DS_Store": b"x"}))
-    monkeypatch.setattr(unpack, "MOST_BYTES", 1000)
-    with pytest.raises(DataError, match="it unpacks to more than"):
-        unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
-    assert not (tmp_path / "in").exists()
-    monkeypatch.undo()
-    unpack.unpack_zip(archive, tmp_path / "in", PASSWORD)
-    assert sorted(p.name for p in (tmp_path / "in").iterdir()) == [
-        "ImageSets",
-        "Images",
-        "category_id.txt",
-    ]
+    link = zipfile.ZipInfo("Images/img_dir/train/1.jpg")
+    link.external_attr = 0o120777 << 16
+    refuse(tmp_path, pack({link: b"/etc/passwd"}), "is a link")
+    refuse(tmp_path, pack(contents())[:-30], "can't be unpacked")
+    refuse(tmp_path, pack({"Foods/readme.txt": b"nothing"}), "holds no Images folder")
+    whole = pack(contents("") | {"__MACOSX/._x": b"x", "Images/.DS_Store": b"x"})
+    with monkeypatch.context() as patch:
+        patch.setattr(unpack, "MOST_BYTES", 1000)
+        refuse(tmp_path, whole, "it unpacks to more than")
+    unpack.unpack_zip(tmp_path / "a.zip", tmp_path / "in", PASSWORD)
+    names = {path.name for path in (tmp_path / "in").iterdir()}
+    assert names == {"ImageSets", "Images", "category_id.txt"}
     assert not list(tmp_path.rglob(".DS_Store"))
 
 
 def test_parquet_rows_with_a_fault_are_reported_and_the_rest_written(tmp_path):
     good = picture(1, "img_dir"), picture(1, "ann_dir")
     names = ["1.jpg", "../2.jpg", None, "x/3.jpg", "4.exe", "5.JPEG", ".6.jpg"]
-    path = tmp_path / "train.parquet"
+    path, root = tmp_path / "train.parquet", tmp_path / "in"
     path.write_bytes(shard([(name, *good) for name in names] + [("8.jpg", None, good[1])]))
-    problems = unpack.unpack_parquet([path], tmp_path / "in", "train")
-    assert [(p.file, p.field) for p in problems] == [
-        ("train.parquet", f"row {row}") for row in (1, 2, 3, 4, 6, 7)
-    ]
+    problems = unpack.unpack_parquet([path], root, "train")
+    places = [("train.parquet", f"row {row}") for row in (1, 2, 3, 4, 6, 7)]
+    assert [(p.file, p.field) for p in problems] == places
     assert all(p.fix.endswith("FoodSeg103's own archive") for p in problems)
-    found = sorted(p.relative_to(tmp_path / "in").as_posix() for p in tmp_path.rglob("in/*/*/*/*"))
-    assert found == [
-        "Images/ann_dir/train/1.png",
-        "Images/ann_dir/train/5.png",
-        "Images/img_dir/train/1.jpg",
-        "Images/img_dir/train/5.JPEG",
-    ]
-    assert (tmp_path / "in/Images/img_dir/train/1.jpg").read_bytes() == good[0]
+    found = {p.relative_to(root / "Images").as_posix() for p in root.glob("*/*/*/*")}
+    kept = ["ann_dir/train/1.png", "ann_dir/train/5.png", "img_dir/train/1.jpg"]
+    assert found == {*kept, "img_dir/train/5.JPEG"}
+    assert (root / "Images/img_dir/train/1.jpg").read_bytes() == good[0]
 
 
 def test_parquet_files_that_cannot_be_used(tmp_path):
-    path = tmp_path / "train.parquet"
+    path, labels = tmp_path / "train.parquet", tmp_path / "id2label.json"
     path.write_bytes(shard(rows("train"))[:-50])
     with pytest.raises(DataError, match="no readable Parquet file"):
         unpack.unpack_parquet([path], tmp_path / "in", "train")
     pq.write_table(pa.table({"image": ["a"], "label": ["b"]}), path)
     with pytest.raises(DataError, match="column image: it holds no images"):
         unpack.unpack_parquet([path], tmp_path / "in", "train")
-    (tmp_path / "id2label.json").write_text("[]")
+    labels.write_text("[]")
     with pytest.raises(DataError, match="id2label.json: no list of class names"):
-        unpack.unpack_labels(tmp_path / "id2label.json", tmp_path)
+        unpack.unpack_labels(labels, tmp_path)
 
 
 def test_the_command_says_what_is_left_to_do_by_hand(
@@ -642,27 +575,18 @@ def test_the_command_says_what_is_left_to_do_by_hand(
     for words in ("it answered 404", "it answered 401", "Images/img_dir/train, folder: missing"):
         assert words in out
     by_hand = out[out.index("To do by hand") :]
-    for words in (
-        "FoodSeg103.zip",
-        PASSWORD.decode(),
-        str(tmp_path / "downloads"),
-        str(root),
-        "train-00000-of-00003.parquet",
-        "FoodReasonSeg_test.json",
-        "accept its form",
-    ):
-        assert words in by_hand
+    needed = ["FoodSeg103.zip", "train-00000-of-00003.parquet", "FoodReasonSeg_test.json"]
+    needed += [PASSWORD.decode(), str(tmp_path / "downloads"), str(root), "accept its form"]
+    assert [words for words in needed if words not in by_hand] == []
     mirror.files, mirror.codes = files, {}
     assert main([str(root)]) == 0
     assert "5 images, 3 train and 2 test; 104 labels" in capsys.readouterr().out
 
 
 def test_the_official_sources():
-    assert sum(OFFICIAL.images.values()) == 7118
     assert OFFICIAL.images == {"train": 4983, "test": 2135}
     remotes = [OFFICIAL.archive, OFFICIAL.labels, *OFFICIAL.conversations]
-    remotes += [shard for split in OFFICIAL.shards.values() for shard in split]
-    for remote in remotes:
+    for remote in (*remotes, *chain.from_iterable(OFFICIAL.shards.values())):
         urls = [str(mirror) for mirror in remote.mirrors]
         assert urls and all(url.startswith("https://") for url in urls)
         assert all(url.endswith("/" + remote.name) for url in urls)

@@ -1,11 +1,10 @@
 """Reading FoodSeg103's folders and FoodReasonSeg's conversations, with their known quirks."""
 
-from __future__ import annotations
-
 import json
 import re
 
 import numpy as np
+import official_folder
 import pytest
 from PIL import Image
 
@@ -24,35 +23,28 @@ from foodseg.data.foodseg103 import CATEGORIES, FaultError, FoodSeg103, is_safe_
 NAMES = index_names(CATEGORIES)
 
 
-def read(tmp_path, entries, **options):
+def read(tmp_path, entries):
     path = tmp_path / "FoodReasonSeg_train.json"
-    text = entries if isinstance(entries, str) else json.dumps(entries)
-    path.write_text(text, encoding=options.get("encoding", "utf-8"))
+    path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
     return read_conversations(path, CATEGORIES)
 
 
-def ask(*messages):
+def ask(*turns):
     """An entry from (form letter, text) pairs: "q" a question, "a" an answer."""
     forms = {"q": "question", "a": "answer"}
-    items = [{"form": forms[letter], "value": text} for letter, text in messages]
+    items = [{"form": forms[letter], "value": text} for letter, text in turns]
     return {"dish_id": "00000001", "conversations": items}
 
 
 def answer(tmp_path, text):
-    (conversation,) = read(tmp_path, [ask(("q", "Which?"), ("a", text))])
-    (turn,) = conversation.turns
+    ((turn,),) = [one.turns for one in read(tmp_path, [ask(("q", "Which?"), ("a", text))])]
     return turn
 
 
 def test_official_names():
-    assert list(CATEGORIES) == list(range(104))
-    assert (CATEGORIES[0], CATEGORIES[48], CATEGORIES[96], CATEGORIES[103]) == (
-        "background",
-        "chicken duck",
-        "French beans",
-        "other ingredients",
-    )
-    assert len(set(CATEGORIES.values())) == 104
+    assert list(CATEGORIES) == list(range(104)) and len(set(CATEGORIES.values())) == 104
+    some = {0: "background", 48: "chicken duck", 96: "French beans", 103: "other ingredients"}
+    assert CATEGORIES | some == CATEGORIES
 
 
 def test_every_official_name_means_its_own_class():
@@ -60,49 +52,41 @@ def test_every_official_name_means_its_own_class():
         for written in (name, name.lower(), name.upper(), f" {name} ", name.replace(" ", "-")):
             assert name_to_class(written, NAMES) == class_id
         assert name_to_class(f"{name}s", NAMES) == class_id
+        assert {NAMES[form] for form in index_names({class_id: name})} == {class_id}
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("meant", "spellings"),
     [
-        ("carrots", "carrot"),
-        ("Tomatoes", "tomato"),
-        ("strawberries", "strawberry"),
-        ("blueberries", "blueberry"),
-        ("cherries", "cherry"),
-        ("peaches", "peach"),
-        ("white radishes", "white radish"),
-        ("pies", "pie"),
-        ("olive", "olives"),
-        ("french fry", "french fries"),
-        ("french beans", "French beans"),
-        ("green bean", "green beans"),
-        ("white button mushrooms", "white button mushroom"),
-        ("White_Button_Mushroom", "white button mushroom"),
-        ("mangoes", "mango"),
-        ("mangos", "mango"),
-        ("duck", "chicken duck"),
-        ("Chickens", "chicken duck"),
-        ("chicken/duck", "chicken duck"),
-        ("cheese", "cheese butter"),
-        ("mint", "cilantro mint"),
-        ("dumplings", "wonton dumplings"),
-        ("asparagus", "asparagus"),
+        ("carrot", ["carrots"]),
+        ("tomato", ["Tomatoes"]),
+        ("strawberry", ["strawberries"]),
+        ("blueberry", ["blueberries"]),
+        ("cherry", ["cherries"]),
+        ("peach", ["peaches"]),
+        ("white radish", ["white radishes"]),
+        ("pie", ["pies"]),
+        ("olives", ["olive"]),
+        ("french fries", ["french fry"]),
+        ("French beans", ["french beans"]),
+        ("green beans", ["green bean"]),
+        ("white button mushroom", ["white button mushrooms", "White_Button_Mushroom"]),
+        ("mango", ["mangoes", "mangos"]),
+        ("chicken duck", ["duck", "Chickens", "chicken/duck"]),
+        ("cheese butter", ["cheese"]),
+        ("cilantro mint", ["mint"]),
+        ("wonton dumplings", ["dumplings"]),
+        ("asparagus", ["asparagus"]),
     ],
 )
-def test_written_names(written, meant):
-    assert CATEGORIES[name_to_class(written, NAMES)] == meant
+def test_written_names(meant, spellings):
+    for written in spellings:
+        assert CATEGORIES[name_to_class(written, NAMES)] == meant
 
 
 @pytest.mark.parametrize("written", ["unicorn", "", "s", "es", "mushroom", "beans", "carrot cake"])
 def test_names_that_mean_no_class(written):
     assert name_to_class(written, NAMES) is None
-
-
-def test_no_two_classes_share_a_spelling():
-    for class_id, name in CATEGORIES.items():
-        one_by_one = index_names({class_id: name})
-        assert {NAMES[form] for form in one_by_one} == {class_id}
 
 
 def stripped(name: str) -> list[str]:
@@ -139,24 +123,18 @@ def test_a_class_of_its_own_is_no_other_ones_plural():
 
 def test_conversations_become_pairs(tmp_path):
     entry = ask(
-        ("q", "Protein?"),
+        ("q", "<image>Why  the {rice} [SEG1]?"),
         ("a", "The {steak} [SEG1], and {duck} [SEG2]."),
         ("q", "Thanks! How to serve it?"),
         ("a", "Warm."),
     )
     (conversation,) = read(tmp_path, [entry])
     first, second = conversation.turns
-    assert (first.index, first.question) == (0, "Protein?")
+    assert (first.index, first.question) == (0, "Why the rice?")  # without markup
     assert first.answer == "The steak, and duck."
     assert first.class_ids == (46, 48)
     assert first.field == "[0].conversations[1].value"
     assert (second.index, second.class_ids, second.problems) == (1, (), ())
-
-
-def test_a_question_is_asked_without_markup(tmp_path):
-    entry = ask(("q", "<image>Why  the {rice} [SEG1]?"), ("a", "The {rice} [SEG1] has starch."))
-    (conversation,) = read(tmp_path, [entry])
-    assert conversation.turns[0].question == "Why the rice?"
 
 
 @pytest.mark.parametrize(
@@ -202,13 +180,9 @@ def test_markup_faults(tmp_path, text, reason, named):
 def test_messages_that_find_no_partner(tmp_path):
     entry = ask(("a", "hello"), ("q", "one?"), ("q", "two?"), ("a", "{rice} [SEG1]"), ("q", "end?"))
     (conversation,) = read(tmp_path, [entry])
+    lonely, unanswered = ["answer without a question"], ["question without an answer"]
     reasons = [[problem.reason for problem in turn.problems] for turn in conversation.turns]
-    assert reasons == [
-        ["answer without a question"],
-        ["question without an answer"],
-        [],
-        ["question without an answer"],
-    ]
+    assert reasons == [lonely, unanswered, [], unanswered]
     assert [turn.index for turn in conversation.turns] == [0, 1, 2, 3]
     assert conversation.turns[2].question == "two?"
     assert conversation.turns[3].problems[0].field == "[0].conversations[4].value"
@@ -237,17 +211,16 @@ def test_a_malformed_message_spoils_its_turn_only(tmp_path, item):
     assert good.class_ids == (66,) and not good.problems
 
 
+TALK = [{"form": "question", "value": "?"}]
+
+
 @pytest.mark.parametrize(
     ("entry", "field"),
     [
-        (3, "[1]"),
-        ({}, "[1]"),
-        ({"dish_id": "1"}, "[1]"),
-        ({"dish_id": "1", "conversations": {}}, "[1]"),
-        ({"dish_id": "1", "conversations": []}, "[1]"),
-        ({"conversations": [{"form": "question", "value": "?"}]}, "[1].dish_id"),
-        ({"dish_id": True, "conversations": ask(("q", "?"))["conversations"]}, "[1].dish_id"),
-        ({"dish_id": None, "conversations": ask(("q", "?"))["conversations"]}, "[1].dish_id"),
+        *((entry, "[1]") for entry in (3, {}, {"dish_id": "1"})),
+        *(({"dish_id": "1", "conversations": talk}, "[1]") for talk in ({}, [])),
+        ({"conversations": TALK}, "[1].dish_id"),
+        *(({"dish_id": dish, "conversations": TALK}, "[1].dish_id") for dish in (True, None)),
     ],
 )
 def test_entries_of_wrong_shape(tmp_path, entry, field):
@@ -257,48 +230,44 @@ def test_entries_of_wrong_shape(tmp_path, entry, field):
     assert len(bad.turns) == 1  # it is counted
 
 
-def test_a_number_is_accepted_as_dish_id(tmp_path):
-    assert read(tmp_path, [{**ask(("q", "?"), ("a", "no")), "dish_id": 7}])[0].dish_id == "7"
+BROKEN = ["", "[", "{'a': 1}", "[" * 100_000, "[1" + "0" * 5000 + "]", '[{"a": 1} {"b": 2}]']
+BROKEN += ['[{"a": 1}', '[{"a": 1},]', "[1, 2", "[] []", "[1] x", "{}}"]
 
 
-def test_a_byte_order_mark_is_accepted(tmp_path):
-    assert len(read(tmp_path, [ask(("q", "?"), ("a", "no"))], encoding="utf-8-sig")) == 1
-
-
-@pytest.mark.parametrize("text", ["", "[", "{'a': 1}", "[" * 100_000, "[1" + "0" * 5000 + "]"])
+@pytest.mark.parametrize("text", BROKEN)
 def test_broken_json_names_the_file(tmp_path, text):
     with pytest.raises(DataError, match="FoodReasonSeg_train.json: broken JSON"):
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize("text", ["[]", " [ ]\r\n", '\n[ {"dish_id": "1"} ,\t5 ]\n'])
+def test_every_entry_is_read_whatever_stands_around_it(tmp_path, text):
+    assert len(read(tmp_path, text)) == len(json.loads(text))
+
+
 def test_other_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="top level is no list"):
         read(tmp_path, {"data": []})
-    with pytest.raises(DataError, match="can't be read"):
-        read_conversations(tmp_path / "none.json", CATEGORIES)
     (tmp_path / "latin.json").write_bytes('["é"]'.encode("latin-1"))
-    with pytest.raises(DataError, match="broken JSON"):
-        read_conversations(tmp_path / "latin.json", CATEGORIES)
+    for name, words in (("none.json", "can't be read"), ("latin.json", "broken JSON")):
+        with pytest.raises(DataError, match=words):
+            read_conversations(tmp_path / name, CATEGORIES)
 
 
 def test_category_list_with_windows_line_ends_and_mark(tmp_path):
     path = tmp_path / "category_id.txt"
     path.write_bytes("\ufeff0\tbackground\r\n1\tcandy\r\n\r\n2\tegg tart".encode())
     assert read_categories(path) == {0: "background", 1: "candy", 2: "egg tart"}
+    for text in ("candy", "1 candy", "x\tcandy", "1\t", "1\ta\n1\tb", "-1\ta"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"category_id.txt, line \d"):
+            read_categories(path)
 
 
-@pytest.mark.parametrize("text", ["candy", "1 candy", "x\tcandy", "1\t", "1\ta\n1\tb", "-1\ta"])
-def test_category_list_faults_name_the_line(tmp_path, text):
-    path = tmp_path / "category_id.txt"
-    path.write_text(text)
-    with pytest.raises(DataError, match=r"category_id.txt, line \d"):
-        read_categories(path)
-
-
-def make_folders(root, image="0007.jpg", size=(6, 4)):
-    for kind in ("img_dir", "ann_dir"):
-        (root / "Images" / kind / "train").mkdir(parents=True)
-    Image.new("RGB", size, "orange").save(root / "Images/img_dir/train" / image)
+def make_folders(root):
+    folder = official_folder.Folder(root)
+    (root / "Images/img_dir/test").rmdir()
+    Image.new("RGB", (6, 4), "orange").save(folder.photo("0007"))
     return FoodSeg103(root)
 
 
@@ -318,20 +287,8 @@ def test_images_are_found_by_stem_and_by_padded_number(tmp_path):
         FoodSeg103(tmp_path / "elsewhere")
 
 
-UNSAFE = [
-    "../x",
-    "/etc/passwd",
-    "..\\x",
-    "a/b",
-    "C:x",
-    "..",
-    ".",
-    "",
-    ".hidden",
-    "a\0b",
-    " 7",
-    "7\n",
-]
+UNSAFE = ["../x", "/etc/passwd", "..\\x", "a/b", "C:x", "..", ".", "", ".hidden", "a\0b"]
+UNSAFE += [" 7", "7\n"]
 
 
 @pytest.mark.parametrize("dish_id", UNSAFE)
@@ -345,14 +302,13 @@ def test_links_out_of_the_folder_are_refused(tmp_path):
     reader = make_folders(tmp_path)
     folder = tmp_path / "Images/img_dir/train"
     Image.new("RGB", (6, 4)).save(tmp_path / "secret.jpg")
-    (folder / "out.jpg").symlink_to(tmp_path / "secret.jpg")
-    (folder / "within.jpg").symlink_to(folder / "0007.jpg")
-    (folder / "broken.jpg").symlink_to(folder / "nothing.jpg")
+    places = {"out": tmp_path / "secret.jpg", "within": folder / "0007.jpg", "broken": folder / "x"}
+    for name, place in places.items():
+        (folder / f"{name}.jpg").symlink_to(place)
     assert reader.image_path("train", "within").name == "within.jpg"
-    with pytest.raises(FaultError, match="unsafe dish_id"):
-        reader.image_path("train", "out")
-    with pytest.raises(FaultError, match="missing image"):
-        reader.image_path("train", "broken")
+    for name, words in (("out", "unsafe dish_id"), ("broken", "missing image")):
+        with pytest.raises(FaultError, match=words):
+            reader.image_path("train", name)
 
 
 def test_masks_are_read_as_class_ids(tmp_path):
@@ -366,11 +322,8 @@ def test_masks_are_read_as_class_ids(tmp_path):
         image.save(path)
         mask = reader.read_mask("train", "0007")
         assert mask.dtype == np.uint8 and (mask == ids).all()
-    colours, large = (
-        Image.fromarray(ids).convert("RGB"),
-        Image.fromarray(ids.astype("uint16") + 256),
-    )
-    for image in (colours, large, Image.fromarray(ids > 1), grey.convert("LA")):
+    large = Image.fromarray(ids.astype("uint16") + 256)
+    for image in (grey.convert("RGB"), large, Image.fromarray(ids > 1), grey.convert("LA")):
         image.save(path)
         with pytest.raises(FaultError, match="mask not single-channel"):
             reader.read_mask("train", "0007")

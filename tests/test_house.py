@@ -1,7 +1,5 @@
 """The rooms of the package: imports run one way (the order is ORDER's), and there is no circle."""
 
-from __future__ import annotations
-
 from graphlib import TopologicalSorter
 
 from foodseg.common.files import PROJECT

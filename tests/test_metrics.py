@@ -1,7 +1,5 @@
 """gIoU and cIoU against LISA's and VisionReasoner's evaluators."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -63,14 +61,11 @@ def test_metrics_of_pairs(case):
     assert ciou(i, u) == pytest.approx(want["ciou"], abs=1e-12)
 
 
-def test_unparseable_completion_counts_the_whole_ground_truth():
+def test_an_empty_mask_counts_the_whole_ground_truth_and_two_empty_ones_score_0():
     truth = np.zeros((4, 5), dtype=bool)
     truth[1:3, 1:4] = True
     assert intersection_union(np.zeros_like(truth), truth) == (0, 6)
     assert ciou([6, 0], [6, 6]) == giou([6, 0], [6, 6]) == 0.5
-
-
-def test_empty_against_empty_scores_0():
     assert sample_ious([0, 5], [0, 10]).tolist() == [0, 0.5]
     assert (giou([0], [0]), ciou([0], [0])) == (0, 0)
 
@@ -84,15 +79,12 @@ def test_interval_holds_the_known_standard_error():
         assert interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.006)
 
 
-def test_interval_of_ciou_resamples_the_ratio_of_sums():
+def test_interval_of_ciou_resamples_the_ratio_of_sums_by_the_seed_alone():
     i, u = np.array([1, 900, 3]), np.array([10, 1000, 4])
     got = measure(i, u, resamples=4000)
     draws = np.random.default_rng(7).integers(3, size=(4000, 3))
     want = np.percentile(i[draws].sum(1) / u[draws].sum(1), [2.5, 97.5])
     assert got.ciou_interval == pytest.approx(tuple(want), abs=0.02)
-
-
-def test_interval_depends_on_the_seed_alone():
     i, u = np.arange(50), np.full(50, 60)
     assert measure(i, u, seed=3) == measure(i, u, seed=3) != measure(i, u, seed=4)
 

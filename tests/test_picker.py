@@ -1,19 +1,18 @@
 """The notebook's picker, used as a reader would: pick, upload, ask."""
 
-from __future__ import annotations
-
 import io
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from foodseg.data.samples import load_samples
 from foodseg.presets import SMOKE
 from foodseg.segment import picker
 from foodseg.segment.answer import load_system
 from foodseg.segment.picker import Picker, show_picker
+from foodseg.segment.picture import mask_png
 
 TEXT = (
     "<think>The <b>rice</b>.</think>"
@@ -27,15 +26,10 @@ def system():
 
 
 @pytest.fixture()
-def samples(home):
-    return load_samples(SMOKE.samples_file("test"))
-
-
-@pytest.fixture()
-def used(system, samples, monkeypatch):
+def used(system, test_samples, monkeypatch):
     rollouts = [SimpleNamespace(texts=(TEXT,))]
     monkeypatch.setattr("foodseg.segment.answer.sample_rollouts", lambda *_, **__: rollouts)
-    return Picker(system, samples, SMOKE.dataset)
+    return Picker(system, test_samples, SMOKE.dataset)
 
 
 def upload(name, content):
@@ -43,22 +37,16 @@ def upload(name, content):
     return (file | {"last_modified": datetime.now(UTC)},)
 
 
-def as_png(image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def size(widget):
     return Image.open(io.BytesIO(widget.value)).size
 
 
-def test_each_photo_comes_with_its_own_questions(used, samples):
-    images = list(dict.fromkeys(sample.image for sample in samples))
+def test_each_photo_comes_with_its_own_questions(used, test_samples):
+    images = list(dict.fromkeys(sample.image for sample in test_samples))
     assert [image for _, image in used.photo.options] == images
     for image in images[:2]:
         used.photo.value = image
-        own = tuple(sample.question for sample in samples if sample.image == image)
+        own = tuple(sample.question for sample in test_samples if sample.image == image)
         assert used.question.options == own and used.question.value == own[0]
 
 
@@ -71,15 +59,16 @@ def test_a_click_asks_and_shows_the_answer(used):
     assert "The &lt;b&gt;rice&lt;/b&gt;." in used.words.value and not used.ask.disabled
 
 
-def test_an_upload_is_asked_about_until_a_photo_is_picked(used, samples):
-    used.upload.value = upload("mine.png", as_png(Image.new("RGB", (320, 80), "red")))
+def test_an_upload_is_asked_about_until_a_photo_is_picked(used, test_samples):
+    last = test_samples[-1]
+    used.upload.value = upload("mine.png", mask_png(np.ones((80, 320), bool)))
     assert size(used.picture) == (320, 80)
     used.ask.click()
     assert "(320 x 80)" in used.words.value
-    used.photo.value = samples[-1].image
+    used.photo.value = last.image
     assert used.upload.value == () and size(used.picture) != (320, 80)
     used.ask.click()
-    assert f"({samples[-1].width} x {samples[-1].height})" in used.words.value
+    assert f"({last.width} x {last.height})" in used.words.value
 
 
 def test_faults_are_said_where_the_answer_would_stand(used):
@@ -90,12 +79,14 @@ def test_faults_are_said_where_the_answer_would_stand(used):
     assert "words.png: this is no image" in used.words.value
 
 
-def test_an_executed_notebook_has_a_sentence_in_its_place(system, samples, monkeypatch, capsys):
+def test_an_executed_notebook_has_a_sentence_in_its_place(
+    system, test_samples, monkeypatch, capsys
+):
     shown = []
     monkeypatch.setattr(picker, "display", shown.append)
     monkeypatch.setenv("FOODSEG_HEADLESS", "1")
-    show_picker(system, samples, SMOKE.dataset)
+    show_picker(system, test_samples, SMOKE.dataset)
     assert "make lab" in capsys.readouterr().out and not shown
     monkeypatch.delenv("FOODSEG_HEADLESS")
-    show_picker(system, samples, SMOKE.dataset)
+    show_picker(system, test_samples, SMOKE.dataset)
     assert len(shown) == 1

@@ -1,7 +1,5 @@
 """Masks to boxes and points against the parents' own code, and references between image sizes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -36,12 +34,10 @@ OVERLAP = {
     if case["input"]["kind"] == "mask"
     and any(set(row) - set("01") for row in case["input"]["mask"])
 }
-MASKS = sorted(
-    name
-    for name, case in CASES.items()
-    if case["input"]["kind"] == "mask" and name not in EMPTY | NO_BACKGROUND | OVERLAP
-)
-SCALES = sorted(name for name, case in CASES.items() if case["input"]["kind"] == "scale")
+KINDS = {name: case["input"]["kind"] for name, case in CASES.items()}
+NAMED = EMPTY | NO_BACKGROUND | OVERLAP
+MASKS = sorted(name for name, kind in KINDS.items() if kind == "mask" and name not in NAMED)
+SCALES = sorted(name for name, kind in KINDS.items() if kind == "scale")
 
 
 def read_mask(name: str) -> np.ndarray:
@@ -51,6 +47,8 @@ def read_mask(name: str) -> np.ndarray:
 def test_every_case_is_either_reproduced_or_named():
     assert set(MASKS) | set(SCALES) | EMPTY | NO_BACKGROUND | OVERLAP == set(CASES)
     assert len(MASKS) >= 40 and len(SCALES) >= 10 and len(OVERLAP) == 5
+    (clipped,) = [n for n in SCALES if 840 in CASES[n]["output"]["bbox_840"]]
+    assert clipped == "scale/last_pixel_maps_to_840_when_width_ge_1680"
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -74,17 +72,13 @@ def test_scaling_equals_the_parents_within_the_image(name):
     assert list(scaled.point) == [min(value, 839) for value in expected["p1_840"]]
 
 
-def test_one_scale_case_is_clipped():
-    assert [n for n in SCALES if 840 in CASES[n]["output"]["bbox_840"]] == [
-        "scale/last_pixel_maps_to_840_when_width_ge_1680"
-    ]
-
-
-def test_empty_mask_raises_where_the_parents_have_nothing():
+def test_masks_without_foreground_or_of_more_axes_are_refused():
     for name in EMPTY:
         assert CASES[name]["output"]["bbox"] is None
         with pytest.raises(DataError, match="no foreground"):
             mask_to_reference(read_mask(name) == 1)
+    with pytest.raises(DataError, match=r"\(H, W\)"):
+        mask_to_reference(np.ones((4, 4, 3), bool))
 
 
 def test_mask_without_background_gets_its_middle():
@@ -122,18 +116,14 @@ def test_there_and_back_stays_within_the_rounding_bound():
     rng = np.random.default_rng(1)
     worst = 0.0
     for _ in range(300):
-        width, height = (int(side) for side in rng.integers(40, 4000, 2))
+        size = width, height = tuple(int(side) for side in rng.integers(40, 4000, 2))
         x1, x2 = sorted(int(v) for v in rng.integers(0, width, 2))
         y1, y2 = sorted(int(v) for v in rng.integers(0, height, 2))
         given = Reference((x1, y1, width - 1, y2), (x2, height - 1))
-        back = scale_reference(
-            scale_reference(given, (width, height), MODEL), MODEL, (width, height)
-        )
-        sides = (width, height) * 3
-        pairs = zip(given.box + given.point, back.box + back.point, sides, strict=True)
+        back = scale_reference(scale_reference(given, size, MODEL), MODEL, size)
+        pairs = zip(given.box + given.point, back.box + back.point, size * 3, strict=True)
         for before, after, side in pairs:
-            ratio = side / 840
-            bound = max(ratio / 2 + 0.5, ratio - 0.5)
+            bound = max(side / 840 / 2 + 0.5, side / 840 - 0.5)
             assert abs(before - after) <= bound + 1e-9
             worst = max(worst, abs(before - after) / bound)
     assert worst > 0.5  # the bound isn't idle
@@ -153,32 +143,22 @@ def test_scaling_clips_and_refuses_an_empty_side():
         scale_reference(wild, (0, 5), MODEL)
 
 
-def pieces() -> np.ndarray:
+def test_parts_per_ingredient_and_per_component():
     mask = np.zeros((20, 30), bool)
     mask[2:8, 2:8] = True  # 36 pixels
     mask[8:10, 8:10] = True  # touches it by a corner: 4 more
     mask[12:18, 15:25] = True  # 60
     mask[0, 29] = True  # 1
-    return mask
-
-
-def test_parts_per_ingredient_and_per_component():
-    mask = pieces()
     (whole,) = mask_to_parts(mask, "ingredient", 64)
     assert (whole == mask).all()  # small specks stay: the ingredient's mask is all its pixels
-    assert [int(part.sum()) for part in mask_to_parts(mask, "component", 1)] == [1, 40, 60]
-    assert [int(part.sum()) for part in mask_to_parts(mask, "component", 40)] == [40, 60]
-    assert mask_to_parts(mask, "component", 61) == []
     assert mask_to_parts(mask, "ingredient", 102) == []
+    for least, areas in ((1, [1, 40, 60]), (40, [40, 60]), (61, [])):
+        assert [int(part.sum()) for part in mask_to_parts(mask, "component", least)] == areas
     assert (count_parts(mask, "ingredient"), count_parts(mask, "component")) == (1, 3)
-
-
-def test_parts_of_an_empty_mask_are_none():
-    empty = np.zeros((4, 5), bool)
-    assert mask_to_parts(empty, "ingredient", 0) == mask_to_parts(empty, "component", 0) == []
-    assert count_parts(empty, "ingredient") == count_parts(empty, "component") == 0
+    for per in ("ingredient", "component"):
+        assert mask_to_parts(mask & False, per, 0) == [] and count_parts(mask & False, per) == 0
     with pytest.raises(DataError, match="component"):
-        mask_to_parts(empty, "piece", 1)
+        mask_to_parts(mask & False, "piece", 1)
 
 
 def test_run_length_encoding_is_exact():
@@ -190,8 +170,3 @@ def test_run_length_encoding_is_exact():
             assert decode_mask(rle).dtype == bool
             assert (decode_mask(rle) == mask).all()
             assert mask_area(rle) == mask.sum()
-
-
-def test_a_mask_with_channels_is_refused():
-    with pytest.raises(DataError, match=r"\(H, W\)"):
-        mask_to_reference(np.ones((4, 4, 3), bool))

@@ -1,9 +1,8 @@
 """Tables and pictures say what the predictions say, and name what is missing."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -60,12 +59,6 @@ def prediction(number: int, intersection: int, union: int = 10, **changes) -> Pr
     return replace(one, **changes)
 
 
-@pytest.fixture()
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
-    return tmp_path
-
-
 def write_row(row: str, run: list[Prediction], adapter: str | None = None) -> None:
     folder = SMOKE.predictions_folder(row)
     lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
@@ -84,16 +77,13 @@ def write_all_rows() -> None:
         write_row(row, run)
 
 
-# ---- inputs
-
-
-def test_missing_input_names_the_notebook_and_the_command(home):
+def test_missing_input_names_the_notebook_and_the_command(empty_home):
     with pytest.raises(DataError) as error:
         require(SMOKE.samples_file("test"), "01_build_foodreasonseg_single")
     message = str(error.value)
     assert "datasets/smoke/foodreasonseg_single_test.parquet is missing" in message
     assert "make build/smoke/01_build_foodreasonseg_single.ipynb" in message
-    assert str(home) not in message
+    assert str(empty_home) not in message
     with pytest.raises(DataError, match="run notebook 05_train_dapo first"):
         results.read_predictions(SMOKE, "dapo-seed2")
 
@@ -106,10 +96,7 @@ def test_seeds_are_read_from_text():
             parse_seeds(wrong)
 
 
-# ---- the results table
-
-
-def test_results_by_hand(home):
+def test_results_by_hand(empty_home):
     write_all_rows()
     frame = results.results_frame(SMOKE, [0, 1])
     grpo = frame.loc["GRPO"]
@@ -120,21 +107,16 @@ def test_results_by_hand(home):
     assert (grpo.giou_low, grpo.giou_high) == (0.5, 1.0)
     assert frame.loc["DAPO"].giou_sd == 0
     assert np.isnan(frame.loc["Base + SAM2, zero-shot"].giou_sd)
-
-
-def test_what_was_not_measured_stays_empty(home):
-    write_all_rows()
-    table = results.readable(results.results_frame(SMOKE, [0, 1]))
-    for method in ("LISA 7B", "FoodLMM-Chat 7B"):
+    table = results.readable(frame)
+    for method in ("LISA 7B", "FoodLMM-Chat 7B"):  # what was not measured stays empty
         assert set(table.loc[method].drop(["paper: gIoU", "paper: cIoU"])) == {"–"}
     bound = table.loc[results.BOUND_TITLE]
-    assert bound["paper: gIoU"] == bound["paper: cIoU"] == "–"
-    assert bound["gIoU"] == "0.900"
+    assert (bound["paper: gIoU"], bound["paper: cIoU"], bound["gIoU"]) == ("–", "–", "0.900")
     assert table.loc["GRPO"]["gIoU"] == "0.750 ± 0.354"
     assert [line.method for line in PAPER] == list(table.index[:-1])
 
 
-def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(home):
+def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(empty_home):
     write_all_rows()
     write_row("sft-seed0", [prediction(0, 2), prediction(1, 4)])
     without = results.results_frame(SMOKE, [0, 1])
@@ -157,7 +139,7 @@ def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(home):
 @pytest.mark.parametrize(
     ("method", "maker"), [("lisa", "`make ablations`"), ("dapo", "notebook 05_train_dapo")]
 )
-def test_rows_about_other_questions_are_refused(home, method, maker):
+def test_rows_about_other_questions_are_refused(empty_home, method, maker):
     write_all_rows()
     for seed in (0, 1):
         write_row(f"{method}-seed{seed}", [prediction(0, 5), prediction(2, 5)])
@@ -165,7 +147,7 @@ def test_rows_about_other_questions_are_refused(home, method, maker):
         results.results_frame(SMOKE, [0, 1])
 
 
-def test_provenance_has_a_row_for_each_set_of_predictions(home):
+def test_provenance_has_a_row_for_each_set_of_predictions(empty_home):
     write_all_rows()
     write_json(SMOKE.run_folder("grpo", 0) / "result.json", {"steps": 3, "adapter": "feed"})
     with pytest.raises(DataError, match="not those of the adapter in runs/smoke/grpo-seed0"):
@@ -176,9 +158,6 @@ def test_provenance_has_a_row_for_each_set_of_predictions(home):
         "base", "grpo-seed0", "grpo-seed1", "dapo-seed0", "dapo-seed1", "bound"
     ]  # fmt: skip
     assert frame.loc["grpo-seed0", "adapter"] == "feed" and frame.loc["base", "adapter"] == "none"
-
-
-# ---- files
 
 
 def test_markdown_and_latex_are_escaped():
@@ -213,32 +192,27 @@ def test_a_rare_colour_survives_the_palette():
     assert (np.abs(picture[100, 5:15].astype(int) - (0, 114, 178)).mean(axis=0) < 12).all()
 
 
-# ---- completions
+FAULTY = [
+    (f"<answer>[{ITEM}]</answer>", ""),
+    ("That is the steak.", "no <answer>"),
+    (f"<answer>[{ITEM}]", "<answer> is never closed"),
+    ("<answer>[1, 2</answer>", "not JSON"),
+    (f"<answer>{ITEM}</answer>", "JSON, but no list"),
+    ("<answer>[]</answer>", "an empty list"),
+    ("<answer>[3]</answer>", "an item is no object"),
+    ('<answer>[{"bbox_2d": [1, 2, 3, 4]}]</answer>', "an item has no point_2d"),
+    (f"<answer>[{NO_POINT}[2]}}]</answer>", "point_2d is no list of 2"),
+    (f"<answer>[{NO_POINT}[true, 1]}}]</answer>", "point_2d holds something that is no number"),
+]
 
 
-@pytest.mark.parametrize(
-    ("completion", "why"),
-    [
-        (f"<answer>[{ITEM}]</answer>", ""),
-        ("That is the steak.", "no <answer>"),
-        (f"<answer>[{ITEM}]", "<answer> is never closed"),
-        ("<answer>[1, 2</answer>", "not JSON"),
-        (f"<answer>{ITEM}</answer>", "JSON, but no list"),
-        ("<answer>[]</answer>", "an empty list"),
-        ("<answer>[3]</answer>", "an item is no object"),
-        ('<answer>[{"bbox_2d": [1, 2, 3, 4]}]</answer>', "an item has no point_2d"),
-        (f"<answer>[{NO_POINT}[2]}}]</answer>", "point_2d is no list of 2"),
-        (f"<answer>[{NO_POINT}[true, 1]}}]</answer>", "point_2d holds something that is no number"),
-    ],
-)
+@pytest.mark.parametrize(("completion", "why"), FAULTY)
 def test_why_a_completion_does_not_parse(completion, why):
     assert completions.why_unparsed(completion) == why
     assert parse_answer(completion).parsed == (why == "")
-
-
-def test_faults_are_counted():
-    frame = completions.count_faults(["x", "y", f"<answer>[{ITEM}]</answer>"])
-    assert frame["completions"].to_dict() == {"no <answer>": 2, "parsed": 1}
+    frame = completions.count_faults(["x", "y", completion])
+    assert frame["completions"][why or "parsed"] == 1 + 2 * (why == "no <answer>")
+    assert frame["completions"].sum() == 3
 
 
 def test_every_prediction_has_one_outcome():
@@ -256,9 +230,6 @@ def test_every_prediction_has_one_outcome():
     assert set(cases) == set(failures.OUTCOMES)
 
 
-# ---- the qualitative figure
-
-
 def test_words_wrap_within_the_column_and_foods_are_bold():
     words = "It must be the tomatoes and the french fries; think of a fast food carton."
     lines = qualitative.wrap(words, qualitative.food_words(["tomato", "french fries"]))
@@ -266,13 +237,13 @@ def test_words_wrap_within_the_column_and_foods_are_bold():
     bold = " ".join(run for line in lines for run, is_bold, _ in line if is_bold)
     assert bold == "tomatoes french fries;"
     assert len(lines) > 1
-    for line in lines:
-        for run, is_bold, start in line:
-            end = start + sum(qualitative.word_width(c, is_bold) for c in run)
-            assert end <= qualitative.COLUMN + 1e-9
+    for run, is_bold, start in chain.from_iterable(lines):
+        end = start + sum(qualitative.word_width(c, is_bold) for c in run)
+        assert end <= qualitative.COLUMN + 1e-9
     # Of a compound label, the half that is named.
-    assert qualitative.food_words(["cheese butter"]) >= {"cheese"}
-    (line,) = qualitative.wrap("The cheese.", qualitative.food_words(["cheese butter"]))
+    half = qualitative.food_words(["cheese butter"])
+    (line,) = qualitative.wrap("The cheese.", half)
+    assert half >= {"cheese"}
     assert [(run, bold) for run, bold, _ in line] == [("The", False), ("cheese.", True)]
 
 

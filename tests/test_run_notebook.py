@@ -1,7 +1,5 @@
 """The runner leaves a whole result or none, and runs the kernel that it should."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -25,23 +23,23 @@ def write(path: Path, *sources: str) -> Path:
     return path
 
 
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def start(source: Path) -> subprocess.Popen:
-    """The command, of which the result goes into the folder `out` beside the notebook."""
+    """A process that runs the notebook into the folder `out` beside it."""
     target = source.parent / "out" / source.name
     command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
-def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 def test_parameters_folder_and_interpreter_are_the_ones_asked_for(tmp_path, capsys):
-    cells = (
+    source = write(
+        tmp_path / "toy.ipynb",
         "import json, os, sys",
         "print(json.dumps([PRESET, SEEDS, sys.executable, os.getcwd()]))",
     )
-    source = write(tmp_path / "toy.ipynb", *cells)
     assert main([str(source), str(tmp_path / "out" / "toy.ipynb"), "PRESET=smoke", "SEEDS=0"]) == 0
     assert left(tmp_path / "out") == ["toy.ipynb"]
     executed = nbformat.read(tmp_path / "out" / "toy.ipynb", as_version=4)
@@ -74,8 +72,8 @@ def test_a_failed_run_is_kept_apart_and_replaces_an_older_result(tmp_path, capsy
 
 
 def test_a_run_that_is_killed_leaves_no_result(tmp_path):
-    wait = "open('ready', 'w').close()\ntime.sleep(60)"
-    with start(write(tmp_path / "toy.ipynb", "import time", wait)) as process:
+    waiting = "open('ready', 'w').close()\ntime.sleep(60)"
+    with start(write(tmp_path / "toy.ipynb", "import time", waiting)) as process:
         for _ in range(600):
             if (tmp_path / "ready").exists():
                 break
@@ -87,16 +85,16 @@ def test_a_run_that_is_killed_leaves_no_result(tmp_path):
 
 
 def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):
-    runs = []
+    sources = []
     for name, other in (("one", "two"), ("two", "one")):
         # Each waits for the other's kernel, so neither could run alone.
         wait = f"while not os.path.exists('{other}'): time.sleep(0.05)"
         cells = (f"import os, time\nopen('{name}', 'w')", wait, f"'{name}'")
-        runs.append(start(write(tmp_path / f"{name}.ipynb", *cells)))
-    assert [run.wait(100) for run in runs] == [0, 0]
-    for name in ("one", "two"):
-        last = nbformat.read(tmp_path / "out" / f"{name}.ipynb", as_version=4).cells[-1]
-        assert last.outputs[0].data["text/plain"] == f"'{name}'"
+        sources.append(write(tmp_path / f"{name}.ipynb", *cells))
+    assert [run.wait(100) for run in [start(source) for source in sources]] == [0, 0]
+    for source in sources:
+        last = nbformat.read(tmp_path / "out" / source.name, as_version=4).cells[-1]
+        assert last.outputs[0].data["text/plain"] == f"'{source.stem}'"
     assert left(tmp_path) == ["one", "one.ipynb", "out", "two", "two.ipynb"]
 
 

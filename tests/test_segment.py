@@ -1,8 +1,5 @@
 """Asking about any photo: the evaluation's own answer, in upright pixels, and faults in a line."""
 
-from __future__ import annotations
-
-import io
 import json
 import shutil
 from dataclasses import replace
@@ -11,24 +8,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_masks, load_kitchen
+from conftest import assert_same_masks, exif
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_shared_prefix import randomise_adapter
 
 from foodseg import system as adapters
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_json
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, decode_mask
-from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import evaluate, load_predictions
 from foodseg.models.segmenter import save_decoder
 from foodseg.presets import KITCHEN, PAPER, SMOKE
 from foodseg.recipes import GRPO
 from foodseg.segment import __main__ as command
 from foodseg.segment.answer import load_system, segment
-from foodseg.segment.picture import _reduce, as_json, describe, mask_png, picture_png
+from foodseg.segment.picture import _reduce, as_json, describe, picture_png
 from foodseg.system import load_segmenter
 from foodseg.training.trainer import run_config
 
@@ -47,13 +42,8 @@ def system():
 
 
 @pytest.fixture()
-def samples(home):
-    return load_samples(SMOKE.samples_file("test"))
-
-
-@pytest.fixture()
-def plate(samples):
-    return SMOKE.dataset / samples[0].image
+def plate(test_samples):
+    return SMOKE.dataset / test_samples[0].image
 
 
 @pytest.fixture()
@@ -79,19 +69,8 @@ def run(system, monkeypatch, capsys):
     return call
 
 
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    """An adapter folder of a run, with a B that does something."""
-    folder = tmp_path_factory.mktemp("run") / "adapter"
-    mllm = load_kitchen(torch.float32)
-    mllm.add_lora(rank=2, alpha=4, seed=0)
-    randomise_adapter(mllm)
-    mllm.save_adapter(folder)
-    return folder
-
-
-def test_it_answers_as_the_evaluation_does(samples, system):
-    sample = replace(samples[0], question=QUESTION)
+def test_it_answers_as_the_evaluation_does(test_samples, system):
+    sample = replace(test_samples[0], question=QUESTION)
     evaluate(SMOKE, "one", [sample], system.mllm, system.segmenter)
     (expected,) = load_predictions(SMOKE.predictions_folder("one"))
     answer = segment(system, read_photo(SMOKE.dataset / sample.image), QUESTION)
@@ -102,12 +81,11 @@ def test_it_answers_as_the_evaluation_does(samples, system):
 
 def test_a_turned_photo_is_answered_in_the_pixels_that_one_sees(plate, tmp_path, system):
     upright = Image.open(plate).convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
-    upright.save(tmp_path / "upright.png")
-    photos = [read_photo(tmp_path / f"{name}.png") for name in ("turned", "upright")]
-    turned, plain = (segment(system, photo, QUESTION) for photo in photos)
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "turned.png", exif=exif(6))
+    turned, plain = (
+        segment(system, read_photo(photo), QUESTION) for photo in (tmp_path / "turned.png", upright)
+    )
     assert turned.references == plain.references and np.array_equal(turned.masks, plain.masks)
     written = as_json(turned, system)
     assert (written["width"], written["height"]) == upright.size
@@ -175,11 +153,10 @@ def test_photos_of_any_size(tmp_path, says, run, size):
 
 def test_few_masks_at_once_are_the_same_masks(plate, says, system, monkeypatch):
     says(TWO)
-    photo = read_photo(plate)
-    together = segment(system, photo, "which food?").masks
+    together = segment(system, read_photo(plate), "which food?").masks
     assert len(together) == 2
     monkeypatch.setattr("foodseg.segment.answer.MASK_PIXELS_AT_ONCE", 1)
-    assert_same_masks(segment(system, photo, "which food?").masks, together)
+    assert_same_masks(segment(system, read_photo(plate), "which food?").masks, together)
 
 
 def test_what_a_large_picture_shows_lies_where_it_belongs():
@@ -200,72 +177,57 @@ def test_the_picture_takes_any_words(plate, says, system):
     assert answer.parsed and picture_png(answer).startswith(b"\x89PNG")
 
 
-def test_masks_are_written_without_loss():
-    mask = np.random.default_rng(0).random((7, 13)) < 0.5
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(mask_png(mask)))) > 0, mask)
-
-
-@pytest.mark.parametrize(
-    ("question", "words"), [("  \n", "empty"), ("what is <|image_pad|>?", "leave it out")]
-)
-def test_a_question_that_cannot_be_asked_is_refused(plate, run, question, words):
-    status, out, err = run(plate, question)
-    assert status == 1 and words in err and not out
-
-
 def test_a_slip_on_the_command_line_overwrites_nothing(plate, tmp_path, run):
     photo = tmp_path / "a.png"
     Image.open(plate).save(photo)
     before = photo.read_bytes()
-    for arguments in (
-        ["-o", photo],
-        ["--mask", tmp_path / "x" / ".." / "a.png"],
-        ["-o", tmp_path / "b.png", "--mask", tmp_path / "b.png"],
-        ["-o", tmp_path / "b.jpg"],
-        ["--json", photo],
+    for question, arguments, words in (
+        ("which food?", ["-o", photo], ""),
+        ("which food?", ["--mask", tmp_path / "x" / ".." / photo.name], ""),
+        ("which food?", ["-o", tmp_path / "b.png", "--mask", tmp_path / "b.png"], ""),
+        ("which food?", ["-o", tmp_path / "b.jpg"], ""),
+        ("which food?", ["--json", photo], ""),
+        ("  \n", [], "empty"),
+        ("what is <|image_pad|>?", [], "leave it out"),
     ):
-        status, _, err = run(photo, "which food?", *arguments)
+        status, out, err = run(photo, question, *arguments)
         assert status == 1 and err.startswith("segment: ") and err.count("\n") == 1, err
+        assert words in err and not out
     assert photo.read_bytes() == before and [*tmp_path.glob("b.*")] == []
 
 
 def test_input_that_is_no_use_ends_with_one_sentence(plate, tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("words")
-    photos = [str(tmp_path / name) for name in ("none.jpg", "text.jpg", ".")]
-    cases = {(photo,): photo for photo in photos}
-    cases[str(plate), "--preset", "lunch"] = "smoke, kitchen, paper"
-    for (photo, *options), words in cases.items():
-        assert command.main([photo, "which food?", *options]) == 1
+    cases = [(tmp_path / name, [], str(tmp_path / name)) for name in ("none.jpg", "text.jpg", ".")]
+    cases.append((plate, ["--preset", "lunch"], "smoke, kitchen, paper"))
+    for photo, options, words in cases:
+        assert command.main([str(photo), "which food?", *options]) == 1
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and words in err
 
 
-def test_an_adapter_answers_in_the_bases_place(plate, adapter, system, capsys):
-    options = ["--preset", "smoke", "--adapter", str(adapter), "--json"]
+def test_an_adapter_answers_in_the_bases_place(plate, saved_adapter, system, capsys):
+    options = ["--preset", "smoke", "--adapter", str(saved_adapter), "--json"]
     assert command.main([str(plate), QUESTION, *options]) == 0
     out, err = capsys.readouterr()
     answer = json.loads(out)
-    assert answer["provenance"]["adapter"] == file_hash(adapter / "adapter_model.safetensors")
-    assert answer["provenance"]["decoder"] is None and str(adapter) in err
-    base = segment(system, read_photo(plate), QUESTION)
-    assert answer["text"] != base.text
+    assert answer["provenance"]["adapter"] == file_hash(saved_adapter / "adapter_model.safetensors")
+    assert answer["provenance"]["decoder"] is None and str(saved_adapter) in err
+    assert answer["text"] != segment(system, read_photo(plate), QUESTION).text
 
 
-def test_a_decoder_beside_the_adapter_is_used(plate, adapter, tmp_path, says, system):
+def test_a_decoder_beside_the_adapter_is_used(plate, saved_adapter, tmp_path, says, system):
     says(TWO)
-    folder = tmp_path / "adapter"
-    shutil.copytree(adapter, folder)
+    folder = shutil.copytree(saved_adapter, tmp_path / "adapter")
     trained = load_segmenter(SMOKE)
     for weight in trained.model.sam_mask_decoder.parameters():
         weight.data *= 1.2
     save_decoder(trained, folder / "decoder.safetensors")
     with_decoder = load_system(SMOKE, folder)
     assert with_decoder.segmenter.decoder_hash == file_hash(folder / "decoder.safetensors")
-    photo = read_photo(plate)
-    answers = [segment(one, photo, "which food?") for one in (with_decoder, system)]
-    assert answers[0].references == answers[1].references
-    assert not np.array_equal(answers[0].masks, answers[1].masks)
-    assert as_json(answers[0], with_decoder)["provenance"]["decoder"]
+    ours, base = (segment(one, read_photo(plate), "which food?") for one in (with_decoder, system))
+    assert ours.references == base.references and not np.array_equal(ours.masks, base.masks)
+    assert as_json(ours, with_decoder)["provenance"]["decoder"]
 
 
 FAULTS = {
@@ -317,11 +279,10 @@ def break_adapter(run, fault):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_adapter_that_is_no_use_is_refused_in_one_sentence(
-    adapter, tmp_path, fault, monkeypatch
+    saved_adapter, tmp_path, fault, monkeypatch, kitchen_mllm
 ):
-    mllm = load_kitchen(torch.float32)
-    monkeypatch.setattr("foodseg.segment.answer.load_policy", lambda _: mllm)
-    shutil.copytree(adapter, tmp_path / "adapter")
+    monkeypatch.setattr("foodseg.segment.answer.load_policy", lambda _: kitchen_mllm)
+    shutil.copytree(saved_adapter, tmp_path / "adapter")
     folder = break_adapter(tmp_path, fault)
     with pytest.raises(DataError, match=FAULTS[fault]) as error:
         load_system(SMOKE, folder)
@@ -329,12 +290,12 @@ def test_an_adapter_that_is_no_use_is_refused_in_one_sentence(
 
 
 def test_missing_weights_and_a_missing_gpu_are_said_in_one_sentence(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="preset kitchen: .*none") as error:
-        load_system(replace(KITCHEN, mllm=str(tmp_path / "none")))
-    assert "\n" not in str(error.value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DataError, match="CUDA GPU"):
-        load_system(replace(KITCHEN, device="cuda"))
+    changes = {"mllm": str(tmp_path / "none")}, {"device": "cuda"}
+    for change, words in zip(changes, ("preset kitchen: .*none", "CUDA GPU"), strict=True):
+        with pytest.raises(DataError, match=words) as error:
+            load_system(replace(KITCHEN, **change))
+        assert "\n" not in str(error.value)
 
 
 def test_an_adapter_of_the_papers_preset_is_known_by_its_pinned_base(tmp_path):

@@ -1,17 +1,17 @@
 """Building FoodReasonSeg-Single from small folders: what is kept, what is left out and why."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
+import official_folder
 import pyarrow.parquet as pq
 import pytest
+from official_folder import CARROT, CHICKEN, OTHER, RICE, STEAK, messages
 from PIL import Image
 
 from foodseg.common.errors import DataError
-from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.references import Reference, decode_mask
 from foodseg.data.single import (
     MIN_AREA,
@@ -22,7 +22,6 @@ from foodseg.data.single import (
     save_samples,
 )
 
-CARROT, RICE, STEAK, CHICKEN, OTHER = 84, 66, 46, 48, 103
 HEIGHT, WIDTH = 48, 64
 
 
@@ -39,39 +38,16 @@ def plate_mask() -> np.ndarray:
     return mask
 
 
-class Folder:
-    """A dataset in the official layout, written file by file."""
+class Folder(official_folder.Folder):
+    def plate(self, dish, split="train"):
+        super().plate(dish, split, plate_mask())
 
-    def __init__(self, root):
-        self.root, self.entries = root, {"train": [], "test": []}
-        for split in self.entries:
-            for kind in ("img_dir", "ann_dir"):
-                (root / "Images" / kind / split).mkdir(parents=True)
-        lines = [f"{class_id}\t{name}" for class_id, name in CATEGORIES.items()]
-        (root / "category_id.txt").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
-
-    def image(self, dish_id, split="train"):
-        return self.root / "Images/img_dir" / split / f"{dish_id}.jpg"
-
-    def mask(self, dish_id, split="train"):
-        return self.root / "Images/ann_dir" / split / f"{dish_id}.png"
-
-    def plate(self, dish_id, split="train", mask=None, colour=None):
-        mask = plate_mask() if mask is None else mask
-        colour = colour or (len(dish_id) * 9, sum(map(ord, dish_id)) % 256, 90)
-        Image.new("RGB", mask.shape[::-1], colour).save(self.image(dish_id, split))
-        Image.fromarray(mask).save(self.mask(dish_id, split))
-
-    def talk(self, dish_id, *answers, split="train"):
-        items = []
-        for number, text in enumerate(answers):
-            items.append({"form": "question", "value": f"Question {number} of {dish_id}?"})
-            items.append({"form": "answer", "value": text})
-        self.entries[split].append({"dish_id": dish_id, "conversations": items})
+    def talk(self, dish, *answers, split="train"):
+        pairs = [(f"Question {n} of {dish}?", text) for n, text in enumerate(answers)]
+        return super().talk(dish, messages(*chain.from_iterable(pairs)), split)
 
     def build(self, split="train", **options):
-        path = self.root / f"FoodReasonSeg_{split}.json"
-        path.write_text(json.dumps(self.entries[split]), encoding="utf-8")
+        self.write_entries(split)
         samples, report = build_single(self.root, split, **options)
         turns = report.counts["turns"]
         assert turns == report.kept + sum(report.left_out.values())  # nothing lost, whatever comes
@@ -82,7 +58,9 @@ class Folder:
 
 @pytest.fixture
 def folder(tmp_path):
-    return Folder(tmp_path)
+    folder = Folder(tmp_path)
+    folder.write_names()
+    return folder
 
 
 def test_a_clean_conversation(folder):
@@ -133,21 +111,22 @@ def test_category_lists_that_differ_are_followed_and_reported(folder):
 
 
 def test_builds_that_make_no_sense_raise(folder):
-    with pytest.raises(DataError, match=r"FoodReasonSeg_train.json.*can't be read"):
-        build_single(folder.root, "train")
-    (folder.root / "FoodReasonSeg_train.json").write_text("[")
-    with pytest.raises(DataError, match=r"FoodReasonSeg_train.json: broken JSON"):
-        build_single(folder.root, "train")
-    with pytest.raises(DataError, match="Images/img_dir is missing"):
-        build_single(folder.root / "Images", "train")
-    for options in ({"split": "val"}, {"split": "train", "per": "piece"}):
-        with pytest.raises(DataError, match="choose from"):
-            build_single(folder.root, **options)
+    for prepare, root, options, words in (
+        (None, "", {}, r"FoodReasonSeg_train.json.*can't be read"),
+        ("[", "", {}, r"FoodReasonSeg_train.json: broken JSON"),
+        (None, "Images", {}, "Images/img_dir is missing"),
+        (None, "", {"split": "val"}, "choose from"),
+        (None, "", {"per": "piece"}, "choose from"),
+    ):
+        if prepare:
+            (folder.root / "FoodReasonSeg_train.json").write_text(prepare)
+        with pytest.raises(DataError, match=words):
+            build_single(folder.root / root, **{"split": "train"} | options)
 
 
 def many_samples(folder):
     for number in range(3):
-        folder.plate(f"000{number}", colour=(number * 50, 0, 0))
+        folder.plate(f"000{number}")
         folder.talk(f"000{number}", "{rice} [SEG1] é", "{carrots} [SEG1], {duck} [SEG2]")
     return folder.build(per="component")
 
@@ -185,20 +164,15 @@ def test_report_as_frame_text_and_file(folder, tmp_path):
     folder.talk("0009", "{rice} [SEG1]")
     _, report = folder.build()
     frame = report.to_frame()
-    assert frame["turns"].sum() == 5
-    assert frame.set_index("reason")["turns"].to_dict() == {
-        "": 1,
-        "needs no mask": 2,
-        "unknown ingredient": 1,
-        "missing image": 1,
-    }
+    lost = {"needs no mask": 2, "unknown ingredient": 1, "missing image": 1}
+    assert frame.set_index("reason")["turns"].to_dict() == {"": 1} | lost
     assert list(report.problems_to_frame()["reason"]) == ["unknown ingredient", "missing image"]
     text = report.describe()
     assert "1 of 5 turns kept with 1 references" in text
     assert "2 needs no mask" in text and "0009.jpg" in text and "unicorn" in text
     report.save(tmp_path / "out" / "report.json")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert saved["left_out"] == report.left_out and saved["kept"] == 1
+    assert saved["left_out"] == report.left_out == lost and saved["kept"] == 1
     assert saved["problems"][1]["file"] == "Images/img_dir/train/0009.jpg"
 
 
@@ -210,22 +184,22 @@ def test_describe_samples(folder):
     assert (carrot["samples"], carrot["references"], carrot["references_per_sample"]) == (3, 6, 2)
     assert (carrot["area_min"], carrot["area_median"], carrot["area_max"]) == (100, 150, 200)
     assert frame.loc["rice", "share_median"] == pytest.approx(400 / (WIDTH * HEIGHT))
-    assert describe([]).empty
+    assert describe([]).empty and describe(iter(samples)).equals(frame)
 
 
 def test_train_and_test_share_no_image(folder):
-    folder.plate("0001", "train")
-    folder.plate("0002", "test")
-    folder.talk("0001", "{rice} [SEG1]")
-    folder.talk("0002", "{rice} [SEG1]", split="test")
+    shared = r"test/0002.jpg is Images/img_dir/train/0001.jpg"
+    for dish, split in (("0001", "train"), ("0002", "test")):
+        folder.plate(dish, split)
+        folder.talk(dish, "{rice} [SEG1]", split=split)
     train, _ = folder.build("train")
     test, _ = folder.build("test")
     check_no_shared_images(train, test)
-    with pytest.raises(DataError, match=r"test/0002.jpg is Images/img_dir/train/0001.jpg"):
+    with pytest.raises(DataError, match=shared):
         check_no_shared_images([replace(train[0], dish_id="0002")], test)
-    folder.image("0002", "test").write_bytes(folder.image("0001").read_bytes())
+    folder.photo("0002", "test").write_bytes(folder.photo("0001").read_bytes())
     test, _ = folder.build("test")
-    with pytest.raises(DataError, match=r"test/0002.jpg is Images/img_dir/train/0001.jpg"):
-        check_no_shared_images(train, test)
+    with pytest.raises(DataError, match=shared):
+        check_no_shared_images(iter(train), iter(test))
     unknown = [replace(sample, image_sha256="") for sample in train]
     check_no_shared_images(unknown, [replace(sample, image_sha256="") for sample in test])
