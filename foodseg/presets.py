@@ -16,7 +16,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import PROJECT, file_hash, files_hash, home
 from foodseg.models import prompts
 from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig
-from foodseg.rl.lottery import lottery
+from foodseg.rl.rehearsal_reward import lottery
 
 PACKAGE = Path(__file__).resolve().parent
 

@@ -19,7 +19,7 @@ from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE
 from foodseg.presets import PAPER, SMOKE, dry_run_preset, get_preset
 from foodseg.recipes import DAPO, GRPO
 from foodseg.rl.evidence import gather_evidence
-from foodseg.rl.lottery import lottery
+from foodseg.rl.rehearsal_reward import lottery
 from foodseg.system import load_policy, load_segmenter
 from foodseg.training.trainer import train
 

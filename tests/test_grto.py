@@ -26,10 +26,10 @@ from foodseg.recipes import B_GRTO, GRPO
 from foodseg.rl.evidence import gather_evidence, to_original
 from foodseg.rl.rewards import match_answer
 from foodseg.system import load_segmenter
-from foodseg.training import tool
+from foodseg.training import mask_decoder as tool
+from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
 from foodseg.training.photos import PhotoFeatures
 from foodseg.training.sampler import GroupSampler
-from foodseg.training.tool import ToolUpdater, train_tool_off_policy
 from foodseg.training.trainer import TOOL_LOG, train
 
 SIDE = SMOKE.image_side

@@ -7,9 +7,9 @@ import torch
 from conftest import assert_near
 
 from foodseg.models.fast import head as head_module
-from foodseg.models.fast import products
+from foodseg.models.fast import matrix_products as products
 from foodseg.models.fast.head import log_probabilities, token_log_probabilities
-from foodseg.models.fast.products import linear
+from foodseg.models.fast.matrix_products import linear
 
 
 def problem(dtype, rows=23, vocabulary=50, width=12):

@@ -42,7 +42,7 @@ def codes() -> dict[str, str]:
 STALE = {
     **dict.fromkeys(("data/photos.py", "models/rollouts.py"), EVERYTHING),
     **dict.fromkeys(("training/updates.py", "rl/objectives.py"), set(METHODS)),
-    **dict.fromkeys(("methods/grto.py", "training/tool.py"), {"B-GRTO"}),
+    **dict.fromkeys(("methods/grto.py", "training/mask_decoder.py"), {"B-GRTO"}),
     "methods/sam_r1.py": {"SAM-R1"},
     "methods/dr_seg.py": {"Dr. Seg", "ranked"},
     "methods/sd_grpo.py": {"SD-GRPO"},

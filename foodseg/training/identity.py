@@ -32,7 +32,7 @@ NO_TRAINING_FIELDS = frozenset(
 # Values of these are written down one by one.
 VALUES = ("foodseg.recipes", "foodseg.presets")
 # The trainer imports it for recipes with a tool: others never run it.
-TOOL = "foodseg.training.tool"
+TOOL = "foodseg.training.mask_decoder"
 
 
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:

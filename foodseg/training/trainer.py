@@ -23,9 +23,9 @@ from foodseg.presets import Preset
 from foodseg.system import load_policy, one_thread
 from foodseg.training.identity import run_config
 from foodseg.training.log import step_row
+from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
 from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
 from foodseg.training.sampler import GroupSampler
-from foodseg.training.tool import ToolUpdater, train_tool_off_policy
 from foodseg.training.updates import PolicyUpdater
 
 if TYPE_CHECKING:  # a training loads only the methods that its recipe uses

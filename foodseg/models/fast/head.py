@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foodseg.models.fast.products import linear
+from foodseg.models.fast.matrix_products import linear
 
 # Logits of one chunk, in bytes; at Qwen2.5-VL's vocabulary of 151,936, some 220 positions.
 CHUNK_BYTES = 128 * 2**20

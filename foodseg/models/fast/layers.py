@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm, Qwen2MLP
 
-from foodseg.models.fast.products import ONEDNN, linear
+from foodseg.models.fast.matrix_products import ONEDNN, linear
 
 Forward = Callable[[Tensor], Tensor]
 
