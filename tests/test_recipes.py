@@ -110,7 +110,7 @@ def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(home, sampl
     rows = read_lines(run / "log.jsonl")
     for ours, theirs in zip(rows, read_lines(whole / "log.jsonl"), strict=True):
         own = [key for key in ours if key.startswith("points_")]
-        terms = map(term_name, recipe.reward)
+        terms = [*map(term_name, recipe.reward), *["ranked"] * bool(recipe.ranking)]
         assert own == ["points_total", *(f"points_{term}" for term in terms)]
         assert ours["points_total"] == pytest.approx(sum(ours[key] for key in own[1:]))
         assert [ours[key] for key in own] == [theirs[key] for key in own]
