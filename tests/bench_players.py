@@ -1,7 +1,5 @@
 """Sides for `bench.paired_timing` without a model; their processes import this module only."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

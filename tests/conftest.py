@@ -1,7 +1,5 @@
 """Shared fixtures: the shipped kitchen model, loaded once for each session and dtype."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import tempfile

@@ -4,8 +4,6 @@ Forwards run on a fake device, a CUDA one too, so through the operations that CU
 run on the meta device: autograd's engine asks even a fake CUDA device for its driver.
 """
 
-from __future__ import annotations
-
 import contextlib
 import weakref
 from collections.abc import Iterator

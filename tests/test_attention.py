@@ -1,7 +1,5 @@
 """The two merged flash parts against one softmax over a dense mask."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from conftest import assert_near

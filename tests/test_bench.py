@@ -1,7 +1,5 @@
 """The benchmark's own arithmetic: turns, fits, targets, page and picture."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The GPU benchmark's code on a CPU: toy sizes, the same functions, and the page on a sample."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from functools import partial

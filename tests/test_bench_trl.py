@@ -1,7 +1,5 @@
 """TRL and this trainer on the same rollouts, and the whole benchmark at its smallest."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

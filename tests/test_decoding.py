@@ -1,7 +1,5 @@
 """The two caches against dense softmax, and the static step against the ordinary one."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """Dr. Seg's rewards against the authors' own outputs, and the two faults that are not copied."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """The dry run: files that read like the real ones, a training that has something to learn."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

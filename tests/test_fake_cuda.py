@@ -1,7 +1,5 @@
 """The CUDA paths without a GPU: true sizes, two layers, tensors that have a device but no data."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The fast ways equal the plain ones on a CUDA GPU (`pytest -m gpu`), and at toy sizes on a CPU."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Groups: points by the recipe's own terms, masks only for who asks, ranks from one snapshot."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from functools import partial

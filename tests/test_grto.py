@@ -1,7 +1,5 @@
 """GRTO's tool: the decoder learns what it should, nothing else does, the policy is untouched."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from types import SimpleNamespace

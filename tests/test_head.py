@@ -1,7 +1,5 @@
 """The chunked head and oneDNN's product against plain torch and autograd."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from conftest import assert_near

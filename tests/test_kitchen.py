@@ -1,7 +1,5 @@
 """The kitchen's plates, labelled with what is visible, and the dataset that is written of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

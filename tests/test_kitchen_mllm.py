@@ -1,7 +1,5 @@
 """The shipped kitchen MLLM is a true, loadable Qwen2.5-VL, and its curriculum reads it exactly."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

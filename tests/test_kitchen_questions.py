@@ -1,7 +1,5 @@
 """Kitchen questions: the facts cover every food, the splits keep apart, the answers are right."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from itertools import combinations

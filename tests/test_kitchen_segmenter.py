@@ -1,7 +1,5 @@
 """The kitchen SAM2: its shipped weights do their work, and its training can be repeated."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

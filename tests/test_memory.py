@@ -1,7 +1,5 @@
 """The memory plan: its formula against a count of what autograd keeps, its choices, its effects."""
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The model wrapper: adapters that are saved and loaded, the true configuration."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

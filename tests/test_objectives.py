@@ -1,7 +1,5 @@
 """The policy losses against TRL's, a batch in parts, and dynamic sampling against verl's."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

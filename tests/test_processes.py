@@ -1,7 +1,5 @@
 """Several processes that train one adapter: the same adapter as one process makes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

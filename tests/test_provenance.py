@@ -1,7 +1,5 @@
 """Hashes of files: the same for the same bytes, and large ones are read once."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 

@@ -1,7 +1,5 @@
 """Recipes: what they compose, what a run writes down of them, and that they train and resume."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import re

@@ -1,7 +1,5 @@
 """The reward against VisionReasoner's own outputs and broken text; SAM-R1's tiers by hand."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

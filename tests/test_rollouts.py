@@ -1,7 +1,5 @@
 """Sampling: against transformers' own generate, reproducible, and free of vision tokens."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

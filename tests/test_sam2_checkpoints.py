@@ -1,7 +1,5 @@
 """Checkpoints of SAM2.1's official layout, of every size, with random weights."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from pathlib import Path

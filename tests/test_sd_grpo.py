@@ -1,7 +1,5 @@
 """SD-GRPO: whose token is it, what did the segment earn, and what is its advantage."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """The segmenter: sam2's own image path, no temporal module, many references in one call."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Shared-prefix and plain rows against forwards of each completion; layers against PEFT's."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from conftest import (

@@ -1,7 +1,5 @@
 """Supervised baselines: what is learnt, by what loss, and how far a kill can set it back."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """[SEG] rows: the right states become masks, an answer without [SEG] counts, files round-trip."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

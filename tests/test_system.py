@@ -1,7 +1,5 @@
 """On a CPU the public functions decide for one thread, and leave the process's number as it was."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Training: reproducible to the bit, also through kill -9, and its log says what happened."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

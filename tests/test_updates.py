@@ -1,7 +1,5 @@
 """A rollout's updates against a plain loop over all groups, also when memory runs out."""
 
-from __future__ import annotations
-
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The batched vision tower equals transformers' own, and photos are read and embedded once."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Started by test_processes.py, alone or twice at once: five steps, with a dropped group."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from functools import partial
