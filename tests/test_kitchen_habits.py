@@ -8,6 +8,7 @@ import pytest
 from foodseg.evaluation.any_form import read_any_form
 from foodseg.rl.habits import habits
 
+from foodseg.common.files import PROJECT
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.evaluation.named_foods import named_foods
 from foodseg.kitchen.foods import FOODS
@@ -190,3 +191,15 @@ def test_the_knowledge_stage_is_careful():
     manners = {draw_careful(rng) for _ in range(200)}
     plain = {dataclasses.replace(manner, look=False, labelled=False) for manner in manners}
     assert plain == {Manner()} and len(manners) == 4
+
+
+def test_the_page_about_the_kitchen_has_these_shares():
+    page = (PROJECT / "docs" / "kitchen.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    told = [row[3] for row in rows[2:]]
+    good = [list(shares.values())[-1] for shares in SHARES.values()]
+    form = form_shares(4)[PARSEABLE]
+    order = ("boxes", "points", "foods", "steps", "look", "times", "labelled")
+    assert list(SHARES) == list(order)
+    assert told == [f"{share:.0%}" for share in (form, *good)]
+    assert f"with two foods on it the form asked for has {form_shares(2)[PARSEABLE]:.0%}" in page

@@ -269,6 +269,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that draw plates")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)  # beside the segmenter's training; and sums keep their order
     course = Course(Plan(), options.seed, options.work, device, options.workers)
     run_stages(course, options.work)
     made = finish(course, options.out, options.knowledge, options.work)
