@@ -211,8 +211,8 @@ _SCORED = """\
 NOTES = f"""\
 * The **paper:** columns are as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. All
   other columns were measured by this run.
-* GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over
-  questions, a question's seeds kept together.
+* GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over plates
+  and seeds; of one seed over plates alone.
 {_NOT_MEASURED}
 * An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
   the last step's."""
