@@ -65,6 +65,7 @@ def write_row(row: str, run: list[Prediction], adapter: str | None = None) -> No
     lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
     write_lines(folder / "predictions.jsonl", lines)
     result = {"row": row, "seconds": 1.0, "commit": "abc", "device": "CPU", "adapter": adapter}
+    result["processor"] = "EPYC" if row == "base" else "Xeon"
     result["versions"] = {"torch": "2", "transformers": "5"}
     write_json(folder / "result.json", result | summarise(run))
 
@@ -122,7 +123,8 @@ def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(empty_home
     write_row("sft-seed0", [prediction(0, 2), prediction(1, 4)])
     without = results.results_frame(SMOKE, [0, 1])
     assert list(without.index[:-1]) == [line.method for line in PAPER]
-    assert results.notes(SMOKE, [0, 1]) == results.NOTES
+    notes = results.notes(SMOKE, [0, 1])
+    assert notes.startswith(results.NOTES) and "Measured on: EPYC, Xeon." in notes
     missing = results.missing_baselines(SMOKE, [0, 1])
     assert SFT.title in missing and "ROWS=sft,lisa,lisa-ingredients" in missing
     write_row("sft-seed1", [prediction(0, 2), prediction(1, 4)])
