@@ -44,13 +44,13 @@ def find_commit() -> str:
 
 
 def processor_name() -> str:
-    """The processor's model, such as "AMD EPYC 9B14": another one rounds otherwise."""
+    """The processor's model, such as "AMD EPYC 9B14", else its make: another rounds otherwise."""
     try:
         lines = CPU_INFO.read_text().splitlines()
     except OSError:  # not Linux
         lines = []
     found = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return " ".join((found or [platform.processor()])[0].split()) or "unknown"
+    return " ".join(found[0].split()) if found else platform.processor() or platform.machine()
 
 
 def _device(device: str) -> str:
