@@ -234,6 +234,6 @@ def _processors(preset: Preset, seeds: Sequence[int]) -> str:
     """Which processors the rows were measured on."""
     names = set(provenance_frame(preset, seeds)["processor"]) - {NOTHING}
     return (
-        f"Measured on: {', '.join(sorted(names))}. Other processors round otherwise, so that the "
-        "same\n  commit and seeds give other bits and slightly other scores."
+        f"Measured on: {', '.join(sorted(names))}. Other processors round otherwise:\n"
+        "  the same commit and seeds give other bits there, and slightly other scores."
     )
