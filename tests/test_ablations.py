@@ -329,12 +329,14 @@ def test_eight_seeds_come_seed_by_seed_with_a_table_after_each(runs, monkeypatch
     assert written[8:] == [seeds]
 
 
-def test_an_interrupted_table_has_what_ended(runs, interruptible, monkeypatch):
-    pid = runs.folder(Run(GRPO_ROW, 1)) / "pid"
-    command = stand_in_command(grpo_seed1="long")
-    interrupt_when(lambda: pid.exists() and pid.read_text())
-    with pytest.raises(KeyboardInterrupt):
-        run_table(runs, [GRPO_ROW], [0, 1], jobs=1, command=command)
+def test_an_interrupted_table_has_what_ended_and_is_left_if_nothing_has(runs, interruptible):
+    command = stand_in_command(grpo_seed0="long", grpo_seed1="long")
+    for seeds, begun in (([0], 0), ([2, 1], 1)):  # seed 2 ends before seed 1 begins
+        pid = runs.folder(Run(GRPO_ROW, begun)) / "pid"
+        interrupt_when(lambda pid=pid: pid.exists() and pid.read_text())
+        assert outputs.read_table(runs.preset) is None
+        with pytest.raises(KeyboardInterrupt):
+            run_table(runs, [GRPO_ROW], seeds, jobs=1, command=command)
     assert outputs.read_table(runs.preset).loc["grpo", ["seeds", "of"]].tolist() == [1, 2]
 
 

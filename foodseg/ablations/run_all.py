@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from foodseg.ablations.execute import write_failure
+from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.outputs import write_results
 from foodseg.ablations.rows import Row
 from foodseg.ablations.runs import Run, Runs, runs_of
@@ -48,16 +49,20 @@ def run_table(
     """Run what is not finished, seed by seed; returns 1 if a run is to be tried again.
 
     The table is written whenever all rows of a seed have ended, and at the end, also where an
-    interrupt or a time limit (SIGTERM) is the end.
+    interrupt or a time limit (SIGTERM) is the end and a run has ended before it.
     """
+    wanted = runs_of(rows, seeds, split)
 
     def write(ended: Sequence[int]) -> None:
         tqdm.write(write_results(runs, rows, ended, split))
 
     try:
-        failed = run_all(runs, runs_of(rows, seeds, split), jobs, command, after_seed=write)
-    finally:
-        write(seeds)
+        failed = run_all(runs, wanted, jobs, command, after_seed=write)
+    except (KeyboardInterrupt, SystemExit):
+        if ended_runs(runs, wanted):
+            write(seeds)
+        raise
+    write(seeds)
     return int(any(runs.outcome(run).get("again") for run in failed))
 
 
