@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from conftest import assert_same_masks
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import write_lines
 from foodseg.data.references import Reference, decode_mask
 from foodseg.evaluation.evaluate import (
     evaluate,
@@ -51,6 +53,7 @@ def test_what_cannot_be_parsed_scores_zero_over_the_ground_truth(test_samples, s
     lost, found = segment(SMOKE, "test", test_samples[:2], answers, references, segmenter)
     assert not lost.parsed and lost.intersection == 0
     assert lost.union == test_samples[0].union_mask().sum()
+    assert [lost.image, found.image] == [sample.image for sample in test_samples[:2]]
     assert found.parsed and found.foods_named == ("rice",)
     mask = decode_mask(found.mask)
     truth = test_samples[1].union_mask()
@@ -67,6 +70,12 @@ def test_masks_are_united_over_references(test_samples, segmenter):
         [made] = segment(SMOKE, "test", *answered, segmenter)
         masks.append(decode_mask(made.mask))
     assert_same_masks(masks[0], masks[1] | masks[2])
+
+
+def test_predictions_of_another_version_are_refused_by_file_and_field(tmp_path):
+    write_lines(tmp_path / "predictions.jsonl", [{"sample_id": "test-1-0", "references": []}])
+    with pytest.raises(DataError, match=r"predictions\.jsonl: field image is missing.*again"):
+        load_predictions(tmp_path)
 
 
 def test_every_sample_is_answered_in_order_and_files_round_trip(

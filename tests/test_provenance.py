@@ -1,11 +1,12 @@
-"""Hashes of files: the same for the same bytes, and large ones are read once."""
+"""Hashes of files, the same for the same bytes, large ones read once; and the processor."""
 
 import hashlib
 import os
+import platform
 
 import pytest
 
-from foodseg.common import files
+from foodseg.common import files, provenance
 from foodseg.common.files import file_hash, files_hash
 
 
@@ -32,3 +33,15 @@ def test_a_large_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypat
     file.write_bytes(b"two")
     os.utime(file, (1, 1))
     assert file_hash(file) == hashlib.sha256(b"two").hexdigest()[:16] and len(reads) == 2
+
+
+def test_the_processors_model_is_named_where_the_system_tells_it(tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Intel(R)  Xeon(R) CPU\n\nmodel name\t: other\n")
+    monkeypatch.setattr(provenance, "CPU_INFO", info)
+    assert provenance.processor_name() == "Intel(R) Xeon(R) CPU"
+    assert provenance.provenance("cpu")["processor"] == "Intel(R) Xeon(R) CPU"
+    monkeypatch.setattr(provenance, "CPU_INFO", tmp_path / "none")
+    for known, name in (("arm", "arm"), ("", platform.machine())):
+        monkeypatch.setattr(platform, "processor", lambda known=known: known)
+        assert provenance.processor_name() == name

@@ -23,7 +23,8 @@ from foodseg.training.run_folder import alone
 from foodseg.training.trainer import train
 
 # What an outcome has of its evaluation's result.
-KEPT = ("giou", "ciou", "parse_rate", "foods_right", "adapter", "commit", "device", "versions")
+KEPT = ("giou", "ciou", "parse_rate", "foods_right", "adapter", "commit")
+KEPT += ("device", "processor", "versions")
 
 
 def execute(runs: Runs, run: Run) -> dict:

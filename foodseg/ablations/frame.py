@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from foodseg.ablations.reasons import REASONS
 from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.files import read_lines
@@ -31,8 +30,8 @@ def ablations_frame(
     """One line a row, indexed by its name, NaN where nothing was measured.
 
     giou, ciou, parse_rate, foods_right: mean over the seeds that ended; *_sd: standard deviation
-    over them (Bessel's); *_low, *_high: a 95% bootstrap interval over questions, a question's
-    seeds kept together. gain: gIoU less DAPO's, question by question. seconds: of the training.
+    over them (Bessel's); *_low, *_high: a 95% bootstrap interval over plates and seeds. gain: gIoU
+    less DAPO's; no interval where DAPO or a trained row has one seed. seconds: of the training.
     peak_memory_mb: the most of any seed. learnt, sampled: completions of one run, from its log.
     seeds, of: those that ended, those asked for. stale: seeds of other settings or code.
     """
@@ -44,7 +43,7 @@ def ablations_frame(
         if not wanted:  # the bound, on validation plates
             continue
         ended, others = ended_runs(runs, wanted), [] if row.name == REFERENCE else reference
-        scores = _scores(_predictions(runs, [run.name for run in ended]), others)
+        scores = _scores(_predictions(runs, [run.name for run in ended]), others, row.trained)
         if row == BOUND:  # it is handed the true foods
             scores["foods_right"] = np.nan
         lines[row.name] = _line(runs, wanted, ended, scores)
@@ -80,19 +79,22 @@ def _line(runs: Runs, wanted: Sequence[Run], ended: Sequence[Run], scores: dict)
         "peak_memory_mb": costs["peak_memory_mb"].max(),
         **_rollouts(runs, ended),
         "failure": "; ".join(f"seed {seed}: {text}" for seed, text in failures.items() if text),
-        "why": REASONS.get(row.name, "") if ended else "",
         "command": wanted[0].command(runs.preset),
         **_origin(outcomes),
     }
 
 
-def _scores(predictions: list[list[Prediction]], reference: list[list[Prediction]]) -> dict:
+def _scores(
+    predictions: list[list[Prediction]], reference: list[list[Prediction]], trained: bool
+) -> dict:
     """Means over seeds, and the gain over the reference where both answered the same questions."""
     if not predictions:
         return dict.fromkeys((*MEANS, *ANSWERS, *GAIN), np.nan)
     gain = (np.nan,) * 3
     if same_questions([*reference[:1], predictions[0]]):
         gain = paired_difference(predictions, reference)
+        if min(len(reference), len(predictions) if trained else 2) < 2:
+            gain = (gain[0], np.nan, np.nan)  # one seed doesn't tell how seeds scatter
     scores = summarise_seeds(predictions)
     return {name: scores[name] for name in (*MEANS, *ANSWERS)} | dict(zip(GAIN, gain, strict=True))
 
@@ -103,8 +105,8 @@ def _forced_scores(
     """The same models, their masks read at the true answer's [SEG]: another, easier, protocol."""
     names = [teacher_forced_row_name(run.method, run.seed) for run in ended]
     # The answer is not the model's.
-    scores = _scores(_predictions(runs, names), reference) | dict.fromkeys(ANSWERS, np.nan)
-    return scores | {"title": f"{title}, teacher-forced (another protocol)", "why": ""}
+    scores = _scores(_predictions(runs, names), reference, True) | dict.fromkeys(ANSWERS, np.nan)
+    return scores | {"title": f"{title}, teacher-forced (another protocol)"}
 
 
 def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:
@@ -122,9 +124,9 @@ def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:
 
 
 def _origin(outcomes: Sequence[dict]) -> dict:
-    """Adapters in the order of the seeds; commits, devices and versions, each once."""
+    """Adapters in the order of the seeds; commits, machines and versions, each once."""
     flat = [outcome | outcome["versions"] for outcome in outcomes]
     texts = {}
-    for name in ("adapter", "commit", "device", "torch", "transformers"):
-        texts[name] = ", ".join(dict.fromkeys(str(one[name]) for one in flat if one[name]))
+    for name in ("adapter", "commit", "device", "processor", "torch", "transformers"):
+        texts[name] = ", ".join(dict.fromkeys(str(one[name]) for one in flat if one.get(name)))
     return {"adapters": texts.pop("adapter"), **texts}

@@ -1,4 +1,4 @@
-"""What the ablations leave: ablations{,_validation}.{md,csv,png}, the last with the curves."""
+"""What the ablations leave: ablations{,_validation}.{md,csv,png}, the last of the differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from foodseg.ablations.curves import ablation_curves, read_curves
+from foodseg.ablations.differences import difference_word, differences_sentence, gain_text
+from foodseg.ablations.dots import difference_dots
 from foodseg.ablations.frame import NUMBERS, ablations_frame, ended_runs
 from foodseg.ablations.rows import Row, all_rows
 from foodseg.ablations.runs import Runs, runs_of
@@ -23,20 +24,22 @@ NOTES = {
     "others. Choices are made here; the test plates play no part.",
 }
 READING = """\
-Mean ± standard deviation over seeds; the 95% interval is a bootstrap over questions, a question's
-seeds kept together; "less DAPO's" is the same of the difference, question by question, so what is
-hard for both takes no part in it. Seconds: of one training, on one thread. Peak MB: of the
+Mean ± standard deviation over seeds; the 95% interval is a bootstrap over plates and seeds (of one
+seed, or of a row without seeds, over plates alone); "less DAPO's" is the same of the difference,
+the same plates for both rows, so what is hard for both takes no part in it. It is called a
+difference if that interval excludes 0. Seconds: of one training, on one thread. Peak MB: of the
 training's process. Both were taken two runs at a time, some beside other work: they tell the order
 of magnitude, not one method from another. A row's command trains and evaluates one seed, and goes
-on where it stopped. A "+" after a commit: with changes that were not committed."""
+on where it stopped. Other processors round otherwise, so that they give other bits and slightly
+other scores. A "+" after a commit: with changes that were not committed."""
 # Where each row comes from: adapters in the order of the seeds, code, machine.
-ORIGIN = ["adapters", "commit", "device", "torch", "transformers"]
+ORIGIN = ["adapters", "commit", "device", "processor", "torch", "transformers"]
 
 
 def write_results(
     runs: Runs, rows: Sequence[Row], seeds: Sequence[int], split: str = "test"
 ) -> str:
-    """Write table and curves of what the runs have left; says what is there and what is missing.
+    """Write table and picture of what the runs have left; says what is there and what is missing.
 
     A row that was not asked for stays in the table if it has results.
     """
@@ -45,8 +48,8 @@ def write_results(
     frame = ablations_frame(runs, rows, seeds, split)
     path = figure_path(runs.preset, split)
     _write_table(path, runs.preset, frame, split)
-    if logs := read_curves(runs, rows, seeds, split):
-        save(ablation_curves(rows, logs, runs.preset.steps), path)
+    if frame["gain"].notna().any():
+        save(difference_dots(frame), path)
     measured = f"{(frame['seeds'] > 0).sum()} of {len(frame)} rows measured: {path.name}.md."
     return " ".join([measured, missing_sentence(frame, split)]).strip()
 
@@ -57,6 +60,7 @@ def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) ->
         f"{caption(preset)} {NOTES[split]}",
         READING,
         rollouts_sentence(frame),
+        differences_sentence(frame),
         missing_sentence(frame, split),
         *sections(frame),
         "## Where each row comes from",
@@ -82,12 +86,11 @@ def read_table(preset: Preset, split: str = "test") -> pd.DataFrame | None:
 
 
 def sections(frame: pd.DataFrame) -> list[str]:
-    """A heading and a table for each family; below it the reasons, and which runs failed."""
+    """A heading and a table for each family; below it which runs failed."""
     texts = []
     for family, lines in frame.groupby("family", sort=False):
         texts += [f"## {family}", to_markdown(readable(lines))]
-        notes = [f"* {row.title}: {row.why}" for row in lines.itertuples() if row.why]
-        notes += [f"* {r.title} failed. {r.failure}" for r in lines.itertuples() if r.failure]
+        notes = [f"* {r.title} failed. {r.failure}" for r in lines.itertuples() if r.failure]
         texts += ["\n".join(notes)] if notes else []
     return texts
 
@@ -97,12 +100,15 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     lines = [
         {
             "gIoU": with_deviation(row.giou, row.giou_sd),
-            "gIoU, 95%": number_text("{:.2f}–{:.2f}", row.giou_low, row.giou_high),
-            "cIoU": with_deviation(row.ciou, row.ciou_sd),
-            "cIoU, 95%": number_text("{:.2f}–{:.2f}", row.ciou_low, row.ciou_high),
-            "gIoU less DAPO's, 95%": number_text(
-                "{:+.3f} ({:+.3f} to {:+.3f})", row.gain, row.gain_low, row.gain_high
+            "gIoU, 95% over plates and seeds": number_text(
+                "{:.2f}–{:.2f}", row.giou_low, row.giou_high
             ),
+            "cIoU": with_deviation(row.ciou, row.ciou_sd),
+            "cIoU, 95% over plates and seeds": number_text(
+                "{:.2f}–{:.2f}", row.ciou_low, row.ciou_high
+            ),
+            "gIoU less DAPO's, 95% over plates and seeds": gain_text(row),
+            "a difference": difference_word(row),
             "parsed": number_text("{:.0%}", row.parse_rate),
             "food right": number_text("{:.0%}", row.foods_right),
             "sampled": number_text("{:,.0f}", row.sampled_most),

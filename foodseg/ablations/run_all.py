@@ -1,4 +1,4 @@
-"""All runs as separate processes, as many at once as there are cores; then the table.
+"""All runs as separate processes, as many at once as there are cores; a table after each seed.
 
 What is finished and current is left alone, what was killed goes on, and what fails is written down
 and stops nothing else. A run's process ends with this one, however this one ends.
@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from foodseg.ablations.execute import write_failure
+from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.outputs import write_results
 from foodseg.ablations.rows import Row
 from foodseg.ablations.runs import Run, Runs, runs_of
@@ -30,19 +31,39 @@ Command = Callable[[Runs, Run], list[str]]
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
-def run_table(
-    runs: Runs, rows: Sequence[Row], seeds: Sequence[int], *, split: str = "test", jobs: int
-) -> int:
-    """Run what is not finished and write what there is; returns 1 if a run is to be tried again."""
-    failed = run_all(runs, runs_of(rows, seeds, split), jobs)
-    print(write_results(runs, rows, seeds, split))
-    return int(any(runs.outcome(run).get("again") for run in failed))
-
-
 def child_command(runs: Runs, run: Run) -> list[str]:
     """What executes one run and ends with the process that started it."""
     arguments = [*run.arguments(runs.preset), "--until-stdin-closes"]
     return [sys.executable, "-m", "foodseg.ablations", *arguments]
+
+
+def run_table(
+    runs: Runs,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    *,
+    split: str = "test",
+    jobs: int,
+    command: Command = child_command,
+) -> int:
+    """Run what is not finished, seed by seed; returns 1 if a run is to be tried again.
+
+    The table is written whenever all rows of a seed have ended, and at the end, also where an
+    interrupt or a time limit (SIGTERM) is the end and a run has ended before it.
+    """
+    wanted = runs_of(rows, seeds, split)
+
+    def write(ended: Sequence[int]) -> None:
+        tqdm.write(write_results(runs, rows, ended, split))
+
+    try:
+        failed = run_all(runs, wanted, jobs, command, after_seed=write)
+    except (KeyboardInterrupt, SystemExit):
+        if ended_runs(runs, wanted):
+            write(seeds)
+        raise
+    write(seeds)
+    return int(any(runs.outcome(run).get("again") for run in failed))
 
 
 def runs_at_once(preset: Preset) -> int:
@@ -56,18 +77,23 @@ def runs_at_once(preset: Preset) -> int:
 
 
 def run_all(
-    runs: Runs, wanted: Sequence[Run], jobs: int, command: Command = child_command
+    runs: Runs,
+    wanted: Sequence[Run],
+    jobs: int,
+    command: Command = child_command,
+    after_seed: Callable[[list[int]], None] = lambda ended: None,
 ) -> list[Run]:
     """Execute what is not finished, at most `jobs` runs at once; returns those that failed.
 
-    Interrupted, it ends its processes; started again, it goes on from their checkpoints.
+    after_seed: called with the seeds of which no run is left, whenever there is one more and other
+    seeds go on. Interrupted, it ends its processes; started again, it goes on from checkpoints.
     """
     waiting = [run for run in wanted if not runs.finished(run)]
     ended = [run for run in wanted if run not in waiting]
     measured = [runs.outcome(run)["wall_seconds"] for run in ended if run.row.trained]
     children: list[_Child] = []
     failed: list[Run] = []
-    estimated = 0.0
+    estimated, open_seeds = 0.0, {run.seed for run in waiting}
     bar = tqdm(total=len(wanted), initial=len(ended), desc="runs", bar_format=_BAR)
     try:
         while waiting or children:
@@ -80,18 +106,27 @@ def run_all(
                 elif child.run.row.trained:
                     measured.append(child.seconds)
                 bar.update()
+            left = {run.seed for run in [*waiting, *(child.run for child in children)]}
+            if left and left != open_seeds:
+                after_seed(sorted({run.seed for run in wanted} - left))
+            open_seeds = left
             if time.monotonic() - estimated > SECONDS_BETWEEN_ESTIMATES:
                 estimated = time.monotonic()
-                left = seconds_left(measured, len(waiting), [c.seconds for c in children], jobs)
-                now = ", ".join(child.run.name for child in children) or "nothing"
-                text = "?" if left is None else tqdm.format_interval(left)
-                bar.set_postfix_str(f"{text} left; now {now}")
+                bar.set_postfix_str(_what_is_left(measured, len(waiting), children, jobs))
             time.sleep(SECONDS_BETWEEN_LOOKS if children else 0)
         bar.set_postfix_str("all ended")
     finally:
         _stop(children)
         bar.close()
     return failed
+
+
+def _what_is_left(
+    measured: Sequence[float], waiting: int, children: Sequence[_Child], jobs: int
+) -> str:
+    left = seconds_left(measured, waiting, [child.seconds for child in children], jobs)
+    now = ", ".join(child.run.name for child in children) or "nothing"
+    return f"{'?' if left is None else tqdm.format_interval(left)} left; now {now}"
 
 
 def seconds_left(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -80,17 +77,8 @@ def _provenance(seconds: float) -> dict:
     record = provenance("cpu")
     record["versions"]["trl"] = version("trl")
     return record | {
-        "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(seconds),
     }
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()

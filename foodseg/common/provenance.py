@@ -6,11 +6,13 @@ import os
 import platform
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from foodseg.common.files import PROJECT
 
+CPU_INFO = Path("/proc/cpuinfo")
 PACKAGES = ("torch", "transformers", "peft", "sam2", "numpy", "scipy")
 
 
@@ -21,6 +23,7 @@ def provenance(device: str) -> dict:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "device": _device(device),
+        "processor": processor_name(),
     }
 
 
@@ -38,6 +41,16 @@ def find_commit() -> str:
     if head.returncode:
         return "unknown"
     return head.stdout.decode().strip() + ("+" if changed.stdout else "")
+
+
+def processor_name() -> str:
+    """The processor's model, such as "AMD EPYC 9B14", else its make: another rounds otherwise."""
+    try:
+        lines = CPU_INFO.read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    found = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return " ".join(found[0].split()) if found else platform.processor() or platform.machine()
 
 
 def _device(device: str) -> str:

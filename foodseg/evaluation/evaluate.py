@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines, write_json, write_lines
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
@@ -36,12 +37,14 @@ from foodseg.system import one_thread, roll_out
 class Prediction:
     """One question answered. References and mask are in original-image pixels.
 
+    image: the sample's, which names its plate: a plate's questions are no independent draws.
     parsed: whether there is any mask. foods_named: of `food_names`, those that the conclusion adds
     to the question's; foods_right: whether they are exactly the foods asked for. mask: COCO RLE of
     the union; intersection, union: pixels.
     """
 
     sample_id: str
+    image: str
     completion: str
     parsed: bool
     foods_named: tuple[str, ...]
@@ -136,6 +139,7 @@ def compare(
     intersection, union = intersection_union(mask, sample.union_mask())
     return Prediction(
         sample_id=sample.sample_id,
+        image=sample.image,
         completion=completion,
         parsed=parsed,
         foods_named=foods,
@@ -149,7 +153,8 @@ def compare(
 
 def summarise(predictions: Sequence[Prediction]) -> dict:
     """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods."""
-    metrics = measure([p.intersection for p in predictions], [p.union for p in predictions])
+    counts = [p.intersection for p in predictions], [p.union for p in predictions]
+    metrics = measure(*counts, [p.image for p in predictions])
     return asdict(metrics) | {
         "parse_rate": float(np.mean([p.parsed for p in predictions])),
         "foods_right": float(np.mean([p.foods_right for p in predictions])),
@@ -183,9 +188,12 @@ def save_predictions(
 
 
 def load_predictions(folder: Path) -> list[Prediction]:
-    """The predictions that `evaluate` wrote to the folder."""
+    """The predictions that `evaluate` wrote to the folder; DataError if another version did."""
     predictions = []
     for row in read_lines(folder / "predictions.jsonl"):
+        if "image" not in row:
+            fix = "another version wrote it; evaluate this row again or remove its folder"
+            raise DataError(f"{folder.name}/predictions.jsonl: field image is missing: {fix}.")
         row["foods_named"] = tuple(row["foods_named"])
         pairs = ((one["box"], one["point"]) for one in row["references"])
         row["references"] = tuple(Reference(tuple(box), tuple(point)) for box, point in pairs)

@@ -1,4 +1,4 @@
-"""gIoU and cIoU over a set of samples, with bootstrap intervals.
+"""gIoU and cIoU over a set of samples, with bootstrap intervals over plates.
 
 A sample is a pair (I, U): pixels in the intersection and in the union of predicted and true mask.
 gIoU is the mean of I/U over samples, cIoU is sum I / sum U. A completion that can't be parsed
@@ -14,10 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from foodseg.data.references import sample_ious
-
-Interval = tuple[float, float]
-RESAMPLES_AT_ONCE = 100
-LEVEL = 0.95
+from foodseg.evaluation.intervals import Interval, PlateSums, interval, sum_by_plate
 
 
 @dataclass(frozen=True)
@@ -41,35 +38,39 @@ def ciou(intersections: Sequence[int], unions: Sequence[int]) -> float:
     return float(np.sum(intersections) / max(np.sum(unions), 1))
 
 
-def measure(
-    intersections: Sequence[int], unions: Sequence[int], *, seed: int = 0, resamples: int = 2000
-) -> SegmentationMetrics:
-    """Both metrics with 95% percentile bootstrap intervals, of samples drawn with replacement.
+def giou_sums(intersections: np.ndarray, unions: np.ndarray, plates: Sequence[str]) -> PlateSums:
+    """gIoU's sums, of int (seeds, questions) and the plate of each question."""
+    ious = sample_ious(intersections, unions)
+    return PlateSums(sum_by_plate(ious, plates), sum_by_plate(np.ones_like(ious), plates))
 
-    The same draws serve both metrics. Raises ValueError without samples.
+
+def ciou_sums(intersections: np.ndarray, unions: np.ndarray, plates: Sequence[str]) -> PlateSums:
+    """cIoU's sums, of int (seeds, questions) and the plate of each question."""
+    return PlateSums(sum_by_plate(intersections, plates), sum_by_plate(unions, plates))
+
+
+def measure(
+    intersections: Sequence[int],
+    unions: Sequence[int],
+    plates: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> SegmentationMetrics:
+    """Both metrics of one run's samples, with 95% intervals: plates are drawn with replacement.
+
+    plates: what names a sample's photo. Raises ValueError without samples.
     """
-    if len(intersections) == 0 or len(intersections) != len(unions):
-        found = f"{len(intersections)} values for {len(unions)} unions"
-        fix = "give one pair for each sample, and at least one"
-        raise ValueError(f"intersections: {found}; {fix}.")
-    columns = np.stack([sample_ious(intersections, unions), intersections, unions], axis=1)
-    ious, i, u = _resampled_means(columns, seed, resamples).T
-    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    counts = len(intersections), len(unions), len(plates)
+    if not counts[0] or len(set(counts)) > 1:
+        found = f"{counts[0]} values for {counts[1]} unions and {counts[2]} plates"
+        raise ValueError(f"intersections: {found}; give one of each for a sample, at least one.")
+    pairs = np.array([intersections]), np.array([unions])
+    draws = {"seed": seed, "resamples": resamples}
     return SegmentationMetrics(
-        samples=len(columns),
+        samples=counts[0],
         giou=giou(intersections, unions),
         ciou=ciou(intersections, unions),
-        giou_interval=tuple(np.percentile(ious, tails).tolist()),
-        ciou_interval=tuple(np.percentile(sample_ious(i, u), tails).tolist()),
+        giou_interval=interval(giou_sums(*pairs, plates), **draws),
+        ciou_interval=interval(ciou_sums(*pairs, plates), **draws),
     )
-
-
-def _resampled_means(columns: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """(N, C) samples -> (resamples, C) means of N samples drawn with replacement."""
-    generator = np.random.default_rng(seed)
-    means = np.empty((resamples, columns.shape[1]))
-    for start in range(0, resamples, RESAMPLES_AT_ONCE):  # bounds the memory
-        part = means[start : start + RESAMPLES_AT_ONCE]
-        draws = generator.integers(len(columns), size=(len(part), len(columns)))
-        part[:] = columns[draws].mean(axis=1)
-    return means

@@ -29,7 +29,8 @@ NOTEBOOKS = {
 BASELINES = (SFT, LISA, FOODLMM)
 # What is not known of masks that another system handed in.
 UNKNOWN = dict.fromkeys(("steps", "questions learnt from", "seconds to train"), NOTHING)
-UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "torch", "transformers"), NOTHING)
+UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "processor"), NOTHING)
+UNKNOWN |= dict.fromkeys(("torch", "transformers"), NOTHING)
 BOUND_TITLE = "True boxes and points + SAM2 (bound)"
 
 
@@ -169,6 +170,7 @@ def _provenance(preset: Preset, row: str) -> dict:
         "adapter": evaluation["adapter"] or "none",
         "commit": evaluation["commit"],
         "device": evaluation["device"],
+        "processor": evaluation["processor"],
         "torch": evaluation["versions"]["torch"],
         "transformers": evaluation["versions"]["transformers"],
     }
@@ -211,8 +213,8 @@ _SCORED = """\
 NOTES = f"""\
 * The **paper:** columns are as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. All
   other columns were measured by this run.
-* GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over
-  questions, a question's seeds kept together.
+* GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over plates
+  and seeds; of one seed over plates alone.
 {_NOT_MEASURED}
 * An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
   the last step's."""
@@ -224,4 +226,14 @@ _BASELINES_MEASURED = """
 def notes(preset: Preset, seeds: Sequence[int]) -> str:
     """What a reader of this very table must know, as a Markdown list."""
     text = NOTES.replace(_NOT_MEASURED, _SCORED) if external_rows(preset) else NOTES
+    text += f"\n* {_processors(preset, seeds)}"
     return text + (_BASELINES_MEASURED if measured_baselines(preset, seeds) else "")
+
+
+def _processors(preset: Preset, seeds: Sequence[int]) -> str:
+    """Which processors the rows were measured on."""
+    names = set(provenance_frame(preset, seeds)["processor"]) - {NOTHING}
+    return (
+        f"Measured on: {', '.join(sorted(names))}. Other processors round otherwise:\n"
+        "  the same commit and seeds give other bits there, and slightly other scores."
+    )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from foodseg.data.references import sample_ious
 from foodseg.evaluation.evaluate import Prediction, summarise
-from foodseg.evaluation.metrics import measure
+from foodseg.evaluation.intervals import difference_interval, interval
+from foodseg.evaluation.metrics import ciou_sums, giou_sums
 
 Run = Sequence[Prediction]
 
@@ -17,19 +17,13 @@ Run = Sequence[Prediction]
 def summarise_seeds(runs: Sequence[Run]) -> dict:
     """Mean, standard deviation (Bessel's) and 95% interval over runs that answered all questions.
 
-    A question's seeds are not independent: the bootstrap draws them together, as one question.
+    The interval is over plates and seeds; of a single run over plates alone.
     """
     summaries = pd.DataFrame([summarise(run) for run in runs])
-    intersections = np.sum([[p.intersection for p in run] for run in runs], axis=0)
-    unions = np.sum([[p.union for p in run] for run in runs], axis=0)
-    ious = _mean_ious(runs)
-    intervals = {
-        "giou": measure(ious, np.ones(len(ious))).giou_interval,
-        "ciou": measure(intersections, unions).ciou_interval,
-    }
-    result = {"seeds": len(runs), "questions": len(ious)}
-    for name, (low, high) in intervals.items():
+    result = {"seeds": len(runs), "questions": len(runs[0])}
+    for name, sums in (("giou", giou_sums), ("ciou", ciou_sums)):
         mean, deviation = summaries[name].agg(["mean", "std"])  # of one run NaN
+        low, high = interval(sums(*_counts(runs)))
         result |= {name: mean, f"{name}_sd": deviation, f"{name}_low": low, f"{name}_high": high}
     return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
 
@@ -43,14 +37,19 @@ def same_questions(runs: Sequence[Run]) -> bool:
 def paired_difference(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, float, float]:
     """gIoU of one method's runs less that of another's: mean, and its 95% interval.
 
-    Question by question, each method's seeds averaged; both must have answered the same questions.
+    Over plates, the same for both, and each method's seeds; both must have answered the same
+    questions. A single run counts as a method without seeds.
     """
-    difference = _mean_ious(runs) - _mean_ious(others)
-    measured = measure(difference, np.ones(len(difference)))
-    return measured.giou, *measured.giou_interval
+    row, other = giou_sums(*_counts(runs)), giou_sums(*_counts(others))
+    return float(row.scores.mean() - other.scores.mean()), *difference_interval(row, other)
 
 
-def _mean_ious(runs: Sequence[Run]) -> np.ndarray:
-    """Each question's IoU, averaged over the runs."""
-    ious = [sample_ious([p.intersection for p in run], [p.union for p in run]) for run in runs]
-    return np.mean(ious, axis=0)
+def is_difference(low: float, high: float) -> bool:
+    """Whether a difference may be called one: its interval excludes 0. False for NaN."""
+    return low > 0 or high < 0
+
+
+def _counts(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Intersections and unions, int (seeds, questions), and the plate of each question."""
+    counts = np.array([[(p.intersection, p.union) for p in run] for run in runs])
+    return counts[..., 0], counts[..., 1], [p.image for p in runs[0]]

@@ -1,0 +1,44 @@
+"""Rows' differences from DAPO in words; row: a line of `ablations_frame`."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import pandas as pd
+
+from foodseg.ablations.rows import UNTRAINED
+from foodseg.common.number_text import NOTHING, number_text
+from foodseg.report.seeds import is_difference
+
+NOT_SHOWN = "not shown"
+
+
+def difference_word(row) -> str:
+    """above, below, or "not shown" where the interval does not exclude 0; "–" without one."""
+    if not is_difference(row.gain_low, row.gain_high):
+        return NOTHING if isnan(row.gain_low) else NOT_SHOWN
+    return "above" if row.gain > 0 else "below"
+
+
+def gain_text(row) -> str:
+    """+0.020 (+0.010 to +0.030); without an interval +0.020 (one seed); "–" without a gain."""
+    if isnan(row.gain_low):
+        return number_text("{:+.3f} (one seed)", row.gain)
+    return f"{row.gain:+.3f} ({row.gain_low:+.3f} to {row.gain_high:+.3f})"
+
+
+def differences_sentence(frame: pd.DataFrame) -> str:
+    """Which trained rows differ from DAPO, and by how much; "" if none can be compared."""
+    compared = frame[(frame["family"] != UNTRAINED) & frame["gain_low"].notna()]
+    compared = compared[~compared.index.str.endswith("-teacher-forced")]  # the same models
+    if compared.empty:
+        return ""
+    groups: dict[str, list[str]] = {"above": [], "below": [], NOT_SHOWN: []}
+    for row in compared.itertuples():
+        word = difference_word(row)
+        groups[word].append(row.title if word == NOT_SHOWN else f"{row.title} {gain_text(row)}")
+    differ = len(groups["above"]) + len(groups["below"])
+    texts = [f"{differ} of {len(compared)} trained rows differ from DAPO over plates and seeds."]
+    titles = {"above": "Above", "below": "Below", NOT_SHOWN: "No difference shown"}
+    texts += [f"{titles[word]}: {'; '.join(rows)}." for word, rows in groups.items() if rows]
+    return " ".join(texts)

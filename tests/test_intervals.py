@@ -1,0 +1,117 @@
+"""Intervals over plates and seeds: by formula where there is one, and by simulated coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from foodseg.evaluation.intervals import (
+    PlateSums,
+    difference_interval,
+    interval,
+    sum_by_plate,
+)
+from foodseg.evaluation.metrics import measure
+
+PLATES, QUESTIONS = 120, 3
+# Standard deviations of a plate's score, measured on GRPO's and DAPO's test predictions: of its
+# mean over seeds, and of what neither its mean nor the seed explains.
+PLATE_SD, ANSWER_SD = 0.11, 0.055
+
+
+def mean_of(values: np.ndarray) -> PlateSums:
+    """(seeds, plates) scores of one question each."""
+    return PlateSums(values, np.ones_like(values))
+
+
+def test_questions_and_their_seeds_are_added_up_by_plate():
+    sums = sum_by_plate(np.array([[1, 2, 4], [8, 16, 32]]), ["b", "a", "b"])
+    assert sums.tolist() == [[2, 5], [16, 40]]
+
+
+def test_of_one_run_it_is_students_interval_over_plates():
+    """Of n independent 0/1 samples with p = 0.5: 0.5 ± t sqrt(0.25 / (n - 1))."""
+    half = stats.t.ppf(0.975, 399) * 0.5 / np.sqrt(399)
+    got = measure(np.arange(400) % 2, np.ones(400), [f"{i}" for i in range(400)])
+    # 2,000 draws find a 2.5% quantile within 0.04 of a standard error of 0.025.
+    for found in (got.giou_interval, got.ciou_interval):
+        assert found == pytest.approx((0.5 - half, 0.5 + half), abs=0.004)
+    # Four equal questions of a plate tell no more than one.
+    plates = [f"{i // 4}" for i in range(1600)]
+    got = measure(np.repeat(np.arange(400) % 2, 4), np.ones(1600), plates)
+    assert got.giou_interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.004)
+
+
+def test_interval_of_ciou_is_of_the_ratio_of_sums_and_by_the_seed_alone():
+    generator = np.random.default_rng(0)
+    u = generator.uniform(50, 150, (1, 200))
+    i = u * generator.uniform(0.4, 1, (1, 200))
+    low, high = interval(PlateSums(i, u))
+    ratio = i.sum() / u.sum()  # its standard error by the delta method
+    half = stats.t.ppf(0.975, 199) * ((i - ratio * u) / u.mean()).std(ddof=1) / np.sqrt(200)
+    # 2,000 draws find a 2.5% quantile within 0.04 of a standard error.
+    assert (low, high) == pytest.approx((ratio - half, ratio + half), abs=0.1 * half)
+    i, u, plates = np.arange(50), np.full(50, 60), [f"{n}" for n in range(50)]
+    again = measure(i, u, plates, seed=3)
+    assert measure(i, u, plates, seed=3) == again != measure(i, u, plates, seed=4)
+
+
+def test_seeds_alone_give_students_interval_of_their_scores():
+    """Plates that are all the same and answers without noise: only the seeds scatter."""
+    scores = np.array([0.50, 0.52, 0.47, 0.55, 0.49, 0.51, 0.53, 0.48])
+    low, high = interval(mean_of(np.repeat(scores[:, None], PLATES, axis=1)))
+    half = stats.t.ppf(0.975, 7) * scores.std(ddof=1) / np.sqrt(8)
+    # The mean of eight draws is not quite normal; 2,000 draws: 0.04 of a standard error.
+    assert (low, high) == pytest.approx(
+        (scores.mean() - half, scores.mean() + half), abs=0.1 * half
+    )
+
+
+def test_what_is_hard_for_both_rows_takes_no_part_in_their_difference():
+    generator = np.random.default_rng(0)
+    plates = generator.uniform(0.2, 0.8, PLATES)
+    seeds = np.array([[0.01], [-0.01], [0.0]])
+    row, other = mean_of(plates + 0.1 + seeds), mean_of(plates + seeds)
+    low, high = difference_interval(row, other)
+    # Two means of three seeds of deviation 0.01, four degrees of freedom: 2.78 x 0.0082.
+    assert low == pytest.approx(0.1 - 0.0227, abs=0.003)
+    assert high == pytest.approx(0.1 + 0.0227, abs=0.003)
+    wide = interval(row)
+    assert wide[1] - wide[0] > 1.3 * (high - low)
+
+
+def test_few_plates_seeds_and_empty_unions_give_intervals_within_the_scale():
+    one = PlateSums(np.array([[3.0]]), np.array([[4.0]]))
+    assert interval(one) == (0.75, 0.75) and difference_interval(one, one) == (0, 0)
+    two = mean_of(np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert interval(two) == (0, 1)
+    assert difference_interval(two, mean_of(np.array([[0.0, 0.0], [0.0, 1.0]]))) == (-1, 1)
+    seeds = PlateSums(np.array([[1.0], [2.0]]), np.array([[4.0], [4.0]]))
+    low, high = interval(seeds)
+    assert 0 <= low < 0.375 < high <= 1
+    empty = PlateSums(np.zeros((2, 3)), np.zeros((2, 3)))
+    assert interval(empty) == (0, 0)
+
+
+def simulated_row(generator: np.random.Generator, plates: np.ndarray, seeds: int) -> PlateSums:
+    """Seeds of deviation 0.01; plates: their scores."""
+    answers = generator.normal(0, ANSWER_SD, (seeds, PLATES))
+    values = plates + generator.normal(0, 0.01, (seeds, 1)) + answers
+    return PlateSums(values * QUESTIONS, np.full_like(values, QUESTIONS))
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_coverage(seeds):
+    """95% intervals hold the truth in 92 to 98% of 300 simulated tables (2.4 standard errors)."""
+    generator = np.random.default_rng(seeds)
+    held = np.zeros(3)
+    for trial in range(300):
+        plates = 0.6 + generator.normal(0, PLATE_SD, PLATES)
+        row, other = (simulated_row(generator, plates, seeds) for _ in range(2))
+        means = [PlateSums(r.top.mean(0, keepdims=True), r.bottom[:1]) for r in (row, other)]
+        draws = {"seed": trial, "resamples": 200}
+        low, high = interval(row, **draws)
+        ends = difference_interval(row, other, **draws), difference_interval(*means, **draws)
+        held += [low < 0.6 < high, *(low < 0 < high for low, high in ends)]
+    of_row, of_difference, over_plates_alone = held / 300
+    assert 0.92 <= of_row <= 0.98 and 0.92 <= of_difference <= 0.98
+    assert over_plates_alone < 0.85  # what the seeds' scatter adds
