@@ -188,8 +188,8 @@ def test_the_budget_is_that_of_the_completions_that_rl_learns_from(samples, monk
 
     monkeypatch.setattr(training.SupervisedUpdater, "gradient_step", look)
     train_baseline(PRESET, SFT, 0, samples)
-    completions = PRESET.prompts_per_step * PRESET.group_size
-    assert seen == [completions] * PRESET.steps * PRESET.updates_per_rollout
+    completions = PRESET.groups_per_update * PRESET.group_size
+    assert seen == [completions] * PRESET.steps * PRESET.updates_per_step
 
 
 def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(samples):
