@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foodseg.evaluation.named_foods import named_foods
 from foodseg.kitchen.pretraining.lessons import FOOD_NAMES, MANY_SHARE, Exercise, draw_answering
 from foodseg.kitchen.pretraining.mllm_plates import Pictures
 from foodseg.models.mllm import Mllm, Prompt
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.rl.answers import parse_answer
+from foodseg.rl.named_foods import named_foods
 from foodseg.rl.rewards import box_iou
 
 BOX = re.compile(r"[\[(](\d+), (\d+), (\d+), (\d+)[\])]")
