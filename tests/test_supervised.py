@@ -23,7 +23,13 @@ from foodseg.supervised.training import start, train_baseline
 from foodseg.training.sampler import draw_samples
 
 PRESET = replace(
-    presets.SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, group_size=2, warmup_steps=1
+    presets.SMOKE,
+    steps=3,
+    checkpoint_every=2,
+    prompts_per_step=2,
+    groups_per_update=1,
+    group_size=2,
+    warmup_steps=1,
 )
 
 
