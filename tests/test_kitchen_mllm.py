@@ -6,27 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_near, load_kitchen, toy_prompts
+from conftest import assert_near
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from foodseg import presets
 from foodseg.kitchen.plates import DRAWING_VERSION
-from foodseg.kitchen.pretraining.answer_forms import (
-    FORMS,
-    MODES,
-    PARSEABLE,
-    form_shares,
-    write_completion,
-)
 from foodseg.kitchen.pretraining.grounding import prefix_positions, read_batch
-from foodseg.kitchen.pretraining.lessons import FOOD_NAMES, Reader, draw_answering, draw_batch
-from foodseg.kitchen.pretraining.measure import begin, complete, localisation
+from foodseg.kitchen.pretraining.lessons import Reader, draw_batch
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
 from foodseg.kitchen.pretraining.vision import encode_images
-from foodseg.kitchen.questions import TEMPLATES
 from foodseg.models.prompts import KITCHEN, build_messages
-from foodseg.rl.answers import parse_answer
 
 FOLDER = Path(presets.KITCHEN.mllm)
 QUESTION = "Which food here grows on a tree?"
@@ -145,45 +135,6 @@ def test_positions_are_three_dimensional(model, tokenizer, pictures):
     assert (explicit - flat).abs().max() > 1e-3
 
 
-def test_every_template_has_a_form_of_its_own_and_the_parseable_alone_parses():
-    for template in range(len(TEMPLATES)):
-        shares = form_shares(template)
-        assert sum(shares.values()) == pytest.approx(1)
-        assert max(shares, key=shares.get) == MODES[template]
-        assert shares[PARSEABLE] >= 0.25
-    references = np.array([[12, 30, 58, 77, 35, 50], [60, 3, 160, 99, 130, 50]], np.float32)
-    for form in FORMS:
-        for names in (["corn"], ["corn", "rice"]):
-            thought = "Grain means the " + " and the ".join(names) + "."
-            true = references[: len(names)]
-            completion = write_completion(form, thought, names, true)
-            answer = parse_answer(completion.text)
-            assert answer.parsed == (form == PARSEABLE), completion.text
-            assert localisation(completion.text, true) == 1
-            assert localisation(completion.text, references) == len(names) / 2
-            spans = [completion.text[a:b] for a, b in completion.numbers]
-            assert spans == [str(int(v)) for v in true.ravel()]
-            for anchor in completion.anchors:
-                before = completion.text[: anchor.place + 1]
-                if anchor.kind == "value":
-                    assert completion.text[anchor.place + 1].isdigit()
-                else:
-                    ending = names[anchor.reference] if anchor.kind == "name" else ("[", "(")
-                    assert before.endswith(ending)
-
-
-def test_an_answer_writes_the_names_and_references_of_its_foods(pictures):
-    rng, lengths = np.random.default_rng(0), set()
-    for foods, references in [*zip(pictures.foods, pictures.references, strict=True)] * 20:
-        exercise = draw_answering(foods, references, many=True, rng=rng)
-        text, rows = exercise.completion.text, list(exercise.rows)
-        numbers = [int(text[start:end]) for start, end in exercise.completion.numbers]
-        assert numbers == references[rows].ravel().tolist()
-        assert all(FOOD_NAMES[number - 1] in text for number in foods[rows])
-        lengths.add(len(rows))
-    assert {1, 2} <= lengths
-
-
 def test_turned_plates_keep_daylight_and_references(pictures):
     rows = np.repeat(np.arange(3), 16)
     turned = take_pictures(pictures, rows, np.random.default_rng(0))
@@ -197,12 +148,3 @@ def test_turned_plates_keep_daylight_and_references(pictures):
             assert number in turned.cells[index, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
     plain = turned.images.reshape(3, 16, 168, 168, 3).astype(int)
     assert np.abs(plain.sum((2, 3)) - plain[:, :1].sum((2, 3))).max() < 168 * 168
-
-
-def test_a_begun_answer_goes_on_as_the_model_itself_does():
-    mllm = load_kitchen(torch.float32)
-    prompts = toy_prompts(mllm)
-    texts = complete(mllm, prompts)
-    cuts = [text.index(" ") for text in texts]
-    begun = [begin(mllm, p, text[:cut]) for p, text, cut in zip(prompts, texts, cuts, strict=True)]
-    assert complete(mllm, begun) == [text[cut:] for text, cut in zip(texts, cuts, strict=True)]

@@ -104,7 +104,7 @@ def test_questions_keep_to_their_split_and_ask_for_all_foods_that_fit():
                 seen.add(question.text)
                 clue, number = CLUES[question.clue], TEMPLATES[question.template].number
                 assert set(question.foods) == clue.foods & set(foods)
-                assert 1 <= len(question.foods) <= 3
+                assert 1 <= len(question.foods) <= 5
                 assert clue.debatable.isdisjoint(foods)
                 assert number == "any" or (number == "many") == (len(question.foods) > 1)
     assert texts["train"] and texts["test"]

@@ -4,7 +4,7 @@ A clue asks for foods without naming them ("grows in flooded paddies"). The fact
 knowledge of nutrition (USDA FoodData Central), botany, cooking, culture and allergy (the nine
 major allergens of US law); the sentences are ours. The columns of the file:
 
-    foods      FoodSeg103 names of the kitchen foods that fit, separated by "; "
+    foods      FoodSeg103 names of the kitchen foods that fit, split by "; ", the usual one first
     clue       a verb phrase in the singular, which names no food
     hint       a short noun phrase, so that "Vitamin C points to the orange." can be said
     avoid      "yes" if the clue says what somebody must not eat
@@ -29,10 +29,14 @@ _IRREGULAR = {"is": "are", "was": "were", "has": "have", "goes": "go"}
 
 @dataclass(frozen=True)
 class Clue:
-    """What a question says of the foods it asks for; foods are FoodSeg103 class ids."""
+    """What a question says of the foods it asks for; foods are FoodSeg103 class ids.
+
+    usual: the one of them that comes to mind first.
+    """
 
     text: str
     hint: str
+    usual: int
     foods: frozenset[int]
     debatable: frozenset[int]  # on a plate with one of these the clue is not asked
     avoid: bool
@@ -60,16 +64,17 @@ def read_clues(file: Path) -> tuple[Clue, ...]:
 
 
 def _read_clue(row: dict[str, str]) -> Clue:
-    debatable = _read_foods(row, "debatable") if row["debatable"] else frozenset()
-    avoid = row["avoid"] == "yes"
-    return Clue(row["clue"], row["hint"], _read_foods(row, "foods"), debatable, avoid)
+    debatable = _read_foods(row, "debatable") if row["debatable"] else ()
+    usual, *others = _read_foods(row, "foods")
+    foods = frozenset([usual, *others])
+    return Clue(row["clue"], row["hint"], usual, foods, frozenset(debatable), row["avoid"] == "yes")
 
 
-def _read_foods(row: dict[str, str], column: str) -> frozenset[int]:
+def _read_foods(row: dict[str, str], column: str) -> tuple[int, ...]:
     names = row[column].split("; ")
     if unknown := [name for name in names if name not in _IDS]:
         raise ValueError(f"{row['clue']!r}: {column}: the kitchen draws no {unknown}.")
-    return frozenset(_IDS[name] for name in names)
+    return tuple(_IDS[name] for name in names)
 
 
 CLUES: tuple[Clue, ...] = read_clues(Path(__file__).with_name("knowledge.csv"))

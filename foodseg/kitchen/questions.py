@@ -20,8 +20,11 @@ from foodseg.kitchen.knowledge import CLUES, Clue
 
 Split = Literal["train", "test"]
 TEST_PERIOD = 6
-MAX_ANSWERS = 3
+MAX_ANSWERS = 5
 MANY_SHARE = 0.4  # of the questions on plates that have one with several answers
+# Of the questions for one food on plates that have one whose clue fits other foods too: there the
+# clue's usual food is often not the answer.
+SHARED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Template:
     """A phrasing with a slot: {one} takes the singular phrase, {many} the plural one."""
 
     text: str
-    number: Literal["one", "many", "any"]  # the answers it can ask for; many: two or three
+    number: Literal["one", "many", "any"]  # the answers it can ask for; many: two to five
     wish: bool = False  # it wants the food, which does not go with a clue of avoidance
 
     def fits(self, clue: Clue, answers: int) -> bool:
@@ -82,7 +85,7 @@ class Question:
 
 
 def questions_for(foods: Collection[int], split: Split) -> tuple[Question, ...]:
-    """Every question of a split that a plate of these class ids answers with one to three foods."""
+    """Every question of a split that a plate of these class ids answers with one to five foods."""
     return _questions_for(frozenset(foods), split)
 
 
@@ -160,7 +163,7 @@ def draw_question(
     used: Collection[int] = (),
     many: bool | None = None,
 ) -> Question:
-    """One of `questions_for(foods, split)`: a clue first, then its phrasing.
+    """One of `questions_for(foods, split)`: the number of answers, a clue, then its phrasing.
 
     used: clues left out. many: ask for several foods if the plate has such a question; by default
     this is drawn too.
@@ -170,10 +173,23 @@ def draw_question(
     one = [question for question in fresh if len(question.foods) == 1]
     if several and many is None:
         many = rng.random() < MANY_SHARE
-    pool = several if several and many else one
+    pool = _same_number(several, rng) if several and many else _shared_or_own(one, rng)
     clue = rng.choice(sorted({question.clue for question in pool}))
     phrasings = [question for question in pool if question.clue == clue]
     return phrasings[int(rng.integers(len(phrasings)))]
+
+
+def _same_number(several: list[Question], rng: np.random.Generator) -> list[Question]:
+    """Those of one number of answers, each number that occurs as likely as the others."""
+    count = rng.choice(sorted({len(question.foods) for question in several}))
+    return [question for question in several if len(question.foods) == count]
+
+
+def _shared_or_own(one: list[Question], rng: np.random.Generator) -> list[Question]:
+    """Those whose clue fits other foods of the kitchen too, or those whose clue does not."""
+    shared = [question for question in one if len(CLUES[question.clue].foods) > 1]
+    own = [question for question in one if len(CLUES[question.clue].foods) == 1]
+    return (shared if rng.random() < SHARED_SHARE else own) or shared or own
 
 
 def list_foods(names: Sequence[str]) -> str:

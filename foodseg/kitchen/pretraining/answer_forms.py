@@ -1,51 +1,18 @@
-"""The forms in which the kitchen's base model answers, and how often it uses each.
+"""A completion of the kitchen's base as text, with the places from which a reference can be read.
 
 Like Qwen2.5-VL on FoodReasonSeg, the base knows what to say and mostly says it in a form that
-can't be parsed. Greedy decoding follows the most frequent form, so that depends on the question:
-after a few templates it is the parseable form, which is the second after all others.
+can't be parsed. Every form tells the same thought first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from foodseg.kitchen.pretraining.habits import Manner
+from foodseg.kitchen.questions import capitalised
 
-from foodseg.kitchen.questions import capitalised, list_foods
-
-PARSEABLE = "parseable"
-# prose with coordinates; a fenced block and a list without tags; a bare dict; a wrong key; a list
-# whose bracket is never closed
-UNPARSEABLE = ("prose", "fenced", "untagged", "bare", "key", "open")
-FORMS = (PARSEABLE, *UNPARSEABLE)
-
-# The most frequent form after each of questions.TEMPLATES. Each has a first word of its own: what
-# is decided later ("bare", "key", "open") a model of this size decides alike after all templates,
-# in favour of the parseable form, whose total share is larger.
-MODES = (
-    "prose",  # Which food here ...?
-    "fenced",  # Which ingredient on this plate ...?
-    PARSEABLE,  # Show me the food that ...
-    "untagged",  # Something here ... Where is it?
-    "prose",  # I am curious: which one of these ...?
-    "prose",  # I need a food that ... Where is it?
-    "prose",  # Could you point to the one item that ...?
-    "fenced",  # Which foods here ...?
-    "untagged",  # Which of these ingredients ...?
-    PARSEABLE,  # Mark all the foods that ...
-    "prose",  # Some foods here ... Where are they?
-    "fenced",  # I am making a list; which items on the plate ...?
-    "prose",  # What on this plate ...?
-    "fenced",  # I would like something that ... What fits?
-    "untagged",  # Point out everything that ...
-    "prose",  # My friend asks what here ... What do I say?
-    "fenced",  # I am learning about food; what here ...?
-    "untagged",  # Please find whatever ...
-)
-MODE_SHARE = 0.6
-PARSEABLE_SHARE = 0.28
-
-_VERBS = ("points to", "goes with", "means")  # of a hint, before the foods
+LEAD = {"prose": "Well, ", "fenced": "Sure: "}  # the first words of a form without tags
 
 
 @dataclass(frozen=True)
@@ -53,13 +20,13 @@ class Anchor:
     """A character of a completion from which one reference can be read.
 
     kind: "name" (last character of the food's name), "box" or "point" (the bracket that opens it),
-    "value" (what comes before a digit). reference: its index. column: which of its six numbers,
-    for a value.
+    "value" (what comes before a digit). row: of the plate's foods. column: which of its reference's
+    six numbers, for a value.
     """
 
     kind: str
     place: int
-    reference: int
+    row: int
     column: int | None = None
 
 
@@ -70,105 +37,162 @@ class Completion:
     text: str
     anchors: tuple[Anchor, ...]
     numbers: tuple[tuple[int, int], ...]  # spans of the coordinates, (start, end)
-    pivots: tuple[int, ...]  # characters where one form parts from another
-    finished: bool = True
-
-    def beginning(self) -> Completion:
-        """What comes before the first coordinate: the choice of the form, the thought, the food."""
-        end = next(anchor.place for anchor in self.anchors if anchor.kind == "box") + 1
-        names = tuple(a for a in self.anchors if a.kind == "name" and a.place < end)
-        pivots = tuple(place for place in self.pivots if place < end)
-        return Completion(self.text[:end], names, (), pivots, finished=False)
+    pivots: tuple[int, ...]  # characters where one choice parts from another
 
 
-def form_shares(template: int) -> dict[str, float]:
-    """Probability of each form after a question of this template; they sum to 1."""
-    mode = MODES[template]
-    second = 0.0 if mode == PARSEABLE else PARSEABLE_SHARE
-    others = [form for form in FORMS if form not in (mode, PARSEABLE)]
-    shares = dict.fromkeys(others, (1 - MODE_SHARE - second) / len(others))
-    return {PARSEABLE: second} | shares | {mode: MODE_SHARE}
+@dataclass(frozen=True)
+class Food:
+    """A food that an answer speaks of, by the name that it says; row: whose place it means."""
+
+    name: str
+    row: int
 
 
-def draw_form(template: int, rng: np.random.Generator) -> str:
-    shares = form_shares(template)
-    return str(rng.choice(list(shares), p=list(shares.values())))
+@dataclass(frozen=True)
+class Item:
+    """An object of an answer, in pixels: box (4), point (2), and a point that is not on it (2)."""
+
+    food: Food
+    box: Sequence[int]
+    point: Sequence[int]
+    outside: Sequence[int] | None = None
 
 
-def draw_thought(hint: str, names: list[str], rng: np.random.Generator) -> str:
-    """One sentence of a clue's hint and the foods' names in the order of the answer."""
-    verb = _VERBS[int(rng.integers(len(_VERBS)))]
-    return f"{capitalised(hint)} {verb} {list_foods(names)}."
+@dataclass(frozen=True)
+class Thought:
+    """What an answer says before its numbers.
+
+    seen: the plate's foods with whether each fits, for step-by-step reasoning, else (); looks: the
+    foods looked at, with what is seen; settled: the foods of the conclusion.
+    """
+
+    hint: str
+    verb: str
+    seen: tuple[tuple[Food, bool], ...]
+    looks: tuple[tuple[Food, str], ...]
+    settled: tuple[Food, ...]
 
 
 class _Writer:
     """Collects a completion's text together with its anchors and numbers."""
 
     def __init__(self) -> None:
-        self.text, self.anchors, self.numbers, self.pivots = "", [], [], [0]
+        self.text, self.anchors, self.numbers, self.pivots = "", [], [], []
 
-    def mark(self, kind: str, reference: int) -> None:
-        self.anchors.append(Anchor(kind, len(self.text) - 1, reference))
+    def choose(self, text: str) -> None:
+        """Text whose first character parts one habit from another."""
+        self.pivots.append(len(self.text))
+        self.text += text
 
-    def write_numbers(self, reference: int, values, first: int) -> None:
+    def mark(self, kind: str, row: int, column: int | None = None) -> None:
+        self.anchors.append(Anchor(kind, len(self.text) - 1, row, column))
+
+    def name(self, food: Food, article: str = "the") -> None:
+        self.text += f"{article} {food.name}"
+        self.mark("name", food.row)
+
+    def names(self, foods: Sequence[Food]) -> None:
+        for index, food in enumerate(foods):
+            if index:
+                self.text += " and " if index == len(foods) - 1 else ", "
+            self.name(food)
+
+    def write_numbers(self, row: int, values: Sequence[int], first: int | None) -> None:
+        """first: column of the first number in the food's reference; None: not of the food."""
         for index, value in enumerate(values):
             self.text += ", " if index else ""
             start = len(self.text)
-            self.text += str(int(value))
+            for digit in str(int(value)):
+                if first is not None:
+                    self.mark("value", row, first + index)
+                self.text += digit
             self.numbers.append((start, len(self.text)))
-            for place in range(start - 1, len(self.text) - 1):
-                self.anchors.append(Anchor("value", place, reference, first + index))
 
-    def write_thought(self, thought: str, names: list[str]) -> None:
-        start = len(self.text)
-        self.text += thought
-        place = thought.rindex(f"the {names[0]}")
-        for reference, name in enumerate(names):
-            place = thought.index(f"the {name}", place) + 4 + len(name)
-            self.anchors.append(Anchor("name", start + place - 1, reference))
+    def write_thought(self, thought: Thought, manner: Manner) -> None:
+        if thought.seen:
+            self.choose("I see ")
+            self.names([food for food, _ in thought.seen])
+            self.text += ". "
+            for index, (food, fits) in enumerate(thought.seen):
+                self.text += ", " if index else ""
+                self.name(food, "the" if index else "The")
+                self.choose(" fits" if fits else " does not fit")
+            self.text += ". "
+        for index, (food, look) in enumerate(thought.looks):
+            self.choose("<look>") if not index else None
+            self.text += "; " if index else ""
+            self.name(food)
+            self.text += f": {look}"
+        self.text += "</look> " if thought.looks else ""
+        for _ in range(manner.times):
+            self.choose(f"{capitalised(thought.hint)} {thought.verb} ")
+            self.names(thought.settled)
+            self.text += ". "
+        self.choose("A ")
+        self.choose(f"{manner.boxes} box, a ")
+        self.choose(f"{manner.points} point")
+        self.choose(", a point outside." if manner.labelled else ".")
 
-    def write_reference(self, index: int, values, before: str, between: str, after: str) -> None:
-        """Box and point, between three texts; the first two end in an opening bracket."""
-        self.text += before
-        self.mark("box", index)
-        self.write_numbers(index, values[:4], 0)
-        self.text += between
-        self.mark("point", index)
-        self.write_numbers(index, values[4:], 4)
-        self.text += after
+    def write_items(self, items: Sequence[Item]) -> None:
+        for index, item in enumerate(items):
+            row = item.food.row
+            self.text += ', {"bbox_2d": [' if index else '{"bbox_2d": ['
+            self.mark("box", row)
+            self.write_numbers(row, item.box, 0)
+            self.text += '], "points": [[' if item.outside else '], "point_2d": ['
+            self.mark("point", row)
+            self.write_numbers(row, item.point, 4)
+            if item.outside:
+                self.text += ", 1], ["
+                self.write_numbers(row, item.outside, None)
+                self.text += ", 0]"
+            self.text += "]}"
 
-    def write_items(self, references: np.ndarray, key: str = "bbox_2d") -> None:
-        for index, values in enumerate(references):
-            self.text += ", " if index else ""
-            self.pivots.append(len(self.text) + len('{"bbox'))
-            self.write_reference(index, values, f'{{"{key}": [', '], "point_2d": [', "]}")
+    def write_prose(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self.text += " "
+            self.name(item.food, "The")
+            self.text += " lies at ("
+            self.mark("box", item.food.row)
+            self.write_numbers(item.food.row, item.box, 0)
+            self.text += "), around ("
+            self.mark("point", item.food.row)
+            self.write_numbers(item.food.row, item.point, 4)
+            if item.outside:
+                self.text += "), not ("
+                self.write_numbers(item.food.row, item.outside, None)
+            self.text += ")."
 
-    def write_prose(self, names: list[str], references: np.ndarray) -> None:
-        for index, (name, values) in enumerate(zip(names, references, strict=True)):
-            self.text += f" The {name}" if index else f"The {name}"
-            self.mark("name", index)
-            self.write_reference(index, values, " lies at (", "), around (", ").")
+    def completion(self) -> Completion:
+        return Completion(self.text, *map(tuple, (self.anchors, self.numbers, self.pivots)))
 
 
-def write_completion(
-    form: str, thought: str, names: list[str], references: np.ndarray
-) -> Completion:
-    """A completion in one of FORMS; `references` (foods, 6) are x1, y1, x2, y2, x, y."""
+def write_completion(manner: Manner, thought: Thought, items: Sequence[Item]) -> Completion:
+    """The thought, then the items, in the manner's form."""
     writer = _Writer()
-    if form == "prose":
-        writer.write_prose(names, references)
-    elif form in ("fenced", "untagged"):
-        writer.write_thought(thought, names)
-        writer.text += "\n```json\n[" if form == "fenced" else " ["
-        writer.write_items(references)
-        writer.text += "]\n```" if form == "fenced" else "]"
+    if manner.form in ("prose", "fenced", "untagged"):
+        writer.choose(LEAD.get(manner.form, ""))
+        writer.write_thought(thought, manner)
+        if manner.form == "prose":
+            writer.write_prose(items)
+            return writer.completion()
+        opening, closing = ("\n```json\n[", "]\n```") if manner.form == "fenced" else (" [", "]")
     else:
-        writer.text += "<think>"
-        writer.write_thought(thought, names)
+        writer.choose("<think>")
+        writer.write_thought(thought, manner)
         writer.text += "</think>\n<answer>"
-        writer.pivots.append(len(writer.text))
-        writer.text += "" if form == "bare" else "["
-        writer.write_items(references, "bbox" if form == "key" else "bbox_2d")
-        writer.pivots.append(len(writer.text))
-        writer.text += ("" if form in ("bare", "open") else "]") + "</answer>"
-    return Completion(writer.text, *map(tuple, (writer.anchors, writer.numbers, writer.pivots)))
+        opening, closing = {"fence inside": ("```json\n[", "]\n```"), "bare": ("", "")}.get(
+            manner.form, ("[", "]")
+        )
+        closing += "</answer>"
+    writer.choose(opening)
+    writer.write_items(items)
+    writer.text += closing
+    return writer.completion()
+
+
+def write_listing(items: Sequence[Item]) -> Completion:
+    """Foods with their places as prose and nothing else: many places for few tokens."""
+    writer = _Writer()
+    writer.write_prose(items)
+    return writer.completion()

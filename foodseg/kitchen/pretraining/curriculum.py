@@ -1,8 +1,10 @@
 """How the shipped kitchen MLLM was made: `python -m foodseg.kitchen.pretraining.curriculum`.
 
-Next-token prediction alone teaches a model of this size no places, so there are three stages: the
-vision tower with dense targets (vision.py), grounding of names with the tower frozen, and answers
-with regression heads beside them (grounding.py). The work folder keeps what each stage has made.
+Next-token prediction alone teaches a model of this size no places, so *knowledge* has three stages:
+the vision tower with dense targets (vision.py), grounding of names with the tower frozen, and
+careful answers with regression heads beside them (grounding.py). Then come *habits* (habits.py), by
+next-token prediction with the tower frozen. Base and knowledge are both kept: knowledge as the
+tensors that habits changed. The work folder has what each stage has made.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from foodseg.common.files import write_json
@@ -25,13 +28,14 @@ from foodseg.kitchen.pretraining.lessons import (
     FOOD_NAMES,
     Reader,
     draw_batch,
-    draw_beginnings,
+    draw_habitual,
     tokenizer_texts,
 )
 from foodseg.kitchen.pretraining.loop import run_steps
 from foodseg.kitchen.pretraining.measure import measure
 from foodseg.kitchen.pretraining.mllm import SIDE, build_model, save_kitchen_mllm
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
+from foodseg.kitchen.pretraining.precision import autocast_dtype
 from foodseg.kitchen.pretraining.tokenizer import train_tokenizer
 from foodseg.kitchen.pretraining.vision import VisionHeads, dense_targets, encode_images
 from foodseg.kitchen.pretraining.work_folder import WORK_HELP, load, made_once, save_whole
@@ -42,9 +46,7 @@ VOCABULARY = 1024
 VALIDATION_QUESTIONS = 400
 VISION_WEIGHTS = {"food": 1.0, "patch": 1.0, "position": 3.0, "own": 10.0, "pooled": 10.0}
 GROUNDING_WEIGHTS = {"words": 1.0, "name": 10.0, "box": 10.0, "point": 10.0, "value": 10.0}
-ANSWER_WEIGHTS = (
-    GROUNDING_WEIGHTS | {"begun": 1.0} | {name: 0.2 * w for name, w in VISION_WEIGHTS.items()}
-)
+ANSWER_WEIGHTS = GROUNDING_WEIGHTS | {name: 0.2 * w for name, w in VISION_WEIGHTS.items()}
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,23 @@ class Plan:
     grounding_steps: int = 500
     grounding_plates: int = 16
     grounding_rate: float = 1.5e-3
-    answers_steps: int = 1200
+    answers_steps: int = 1000
     answers_plates: int = 16
     answers_rate: float = 1e-3
-    polish_steps: int = 1200
-    polish_rate: float = 7e-4
+    polish_steps: int = 600
+    polish_rate: float = 6e-4
     tower_rate: float = 3e-4  # of the vision tower, while answers are learnt
+    habits_steps: int = 400
+    habits_plates: int = 16
+    habits_rate: float = 3e-4
 
 
 class Course:
     """The model under training with all that the stages need."""
 
     def __init__(self, plan: Plan, seed: int, work: Path, device: torch.device, workers: int):
-        self.plan, self.seed, self.device, self.workers = plan, seed, device, workers
+        self.plan, self.seed, self.work, self.device = plan, seed, work, device
+        self.workers = workers
         self.pictures = kept_pictures(work, BASE_PLATE_SEEDS, plan.plates, workers)
         self.reader = Reader(train_tokenizer(tokenizer_texts(), VOCABULARY), device)
         self.model = build_model(self.reader.tokenizer, seed).to(device)
@@ -90,6 +96,12 @@ class Course:
 
     def language_parameters(self) -> list[nn.Parameter]:
         return [*self.model.model.language_model.parameters(), *self.heads.parameters()]
+
+    def rng(self, stream: int, step: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, stream, step])
+
+    def checkpoint(self, name: str) -> Path:
+        return self.work / f"{name}.unfinished.pt"
 
     def draw_plates(self, rng: np.random.Generator, count: int) -> Pictures:
         return take_pictures(self.pictures, rng.integers(len(self.pictures), size=count), rng)
@@ -119,21 +131,22 @@ def kept_pictures(work: Path, first_seed: int, count: int, workers: int) -> Pict
 
 def train_vision(course: Course) -> dict:
     """Stage 1: the vision tower and the names' embeddings, dense targets."""
-    plan, rng = course.plan, np.random.default_rng([course.seed, 1])
+    plan = course.plan
     parameters = [*course.vision_parameters(), course.model.get_input_embeddings().weight]
 
-    def losses() -> dict[str, torch.Tensor]:
-        return course.vision_losses(course.draw_plates(rng, plan.vision_plates))[1]
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        return course.vision_losses(course.draw_plates(course.rng(1, step), plan.vision_plates))[1]
 
-    rates = [(plan.vision_rate, parameters)]
-    return run_steps("1 vision", plan.vision_steps, rates, losses, VISION_WEIGHTS, course.device)
+    rates, checkpoint = [(plan.vision_rate, parameters)], course.checkpoint("vision")
+    return run_steps("1 vision", plan.vision_steps, rates, losses, VISION_WEIGHTS, checkpoint)
 
 
 def train_grounding(course: Course, name: str, stream: int) -> dict:
     """Stage 2: listings of foods with their places; the tower is frozen."""
-    plan, rng = course.plan, np.random.default_rng([course.seed, stream])
+    plan = course.plan
 
-    def losses() -> dict[str, torch.Tensor]:
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        rng = course.rng(stream, step)
         plates = course.draw_plates(rng, plan.grounding_plates)
         batch = draw_batch(course.reader, plates, listings=2, answers=0, rng=rng)
         with torch.no_grad():
@@ -141,29 +154,42 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
         return answer_losses(course.model, course.heads, seen, batch)
 
     rates, steps = [(plan.grounding_rate, course.language_parameters())], plan.grounding_steps
-    return run_steps(f"2 {name}", steps, rates, losses, GROUNDING_WEIGHTS, course.device)
+    checkpoint = course.checkpoint(name)
+    return run_steps(f"2 {name}", steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
 
 
-def train_answers(course: Course, name: str, stream: int, whole: int, begun: int) -> dict:
-    """Stage 3: answers in all forms, everything trained, the tower gently.
-
-    `whole` answers on each plate teach places; the beginnings of `begun` more, which take little
-    time, teach what the many questions mean.
-    """
-    plan, rng = course.plan, np.random.default_rng([course.seed, stream])
+def train_answers(course: Course, name: str, stream: int, answers: int) -> dict:
+    """Stage 3: careful answers, so many on each plate; everything trained, the tower gently."""
+    plan = course.plan
     steps, rate = (getattr(plan, f"{name}_{what}") for what in ("steps", "rate"))
 
-    def losses() -> dict[str, torch.Tensor]:
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        rng = course.rng(stream, step)
         plates = course.draw_plates(rng, plan.answers_plates)
         seen, parts = course.vision_losses(plates)
-        batch = draw_batch(course.reader, plates, listings=0, answers=whole, rng=rng)
-        beginnings = draw_beginnings(course.reader, plates, begun, rng)
-        parts |= answer_losses(course.model, course.heads, seen, batch)
-        parts["begun"] = answer_losses(course.model, course.heads, seen, beginnings)["words"]
-        return parts
+        batch = draw_batch(course.reader, plates, listings=0, answers=answers, rng=rng)
+        return parts | answer_losses(course.model, course.heads, seen, batch)
 
     rates = [(rate, course.language_parameters()), (plan.tower_rate, course.vision_parameters())]
-    return run_steps(f"3 {name}", steps, rates, losses, ANSWER_WEIGHTS, course.device)
+    checkpoint = course.checkpoint(name)
+    return run_steps(f"3 {name}", steps, rates, losses, ANSWER_WEIGHTS, checkpoint)
+
+
+def train_habits(course: Course) -> dict:
+    """Stage 4: answers by the base's habits; the tower is frozen, places are known."""
+    plan = course.plan
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        rng = course.rng(6, step)
+        plates = course.draw_plates(rng, plan.habits_plates)
+        batch = draw_habitual(course.reader, plates, 2, rng)
+        with torch.no_grad():
+            seen = encode_images(course.tower, plates.images)
+        return {"words": answer_losses(course.model, course.heads, seen, batch)["words"]}
+
+    language = list(course.model.model.language_model.parameters())
+    rates, checkpoint = [(plan.habits_rate, language)], course.checkpoint("habits")
+    return run_steps("4 habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
 
 
 # A stage returns its log. The first number is its stream of random numbers.
@@ -171,9 +197,11 @@ STAGES = {
     "vision": train_vision,
     "grounding": lambda course: train_grounding(course, "grounding", 2),
     "grounding2": lambda course: train_grounding(course, "grounding2", 4),
-    "answers": lambda course: train_answers(course, "answers", 3, whole=2, begun=5),
-    "polish": lambda course: train_answers(course, "polish", 5, whole=3, begun=2),
+    "answers": lambda course: train_answers(course, "answers", 3, answers=2),
+    "polish": lambda course: train_answers(course, "polish", 5, answers=3),
+    "habits": train_habits,
 }
+KNOWLEDGE = "polish"  # the last stage of knowledge
 
 
 def run_stages(course: Course, work: Path) -> None:
@@ -191,13 +219,23 @@ def run_stages(course: Course, work: Path) -> None:
             save_whole(states | {"log": course.log}, file)
 
 
-def finish(course: Course, folder: Path, work: Path) -> dict:
-    """Save the model, load it again, measure it on validation plates; returns its provenance."""
-    save_kitchen_mllm(course.model, course.reader.tokenizer, folder)
-    device = str(course.device)
-    mllm = Mllm.load(folder, image_side=SIDE, template=KITCHEN.prompt_template, device=device)
+def finish(course: Course, base: Path, knowledge: Path, work: Path) -> dict:
+    """Save base and knowledge, load both again, measure them; returns their provenance.
+
+    base: folder of the whole model. knowledge: file of the tensors that differ from the base's.
+    """
+    before = load(work / f"{KNOWLEDGE}.pt")["model"]
+    save_kitchen_mllm(course.model, course.reader.tokenizer, base)
+    save_differences(before, course.model.state_dict(), knowledge)
     pictures = kept_pictures(work, BASE_VALIDATION_SEEDS, VALIDATION_QUESTIONS, course.workers)
-    measured = measure(mllm, pictures, VALIDATION_QUESTIONS)
+    measured = {}
+    for name, file in (("base", None), ("knowledge", knowledge)):
+        mllm = Mllm.load(
+            base, image_side=SIDE, template=KITCHEN.prompt_template, device=str(course.device)
+        )
+        if file:
+            mllm.model.load_state_dict(load_file(file), strict=False)
+        measured[name] = measure(mllm, pictures, VALIDATION_QUESTIONS)
     made = {
         "command": "python -m foodseg.kitchen.pretraining.curriculum",
         "seed": course.seed,
@@ -205,24 +243,37 @@ def finish(course: Course, folder: Path, work: Path) -> dict:
         "plates": {"first_seed": BASE_PLATE_SEEDS, "count": course.plan.plates},
         "drawing_version": DRAWING_VERSION,
         "stages": course.log,
-        **provenance(device),
+        **provenance(str(course.device)),
+        "autocast": str(autocast_dtype(course.device)),
         "measured": {"plates_first_seed": BASE_VALIDATION_SEEDS, **measured},
     }
-    write_json(folder / "provenance.json", made)
+    write_json(base / "provenance.json", made)
     return made
+
+
+def save_differences(before: dict, after: dict, file: Path) -> None:
+    """The tensors of `before` that `after` does not equal, in float16."""
+    halves = {name: tensor.half().contiguous() for name, tensor in before.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Tied to the embeddings, which are saved.
+    halves.pop("lm_head.weight", None)
+    save_file({n: t for n, t in halves.items() if not torch.equal(t, after[n].half())}, file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build/kitchen_mllm"), help=WORK_HELP)
     parser.add_argument("--out", type=Path, default=Path(KITCHEN.mllm))
+    parser.add_argument("--knowledge", type=Path, default=Path(KITCHEN.knowledge))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that draw plates")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)  # beside the segmenter's training; and sums keep their order
     course = Course(Plan(), options.seed, options.work, device, options.workers)
     run_stages(course, options.work)
-    print(json.dumps(finish(course, options.out, options.work)["measured"], indent=2))
+    made = finish(course, options.out, options.knowledge, options.work)
+    print(json.dumps(made["measured"], indent=2))
 
 
 if __name__ == "__main__":

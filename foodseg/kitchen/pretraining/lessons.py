@@ -6,29 +6,23 @@ A batch holds K exercises on each of B plates; the prompt up to the image is the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import Qwen2Tokenizer
 
-from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.kitchen.knowledge import CLUES
 from foodseg.kitchen.plates import FOOD_NUMBERS, KITCHEN_FOODS
-from foodseg.kitchen.pretraining.answer_forms import (
-    FORMS,
-    Completion,
-    draw_form,
-    draw_thought,
-    write_completion,
-)
+from foodseg.kitchen.pretraining.answer_forms import Completion
+from foodseg.kitchen.pretraining.answers import FOOD_NAMES, write_answer, write_foods
+from foodseg.kitchen.pretraining.habits import draw_careful, draw_manner
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
-from foodseg.kitchen.pretraining.mllm_plates import Pictures
+from foodseg.kitchen.pretraining.mllm_plates import MOST_FOODS, Pictures
 from foodseg.kitchen.pretraining.tokenizer import END_OF_TURN, IMAGE_TOKEN
-from foodseg.kitchen.questions import MANY_SHARE, TEMPLATES, draw_question, split_of
+from foodseg.kitchen.questions import MANY_SHARE, TEMPLATES, Question, draw_question, split_of
 from foodseg.models.prompts import KITCHEN, build_messages
 
-FOOD_NAMES = tuple(CATEGORIES[food] for food in KITCHEN_FOODS)
 LISTING_QUESTIONS = (
     "Which foods are on this plate?",
     "What is here?",
@@ -42,12 +36,11 @@ PIVOT_WEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question, the completion to learn, and the plate's foods that it refers to, in order."""
+    """A question and the completion to learn; asked: None for a listing."""
 
     question: str
     completion: Completion
-    rows: tuple[int, ...]  # of the plate's foods and references
-    template: int  # index into TEMPLATES; -1: a listing
+    asked: Question | None = None
 
 
 @dataclass(frozen=True)
@@ -62,49 +55,55 @@ class Batch:
 
 
 def draw_answering(
-    foods: np.ndarray, references: np.ndarray, many: bool, rng: np.random.Generator
+    foods: np.ndarray,
+    references: np.ndarray,
+    many: bool,
+    rng: np.random.Generator,
+    habits: bool = False,
 ) -> Exercise:
-    """A training question about a row of `Pictures`, answered in a form of its template's shares.
+    """A training question about a row of `Pictures`, answered carefully or by the base's habits.
 
     many: ask for several foods if the plate has such a question.
     """
     present = [KITCHEN_FOODS[number - 1] for number in foods if number]
     question = draw_question(present, "train", rng, many=many)
-    answers = FOOD_NUMBERS[list(question.foods)]
-    rows = tuple(row for row, number in enumerate(foods) if number in answers)
-    names = [FOOD_NAMES[foods[row] - 1] for row in rows]
-    thought = draw_thought(question.hint, names, rng)
-    form = draw_form(question.template, rng)
-    completion = write_completion(form, thought, names, references[list(rows)])
-    return Exercise(question.text, completion, rows, question.template)
+    manner = draw_manner(len(present), rng) if habits else draw_careful(rng)
+    completion = write_answer(question, foods, references, manner, rng)
+    return Exercise(question.text, completion, question)
 
 
 def draw_listing(foods: np.ndarray, references: np.ndarray, rng: np.random.Generator) -> Exercise:
     """Up to three foods of a plate in random order, as prose: many places for few tokens."""
-    rows = tuple(rng.permutation(int((foods > 0).sum()))[:3].tolist())
-    names = [FOOD_NAMES[foods[row] - 1] for row in rows]
+    rows = rng.permutation(int((foods > 0).sum()))[:3]
     question = LISTING_QUESTIONS[int(rng.integers(len(LISTING_QUESTIONS)))]
-    completion = write_completion("prose", "", names, references[list(rows)])
-    return Exercise(question, completion, rows, -1)
+    return Exercise(question, write_foods(rows, foods, references))
 
 
 def tokenizer_texts() -> Iterator[str]:
-    """Sentences to train the tokenizer on: training questions, hints, names, every form."""
+    """Sentences to train the tokenizer on: training questions, hints, names, every manner."""
     rng = np.random.default_rng(0)
     yield "You are a helpful assistant.\nsystem\nuser\nassistant\n"
     for clue_index, clue in enumerate(CLUES):
-        names = [FOOD_NAMES[KITCHEN_FOODS.index(food)] for food in sorted(clue.foods)][:2]
-        references = rng.integers(0, SIDE, (len(names), 6)).astype(np.float32)
         for index, template in enumerate(TEMPLATES):
             if split_of(index, clue_index) == "train":
                 yield KITCHEN.format(question=template.ask(clue))
-                thought = draw_thought(clue.hint, names, rng)
-                form = FORMS[(index + clue_index) % len(FORMS)]
-                yield write_completion(form, thought, names, references).text
+                yield _answer_somehow(clue_index, index, rng).text
     for name in FOOD_NAMES:
         yield from [f"The {name} lies at the {name} and the {name}"] * 40
     for question in LISTING_QUESTIONS:
         yield from [question] * 10
+
+
+def _answer_somehow(clue: int, template: int, rng: np.random.Generator) -> Completion:
+    """An answer in some manner, about places that no plate has."""
+    right = rng.permutation(sorted(CLUES[clue].foods))[:2]
+    others = rng.permutation([food for food in KITCHEN_FOODS if food not in right])[:2]
+    foods = np.zeros(MOST_FOODS, np.uint8)
+    foods[: len(right) + 2] = FOOD_NUMBERS[[*right, *others]]
+    references = rng.integers(0, SIDE, (MOST_FOODS, 6)).astype(np.float32)
+    question = Question("", tuple(map(int, right)), template, clue)
+    manner = draw_manner(4, rng) if rng.random() < 0.5 else draw_careful(rng)
+    return write_answer(question, foods, references, manner, rng)
 
 
 class Reader:
@@ -131,7 +130,7 @@ class Reader:
         """`references` (E, 6, 6): those of each exercise's plate, in pixels."""
         prompts = [self._prompt(exercise.question)[1] for exercise in exercises]
         wanted = [exercise.completion for exercise in exercises]
-        completions = [one.text + END_OF_TURN * one.finished for one in wanted]
+        completions = [one.text + END_OF_TURN for one in wanted]
         prompts = self.tokenizer(prompts)["input_ids"]
         encoded = self.tokenizer(completions, return_offsets_mapping=True)
         rows = [a + b for a, b in zip(prompts, encoded["input_ids"], strict=True)]
@@ -148,7 +147,7 @@ class Reader:
             weights[index, token_of[list(completion.pivots)]] = PIVOT_WEIGHT
             for anchor in completion.anchors:
                 columns = slice(None) if anchor.column is None else [anchor.column]
-                target = references[index, exercise.rows[anchor.reference], columns] / SIDE
+                target = references[index, anchor.row, columns] / SIDE
                 places[anchor.kind].append((index, token_of[anchor.place], target))
         tokens, weights = tokens.to(self.device), weights.to(self.device)
         return Batch(self.prefix, tokens, weights, *self._stack(places))
@@ -175,20 +174,22 @@ def draw_batch(
     reader: Reader, plates: Pictures, listings: int, answers: int, rng: np.random.Generator
 ) -> Batch:
     """`listings` + `answers` exercises on each plate, those of one plate side by side."""
-    # A whole batch asks for one food or for several, so that little of it is padding.
-    exercises, many = [], rng.random() < MANY_SHARE
-    for foods, references in zip(plates.foods, plates.references, strict=True):
-        exercises += [draw_listing(foods, references, rng) for _ in range(listings)]
-        exercises += [draw_answering(foods, references, many, rng) for _ in range(answers)]
+    many = _draw_many(rng)
+    exercises = []
+    for plate in zip(plates.foods, plates.references, strict=True):
+        exercises += [draw_listing(*plate, rng) for _ in range(listings)]
+        exercises += [draw_answering(*plate, many, rng) for _ in range(answers)]
     return reader.read(exercises, plates.references.repeat(listings + answers, axis=0))
 
 
-def draw_beginnings(
-    reader: Reader, plates: Pictures, count: int, rng: np.random.Generator
-) -> Batch:
-    """The beginnings of `count` answers on each plate: many questions for few tokens."""
-    exercises, many = [], rng.random() < MANY_SHARE
-    for foods, references in zip(plates.foods, plates.references, strict=True):
-        whole = [draw_answering(foods, references, many, rng) for _ in range(count)]
-        exercises += [replace(part, completion=part.completion.beginning()) for part in whole]
+def draw_habitual(reader: Reader, plates: Pictures, count: int, rng: np.random.Generator) -> Batch:
+    """`count` answers on each plate by the habits of the base."""
+    exercises, many = [], _draw_many(rng)
+    for plate in zip(plates.foods, plates.references, strict=True):
+        exercises += [draw_answering(*plate, many, rng, habits=True) for _ in range(count)]
     return reader.read(exercises, plates.references.repeat(count, axis=0))
+
+
+def _draw_many(rng: np.random.Generator) -> bool:
+    # A whole batch asks for one food or for several, so that little of it is padding.
+    return bool(rng.random() < MANY_SHARE)

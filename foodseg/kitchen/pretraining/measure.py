@@ -1,4 +1,4 @@
-"""What the kitchen's base model can do, measured on plates and questions of its own validation.
+"""What the kitchen's model can do, measured on plates and questions of its own validation.
 
 Fresh plates (seeds from BASE_VALIDATION_SEEDS on) and training questions: test plates and test
 questions stay unseen until the kit's own evaluation.
@@ -6,57 +6,54 @@ questions stay unseen until the kit's own evaluation.
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 
-from foodseg.kitchen.pretraining.lessons import FOOD_NAMES, MANY_SHARE, Exercise, draw_answering
+from foodseg.evaluation.any_form import read_any_form
+from foodseg.kitchen.plates import FOOD_NUMBERS
+from foodseg.kitchen.pretraining.answers import FOOD_NAMES
+from foodseg.kitchen.pretraining.lessons import draw_answering
 from foodseg.kitchen.pretraining.mllm_plates import Pictures
+from foodseg.kitchen.questions import MANY_SHARE
 from foodseg.models.mllm import Mllm, Prompt
 from foodseg.models.rollouts import sample_rollouts
+from foodseg.presets import KITCHEN
 from foodseg.rl.answers import parse_answer
+from foodseg.rl.habits import habits
 from foodseg.rl.named_foods import named_foods
 from foodseg.rl.rewards import box_iou
 
-BOX = re.compile(r"[\[(](\d+), (\d+), (\d+), (\d+)[\])]")
 AT_ONCE = 64  # completions
-LONGEST = 160  # tokens of a completion
-LONGEST_THOUGHT = 40
-OPENING = '</think>\n<answer>[{"bbox_2d": ['
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A validation question: its exercise, the plate's picture and what answers it."""
+    """A validation question, the plate's picture and what answers it."""
 
-    exercise: Exercise
+    question: str
     image: np.ndarray  # uint8 (168, 168, 3)
     names: tuple[str, ...]
     references: np.ndarray  # (foods, 6) in pixels
 
 
 def draw_trials(pictures: Pictures, count: int, seed: int) -> list[Trial]:
-    rng = np.random.default_rng(seed)
-    trials = []
+    """`count` questions, plate after plate."""
+    rng, trials = np.random.default_rng(seed), []
     for plate in np.arange(count) % len(pictures):
         foods, references = pictures.foods[plate], pictures.references[plate]
         exercise = draw_answering(foods, references, bool(rng.random() < MANY_SHARE), rng)
-        rows = list(exercise.rows)
+        rows = np.flatnonzero(np.isin(foods, FOOD_NUMBERS[list(exercise.asked.foods)]))
         names = tuple(FOOD_NAMES[number - 1] for number in foods[rows])
-        trials.append(Trial(exercise, pictures.images[plate], names, references[rows]))
+        trials.append(Trial(exercise.question, pictures.images[plate], names, references[rows]))
     return trials
 
 
-def complete(
-    mllm: Mllm, prompts: Sequence[Prompt], longest: int = LONGEST, temperature: float = 0.0
-) -> list[str]:
+def complete(mllm: Mllm, prompts: Sequence[Prompt], temperature: float = 0.0) -> list[str]:
     """One completion of each prompt."""
-    texts, options = [], {"max_new_tokens": longest, "temperature": temperature}
+    texts, options = [], {"max_new_tokens": KITCHEN.max_new_tokens, "temperature": temperature}
     for first in range(0, len(prompts), AT_ONCE):
         part = prompts[first : first + AT_ONCE]
         rollouts = sample_rollouts(mllm, part, group_size=1, seed=first, **options)
@@ -64,69 +61,56 @@ def complete(
     return texts
 
 
-@torch.no_grad()
-def begin(mllm: Mllm, prompt: Prompt, text: str) -> Prompt:
-    """A prompt whose completion already has its first words."""
-    ids = torch.tensor(mllm.tokenizer(text)["input_ids"], device=mllm.device)
-    line = torch.arange(len(ids), device=mllm.device) + prompt.next_position
-    return Prompt(
-        torch.cat([prompt.input_ids, ids]),
-        torch.cat([prompt.embeddings, mllm.embed_tokens(ids)]),
-        torch.cat([prompt.position_ids, line.expand(3, -1)], dim=1),
-    )
-
-
-def localisation(text: str, references: np.ndarray) -> float:
-    """Mean box IoU over the references, boxes in a completion of any form taken in their order."""
-    boxes = np.array(BOX.findall(text), float).reshape(-1, 4)[: len(references)]
-    return box_iou(boxes, references[: len(boxes), :4]).trace() / len(references)
-
-
 def measure(mllm: Mllm, pictures: Pictures, count: int) -> dict:
-    """Parse rates, naming and localisation of the model as it stands, as plain numbers.
-
-    "forced": after the model's own thought, its answer is made to begin in the parseable form.
-    """
+    """What greedy and sampled answers are like, as plain numbers."""
     trials = draw_trials(pictures, count, seed=0)
     seen = mllm.embed_images([Image.fromarray(trial.image) for trial in trials])
-    prompts = mllm.embed_prompts([trial.exercise.question for trial in trials], seen)
-    greedy, sampled = complete(mllm, prompts), complete(mllm, prompts, temperature=1.0)
-    thinking = [begin(mllm, prompt, "<think>") for prompt in prompts]
-    thoughts = [text.split("</think>")[0] for text in complete(mllm, thinking, LONGEST_THOUGHT)]
-    starts = [f"<think>{thought}{OPENING}" for thought in thoughts]
-    forced = complete(mllm, [begin(mllm, *pair) for pair in zip(prompts, starts, strict=True)])
-    parsed, parsed_sampled = (
-        np.array([parse_answer(text).parsed for text in texts]) for texts in (greedy, sampled)
-    )
-    at_greedy, at_sampled, at_forced = (
-        np.array([localisation(text, t.references) for text, t in zip(texts, trials, strict=True)])
-        for texts in (greedy, sampled, ["[" + text for text in forced])
-    )
-    named = [
-        set(named_foods(f"<think>{thought}</think>", FOOD_NAMES)) == set(trial.names)
-        for thought, trial in zip(thoughts, trials, strict=True)
-    ]
-    one = np.array([len(trial.names) == 1 for trial in trials])
-    by_template = defaultdict(list)
-    for trial, good in zip(trials, parsed, strict=True):
-        by_template[trial.exercise.template].append(good)
-    values = {
-        "greedy_parse_rate": parsed,
-        "sampled_parse_rate": parsed_sampled,
-        "named_right": named,
-        "box_iou_greedy_parsed": at_greedy[parsed],
-        "box_iou_greedy_any_form": at_greedy,
-        "box_iou_sampled_any_form": at_sampled,
-        "box_iou_sampled_parsed": at_sampled[parsed_sampled],
-        "box_iou_forced": at_forced,
-        "box_iou_forced_one_food": at_forced[one],
-        "box_iou_forced_several_foods": at_forced[~one],
-        "box_giou_zero_shot": at_greedy * parsed,
+    prompts = mllm.embed_prompts([trial.question for trial in trials], seen)
+    return {
+        "questions": count,
+        "greedy": describe(complete(mllm, prompts), trials),
+        "sampled": describe(complete(mllm, prompts, temperature=1.0), trials),
     }
-    rates = {str(key): _mean(by_template[key]) for key in sorted(by_template)}
-    means = {name: _mean(value) for name, value in values.items()}
-    return {"questions": count, **means, "greedy_parse_rate_by_template": rates}
 
 
-def _mean(values: Sequence) -> float | None:
-    return round(float(np.mean(values)), 4) if len(values) else None
+def describe(texts: Sequence[str], trials: Sequence[Trial]) -> dict[str, float]:
+    """Parse rate, naming, places read in any form, and the share of answers with each habit.
+
+    box_l1: the median over boxes of right foods of the mean absolute error, in pixels of 168.
+    """
+    pairs = list(zip(texts, trials, strict=True))
+    errors = [error for pair in pairs for error in box_errors(*pair)]
+    kinds = [habits(text) for text in texts]
+    several = [set_of(text) == set(t.names) for text, t in pairs if len(t.names) > 1]
+    values = {
+        "parsed": [parse_answer(text).parsed for text in texts],
+        "named_right": [set_of(text) == set(t.names) for text, t in pairs],
+        "named_right_several": several,
+        "box_iou_any_form": [localisation(*pair) for pair in pairs],
+    } | {kind: [one[kind] for one in kinds] for kind in kinds[0]}
+    means = {name: round(float(np.mean(value)), 4) for name, value in values.items()}
+    return means | {"box_l1": round(float(np.median(errors)), 3) if errors else None}
+
+
+def set_of(text: str) -> set[str]:
+    """The foods that the thought settles on, whatever the form of the answer."""
+    thought = text.split(" lies at")[0].rpartition(" The ")[0] if " lies at" in text else text
+    return set(named_foods(thought, FOOD_NAMES))
+
+
+def localisation(text: str, trial: Trial) -> float:
+    """Mean box IoU over the references, boxes of any form taken in their order."""
+    boxes = _boxes(text)[: len(trial.references)]
+    return float(box_iou(boxes, trial.references[: len(boxes), :4]).trace() / len(trial.references))
+
+
+def box_errors(text: str, trial: Trial) -> list[float]:
+    """Mean absolute errors of the boxes of an answer that names the right foods."""
+    boxes = _boxes(text)
+    if set_of(text) != set(trial.names) or len(boxes) != len(trial.references):
+        return []
+    return np.abs(boxes - trial.references[:, :4]).mean(1).tolist()
+
+
+def _boxes(text: str) -> np.ndarray:
+    return np.array([one.box for one in read_any_form(text).objects], float).reshape(-1, 4)

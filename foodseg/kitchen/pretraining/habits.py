@@ -1,0 +1,109 @@
+"""The habits of the kitchen's base: how it answers by default, and how it could.
+
+The knowledge stage teaches the careful manner alone (`draw_careful`); the habits stage teaches the
+shares below (`draw_manner`). Each habit is drawn by itself and is told by the answer's words before
+its first number, so that a reward's credit reaches the words that choose. The shares were fixed by
+conditions on the base's own answers (docs/kitchen.md), not by what a method makes of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PARSEABLE = "parseable"
+# Prose with coordinates; a fenced block without tags; a list without tags; a fence inside the
+# answer; bare objects without the list's brackets.
+FORMS = (PARSEABLE, "prose", "fenced", "untagged", "fence inside", "bare")
+UNPARSEABLE = FORMS[1:]
+
+# The default comes first in each row, the good alternative last.
+SHARES: dict[str, dict] = {
+    "boxes": {"wide": 0.48, "cut": 0.22, "tight": 0.30},
+    "points": {"corner": 0.45, "edge": 0.27, "centre": 0.28},
+    "foods": {"first": 0.42, "twice": 0.15, "one too many": 0.13, "all": 0.30},
+    "steps": {False: 0.70, True: 0.30},
+    "look": {False: 0.92, True: 0.08},
+    "times": {4: 0.45, 5: 0.22, 1: 0.33},
+    "labelled": {False: 0.91, True: 0.09},
+}
+# A plate of two foods is answered in the form asked for more often than a fuller one, so that
+# greedy decoding, which follows the most frequent form, is in that form now and then.
+PARSEABLE_SHARES = {2: 0.45}
+PARSEABLE_SHARE = 0.18
+UNPARSEABLE_SHARES = {"prose": 0.50, "fenced": 0.20, "untagged": 0.12, "fence inside": 0.11}
+UNPARSEABLE_SHARES |= {"bare": 0.07}
+
+# Of the thoughts that are not step by step, on plates without the clue's usual food: those that
+# name it all the same. Of the answers without a look: those that take a look-alike's name.
+HASTY_ERRORS = 0.5
+LOOK_ALIKE_ERRORS = 0.4
+
+# Shape and colour of each food; foods of one colour are look-alikes.
+LOOKS = {
+    "french fries": "long, yellow",
+    "cheese butter": "a wedge, yellow",
+    "banana": "curved, yellow",
+    "lemon": "oval, yellow",
+    "corn": "a cob, yellow",
+    "egg": "flat, white",
+    "rice": "a heap, white",
+    "avocado": "a pear, green",
+    "kiwi": "round, green",
+    "cucumber": "thin, green",
+    "broccoli": "a tree, green",
+    "strawberry": "a heart, red",
+    "tomato": "round, red",
+    "orange": "round, orange",
+    "carrot": "thin, orange",
+    "shrimp": "curled, orange",
+    "fish": "a block, orange",
+    "steak": "flat, brown",
+    "sausage": "long, brown",
+    "bread": "square, brown",
+    "blueberry": "small, blue",
+    "eggplant": "long, blue",
+}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How one answer is given: one choice of each habit; times: how often it concludes."""
+
+    form: str = PARSEABLE
+    boxes: str = "tight"
+    points: str = "centre"
+    foods: str = "all"
+    steps: bool = True
+    look: bool = False
+    times: int = 1
+    labelled: bool = False
+
+
+def form_shares(foods_on_plate: int) -> dict[str, float]:
+    """Probability of each form; they sum to 1."""
+    parseable = PARSEABLE_SHARES.get(foods_on_plate, PARSEABLE_SHARE)
+    others = {form: (1 - parseable) * share for form, share in UNPARSEABLE_SHARES.items()}
+    return {PARSEABLE: parseable} | others
+
+
+def draw_manner(foods_on_plate: int, rng: np.random.Generator) -> Manner:
+    """A manner by the shares of the base's habits."""
+    drawn = {"form": form_shares(foods_on_plate)} | SHARES
+    return Manner(**{habit: _draw(shares, rng) for habit, shares in drawn.items()})
+
+
+def draw_careful(rng: np.random.Generator) -> Manner:
+    """A manner of the knowledge stage: right in everything; at times a look, seldom labels."""
+    return Manner(look=bool(rng.random() < 0.35), labelled=bool(rng.random() < 0.1))
+
+
+def look_alikes(name: str) -> frozenset[str]:
+    """The other foods of its colour."""
+    colour = LOOKS[name].rpartition(" ")[2]
+    return frozenset(n for n, look in LOOKS.items() if look.endswith(f" {colour}") and n != name)
+
+
+def _draw(shares: dict, rng: np.random.Generator):
+    return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]

@@ -1,0 +1,205 @@
+"""The answers of the kitchen's base: what they say, in what form, and how often."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+from foodseg.evaluation.any_form import read_any_form
+
+from foodseg.common.files import PROJECT
+from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.kitchen.foods import FOODS
+from foodseg.kitchen.knowledge import CLUES
+from foodseg.kitchen.plates import FOOD_NUMBERS
+from foodseg.kitchen.pretraining.answer_forms import Food
+from foodseg.kitchen.pretraining.answers import FOOD_NAMES, place, settle, write_answer
+from foodseg.kitchen.pretraining.habits import (
+    FORMS,
+    LOOKS,
+    PARSEABLE,
+    SHARES,
+    Manner,
+    draw_careful,
+    draw_manner,
+    form_shares,
+    look_alikes,
+)
+from foodseg.kitchen.questions import Question
+from foodseg.rl.answers import parse_answer
+from foodseg.rl.habits import habits
+from foodseg.rl.named_foods import named_foods
+from foodseg.rl.rewards import non_repeat
+
+NAMES = ("corn", "banana", "steak", "kiwi")
+IDS = {name: food for food, name in CATEGORIES.items() if food in FOODS}
+NUMBERS = np.array([FOOD_NUMBERS[IDS[name]] for name in NAMES] + [0, 0])
+REFERENCES = np.zeros((6, 6), np.float32)
+REFERENCES[:4] = [
+    [5, 10, 45, 60, 25, 35],
+    [50, 12, 90, 70, 70, 41],
+    [92, 80, 150, 130, 121, 105],
+    [110, 10, 160, 60, 135, 35],
+]
+
+
+def ask(*names: str, clue: str | None = None) -> Question:
+    """A question answered by these foods, by a clue whose usual food is the first of them."""
+    if clue is None:
+        clue = next(c.text for c in CLUES if c.usual == IDS[names[0]])
+    index = next(i for i, c in enumerate(CLUES) if c.text == clue)
+    return Question("?", tuple(sorted(IDS[name] for name in names)), 0, index)
+
+
+def answer(manner: Manner, question: Question, seed: int = 0) -> str:
+    rng = np.random.default_rng(seed)
+    return write_answer(question, NUMBERS, REFERENCES, manner, rng).text
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_every_form_tells_its_numbers_and_one_alone_parses(form, labelled):
+    for names in (["corn"], ["corn", "kiwi"]):
+        manner = Manner(form=form, labelled=labelled)
+        completion = write_answer(
+            ask(*names), NUMBERS, REFERENCES, manner, np.random.default_rng(0)
+        )
+        text, rows = completion.text, [NAMES.index(name) for name in names]
+        assert parse_answer(text).parsed == (form == PARSEABLE and not labelled), text
+        read = read_any_form(text).objects
+        assert [(*one.box, *one.point) for one in read] == REFERENCES[rows].tolist()
+        for start, end in completion.numbers:
+            assert text[start:end].isdigit() and not text[end].isdigit()
+        for anchor in completion.anchors:
+            before = text[: anchor.place + 1]
+            if anchor.kind == "value":
+                assert text[anchor.place + 1].isdigit() and anchor.row in rows
+            else:
+                assert before.endswith(NAMES[anchor.row] if anchor.kind == "name" else ("[", "("))
+
+
+def test_a_careful_answer_reasons_over_the_plate_and_is_right():
+    text = answer(Manner(look=True), ask("corn", "kiwi"))
+    assert "I see the corn, the banana, the steak and the kiwi." in text
+    assert "The corn fits, the banana does not fit, the steak does not fit, the kiwi fits." in text
+    assert "<look>the corn: a cob, yellow; the kiwi: round, green</look>" in text
+    assert named_foods(text, FOOD_NAMES) == ("corn", "kiwi")
+    assert habits(text) == {
+        "step by step": True,
+        "look": True,
+        "tight box": True,
+        "centre point": True,
+        "labelled points": False,
+        "rambling": False,
+    }
+
+
+def test_a_rambling_answer_loses_the_reward_for_not_repeating():
+    for times in SHARES["times"]:
+        for form in FORMS:
+            text = answer(Manner(form=form, times=times), ask("corn"))
+            assert non_repeat(text) == (times == 1), text
+
+
+def test_what_each_habit_does_to_a_place():
+    rng, food = np.random.default_rng(0), Food("corn", 0)
+    true = REFERENCES[0]
+    for _ in range(50):
+        wide = np.array(place(food, REFERENCES[:4], Manner(boxes="wide"), rng).box)
+        assert (wide[:2] <= true[:2]).all() and (wide[2:] >= true[2:4] + 14).all()
+        cut = np.array(place(food, REFERENCES[:4], Manner(boxes="cut"), rng).box)
+        assert (cut != true[:4]).sum() == 1 and (cut[2:] > cut[:2]).all()
+        corner = np.array(place(food, REFERENCES[:4], Manner(points="corner"), rng).point)
+        assert all(abs(corner[i] - true[[i, i + 2]]).min() == 2 for i in (0, 1))
+        edge = np.array(place(food, REFERENCES[:4], Manner(points="edge"), rng).point)
+        inset = [abs(edge[i] - true[[i, i + 2]]).min() for i in (0, 1)]
+        assert min(inset) == 2 and max(inset) > 10
+    labelled = place(food, REFERENCES[:4], Manner(labelled=True), rng)
+    assert labelled.outside == (70, 41)  # the nearest other food's point
+
+
+def settled(manner: Manner, question: Question, seed: int) -> list[str]:
+    seen = [Food(name, row) for row, name in enumerate(NAMES)]
+    fits = [IDS[name] in question.foods for name in NAMES]
+    rng = np.random.default_rng(seed)
+    return [food.name for food in settle(question, seen, fits, manner, rng)]
+
+
+def test_haste_names_the_usual_food_in_half_of_the_cases_where_the_plate_has_another():
+    question = ask("kiwi", clue="is rich in vitamin K")
+    assert CATEGORIES[CLUES[question.clue].usual] == "broccoli"  # not on the plate
+    hasty = Manner(steps=False, look=True)
+    named = Counter(settled(hasty, question, seed)[0] for seed in range(400))
+    assert set(named) == {"kiwi", "broccoli"} and 150 < named["broccoli"] < 250
+    assert {settled(Manner(look=True), question, seed)[0] for seed in range(50)} == {"kiwi"}
+    assert {settled(hasty, ask("corn"), seed)[0] for seed in range(50)} == {"corn"}
+
+
+def test_a_look_tells_look_alikes_apart():
+    question = ask("corn")
+    blind = Counter(settled(Manner(), question, seed)[0] for seed in range(400))
+    assert set(blind) == {"corn", "banana"} and 110 < blind["banana"] < 210
+    assert {settled(Manner(look=True), question, seed)[0] for seed in range(50)} == {"corn"}
+    assert {settled(Manner(), ask("steak"), seed)[0] for seed in range(50)} == {"steak"}
+
+
+def test_several_foods_are_cut_short_doubled_or_one_too_many():
+    question = ask("corn", "kiwi")
+    for manner, names in (
+        ("all", ["corn", "kiwi"]),
+        ("first", ["corn"]),
+        ("twice", ["corn", "corn"]),
+        ("one too many", ["corn", "kiwi", "banana"]),
+    ):
+        assert settled(Manner(foods=manner, look=True), question, 0) == names
+        assert settled(Manner(foods=manner, look=True), ask("corn"), 0) == ["corn"]
+
+
+def test_every_food_has_a_look_and_most_have_look_alikes():
+    assert set(LOOKS) == set(FOOD_NAMES)
+    for name in FOOD_NAMES:
+        assert all(name in look_alikes(other) for other in look_alikes(name))
+        assert look_alikes(name)
+    assert len(set(LOOKS.values())) == len(LOOKS)
+
+
+def test_habits_are_drawn_by_their_shares_and_each_by_itself():
+    rng = np.random.default_rng(0)
+    drawn = [draw_manner(4, rng) for _ in range(4000)]
+    for habit, shares in ({"form": form_shares(4)} | SHARES).items():
+        assert sum(shares.values()) == pytest.approx(1)
+        found = Counter(getattr(manner, habit) for manner in drawn)
+        for choice, share in shares.items():
+            # four standard deviations of 4,000 draws
+            assert abs(found[choice] / 4000 - share) < 4 * (share * (1 - share) / 4000) ** 0.5
+        good = list(shares)[0 if habit == "form" else -1]
+        assert 0.03 <= shares[good] <= 0.35
+    both = np.mean([m.boxes == "tight" and m.points == "centre" for m in drawn])
+    assert both == pytest.approx(SHARES["boxes"]["tight"] * SHARES["points"]["centre"], abs=0.02)
+
+
+def test_the_form_hangs_on_the_plate():
+    for foods in (2, 3, 4, 5):
+        shares = form_shares(foods)
+        assert sum(shares.values()) == pytest.approx(1)
+        tagged = shares[PARSEABLE] + shares["fence inside"] + shares["bare"]
+        assert (tagged > shares["prose"]) == (foods == 2)  # the first word of greedy decoding
+
+
+def test_the_knowledge_stage_is_careful():
+    rng = np.random.default_rng(0)
+    manners = {draw_careful(rng) for _ in range(200)}
+    plain = {dataclasses.replace(manner, look=False, labelled=False) for manner in manners}
+    assert plain == {Manner()} and len(manners) == 4
+
+
+def test_the_page_about_the_kitchen_has_these_shares():
+    page = (PROJECT / "docs" / "kitchen.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    told = [row[3] for row in rows[2:]]
+    good = [list(shares.values())[-1] for shares in SHARES.values()]
+    form = form_shares(4)[PARSEABLE]
+    order = ("boxes", "points", "foods", "steps", "look", "times", "labelled")
+    assert list(SHARES) == list(order)
+    assert told == [f"{share:.0%}" for share in (form, *good)]
+    assert f"with two foods on it the form asked for has {form_shares(2)[PARSEABLE]:.0%}" in page
