@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from foodseg.kitchen.pretraining.answer_forms import Food, Item, Thought, write_completion
+from foodseg.kitchen.pretraining.habits import Manner
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.habits import FAILURES, HABITS, failure_kind, habits
 
@@ -59,6 +61,7 @@ def test_each_failure_has_one_kind(completion, kind):
     [
         ("X points to the corn.", set()),
         ("I see the corn. I see the kiwi. X means the kiwi.", {"step by step"}),
+        ("Well, I see the corn.", {"step by step"}),
         ("X means the kiwi. <look>kiwi: oval</look> I see it.", {"step by step", "look"}),
         ("Then I see nothing. Tight box, centre point.", {"tight box", "centre point"}),
         ("Kiwi, with a point outside it.", {"labelled points"}),
@@ -72,6 +75,32 @@ def test_habits_are_read_from_the_thoughts_words(thought, shown):
     assert {name for name, there in found.items() if there} == shown
     # What stands in the answer announces nothing.
     assert not habits("<think>X.</think><answer>I see a tight box</answer>")["tight box"]
+
+
+@pytest.mark.parametrize(
+    "form, kind",
+    [
+        ("parseable", ""),
+        ("prose", "prose"),
+        ("fenced", "fence"),
+        ("untagged", "no tags"),
+        ("fence inside", "fence inside"),
+        ("bare", "bare dict"),
+    ],
+)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_kitchens_forms_and_words_are_known(form, kind, labelled):
+    corn, kiwi = Food("corn", 0), Food("kiwi", 1)
+    outside = (1, 2) if labelled else ()
+    items = [Item(food, (10, 20, 60, 70), (33, 41), outside) for food in (corn, kiwi)]
+    thought = Thought("Energy", "means", ((corn, True), (kiwi, True)), ((corn, "yellow"),), (corn,))
+    manner = Manner(form=form, times=4, labelled=labelled)
+    text = write_completion(manner, thought, items).text
+    # SAM2 gets no single point from labelled ones.
+    kind = kind or ("incomplete item" if labelled else "")
+    assert failure_kind(parse_answer(text)) == kind
+    shown = {habit for habit, there in habits(text).items() if there}
+    assert shown == set(HABITS) - ({"labelled points"} if not labelled else set())
 
 
 def test_any_text_is_read_and_in_linear_time():
