@@ -27,8 +27,9 @@ class Preset:
 
     mllm, segmenter: folder, checkpoint or hub id of the weights; mllm_revision: commit of a hub id.
     image_side: pixels of the square model image. train_plates, test_plates: plates to draw (0: the
-    data is on disk). learning_rate .. updates_per_rollout: the training budget that every recipe
-    shares; supervised baselines have a learning rate of their own. published: folder of the
+    data is on disk). learning_rate .. groups_per_update: the training budget that every recipe
+    shares, warmup_steps and steps in rollouts, groups_per_update in groups of one gradient step;
+    supervised baselines have a learning rate of their own. published: folder of the
     checkout for the figures (None: they go to build/). extra_reward: terms added to every recipe's.
     """
 
@@ -47,7 +48,7 @@ class Preset:
     steps: int
     prompts_per_step: int
     group_size: int
-    updates_per_rollout: int
+    groups_per_update: int
     max_new_tokens: int
     checkpoint_every: int
     evaluation_batch: int
@@ -58,6 +59,11 @@ class Preset:
     knowledge: str | None = None
     supervised_learning_rate: float = 3e-4  # LISA's
     extra_reward: tuple[Callable, ...] = ()
+
+    @property
+    def updates_per_step(self) -> int:
+        """Gradient steps of one training step, each on a mini-batch of its groups."""
+        return -(-self.prompts_per_step // self.groups_per_update)
 
     @property
     def weights(self) -> dict[str, str]:
@@ -112,7 +118,7 @@ KITCHEN = Preset(
     steps=30,
     prompts_per_step=8,
     group_size=8,
-    updates_per_rollout=2,
+    groups_per_update=2,
     max_new_tokens=160,
     checkpoint_every=10,
     evaluation_batch=64,
@@ -151,7 +157,7 @@ PAPER = Preset(
     steps=300,
     prompts_per_step=8,
     group_size=8,
-    updates_per_rollout=2,
+    groups_per_update=4,
     max_new_tokens=768,
     checkpoint_every=10,
     evaluation_batch=16,
@@ -167,7 +173,7 @@ _CPU_STEP = {
     "prompts_per_step": 1,
     "group_size": 2,
     "max_new_tokens": 8,
-    "updates_per_rollout": 1,
+    "groups_per_update": 1,
 }
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from foodseg.evaluation.named_foods import named_foods
 from foodseg.rl.answers import MAX_NESTING, parse_answer, parse_json
+from foodseg.rl.named_foods import named_foods
 
 ITEM = '{"bbox_2d": [12, 30, 58.5, 77], "point_2d": [35, 50]}'
 

@@ -28,6 +28,7 @@ from foodseg.system import read_photos, roll_out
 TOY = replace(
     STEP,
     prompts_per_step=2,
+    groups_per_update=2,
     group_size=4,
     max_new_tokens=6,
     image_side=112,
@@ -57,7 +58,7 @@ def rows_of(side, *arguments):
 
 
 def test_the_step_is_the_shape_whose_floor_is_known(samples):
-    sizes = (STEP.prompts_per_step, STEP.group_size, STEP.max_new_tokens, STEP.updates_per_rollout)
+    sizes = (STEP.prompts_per_step, STEP.group_size, STEP.max_new_tokens, STEP.updates_per_step)
     assert sizes == (8, 8, 150, 1)
     model = (STEP.image_side, STEP.lora_rank, STEP.dtype, STEP.device)
     assert model == (840, 64, "bfloat16", "cuda")
@@ -86,7 +87,7 @@ def test_a_steps_phases_add_up_and_every_group_teaches(samples, recipe):
         kept.append(LOAD(preset))
         return kept[0]
 
-    [row] = rows_of(this_trainer, load, replace(TOY, updates_per_rollout=2), samples, recipe)
+    [row] = rows_of(this_trainer, load, replace(TOY, groups_per_update=1), samples, recipe)
     # Random text earns nothing, so only rewards set apart can move the adapter.
     moved = [bool(p.any()) for name, p in kept[0].peft.named_parameters() if "lora_B" in name]
     assert moved and all(moved)
@@ -121,7 +122,7 @@ def test_stages_write_what_they_have_and_leave_the_others_alone(tmp_path, monkey
     assert result["commit"] == "abc" and result["preset"]["group_size"] == TOY.group_size
     assert result["trl"] == {"TRL, micro-batch 8": {"error": "out of memory"}}
     titles = ["rollout", "one update, no KL", "one update, KL"]
-    titles.append("two updates, KL (the paper's preset)")
+    titles.append("two updates of half the groups, KL (the paper's preset)")
     assert list(result["step"]) == ["measured", *titles]
     assert all(len(result["step"][title]) == cuda.ROUNDS for title in titles)
     page = cuda_section(tmp_path)

@@ -21,7 +21,7 @@ from foodseg.recipes import GRPO
 from foodseg.rl.groups import score_group
 from foodseg.supervised.targets import write_references
 
-SMALL = replace(STEP, prompts_per_step=2, group_size=4, max_new_tokens=80)
+SMALL = replace(STEP, prompts_per_step=4, groups_per_update=2, group_size=4, max_new_tokens=80)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_trl_computes_the_same_loss_and_gradients(samples):
     agreement.check()
     # The check reaches what it is to check: gradients, more than one update, the clip range.
     assert agreement.trl_gradient_norm > 0.01
-    assert len(agreement.gradient_errors) == SMALL.updates_per_rollout
+    assert len(agreement.gradient_errors) == SMALL.updates_per_step
     assert agreement.clipped_ratios > 0
 
 
@@ -74,7 +74,9 @@ def test_trl_is_paid_as_this_trainer_is(samples):
 
 def test_the_whole_benchmark_at_its_smallest(home):
     effort = Effort(
-        preset=replace(STEP, prompts_per_step=2, group_size=2, max_new_tokens=12),
+        preset=replace(
+            STEP, prompts_per_step=2, groups_per_update=1, group_size=2, max_new_tokens=12
+        ),
         rounds=1,
         points=(Point(2, 192, 64), Point(8, 192, 64), Point(8, 48, 64), Point(8, 192, 16)),
         scaling_repeats=1,

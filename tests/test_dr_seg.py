@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from foodseg.data.references import Reference
-from foodseg.evaluation.named_foods import named_foods
 from foodseg.methods import dr_seg
 from foodseg.methods.dr_seg import RankQueue, continuous, look, metrics, non_repeat_normalised
 from foodseg.models import prompts
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import Evidence
+from foodseg.rl.named_foods import named_foods
 from foodseg.rl.rewards import RewardThresholds, segmentation_format, thinking_format
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "dr_seg_ranked_reward.json").read_text())

@@ -17,11 +17,11 @@ from foodseg.evaluation.evaluate import (
     segment,
     summarise,
 )
-from foodseg.evaluation.named_foods import FOOD_NAMES, food_names, named_in_conclusion
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import to_original
+from foodseg.rl.named_foods import FOOD_NAMES, food_names, named_in_conclusion
 
 
 @pytest.fixture(scope="module")

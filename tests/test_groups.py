@@ -80,9 +80,9 @@ def test_a_group_learns_from_its_terms_and_logs_the_papers(samples):
     own = score_group(samples[0], rollout(), SIDE, (objects, partial(half, points=3)))
     assert own.points[0] == {"objects": 2.0, "half": 1.5}
     assert own.rewards == [3.5, 1.5, 2.5]
-    assert own.parsed == paper.parsed == (True, False, True)
-    assert own.scores == paper.scores
-    assert paper.rewards == [score.total for score in paper.scores]
+    assert [one.answer.parsed for one in own.evidence] == [True, False, True]
+    assert [one.score for one in own.evidence] == [one.score for one in paper.evidence]
+    assert paper.rewards == [one.score.total for one in paper.evidence]
     assert set(paper.points[0]) == {term.__name__ for term in PAPER_REWARD}
     with pytest.raises(ValueError, match="half: it gave nan points"):
         score_group(samples[0], rollout(), SIDE, (non_repeat, partial(half, points=math.nan)))

@@ -6,11 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 from foodseg.evaluation.any_form import read_any_form
-from foodseg.rl.habits import habits
 
 from foodseg.common.files import PROJECT
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.evaluation.named_foods import named_foods
 from foodseg.kitchen.foods import FOODS
 from foodseg.kitchen.knowledge import CLUES
 from foodseg.kitchen.plates import FOOD_NUMBERS
@@ -29,6 +27,8 @@ from foodseg.kitchen.pretraining.habits import (
 )
 from foodseg.kitchen.questions import Question
 from foodseg.rl.answers import parse_answer
+from foodseg.rl.habits import habits
+from foodseg.rl.named_foods import named_foods
 from foodseg.rl.rewards import non_repeat
 
 NAMES = ("corn", "banana", "steak", "kiwi")

@@ -23,7 +23,13 @@ from foodseg.supervised.training import start, train_baseline
 from foodseg.training.sampler import draw_samples
 
 PRESET = replace(
-    presets.SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, group_size=2, warmup_steps=1
+    presets.SMOKE,
+    steps=3,
+    checkpoint_every=2,
+    prompts_per_step=2,
+    groups_per_update=1,
+    group_size=2,
+    warmup_steps=1,
 )
 
 
@@ -188,8 +194,8 @@ def test_the_budget_is_that_of_the_completions_that_rl_learns_from(samples, monk
 
     monkeypatch.setattr(training.SupervisedUpdater, "gradient_step", look)
     train_baseline(PRESET, SFT, 0, samples)
-    completions = PRESET.prompts_per_step * PRESET.group_size
-    assert seen == [completions] * PRESET.steps * PRESET.updates_per_rollout
+    completions = PRESET.groups_per_update * PRESET.group_size
+    assert seen == [completions] * PRESET.steps * PRESET.updates_per_step
 
 
 def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(samples):

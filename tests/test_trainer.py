@@ -25,6 +25,7 @@ SETTINGS = {
     "steps": 5,
     "checkpoint_every": 2,
     "prompts_per_step": 2,
+    "groups_per_update": 1,
     "group_size": 4,
     "max_new_tokens": 80,
     "learning_rate": 1e-3,
@@ -120,8 +121,12 @@ def test_the_log_and_the_result_say_what_happened(samples):
         assert 0 <= row["parse_rate"] <= 1 and 0 <= row["zero_variance"] <= 1
         assert row["kl"] >= 0 and row["entropy"] > 0 and row["length"] > 1
         assert min(row[f"seconds_{phase}"] for phase in ("rollout", "update")) > 0
+        failures = sum(row[name] for name in row if name.startswith("failure_"))
+        assert row["parse_rate"] + failures == pytest.approx(1)
+        assert row["mean_pass"] <= row["pass_at_g"] <= 1 and row["distinct_foods"] <= 4
+        assert row["gradient_steps"] == 2 and row["gradient_norm_max"] >= row["gradient_norm"] > 0
     # The second of two updates sees a policy that has moved off the one that sampled.
-    assert rows[1]["ratio"] != 1.0 and rows[1]["gradient_norm"] > 0
+    assert rows[1]["ratio"] != 1.0 and rows[1]["gain_tokens_p90_100"] > 0
     assert result["seed"] == 0 and result["steps"] == 2 and result["recipe"]["name"] == "grpo"
     assert {"commit", "versions", "device", "seconds", "adapter", "data", "base"} <= result.keys()
 

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from foodseg.bench.trl_trainer import TimedTrainer, make_trainer
+from foodseg.bench.trl_trainer import TimedTrainer, make_trainer, split_rows
 from foodseg.bench.workload import SEED, make_policy, randomise_adapter
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
+from foodseg.models.rollouts import TEMPERATURE
+from foodseg.models.shared_prefix import score_groups
 from foodseg.presets import Preset
 from foodseg.recipes import GRPO
 from foodseg.rl.groups import Group
 from foodseg.system import load_policy
 from foodseg.training.sampler import GroupSampler
-from foodseg.training.updates import PolicyUpdater
+from foodseg.training.updates import PolicyUpdater, mini_batches
 
 TOLERANCE = 1e-4
 
@@ -69,7 +71,7 @@ class Agreement:
 def compare_losses(preset: Preset, samples: Sequence[Sample]) -> Agreement:
     """One rollout of this step (ends allowed) and its updates, computed by both trainers."""
     # Steps so long that some ratios leave the clip range.
-    preset = replace(preset, learning_rate=1e-3)
+    preset = replace(preset, learning_rate=1e-2)
     mllm = make_policy(preset)
     groups = GroupSampler(mllm, preset, GRPO, samples, SEED).next_batch().groups
     # With a fresh adapter the first update's KL would be 0; with a large one the KL's exponentials
@@ -77,15 +79,26 @@ def compare_losses(preset: Preset, samples: Sequence[Sample]) -> Agreement:
     randomise_adapter(mllm)
     # TRL scores without banning the tokens that it bans when sampling.
     mllm.banned_token_ids = []
+    groups = [_rescored(mllm, group) for group in groups]
     row, updates = _our_updates(mllm, preset, groups)
     with tempfile.TemporaryDirectory() as folder:
-        rows = preset.prompts_per_step * preset.group_size
+        rows = preset.groups_per_update * preset.group_size
         trainer = make_trainer(load_policy(preset), preset, samples, rows, 1, folder)
-        losses, norms, errors = zip(*_trl_updates(trainer, groups, updates), strict=True)
+        theirs = _trl_updates(trainer, preset, groups, updates)
+        losses, norms, errors = zip(*theirs, strict=True)
     clipped = row["clip_low_fraction"] + row["clip_high_fraction"]
     return Agreement(
         row["loss"], fmean(losses), row["gradient_norm"], fmean(norms), errors, clipped
     )
+
+
+def _rescored(mllm: Mllm, group: Group) -> Group:
+    """The group as if today's policy had sampled it: TRL's old log-probs are this policy's."""
+    rollout = group.rollout
+    with torch.no_grad():
+        rows = score_groups(mllm, [rollout], TEMPERATURE).log_probs
+    log_probs = tuple(row[: len(t)] for row, t in zip(rows, rollout.tokens, strict=True))
+    return replace(group, rollout=replace(rollout, log_probs=log_probs))
 
 
 Update = list[list[Tensor]]  # (before the update, its gradient after clipping) of each parameter
@@ -103,18 +116,18 @@ def _our_updates(mllm: Mllm, preset: Preset, groups: Sequence[Group]) -> tuple[d
 
 
 def _trl_updates(
-    trainer: TimedTrainer, groups: Sequence[Group], updates: Sequence[Update]
+    trainer: TimedTrainer, preset: Preset, groups: Sequence[Group], updates: Sequence[Update]
 ) -> Iterator[tuple[float, float, float]]:
     """Of each update: TRL's loss, its gradient's norm, and how far our gradient is from it."""
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     inputs = None
-    for update in updates:
+    for index, update in enumerate(updates):
         for parameter, (value, _) in zip(parameters, update, strict=True):
             parameter.data.copy_(value)
         # The old log-probs are those of the first update's adapter.
-        inputs = inputs or _trl_inputs(trainer, groups)
+        inputs = inputs or _trl_inputs(trainer, preset, groups)
         trainer.model.zero_grad()
-        loss = trainer.compute_loss(trainer.model, inputs)
+        loss = trainer.compute_loss(trainer.model, inputs[index])
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.args.max_grad_norm))
         theirs = [p.grad for p in parameters]
@@ -122,8 +135,8 @@ def _trl_updates(
         yield loss.item(), norm, float(get_total_norm(difference) / get_total_norm(theirs))
 
 
-def _trl_inputs(trainer: TimedTrainer, groups: Sequence[Group]) -> dict:
-    """What TRL's loss takes, made by TRL from its own prompts and our completions."""
+def _trl_inputs(trainer: TimedTrainer, preset: Preset, groups: Sequence[Group]) -> list[dict]:
+    """What TRL's loss takes in each update, made from its own prompts and our completions."""
     rollouts = [group.rollout for group in groups]
     prompts = [rollout.prompt.input_ids.tolist() for rollout in rollouts for _ in rollout.tokens]
     completions = [tokens.tolist() for rollout in rollouts for tokens in rollout.tokens]
@@ -136,4 +149,7 @@ def _trl_inputs(trainer: TimedTrainer, groups: Sequence[Group]) -> dict:
     trainer._generate_single_turn = sampled
     # Ours, since TRL adds another epsilon to the standard deviation.
     advantages = [a for one in GRPO.advantages(groups, trainer.processing_class) for a in one]
-    return trainer.scored_batch() | {"advantages": torch.tensor(advantages, dtype=torch.float32)}
+    batch = trainer.scored_batch() | {"advantages": torch.tensor(advantages, dtype=torch.float32)}
+    rows = torch.arange(len(completions)).view(len(groups), -1)
+    parts = mini_batches(range(len(groups)), preset.groups_per_update)
+    return split_rows(batch, [rows[list(part)].flatten().tolist() for part in parts])

@@ -60,7 +60,7 @@ def run(effort: Effort) -> dict:
             "prompts": preset.prompts_per_step,
             "group_size": preset.group_size,
             "length": preset.max_new_tokens,
-            "updates": preset.updates_per_rollout,
+            "updates": preset.updates_per_step,
         },
         "agreement": asdict(agreement) | {"errors": agreement.errors},
         "micro_batches": {str(size): seconds for size, seconds in micro_batches.items()},

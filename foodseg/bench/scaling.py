@@ -46,7 +46,6 @@ SWEEPS = {
     "prompt": (48, 96, 192, 384),
     "completion": (16, 32, 64, 128),
 }
-ONE_UPDATE = replace(STEP, updates_per_rollout=1)
 SCORERS = {"shared": score_groups, "plain": plain_score_groups}
 
 
@@ -81,7 +80,7 @@ def measure_scaling(repeats: int, where: Sequence[Point]) -> list[dict]:
 
 
 def _update_seconds(mllm: Mllm, kind: str, group: Group) -> float:
-    updater = PolicyUpdater(mllm, ONE_UPDATE, GRPO, score=SCORERS[kind])
+    updater = PolicyUpdater(mllm, STEP, GRPO, score=SCORERS[kind])
     start = time.perf_counter()
     updater.update([group])
     return time.perf_counter() - start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 
 import datasets
@@ -20,7 +20,6 @@ from transformers import (
 )
 from trl.trainer.utils import (
     split_pixel_values_by_grid,
-    split_tensor_dict,
     unsplit_pixel_values_by_grid,
 )
 
@@ -82,7 +81,7 @@ def trl_trainer(
     checkpointing: bool = False,
 ) -> None:
     """TRL's GRPOTrainer.train of the model that `load` gives, held between two steps."""
-    turnstile = _Turnstile(turns, preset.updates_per_rollout)
+    turnstile = _Turnstile(turns, preset.updates_per_step)
     with tempfile.TemporaryDirectory() as folder:
         work = load(preset), preset, samples, micro_batch, rounds, folder
         trainer = make_trainer(*work, turnstile, checkpointing)
@@ -94,8 +93,8 @@ def trl_trainer(
 class _Turnstile(TrainerCallback):
     """Ends a turn after every rollout's last update and waits for the next."""
 
-    def __init__(self, turns: Turns, updates_per_rollout: int):
-        self.turns, self.updates = turns, updates_per_rollout
+    def __init__(self, turns: Turns, updates: int):
+        self.turns, self.updates = turns, updates
 
     def on_train_begin(self, *_, **__) -> None:
         self.turns.wait()
@@ -110,23 +109,39 @@ class _Turnstile(TrainerCallback):
 
 
 def fastest_micro_batch(preset: Preset, samples: Sequence[Sample]) -> dict[int, float]:
-    """Least seconds that TRL's loss and gradient take for one batch, for each micro-batch size."""
+    """Least seconds that TRL's losses and gradients take for one rollout, by micro-batch size."""
     rows = preset.prompts_per_step * preset.group_size
-    sizes = [size for size in MICRO_BATCHES if rows % size == 0] or [rows]
+    update = preset.groups_per_update * preset.group_size
+    sizes = [size for size in MICRO_BATCHES if update % size == 0] or [update]
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(load_policy(preset), preset, samples, max(sizes), 1, folder)
-        batch = split_pixel_values_by_grid(trainer.scored_batch())
+        batch = trainer.scored_batch()
+        parts = {size: split_rows(batch, torch.arange(rows).split(size)) for size in sizes}
         seconds: dict[int, list[float]] = {size: [] for size in sizes}
         for _ in range(3):  # the first warms up
             for size in sizes:
-                seconds[size].append(_gradient_seconds(trainer, batch, rows // size))
+                seconds[size].append(_gradient_seconds(trainer, parts[size]))
     return {size: min(values[1:]) for size, values in seconds.items()}
 
 
-def _gradient_seconds(trainer: TimedTrainer, batch: dict, parts: int) -> float:
+def split_rows(batch: dict, parts: Iterable[Sequence[int]]) -> list[dict]:
+    """These completions of what TRL's loss takes, each part as a batch of its own."""
+    whole = split_pixel_values_by_grid(batch)  # one item a completion
+
+    def take(values, rows):
+        if isinstance(values, list):
+            return [values[i] for i in rows]
+        return values[rows] if values.dim() else values
+
+    kept = {name: values for name, values in whole.items() if values is not None}
+    split = ({name: take(values, rows) for name, values in kept.items()} for rows in parts)
+    return [unsplit_pixel_values_by_grid(part) for part in split]
+
+
+def _gradient_seconds(trainer: TimedTrainer, parts: Sequence[dict]) -> float:
     start = clock()
-    for part in split_tensor_dict(batch, parts):
-        trainer.compute_loss(trainer.model, unsplit_pixel_values_by_grid(part)).backward()
+    for part in parts:
+        trainer.compute_loss(trainer.model, part).backward()
     seconds = clock() - start
     torch.nn.Module.zero_grad(trainer.model)
     return seconds
@@ -153,7 +168,7 @@ def make_trainer(
         reward_funcs=make_reward(samples, preset.image_side),
         args=trl.GRPOConfig(
             output_dir=folder,
-            max_steps=rollouts * preset.updates_per_rollout,
+            max_steps=rollouts * preset.updates_per_step,
             gradient_checkpointing=checkpointing,
             **_sampling(mllm, preset, micro_batch),
             **_objective(preset),
@@ -182,16 +197,17 @@ def make_trainer(
 
 
 def _sampling(mllm: Mllm, preset: Preset, micro_batch: int) -> dict:
-    parts = preset.prompts_per_step * preset.group_size // micro_batch
+    """One gradient step for each mini-batch; TRL fills its own with completions in random order."""
+    of_update = preset.groups_per_update * preset.group_size // micro_batch
     # The same tokens are banned as in our rollouts.
     vision = mllm.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
     length = preset.max_new_tokens
     return {
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": parts,
-        "steps_per_generation": parts,
+        "gradient_accumulation_steps": of_update,
+        "steps_per_generation": of_update * preset.updates_per_step,
         "num_generations": preset.group_size,
-        "num_iterations": preset.updates_per_rollout,
+        "num_iterations": 1,
         "max_completion_length": length,
         "generation_kwargs": {"min_new_tokens": length, "suppress_tokens": vision},
         "temperature": TEMPERATURE,

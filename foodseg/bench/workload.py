@@ -20,7 +20,7 @@ STEP = replace(
     prompts_per_step=8,
     group_size=8,
     max_new_tokens=64,
-    updates_per_rollout=2,
+    groups_per_update=2,
     warmup_steps=0,
 )
 Load = Callable[[Preset], Mllm]

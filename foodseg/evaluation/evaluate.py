@@ -24,12 +24,12 @@ from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, encode_mask, intersection_union
 from foodseg.data.samples import Sample
 from foodseg.evaluation.metrics import measure
-from foodseg.evaluation.named_foods import food_names, named_in_conclusion
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.evidence import to_original
+from foodseg.rl.named_foods import food_names, named_in_conclusion
 from foodseg.system import one_thread, roll_out
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from foodseg.data.samples import Sample
 from foodseg.models.rollouts import Rollout
 from foodseg.rl.evidence import PAPER_REWARD, Evidence, Segment, Term, award, gather_evidence, total
-from foodseg.rl.rewards import Score
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +23,6 @@ class Group:
     def rewards(self) -> list[float]:
         """What the recipe's terms add up to; what the policy learns from."""
         return [total(points) for points in self.points]
-
-    @property
-    def scores(self) -> tuple[Score, ...]:
-        """The paper's reward, whatever the recipe's: the same yardstick in every log."""
-        return tuple(evidence.score for evidence in self.evidence)
-
-    @property
-    def parsed(self) -> tuple[bool, ...]:
-        return tuple(evidence.answer.parsed for evidence in self.evidence)
 
 
 def score_group(

@@ -15,15 +15,21 @@ from foodseg.models.rollouts import Rollout
 from foodseg.presets import Preset
 from foodseg.supervised.targets import Baseline, to_tokens
 from foodseg.training.photos import PhotoFeatures
+from foodseg.training.sampler import draw_samples
 
 
-def samples_in_a_step(preset: Preset) -> int:
-    """Targets in one gradient step: as many as RL learns from completions in one of its own.
+def draw_batches(
+    samples: Sequence[Sample], seed: int, step: int, preset: Preset
+) -> list[list[Sample]]:
+    """What each gradient step of training step `step`, from 0, learns from.
 
-    With as many gradient steps (`steps` of `updates_per_rollout` each) both see the same number of
-    completions, times the same number of updates. What RL spends on sampling is not made up for.
+    Like RL's completions: as many in a gradient step and as many gradient steps, so both learn from
+    the same number, each once. What RL spends on sampling is not made up for.
     """
-    return preset.prompts_per_step * preset.group_size
+    count = preset.prompts_per_step * preset.group_size
+    size = preset.groups_per_update * preset.group_size
+    drawn = draw_samples(samples, seed, step * count, count)
+    return [drawn[first : first + size] for first in range(0, count, size)]
 
 
 def target_rollouts(

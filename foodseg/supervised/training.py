@@ -1,8 +1,8 @@
 """Train a supervised baseline; a run's folder is like one of RL's.
 
 adapter/ holds the LoRA adapter with its prompt template and, for a baseline that writes [SEG],
-mask_head.safetensors. A log row is one step of the preset, `updates_per_rollout` gradient steps,
-each on samples of its own, so steps count the same in all curves.
+mask_head.safetensors. A log row is one step of the preset, with as many gradient steps as RL takes
+in one, each on samples of its own, so steps count the same in all curves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
-from foodseg.supervised.batches import samples_in_a_step
+from foodseg.supervised.batches import draw_batches
 from foodseg.supervised.mask_head import MaskHead
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
@@ -25,7 +25,6 @@ from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
 from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
-from foodseg.training.sampler import draw_samples
 
 
 def train_baseline(
@@ -67,13 +66,10 @@ class BaselineLearner:
 
     def step(self, index: int) -> dict:
         """One step of the preset, each of its gradient steps on samples of its own."""
-        began, preset = time.perf_counter(), self.updater.preset
-        count, updates = samples_in_a_step(preset), preset.updates_per_rollout
-        passes = []
-        for update in range(index * updates, (index + 1) * updates):
-            samples = draw_samples(self.samples, self.seed, update * count, count)
-            passes.append(self.updater.gradient_step(samples))
-        return {name: fmean(one[name] for one in passes) for name in passes[0]} | {
+        began = time.perf_counter()
+        batches = draw_batches(self.samples, self.seed, index, self.updater.preset)
+        updates = [self.updater.gradient_step(batch) for batch in batches]
+        return {name: fmean(one[name] for one in updates) for name in updates[0]} | {
             "seconds_update": time.perf_counter() - began,
             "peak_memory_mb": peak_memory_mb(self.updater.mllm.device),
         }

@@ -122,6 +122,6 @@ class SupervisedUpdater:
 
 def _rise_and_fall(preset: Preset) -> Callable[[int], float]:
     """LISA's schedule: a linear warm-up, then a linear decay to 0 at the run's end."""
-    total = preset.steps * preset.updates_per_rollout
-    warmup = min(preset.warmup_steps * preset.updates_per_rollout, total)
+    total = preset.steps * preset.updates_per_step
+    warmup = min(preset.warmup_steps * preset.updates_per_step, total)
     return lambda step: min((step + 1) / max(warmup, 1), (total - step) / max(total - warmup, 1))

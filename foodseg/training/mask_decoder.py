@@ -169,7 +169,7 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
         start = time.perf_counter()
         if len(buffer) < training.off_policy_rounds:
             with sampler.mllm.reference_policy():
-                groups = apart.next_batch().groups
+                groups = apart.next_batch().mine
             buffer.append([lesson for group in groups for lesson in updater.lessons(group)])
         sampled = time.perf_counter()
         row = updater.step(buffer[step % training.off_policy_rounds])

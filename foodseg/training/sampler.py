@@ -33,13 +33,19 @@ if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
 class Batch:
     """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`.
 
-    Of several processes each has its own groups. seconds: by phase.
+    groups: in the order sampled, of all processes; None for what another process holds. seen: this
+    process's. seconds: by phase.
     """
 
-    groups: list[Group]
+    groups: list[Group | None]
     seen: list[Group]
     rounds: int
     seconds: dict[str, float]
+
+    @property
+    def mine(self) -> list[Group]:
+        """Those of `groups` that this process holds."""
+        return [group for group in self.groups if group]
 
 
 class GroupSampler:
@@ -88,7 +94,7 @@ class GroupSampler:
             batch = self._refilled_batch(seconds)
         else:
             groups = self._round(seconds)
-            batch = Batch(groups, groups, 1, seconds)
+            batch = Batch(self._in_order(groups), groups, 1, seconds)
         if self.queue:
             self.queue.flush()
         return batch
@@ -104,13 +110,16 @@ class GroupSampler:
         while not collector.full:
             groups = self._round(seconds)
             seen += groups
+            # Of the groups that others hold, only the rewards count.
             rewards = self.processes.gather([group.rewards for group in groups])
-            # All processes' groups in order; of those that others hold, only the rewards count.
-            everyone: list[Group | None] = [None] * len(rewards)
-            everyone[self._mine.start : self._mine.stop] = groups
-            collector.add(everyone, rewards)
-        mine = [group for group in collector.take() if group]
-        return Batch(mine, seen, collector.rounds, seconds)
+            collector.add(self._in_order(groups), rewards)
+        return Batch(collector.take(), seen, collector.rounds, seconds)
+
+    def _in_order(self, groups: list[Group]) -> list[Group | None]:
+        """A round's groups, of which these are this process's."""
+        everyone: list[Group | None] = [None] * self.preset.prompts_per_step
+        everyone[self._mine.start : self._mine.stop] = groups
+        return everyone
 
     def _round(self, seconds: dict[str, float]) -> list[Group]:
         """One round: a group of completions of each question, scored."""

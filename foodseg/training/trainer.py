@@ -90,7 +90,7 @@ class PolicyLearner:
         batch = self.sampler.next_batch()
         row = step_row(batch, self.updater.update(batch.groups), self.sampler.processes)
         # The mask decoder learns after the policy, from the same groups.
-        return row | self.tool.update(batch.groups) if self.tool else row
+        return row | self.tool.update(batch.mine) if self.tool else row
 
     def train_tool_first(self, log: Path, again: bool) -> list[dict]:
         """B-GRTO's stage before the policy's first step; returns its log rows.

@@ -83,12 +83,12 @@ def list_trials(
     """What the stage measures, by title."""
     work = (load, preset, samples)
     if stage == "step":
-        twice = (load, replace(preset, updates_per_rollout=2), samples)
+        halves = (load, replace(preset, groups_per_update=preset.groups_per_update // 2), samples)
         return {
             "rollout": (rollout_by_phase, work),
             "one update, no KL": (this_trainer, (*work, WITHOUT_KL)),
             "one update, KL": (this_trainer, work),
-            "two updates, KL (the paper's preset)": (this_trainer, twice),
+            "two updates of half the groups, KL (the paper's preset)": (this_trainer, halves),
         }
     if stage == "memory":
         total = torch.cuda.get_device_properties(0).total_memory

@@ -26,7 +26,7 @@ STEP = replace(
     prompts_per_step=8,
     group_size=8,
     max_new_tokens=150,
-    updates_per_rollout=1,
+    groups_per_update=8,
     warmup_steps=0,
 )
 PROMPT_TOKENS = 1100

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from foodseg.evaluation.any_form import read_any_form
-from foodseg.evaluation.named_foods import named_foods
 from foodseg.kitchen.plates import FOOD_NUMBERS
 from foodseg.kitchen.pretraining.answers import FOOD_NAMES
 from foodseg.kitchen.pretraining.lessons import draw_answering
@@ -24,6 +23,7 @@ from foodseg.models.rollouts import sample_rollouts
 from foodseg.presets import KITCHEN
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.habits import habits
+from foodseg.rl.named_foods import named_foods
 from foodseg.rl.rewards import box_iou
 
 AT_ONCE = 64  # completions
