@@ -26,6 +26,8 @@ class Preset:
     """Sizes and sources of one scale of the experiment.
 
     mllm, segmenter: folder, checkpoint or hub id of the weights; mllm_revision: commit of a hub id.
+    knowledge: file of the tensors in which the base differed before its habits were taught (None:
+    not known), for a row of the results table.
     image_side: pixels of the square model image. train_plates, test_plates: plates to draw (0: the
     data is on disk). learning_rate .. updates_per_rollout: the training budget that every recipe
     shares; supervised baselines have a learning rate of their own. published: folder of the
@@ -55,6 +57,7 @@ class Preset:
     device: str
     published: str | None = None
     mllm_revision: str | None = None
+    knowledge: str | None = None
     supervised_learning_rate: float = 3e-4  # LISA's
     extra_reward: tuple[Callable, ...] = ()
 
@@ -118,6 +121,7 @@ KITCHEN = Preset(
     dtype="float32",
     device="cpu",
     published="figures",
+    knowledge=str(PACKAGE / "weights" / "kitchen_knowledge" / "model.safetensors"),
     # Chosen on validation plates, where fine-tuning on references (one seed) reached 0.67 gIoU with
     # 1e-3, 0.78 with 3e-3 and 0.78 with 1e-2.
     supervised_learning_rate=3e-3,

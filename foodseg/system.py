@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from foodseg.common.errors import DataError
 from foodseg.data.photos import read_photo
@@ -22,6 +26,8 @@ from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TEMPLATE_FILE, 
 from foodseg.models.rollouts import Rollout, sample_rollouts
 from foodseg.models.segmenter import DECODER, MASK_HEAD, Segmenter, load_decoder
 from foodseg.presets import Preset
+
+BASE_WEIGHTS = "model.safetensors"  # in a base model's folder
 
 
 @contextlib.contextmanager
@@ -55,6 +61,26 @@ def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
         device=preset.device,
         dtype=getattr(torch, preset.dtype),
     )
+
+
+def load_knowledge(preset: Preset) -> Mllm:
+    """The base before its habits: the preset's MLLM with the tensors of `preset.knowledge`.
+
+    Raises DataError if the file can't be read, or has a tensor of a name or shape that the base's
+    file has not.
+    """
+    base, file = Path(preset.mllm), Path(preset.knowledge)
+    own, changed = (_read_tensors(path) for path in (base / BASE_WEIGHTS, file))
+    for name, tensor in changed.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise DataError(
+                f"{file}: {name}, {tuple(tensor.shape)}, is no tensor of {base.name}; make both "
+                "again (`make base`)."
+            )
+    with tempfile.TemporaryDirectory() as folder:
+        whole = shutil.copytree(base, Path(folder) / base.name)
+        save_file(own | changed, whole / BASE_WEIGHTS, metadata={"format": "pt"})
+        return load_policy(replace(preset, mllm=str(whole)))
 
 
 def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:
@@ -138,9 +164,21 @@ def _check_shapes(folder: Path, mllm: Mllm, preset: Preset) -> None:
 
 
 def _read_shapes(file: Path) -> dict[str, list[int]]:
+    with _opened(file) as tensors:
+        return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    with _opened(file) as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[safe_open]:
+    """The file, open; an error is told as one of the file."""
     try:
         with safe_open(file, framework="pt") as tensors:
-            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+            yield tensors
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{file}: it can't be read ({_first_line(error)}); copy it again."
