@@ -18,12 +18,13 @@ questions and seeds, so each method's parts add up to its gIoU less the base's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import chain, cycle
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from foodseg.common.errors import DataError
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import Prediction
 from foodseg.report.failures import iou
@@ -72,8 +73,15 @@ def gains_frame(
     """A row for each method: the mean gain over questions and seeds, its parts, and their sum.
 
     base, any_form: the base's answers as scored and read in any form. methods: title -> a run for
-    each seed. All predictions are in the samples' order.
+    each seed. Raises DataError for predictions of other questions than the samples.
     """
+    asked = [sample.sample_id for sample in samples]
+    for run in (base, any_form, *chain.from_iterable(methods.values())):
+        if [prediction.sample_id for prediction in run] != asked:
+            raise DataError(
+                "predictions: some answer other questions than the test set has; run the notebooks "
+                "that make them again (`make table`)."
+            )
     rows = {
         title: np.mean([_parts(samples, base, any_form, run) for run in runs], axis=0)
         for title, runs in methods.items()
