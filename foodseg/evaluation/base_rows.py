@@ -25,8 +25,8 @@ from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import to_original
 from foodseg.system import roll_out
 
-# Of each question. With eight, a training group's, the kitchen's row took more than 40 seconds: 64 of
-# its 348 questions 7.4 s of one core for sampling alone, with four 5.1 s.
+# Of each question. With eight, a training group's, the kitchen's row took more than 40 seconds: of
+# its 348 questions, sampling for 64 took 7.4 s of one core; with four it took 5.1 s.
 SAMPLES = 4
 ANY_FORM, BEST_OF, KNOWLEDGE = "base-any-form", f"base-best-of-{SAMPLES}", "knowledge"
 
