@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from foodseg.common.errors import DataError
 from foodseg.data.photos import read_photo
@@ -26,8 +22,6 @@ from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TEMPLATE_FILE, 
 from foodseg.models.rollouts import Rollout, sample_rollouts
 from foodseg.models.segmenter import DECODER, MASK_HEAD, Segmenter, load_decoder
 from foodseg.presets import Preset
-
-BASE_WEIGHTS = "model.safetensors"  # in a base model's folder
 
 
 @contextlib.contextmanager
@@ -66,21 +60,19 @@ def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
 def load_knowledge(preset: Preset) -> Mllm:
     """The base before its habits: the preset's MLLM with the tensors of `preset.knowledge`.
 
-    Raises DataError if the file can't be read, or has a tensor of a name or shape that the base's
-    file has not.
+    Raises DataError if the file can't be read, or has a tensor of a name or shape that the model's
+    `state_dict` has not.
     """
-    base, file = Path(preset.mllm), Path(preset.knowledge)
-    own, changed = (_read_tensors(path) for path in (base / BASE_WEIGHTS, file))
-    for name, tensor in changed.items():
+    mllm, file = load_policy(preset), Path(preset.knowledge)
+    own = mllm.model.state_dict()
+    for name, tensor in _read_tensors(file).items():
         if name not in own or own[name].shape != tensor.shape:
             raise DataError(
-                f"{file}: {name}, {tuple(tensor.shape)}, is no tensor of {base.name}; make both "
+                f"{file}: {name}, {tuple(tensor.shape)}, is no tensor of {mllm.name}; make both "
                 "again (`make base`)."
             )
-    with tempfile.TemporaryDirectory() as folder:
-        whole = shutil.copytree(base, Path(folder) / base.name)
-        save_file(own | changed, whole / BASE_WEIGHTS, metadata={"format": "pt"})
-        return load_policy(replace(preset, mllm=str(whole)))
+        own[name].copy_(tensor)
+    return mllm
 
 
 def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:

@@ -34,6 +34,7 @@ FORMS = {
         f"{PROSE} The corn lies at (80, 5, 120, 44.5), around (99, 20).",
         (KIWI, CORN),
     ),
+    "prose with a point outside": (PROSE[:-1] + ", not (5, 6). " + PROSE, (KIWI, KIWI)),
     "square brackets": ("kiwi: [10, 20, 60, 70] and [33, 41]", (KIWI,)),
     "prose in the answer": (f"{THOUGHT}<answer>{PROSE}</answer>", (KIWI,)),
     "an example in the thought": (f"<think>{CORN_ITEM}</think><answer>{KIWI_ITEM}", (KIWI,)),
