@@ -174,7 +174,7 @@ $(09): $(05)
 $(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/lisa*/result.json)
 
 # The rows of other systems, once `make score` has scored their masks; no row of ours is called so.
-OTHERS := $(filter-out base bound base-% bound-%,$(notdir $(patsubst %/result.json,%,$(wildcard $(RUNS)/predictions/*/result.json))))
+OTHERS := $(filter-out base bound base-% bound-% knowledge,$(notdir $(patsubst %/result.json,%,$(wildcard $(RUNS)/predictions/*/result.json))))
 $(06): $(foreach row,$(OTHERS),$(if $(findstring -seed,$(row)),,$(RUNS)/predictions/$(row)/result.json))
 
 # A dry run reads random weights in place of those that the paper preset downloads.

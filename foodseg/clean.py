@@ -119,7 +119,7 @@ _FIGURES = Known(
         f"{name}.{kind}"
         for name in (
             *("shared_prefix", "results_bars", "results_table", "learning_curves", "failures"),
-            *("segmentation_results", "ablations", "ablations_validation"),
+            *("segmentation_results", "gains", "ablations", "ablations_validation"),
         )
         for kind in ("png", "pdf", "md", "tex", "csv")
     )

@@ -26,6 +26,8 @@ class Preset:
     """Sizes and sources of one scale of the experiment.
 
     mllm, segmenter: folder, checkpoint or hub id of the weights; mllm_revision: commit of a hub id.
+    knowledge: file of the tensors in which the base differed before its habits were taught (None:
+    not known), for a row of the results table.
     image_side: pixels of the square model image. train_plates, test_plates: plates to draw (0: the
     data is on disk). learning_rate .. groups_per_update: the training budget that every recipe
     shares, warmup_steps and steps in rollouts, groups_per_update in groups of one gradient step;

@@ -57,6 +57,24 @@ def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
     )
 
 
+def load_knowledge(preset: Preset) -> Mllm:
+    """The base before its habits: the preset's MLLM with the tensors of `preset.knowledge`.
+
+    Raises DataError if the file can't be read, or has a tensor of a name or shape that the model's
+    `state_dict` has not.
+    """
+    mllm, file = load_policy(preset), Path(preset.knowledge)
+    own = mllm.model.state_dict()
+    for name, tensor in _read_tensors(file).items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise DataError(
+                f"{file}: {name}, {tuple(tensor.shape)}, is no tensor of {mllm.name}; make both "
+                "again (`make base`)."
+            )
+        own[name].copy_(tensor)
+    return mllm
+
+
 def load_segmenter(preset: Preset, decoder: Path | None = None) -> Segmenter:
     """The preset's SAM2; raises DataError if a file is missing or of another configuration.
 
@@ -138,9 +156,21 @@ def _check_shapes(folder: Path, mllm: Mllm, preset: Preset) -> None:
 
 
 def _read_shapes(file: Path) -> dict[str, list[int]]:
+    with _opened(file) as tensors:
+        return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    with _opened(file) as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[safe_open]:
+    """The file, open; an error is told as one of the file."""
     try:
         with safe_open(file, framework="pt") as tensors:
-            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+            yield tensors
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{file}: it can't be read ({_first_line(error)}); copy it again."

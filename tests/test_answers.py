@@ -97,6 +97,8 @@ NAMES = (
         ("Mint is no food of this list", ()),
         ("Nothing here", ()),
         ("", ()),
+        # Prose with places is one sentence.
+        ("Not the rice. The egg lies at (1, 2). The pie lies at (3, 4).", ("egg", "pie")),
     ],
 )
 def test_named_foods(thinking, foods):

@@ -9,7 +9,15 @@ from conftest import assert_same_masks
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_lines
 from foodseg.data.references import Reference, decode_mask
+from foodseg.evaluation.base_rows import (
+    BEST_OF,
+    SAMPLES,
+    best_of,
+    evaluate_any_form,
+    evaluate_best_of,
+)
 from foodseg.evaluation.evaluate import (
+    compare,
     evaluate,
     evaluate_bound,
     load_predictions,
@@ -22,6 +30,7 @@ from foodseg.presets import SMOKE
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import to_original
 from foodseg.rl.named_foods import FOOD_NAMES, food_names, named_in_conclusion
+from foodseg.system import roll_out
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +108,47 @@ def test_own_names_are_looked_for_where_they_are_asked_for(test_samples):
     answer = parse_answer("<think>It is the dragon fruits.</think><answer>[]</answer>")
     assert named_in_conclusion(answer, own, names) == ("dragon fruit",)
     assert named_in_conclusion(answer, own) == ()
+
+
+def test_the_bases_answers_are_scored_again_in_any_form(test_samples, segmenter):
+    """The same masks as in the paper's form, which alone is scored elsewhere."""
+    boxes = [((10 + i, 10, 80, 90), (30, 40)) for i in range(len(test_samples))]
+    strict = [parse_answer(answer_text(*one)) for one in boxes]
+    references = [to_original(a, s, 168) for a, s in zip(strict, test_samples, strict=True)]
+    expected = segment(SMOKE, "strict", test_samples, strict, references, segmenter)
+    prose = [f"The rice lies at {box}, around {point}." for box, point in boxes]
+    result = evaluate_any_form(SMOKE, test_samples, prose, segmenter)
+    predictions = load_predictions(SMOKE.predictions_folder("base-any-form"))
+    assert [p.completion for p in predictions] == prose and result["parse_rate"] == 1
+    assert [p.mask for p in predictions] == [p.mask for p in expected]
+    assert [p.references for p in predictions] == references
+
+
+def test_of_several_samples_the_best_counts_and_the_mean_is_told(
+    test_samples, segmenter, kitchen_mllm
+):
+    preset = replace(SMOKE, evaluation_batch=2)
+    result = evaluate_best_of(preset, test_samples[:3], kitchen_mllm, segmenter)
+    predictions = load_predictions(SMOKE.predictions_folder(BEST_OF))
+    assert [p.sample_id for p in predictions] == [s.sample_id for s in test_samples[:3]]
+    # The rollouts of each batch, by hand.
+    ious = []
+    for i, batch in ((0, test_samples[:2]), (2, test_samples[2:3])):
+        rollouts = roll_out(kitchen_mllm, preset, batch, SAMPLES, 1.0, i)
+        for sample, rollout in zip(batch, rollouts, strict=True):
+            answers = [parse_answer(text) for text in rollout.texts]
+            found = [to_original(answer, sample, 168) for answer in answers]
+            run = segment(preset, "one", [sample] * SAMPLES, answers, found, segmenter)
+            ious.append([p.intersection / p.union for p in run])
+    assert result["giou"] == pytest.approx(np.mean(np.max(ious, axis=1)))
+    assert result["sampled_giou"] == pytest.approx(np.mean(ious))
+
+
+def test_the_first_of_equal_samples_is_kept(test_samples):
+    masks = [np.zeros((s.height, s.width), dtype=bool) for s in test_samples[:2]]
+    truth = [s.union_mask() for s in test_samples[:2]]
+    run = [compare(test_samples[0], masks[0], True, str(i)) for i in range(SAMPLES)]
+    run += [compare(test_samples[1], truth[1] & (i > 1), True, str(i)) for i in range(SAMPLES)]
+    best, mean = best_of(run)
+    assert [p.completion for p in best] == ["0", "2"]
+    assert mean == pytest.approx((SAMPLES - 2) / (2 * SAMPLES))

@@ -237,6 +237,7 @@ def test_two_files_for_one_question_are_refused(home):
     [
         ({"protocol": ""}, "say how the masks were made, generate-then-segment or teacher-forced"),
         ({"name": "base"}, "no name of the kit's own rows"),
+        ({"name": "knowledge"}, "no name of the kit's own rows"),
         ({"name": "dapo-seed0"}, "no name of the kit's own rows"),
         ({"name": "../x"}, "no name for another system's row"),
         ({"name": ""}, "no name for another system's row"),
@@ -302,7 +303,7 @@ def test_the_results_table_has_the_row_with_its_protocol(home):
     score(SMOKE, folder, replace(ROW, protocol="teacher-forced"))
     frame = results.results_frame(SMOKE, [0, 1])
     title = "LISA 7B, teacher-forced"
-    assert list(frame.index[2:5]) == ["FoodLMM-Chat 7B", title, "GRPO"]
+    assert list(frame.index[4:7]) == ["FoodLMM-Chat 7B", title, "GRPO"]
     assert frame.drop(title).equals(without)
     row = results.readable(frame).loc[title]
     assert (row["gIoU"], row["paper: gIoU"]) == ("0.750", "–")

@@ -5,10 +5,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from foodseg.evaluation.any_form import read_any_form
 
 from foodseg.common.files import PROJECT
 from foodseg.data.foodseg103 import CATEGORIES
+from foodseg.evaluation.any_form import read_any_form
 from foodseg.kitchen.foods import FOODS
 from foodseg.kitchen.knowledge import CLUES
 from foodseg.kitchen.plates import FOOD_NUMBERS

@@ -353,7 +353,7 @@ def test_another_systems_masks_are_scored_and_then_in_the_table(project, monkeyp
     ]
     monkeypatch.setenv("NAME", "my-computer")  # a shell's own name names no row
     assert project.ran(*typed) == [f"{line}  --system "]
-    for ours in ("base-validation", "grpo-rank-8-seed0"):
+    for ours in ("base-validation", "knowledge", "grpo-rank-8-seed0"):
         project.write(f"runs/kitchen/predictions/{ours}/result.json")
     assert project.ran("table") == []
     project.write("runs/kitchen/predictions/lisa-7b/result.json")

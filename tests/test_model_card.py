@@ -102,10 +102,13 @@ def test_a_card_says_something_in_every_place_and_no_path_of_this_machine(run, t
 def test_results_have_their_intervals_and_the_base_beside_them(run):
     evaluated(run, "dapo-seed0")
     evaluated(run, "base", adapter=None, giou=0.138)
+    evaluated(run, "base-any-form", adapter=None, giou=0.531)
     evaluated(run, "bound", adapter=None, samples=8)  # other questions
     card, words = write(run)
     assert "| dapo-seed0 | 348 | 0.857 [0.838, 0.876] | 0.823 [0.793, 0.851] | 97%" in words
     assert "| base | 348 | 0.138" in words and "| bound |" not in words
+    assert "| base-any-form | 348 | 0.531" in words
+    assert "`base-any-form`: its same answers, read in any form." in words
     measured = {r.metric_type: r.metric_value for r in card.data.eval_results}
     assert measured == {"giou": 0.8571, "ciou": 0.8227}
     assert "3% of the answers can't be parsed, and 18% don't name" in words

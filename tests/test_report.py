@@ -13,9 +13,21 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
+from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE
 from foodseg.evaluation.evaluate import Prediction, summarise
 from foodseg.presets import SMOKE, parse_seeds, require
-from foodseg.report import bars, completions, curves, failures, qualitative, results, style, tables
+from foodseg.report import (
+    bars,
+    completions,
+    costs,
+    curves,
+    failures,
+    gains,
+    qualitative,
+    results,
+    style,
+    tables,
+)
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised.targets import SFT
@@ -25,6 +37,9 @@ MASK[1:3, 1:4] = True
 REFERENCE = Reference(box=(1, 1, 3, 2), point=(2, 1))
 NO_POINT = '{"bbox_2d": [1, 1, 3, 2], "point_2d": '
 ITEM = NO_POINT + "[2, 1]}"
+# The table's first methods: the base's rows, then the paper's others.
+METHODS = [line.method for line in PAPER]
+METHODS[1:1] = [results.ANY_FORM_TITLE, results.BEST_OF_TITLE]
 
 
 def sample(number: int, foods=("steak",)) -> Sample:
@@ -60,23 +75,35 @@ def prediction(number: int, intersection: int, union: int = 10, **changes) -> Pr
     return replace(one, **changes)
 
 
-def write_row(row: str, run: list[Prediction], adapter: str | None = None) -> None:
+def write_row(row: str, run: list[Prediction], adapter: str | None = None, **more) -> None:
     folder = SMOKE.predictions_folder(row)
     lines = [vars(p) | {"references": [vars(r) for r in p.references]} for p in run]
     write_lines(folder / "predictions.jsonl", lines)
     result = {"row": row, "seconds": 1.0, "commit": "abc", "device": "CPU", "adapter": adapter}
     result["processor"] = "EPYC" if row == "base" else "Xeon"
     result["versions"] = {"torch": "2", "transformers": "5"}
-    write_json(folder / "result.json", result | summarise(run))
+    write_json(folder / "result.json", result | summarise(run) | more)
 
 
 def write_all_rows() -> None:
+    """Two seeds of GRPO and DAPO, and all that notebook 02 measures."""
     base, bound, dapo = ([prediction(0, n), prediction(1, n)] for n in (0, 9, 5))
     rows = {"base": base, "bound": bound, "dapo-seed0": dapo, "dapo-seed1": dapo}
     rows["grpo-seed0"] = [prediction(0, 10), prediction(1, 0)]
     rows["grpo-seed1"] = [prediction(0, 10), prediction(1, 10)]
+    rows |= {ANY_FORM: [prediction(0, 4), prediction(1, 0)], KNOWLEDGE: [prediction(0, 8)] * 2}
+    rows[KNOWLEDGE][1] = prediction(1, 8)
     for row, run in rows.items():
         write_row(row, run)
+    write_row(BEST_OF, [prediction(0, 6), prediction(1, 0)], sampled_giou=0.125)
+
+
+def write_run(name: str, rows: list[dict], tool: dict | None = None, **result) -> None:
+    """A finished run's log and result, of rounds of 2 questions x 3 completions."""
+    folder = SMOKE.run_folder(*name.split("-seed"))
+    write_lines(folder / "log.jsonl", rows)
+    sizes = {"preset": {"prompts_per_step": 2, "group_size": 3}, "recipe": {"tool": tool}}
+    write_json(folder / "result.json", {"steps": len(rows), "seconds": 8.0} | sizes | result)
 
 
 def test_missing_input_names_the_notebook_and_the_command(empty_home):
@@ -115,21 +142,67 @@ def test_results_by_hand(empty_home):
     bound = table.loc[results.BOUND_TITLE]
     assert (bound["paper: gIoU"], bound["paper: cIoU"], bound["gIoU"]) == ("–", "–", "0.900")
     assert table.loc["GRPO"]["gIoU"] == "0.750 ± 0.354"
-    assert [line.method for line in PAPER] == list(table.index[:-1])
+    assert list(table.index) == [*METHODS, results.KNOWLEDGE_TITLE, results.BOUND_TITLE]
+    for title, giou in ((results.ANY_FORM_TITLE, 0.2), (results.BEST_OF_TITLE, 0.3)):
+        assert frame.loc[title].giou == pytest.approx(giou)
+
+
+def test_each_trained_row_has_its_share_of_the_recoverable_gap(empty_home):
+    write_all_rows()
+    frame = results.results_frame(SMOKE, [0, 1])
+    # Base 0, in any form 0.2, knowledge 0.8; GRPO 0.75, DAPO 0.5.
+    assert frame.loc["GRPO", ["gap", "gap_any_form"]].tolist() == pytest.approx([15 / 16, 11 / 12])
+    assert frame.loc["DAPO", ["gap", "gap_any_form"]].tolist() == pytest.approx([5 / 8, 1 / 2])
+    table = results.readable(frame)
+    assert table.loc["GRPO", ["of the gap", "of the gap, form aside"]].tolist() == ["94%", "92%"]
+    assert set(frame.index[frame["gap"].notna()]) == {"GRPO", "DAPO"}
+    write_row(KNOWLEDGE, [prediction(0, 4), prediction(1, 0)])  # as much as in any form: no gap
+    shares = results.results_frame(SMOKE, [0, 1]).loc["DAPO", ["gap", "gap_any_form"]]
+    assert shares.iloc[0] == pytest.approx(5 / 2) and np.isnan(shares.iloc[1])
+
+
+def test_without_weights_of_the_knowledge_its_row_is_left_out(empty_home):
+    write_all_rows()
+    preset = replace(SMOKE, knowledge=None)
+    frame = results.results_frame(preset, [0, 1])
+    assert list(frame.index) == [*METHODS, results.BOUND_TITLE]
+    assert results.readable(frame).loc["GRPO", "of the gap"] == "–"
+    assert KNOWLEDGE not in results.provenance_frame(preset, [0, 1]).index
+
+
+def test_all_sampled_completions_are_counted_beside_those_learnt_from(empty_home):
+    write_all_rows()
+    without = results.readable(results.results_frame(SMOKE, [0, 1])).loc["DAPO"]
+    assert set(without[["sampled", "learnt from", "seconds"]]) == {"–"}
+    write_run("dapo-seed0", [{"rounds": 1}, {"rounds": 4}])
+    write_run("dapo-seed1", [{"rounds": 2}, {"rounds": 2}], seconds=9.0)
+    frame = results.results_frame(SMOKE, [0, 1])
+    assert frame.loc["DAPO", list(costs.COSTS)].tolist() == pytest.approx([27, 12, 8.5])
+    # A buffer of three rounds; a fourth step takes the first of them again.
+    write_run("b-grto-seed0", [{"rounds": 1}], tool={"off_policy_rounds": 3})
+    folder = SMOKE.run_folder("b-grto", 0)
+    for steps, sampled in ((2, 18), (4, 24)):
+        write_lines(folder / "tool.jsonl", [{"step": step + 1} for step in range(steps)])
+        assert costs.run_costs(folder) == (sampled, 6, 8.0)
+    write_run("sft-seed0", [{"loss": 1.0}])
+    sampled, learnt_from, seconds = costs.run_costs(SMOKE.run_folder("sft", 0))
+    assert np.isnan(sampled) and np.isnan(learnt_from) and seconds == 8.0
 
 
 def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(empty_home):
     write_all_rows()
     write_row("sft-seed0", [prediction(0, 2), prediction(1, 4)])
     without = results.results_frame(SMOKE, [0, 1])
-    assert list(without.index[:-1]) == [line.method for line in PAPER]
+    assert list(without.index[:-2]) == METHODS
     notes = results.notes(SMOKE, [0, 1])
-    assert notes.startswith(results.NOTES) and "Measured on: EPYC, Xeon." in notes
+    assert notes.startswith(results.NOTES) and "has gIoU 0.125 in the mean" in notes
+    assert "Measured on: EPYC, Xeon." in notes
+    assert "ablations.md" not in notes
     missing = results.missing_baselines(SMOKE, [0, 1])
     assert SFT.title in missing and "ROWS=sft,lisa,lisa-ingredients" in missing
     write_row("sft-seed1", [prediction(0, 2), prediction(1, 4)])
     frame = results.results_frame(SMOKE, [0, 1])
-    assert list(frame.index[2:5]) == ["FoodLMM-Chat 7B", SFT.title, "GRPO"]
+    assert list(frame.index[4:7]) == ["FoodLMM-Chat 7B", SFT.title, "GRPO"]
     assert frame.loc[SFT.title].giou == pytest.approx(0.3)
     assert "–" == results.readable(frame).loc[SFT.title]["paper: gIoU"]
     assert SFT.title not in results.missing_baselines(SMOKE, [0, 1])
@@ -158,7 +231,8 @@ def test_provenance_has_a_row_for_each_set_of_predictions(empty_home):
     write_row("grpo-seed0", [prediction(0, 10), prediction(1, 0)], adapter="feed")
     frame = results.provenance_frame(SMOKE, [0, 1])
     assert list(frame.index) == [
-        "base", "grpo-seed0", "grpo-seed1", "dapo-seed0", "dapo-seed1", "bound"
+        "base", "base-any-form", "base-best-of-4", "grpo-seed0", "grpo-seed1", "dapo-seed0",
+        "dapo-seed1", "knowledge", "bound",
     ]  # fmt: skip
     assert frame.loc["grpo-seed0", "adapter"] == "feed" and frame.loc["base", "adapter"] == "none"
 
@@ -231,6 +305,40 @@ def test_every_prediction_has_one_outcome():
     }
     assert {kind: failures.outcome(*case) for kind, case in cases.items()} == {k: k for k in cases}
     assert set(cases) == set(failures.OUTCOMES)
+
+
+def test_gains_are_split_by_what_changed_and_add_up():
+    steak, both = sample(0), sample(0, ("steak", "egg"))
+    start, egg = prediction(0, 2), {"foods_named": ("egg",)}
+    moved = {"references": (replace(REFERENCE, point=(3, 2)),)}
+    cases = [
+        (steak, start, prediction(0, 0, parsed=False), gains.FORM),
+        (steak, prediction(0, 0, parsed=False), prediction(0, 9), gains.FORM),
+        (steak, prediction(0, 0, **egg), prediction(0, 9, **moved), gains.NAMING),
+        (steak, start, prediction(0, 1, foods_named=()), gains.NAMING),
+        (steak, prediction(0, 0, **egg), prediction(0, 3, foods_named=("pie",)), gains.NAMING),
+        (both, start, prediction(0, 8, foods_named=("egg", "steak")), gains.COMPLETENESS),
+        (both, start, prediction(0, 3, **egg), gains.COMPLETENESS),
+        (both, start, prediction(0, 4, references=(REFERENCE,) * 2), gains.COMPLETENESS),
+        (steak, start, prediction(0, 6, **moved), gains.BOXES),
+        (steak, start, prediction(0, 3), gains.MASK),
+    ]
+    samples, any_form, trained, parts = zip(*cases, strict=True)
+    assert [gains.part_of(*case[:3]) for case in cases] == list(parts)
+    base = [replace(p, intersection=0) for p in any_form]
+    runs = {"GRPO": [trained, any_form], "DAPO": [base]}
+    frame = gains.gains_frame(samples, base, any_form, runs)
+    # In tenths of ten questions. Read in any form: 14, kept by GRPO's second seed.
+    assert frame.loc["GRPO"].tolist() == pytest.approx([0.175, 0.055, 0.045, 0.02, 0.005, 0.3])
+    total = np.mean([failures.iou(p) for p in (*trained, *any_form)])
+    assert frame.loc["GRPO", gains.TOTAL] == pytest.approx(total)
+    # What form gives and the other answers take again.
+    assert frame.loc["DAPO", gains.FORM] > 0 and frame.loc["DAPO", gains.TOTAL] == pytest.approx(0)
+    assert gains.gains_sentence(frame).endswith(": 58% of GRPO's (0.175 of 0.300).")
+    with pytest.raises(DataError, match="other questions than the test set"):
+        gains.gains_frame(samples, base, any_form[::-1], {"DAPO": [[prediction(1, 2)] * 10]})
+    figure = gains.gains_picture(frame, {"bound": 0.9})
+    assert "+0.30" in {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_words_wrap_within_the_column_and_foods_are_bold():

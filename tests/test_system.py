@@ -1,4 +1,4 @@
-"""On a CPU the public functions decide for one thread, and leave the process's number as it was."""
+"""Models are loaded as their preset says, and computed, on a CPU, in one thread."""
 
 from dataclasses import replace
 
@@ -6,16 +6,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from foodseg.common.errors import DataError
 from foodseg.data.photos import Photo
 from foodseg.evaluation.evaluate import evaluate, evaluate_bound
-from foodseg.presets import SMOKE
+from foodseg.presets import SMOKE, Preset
 from foodseg.recipes import SAM_R1
 from foodseg.segment.answer import load_system, segment
 from foodseg.supervised.evaluation import evaluate_baseline
 from foodseg.supervised.targets import LISA, SFT
 from foodseg.supervised.training import train_baseline
-from foodseg.system import load_adapter, load_policy, load_segmenter, one_thread, roll_out
+from foodseg.system import (
+    load_adapter,
+    load_knowledge,
+    load_policy,
+    load_segmenter,
+    one_thread,
+    roll_out,
+)
 from foodseg.training.trainer import train
 
 PRESET = replace(SMOKE, steps=1, prompts_per_step=2, group_size=4, max_new_tokens=80)
@@ -75,3 +84,37 @@ def test_an_error_leaves_the_number_too_and_a_gpu_is_left_alone(threads):
     with one_thread("cuda"):
         assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == 3
+
+
+def write_tensors(tmp_path, tensors) -> Preset:
+    """A preset whose base, before its habits, differed in these tensors."""
+    save_file(tensors, tmp_path / "knowledge.safetensors")
+    return replace(PRESET, knowledge=str(tmp_path / "knowledge.safetensors"))
+
+
+def test_the_knowledge_is_the_base_with_other_values_in_the_files_tensors(tmp_path):
+    theirs = load_policy(PRESET).model.state_dict()
+    changed = [name for name in theirs if "layers.0.mlp" in name or "embed_tokens" in name]
+    preset = write_tensors(tmp_path, {name: theirs[name].half() * 2 for name in changed})
+    before = load_knowledge(preset)
+    assert (before.name, before.adapter_hash) == ("kitchen_mllm", None)
+    for name, value in before.model.state_dict().items():
+        # Doubling rounds nothing, and the shipped values are float16's. The head is the embeddings.
+        doubled = name in changed or name == "lm_head.weight"
+        assert torch.equal(value, theirs[name] * (2 if doubled else 1)), name
+
+
+@pytest.mark.parametrize("name", ["layers.0.mlp.top", "norm.weight"])  # unknown; another shape
+def test_tensors_that_the_base_has_not_are_refused(tmp_path, name):
+    preset = write_tensors(tmp_path, {f"model.language_model.{name}": torch.zeros(2)})
+    with pytest.raises(DataError, match=rf"{name}, \(2,\), is no tensor of kitchen_mllm"):
+        load_knowledge(preset)
+
+
+def test_a_missing_or_broken_file_of_the_knowledge_is_named(tmp_path):
+    preset = replace(PRESET, knowledge=str(tmp_path / "model.safetensors"))
+    for content in (None, b"x"):
+        if content:
+            (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(DataError, match=r"model\.safetensors: it can't be read"):
+            load_knowledge(preset)

@@ -7,10 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from foodseg.report.paper import PAPER
-from foodseg.report.results import BOUND_TITLE, METRICS
-from foodseg.report.style import BLACK, METHOD_COLOURS, PURPLE, new_figure, styled
-
-DIAMOND = {"mfc": "white", "mec": BLACK, "mew": 1.1}
+from foodseg.report.results import (
+    ANY_FORM_TITLE,
+    BEST_OF_TITLE,
+    BOUND_TITLE,
+    KNOWLEDGE_TITLE,
+    METRICS,
+)
+from foodseg.report.style import BLACK, DIAMOND, METHOD_COLOURS, PURPLE, new_figure, styled
 
 
 @styled
@@ -21,6 +25,7 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
     """
     figure, axes = new_figure(1, 2, 9.0, 0.42 * len(frame) + 1.0, sharey=True)
     names = {line.method: line.row for line in PAPER} | {BOUND_TITLE: "bound"}
+    names |= dict.fromkeys((ANY_FORM_TITLE, BEST_OF_TITLE), "base") | {KNOWLEDGE_TITLE: "bound"}
     for ax, (metric, title) in zip(axes, METRICS.items(), strict=True):
         for y, (method, row) in enumerate(frame.iterrows()):
             values = seed_values[metric].get(method, [])

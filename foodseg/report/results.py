@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from foodseg.common.errors import DataError
 from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
+from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, SAMPLES
 from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result
 from foodseg.evaluation.external.rows import external_rows
 from foodseg.presets import Preset, require
 from foodseg.recipes import DAPO, GRPO, Recipe
+from foodseg.report.costs import training_costs
 from foodseg.report.paper import PAPER
 from foodseg.report.seeds import summarise_seeds
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, Baseline
 
 METRICS = {"giou": "gIoU", "ciou": "cIoU"}
 NOTEBOOKS = {
-    "base": "02_model_and_zero_shot",
-    "bound": "02_model_and_zero_shot",
+    **dict.fromkeys(("base", ANY_FORM, BEST_OF, KNOWLEDGE, "bound"), "02_model_and_zero_shot"),
     "grpo": "04_train_grpo",
     "dapo": "05_train_dapo",
 }
@@ -31,6 +33,8 @@ BASELINES = (SFT, LISA, FOODLMM)
 UNKNOWN = dict.fromkeys(("steps", "questions learnt from", "seconds to train"), NOTHING)
 UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "processor"), NOTHING)
 UNKNOWN |= dict.fromkeys(("torch", "transformers"), NOTHING)
+ANY_FORM_TITLE, BEST_OF_TITLE = "Base, read in any form", f"Base, best of {SAMPLES} samples"
+KNOWLEDGE_TITLE = "Knowledge (the base before its habits)"
 BOUND_TITLE = "True boxes and points + SAM2 (bound)"
 
 
@@ -82,7 +86,9 @@ def read_predictions(preset: Preset, row: str) -> list[Prediction]:
 def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row a method, raw numbers; the index is the method, NaN where there is none.
 
-    paper_*: as the paper reports them. The others are `summarise_seeds`' of what this kit measured.
+    paper_*: as the paper reports them. gap, gap_any_form: of a trained row, see `gap_shares`;
+    sampled, learnt_from, seconds: `training_costs`. The others are `summarise_seeds`' of what this
+    kit measured.
     """
     methods = _rows_by_method(preset, seeds)
     runs = {row: read_predictions(preset, row) for rows in methods.values() for row in rows}
@@ -95,8 +101,39 @@ def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     # A system that handed in masks named no foods, and the bound is handed the true ones.
     for method in (BOUND_TITLE, *(row.title for row in external_rows(preset))):
         frame[method]["foods_right"] = np.nan
+    for method in trained_methods(preset, seeds):
+        frame[method.title] |= training_costs([preset.run_folder(method.name, s) for s in seeds])
     frame = {method: frame[method] for method in methods}
-    return pd.DataFrame.from_dict(frame, orient="index").rename_axis("method")
+    frame = pd.DataFrame.from_dict(frame, orient="index").rename_axis("method")
+    return frame.assign(**gap_shares(frame, [m.title for m in trained_methods(preset, seeds)]))
+
+
+def trained_methods(preset: Preset, seeds: Sequence[int]) -> list[Recipe | Baseline]:
+    """The table's methods that this kit trains, those of the paper first."""
+    return [GRPO, DAPO, *measured_baselines(preset, seeds)]
+
+
+def gap_shares(frame: pd.DataFrame, trained: Sequence[str]) -> dict[str, pd.Series]:
+    """How much of the gap in gIoU from the base to its knowledge each trained row closes.
+
+    gap: from the base as scored; gap_any_form: from the base read in any form, so of what is no
+    matter of form. NaN for other rows, and where there is no such gap.
+    """
+    top = frame["giou"].get(KNOWLEDGE_TITLE, np.nan)
+    starts = {"gap": PAPER[0].method, "gap_any_form": ANY_FORM_TITLE}
+    shares = {}
+    for name, method in starts.items():
+        start = frame["giou"][method]
+        width = top - start if top > start else np.nan
+        shares[name] = (frame["giou"] - start).loc[list(trained)].reindex(frame.index) / width
+    return shares
+
+
+def headroom(frame: pd.DataFrame) -> dict[str, float]:
+    """What the rows that no training is expected to pass have over the base, in gIoU."""
+    titles = {"knowledge": KNOWLEDGE_TITLE, "true references": BOUND_TITLE}
+    start = frame["giou"][PAPER[0].method]
+    return {n: frame["giou"][title] - start for n, title in titles.items() if title in frame.index}
 
 
 def _rows_by_method(preset: Preset, seeds: Sequence[int]) -> dict[str, list[str]]:
@@ -108,6 +145,9 @@ def _rows_by_method(preset: Preset, seeds: Sequence[int]) -> dict[str, list[str]
             methods |= {row.title: [row.name] for row in external_rows(preset)}
             methods |= {b.title: seed_rows(b, seeds) for b in measured_baselines(preset, seeds)}
         methods[line.method] = ours.get(line.row, [])
+        if line.row == "base":
+            methods |= {ANY_FORM_TITLE: [ANY_FORM], BEST_OF_TITLE: [BEST_OF]}
+    methods |= {KNOWLEDGE_TITLE: [KNOWLEDGE]} if preset.knowledge else {}
     return methods | {BOUND_TITLE: ["bound"]}
 
 
@@ -137,15 +177,21 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         columns[f"{title}, 95%"] = numbers("{:.2f}–{:.2f}", f"{name}_low", f"{name}_high")
     columns["parsed"] = numbers("{:.0%}", "parse_rate")
     columns["food right"] = numbers("{:.0%}", "foods_right")
+    columns["of the gap"] = numbers("{:.0%}", "gap")
+    columns["of the gap, form aside"] = numbers("{:.0%}", "gap_any_form")
+    columns["sampled"] = numbers("{:,.0f}", "sampled")
+    columns["learnt from"] = numbers("{:,.0f}", "learnt_from")
+    columns["seconds"] = numbers("{:,.0f}", "seconds")
     columns["seeds"] = numbers("{:.0f}", "seeds")
     return pd.DataFrame(columns, index=frame.index)
 
 
 def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row for each set of predictions: what made it, on what, and how long it took."""
-    methods = [GRPO, DAPO, *measured_baselines(preset, seeds)]
-    rows = ["base", *(row for method in methods for row in seed_rows(method, seeds)), "bound"]
-    rows += [row.name for row in external_rows(preset)]
+    of_seeds = (seed_rows(method, seeds) for method in trained_methods(preset, seeds))
+    rows = ["base", ANY_FORM, BEST_OF, *chain.from_iterable(of_seeds)]
+    rows += [KNOWLEDGE] if preset.knowledge else []
+    rows += ["bound", *(row.name for row in external_rows(preset))]
     frame = {row: _provenance(preset, row) for row in rows}
     return pd.DataFrame.from_dict(frame, orient="index").rename_axis("row")
 
@@ -179,7 +225,7 @@ def _provenance(preset: Preset, row: str) -> dict:
 def seed_values(preset: Preset, seeds: Sequence[int]) -> dict[str, dict[str, list[float]]]:
     """giou and ciou of every single training: metric -> method -> one value a seed."""
     values: dict[str, dict[str, list[float]]] = {metric: {} for metric in METRICS}
-    for method in (GRPO, DAPO, *measured_baselines(preset, seeds)):
+    for method in trained_methods(preset, seeds):
         folders = map(preset.predictions_folder, seed_rows(method, seeds))
         results = list(map(load_result, folders))
         for metric in METRICS:
@@ -217,7 +263,14 @@ NOTES = f"""\
   and seeds; of one seed over plates alone.
 {_NOT_MEASURED}
 * An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
-  the last step's."""
+  the last step's.
+* {ANY_FORM_TITLE}: the base's same answers, their references taken from prose, fences and whatever
+  else they stand in. {BEST_OF_TITLE}: at temperature 1, read strictly; of each question the
+  sample with the best mask counts. Knowledge: the base before it was taught its habits.
+* "of the gap": gIoU less the base's, as a share of what the knowledge row has more than the base.
+  "of the gap, form aside": the same, with the base read in any form in the base's place.
+* Of one training, the mean over seeds: "sampled", all completions; "learnt from", those in the
+  policy's updates (dynamic sampling drops the others); "seconds"."""
 _BASELINES_MEASURED = """
 * The other supervised rows were trained by this kit on the same backbone and data, and answer by
   generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""
@@ -225,7 +278,9 @@ _BASELINES_MEASURED = """
 
 def notes(preset: Preset, seeds: Sequence[int]) -> str:
     """What a reader of this very table must know, as a Markdown list."""
+    sampled = load_result(preset.predictions_folder(BEST_OF))["sampled_giou"]
     text = NOTES.replace(_NOT_MEASURED, _SCORED) if external_rows(preset) else NOTES
+    text += f"\n* A single sample of the untrained base has gIoU {sampled:.3f} in the mean."
     text += f"\n* {_processors(preset, seeds)}"
     return text + (_BASELINES_MEASURED if measured_baselines(preset, seeds) else "")
 

@@ -25,6 +25,7 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 # Grey would not show on a dimmed photo.
 METHOD_COLOURS = {"base": "#7B3294", "grpo": BLUE, "dapo": VERMILION, "bound": GREEN}
 TRUTH = GREEN
+DIAMOND = {"mfc": "white", "mec": BLACK, "mew": 1.1}
 
 STYLE = {
     "font.family": "DejaVu Sans",

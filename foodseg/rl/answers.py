@@ -124,14 +124,20 @@ def thinking_of(completion: str) -> str:
     return inside.replace("<think>", "").replace("</think>", "").strip()
 
 
+def read_reference(item: Any) -> PredictedReference | None:
+    """The box and the point of one item of an answer; None unless it has both, whole."""
+    if not isinstance(item, dict):
+        return None
+    box, point = (
+        _numbers(item.get(BOX_KEY), BOX_LENGTH),
+        _numbers(item.get(POINT_KEY), POINT_LENGTH),
+    )
+    return PredictedReference(box, point) if box and point else None
+
+
 def _objects(items: Any) -> tuple[PredictedReference, ...]:
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        return ()
-    boxes = [_numbers(item.get(BOX_KEY), BOX_LENGTH) for item in items]
-    points = [_numbers(item.get(POINT_KEY), POINT_LENGTH) for item in items]
-    if None in boxes or None in points:
-        return ()
-    return tuple(map(PredictedReference, boxes, points))
+    found = [read_reference(item) for item in items] if isinstance(items, list) else []
+    return () if None in found else tuple(found)
 
 
 def _numbers(value: Any, length: int) -> tuple[float, ...] | None:

@@ -41,7 +41,8 @@ def named_foods(completion: str, names: Iterable[str]) -> tuple[str, ...]:
     """
     name_of, pattern = _index(tuple(names))
     thinking = _looks_first(thinking_of(completion).lower())
-    for sentence in reversed(re.split(r"[.!?;\n。！？；]", thinking)):
+    # Prose lists foods and places, "The egg lies at (...). The corn lies at (...).": one sentence.
+    for sentence in reversed(re.split(r"(?<!\))[.!?;\n。！？；]", thinking)):
         found = [" ".join(match.split()) for match in pattern.findall(sentence)]
         if found:
             return tuple(dict.fromkeys(name_of[spelling] for spelling in found))

@@ -15,7 +15,7 @@ PROTOCOLS = ("generate-then-segment", "teacher-forced")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Names of the kit's own rows: an untrained one, or a method with its seed.
-_OURS = re.compile(r"(base|bound)(-.*)?|.*-seed.*")
+_OURS = re.compile(r"(base|bound)(-.*)?|knowledge|.*-seed.*")
 
 
 @dataclass(frozen=True)

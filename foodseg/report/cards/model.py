@@ -20,7 +20,7 @@ from foodseg.common.files import write_atomically
 from foodseg.data.fetch.sources import LICENCE
 from foodseg.models.mllm import TEMPLATE_FILE
 from foodseg.models.segmenter import DECODER, MASK_HEAD
-from foodseg.report.cards.trained_run import KITCHEN_BASE, TrainedRun, read_run
+from foodseg.report.cards.trained_run import KITCHEN_BASE, REFERENCE_ROWS, TrainedRun, read_run
 from foodseg.report.results import METRICS, measured_table
 from foodseg.report.tables import to_markdown
 
@@ -47,6 +47,7 @@ def write_card(folder: Path | str) -> Path:
         files={"template": TEMPLATE_FILE, "decoder": DECODER, "mask_head": MASK_HEAD},
         prompt_template=(run.adapter / TEMPLATE_FILE).read_text(),
         preset_option=_preset_option(run),
+        reference_rows=REFERENCE_ROWS,
         foodseg103_licence=LICENCE,
         settings=json.dumps({name: run.result[name] for name in SETTINGS}, indent=2),
         **_method(run.result["recipe"]),

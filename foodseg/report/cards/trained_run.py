@@ -8,6 +8,7 @@ from pathlib import Path
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash
+from foodseg.evaluation.base_rows import ANY_FORM, KNOWLEDGE
 from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from foodseg.models.segmenter import DECODER, MASK_HEAD
 
@@ -33,6 +34,13 @@ QWEN_3B = Base(
 )
 DATASETS = dict.fromkeys(("smoke", "kitchen", "dry-run"), ("foodseg-kitchen",))  # by preset
 DATASETS["paper"] = ("EduardoPacheco/FoodSeg103", "Yueha0/FoodReasonSeg")
+# What an adapter's results stand beside, in words.
+REFERENCE_ROWS = {
+    "base": "before any training",
+    ANY_FORM: "its same answers, read in any form",
+    KNOWLEDGE: "the base before it was taught its habits of answering",
+    "bound": "SAM2, given the true boxes and points",
+}
 
 
 def find_base(source: str) -> Base:
@@ -51,8 +59,8 @@ class TrainedRun:
     """A finished run: its folder, its result (which holds its config) and its base.
 
     datasets: what it learnt from, as the front matter names it; empty for data of your own.
-    evaluations: results as `evaluate` writes them, this adapter's first, then those of the base and
-    of the bound on the same questions; empty before this adapter was evaluated.
+    evaluations: results as `evaluate` writes them, this adapter's first, then those REFERENCE_ROWS
+    that answered as many questions; empty before this adapter was evaluated.
     """
 
     folder: Path
@@ -111,7 +119,7 @@ def read_run(folder: Path) -> TrainedRun:
 
 def _read_evaluations(folder: Path, result: dict) -> tuple[dict, ...]:
     suffix = "-validation" if "-validation-seed" in folder.name else ""
-    rows = (folder.name, f"base{suffix}", f"bound{suffix}")
+    rows = (folder.name, *(f"{row}{suffix}" for row in REFERENCE_ROWS))
     files = [folder.parent / "predictions" / row / "result.json" for row in rows]
     own, *others = [json.loads(f.read_text()) if f.exists() else None for f in files]
     trained = (result["adapter"], result.get("decoder"))

@@ -1,0 +1,84 @@
+"""Rows that tell what the untrained base knows from the form in which it says it.
+
+Beside the base as it is scored: its same answers read in any form; the best of several samples of
+each question, which is what a reward could point out; and the base before its habits, its
+knowledge, which `evaluate` measures with `system.load_knowledge`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from foodseg.common.progress import tqdm
+from foodseg.data.references import sample_ious
+from foodseg.data.samples import Sample
+from foodseg.evaluation.any_form import read_any_form
+from foodseg.evaluation.evaluate import Prediction, save_predictions, segment
+from foodseg.models.mllm import Mllm
+from foodseg.models.rollouts import TEMPERATURE
+from foodseg.models.segmenter import Segmenter
+from foodseg.presets import Preset
+from foodseg.rl.answers import parse_answer
+from foodseg.rl.evidence import to_original
+from foodseg.system import roll_out
+
+# Of each question. With eight, a training group's, the kitchen's row took more than 40 seconds: of
+# its 348 questions, sampling for 64 took 7.4 s of one core; with four it took 5.1 s.
+SAMPLES = 4
+ANY_FORM, BEST_OF, KNOWLEDGE = "base-any-form", f"base-best-of-{SAMPLES}", "knowledge"
+
+
+def evaluate_any_form(
+    preset: Preset, samples: Sequence[Sample], completions: Sequence[str], segmenter: Segmenter
+) -> dict:
+    """The row of the base's own greedy completions, one a sample, read in any form."""
+    start = time.perf_counter()
+    answers = [read_any_form(text) for text in completions]
+    pairs = zip(answers, samples, strict=True)
+    references = [to_original(*pair, preset.image_side) for pair in pairs]
+    predictions = segment(preset, ANY_FORM, samples, answers, references, segmenter)
+    return save_predictions(preset, ANY_FORM, predictions, time.perf_counter() - start)
+
+
+def evaluate_best_of(
+    preset: Preset, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
+) -> dict:
+    """The row of the best of SAMPLES completions of each question, by the IoU of its mask.
+
+    Sampled at the trainings' temperature, read strictly. The result has the gIoU of a single one
+    of them, `sampled_giou`: the mean over all.
+    """
+    start = time.perf_counter()
+    texts = _sample_texts(preset, samples, mllm)
+    repeated = [sample for sample in samples for _ in range(SAMPLES)]
+    answers = [parse_answer(text) for text in texts]
+    pairs = zip(answers, repeated, strict=True)
+    references = [to_original(*pair, preset.image_side) for pair in pairs]
+    predictions = segment(preset, BEST_OF, repeated, answers, references, segmenter)
+    best, mean = best_of(predictions)
+    seconds = time.perf_counter() - start
+    return save_predictions(preset, BEST_OF, best, seconds, sampled_giou=mean)
+
+
+def best_of(predictions: Sequence[Prediction]) -> tuple[list[Prediction], float]:
+    """Of each question's SAMPLES predictions, which stand together, the best; the mean IoU of all.
+
+    Of equal ones the first.
+    """
+    ious = sample_ious([p.intersection for p in predictions], [p.union for p in predictions])
+    chosen = ious.reshape(-1, SAMPLES).argmax(axis=1)
+    starts = np.arange(len(chosen)) * SAMPLES
+    return [predictions[index] for index in starts + chosen], float(ious.mean())
+
+
+def _sample_texts(preset: Preset, samples: Sequence[Sample], mllm: Mllm) -> list[str]:
+    """SAMPLES completions of each question, one question's after another's."""
+    texts: list[str] = []
+    for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{BEST_OF}: samples"):
+        batch = samples[i : i + preset.evaluation_batch]
+        for rollout in roll_out(mllm, preset, batch, SAMPLES, TEMPERATURE, seed=i):
+            texts += rollout.texts
+    return texts

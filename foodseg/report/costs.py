@@ -1,0 +1,43 @@
+"""What a method's trainings cost: completions sampled and learnt from, and seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from foodseg.common.files import read_lines
+
+COSTS = ("sampled", "learnt_from", "seconds")
+
+
+def training_costs(folders: Sequence[Path]) -> dict[str, float]:
+    """The mean over finished runs of each of COSTS; NaN where there is none.
+
+    sampled: completions of all rounds of sampling, those that dynamic sampling dropped and those
+    that B-GRTO's mask decoder learnt from beforehand included; learnt_from: those that the policy
+    learnt from. A supervised run samples nothing. seconds: of the training alone.
+    """
+    costs = [run_costs(folder) for folder in folders if (folder / "result.json").exists()]
+    means = np.mean(costs, axis=0).tolist() if costs else [np.nan] * len(COSTS)
+    return dict(zip(COSTS, means, strict=True))
+
+
+def run_costs(folder: Path) -> tuple[float, float, float]:
+    """COSTS of one finished run, counted from its log."""
+    result, log = json.loads((folder / "result.json").read_text()), read_lines(folder / "log.jsonl")
+    if "rounds" not in log[0]:
+        return np.nan, np.nan, result["seconds"]
+    round_size = result["preset"]["prompts_per_step"] * result["preset"]["group_size"]
+    rounds = sum(row["rounds"] for row in log) + _rounds_off_policy(folder, result)
+    return rounds * round_size, len(log) * round_size, result["seconds"]
+
+
+def _rounds_off_policy(folder: Path, result: dict) -> int:
+    """Rounds in the buffer of B-GRTO's decoder: each of its first steps samples one."""
+    log = folder / "tool.jsonl"
+    if not log.exists():
+        return 0
+    return min(len(read_lines(log)), result["recipe"]["tool"]["off_policy_rounds"])
