@@ -17,6 +17,7 @@ from foodseg.common.files import PROJECT, file_hash, files_hash, home
 from foodseg.models import prompts
 from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig
 from foodseg.rl.rehearsal_reward import lottery
+from foodseg.rl.rewards import RewardThresholds
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -33,6 +34,7 @@ class Preset:
     shares, warmup_steps and steps in rollouts, groups_per_update in groups of one gradient step;
     supervised baselines have a learning rate of their own. published: folder of the
     checkout for the figures (None: they go to build/). extra_reward: terms added to every recipe's.
+    thresholds: of the accuracy reward, in pixels of an 840 x 840 model image.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Preset:
     published: str | None = None
     mllm_revision: str | None = None
     knowledge: str | None = None
+    thresholds: RewardThresholds = RewardThresholds()
     supervised_learning_rate: float = 3e-4  # LISA's
     extra_reward: tuple[Callable, ...] = ()
 
@@ -121,7 +124,7 @@ KITCHEN = Preset(
     prompts_per_step=8,
     group_size=8,
     groups_per_update=2,
-    max_new_tokens=160,
+    max_new_tokens=320,
     checkpoint_every=10,
     evaluation_batch=64,
     dtype="float32",

@@ -65,9 +65,9 @@ def test_trl_is_paid_as_this_trainer_is(samples):
     sample = samples[0]
     texts = ("", write_references(sample, SMALL.image_side))
     rollout = Rollout(None, (), (), texts, (True, True))
-    paid = score_group(sample, rollout, SMALL.image_side).rewards
+    paid = score_group(sample, rollout, SMALL.image_side, thresholds=SMALL.thresholds).rewards
     assert paid[1] == 7 > 4 > paid[0]
-    function = trl_trainer.make_reward([sample], SMALL.image_side)
+    function = trl_trainer.make_reward([sample], SMALL)
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     assert function(completions=completions, index=[0, 0], prompts=None) == paid
 

@@ -67,7 +67,7 @@ def test_every_form_tells_its_numbers_and_one_alone_parses(form, labelled):
         text, rows = completion.text, [NAMES.index(name) for name in names]
         assert parse_answer(text).parsed == (form == PARSEABLE and not labelled), text
         read = read_any_form(text).objects
-        assert [(*one.box, *one.point) for one in read] == REFERENCES[rows].tolist()
+        assert [[*one.box, *one.point] for one in read] == REFERENCES[rows].tolist()
         for start, end in completion.numbers:
             assert text[start:end].isdigit() and not text[end].isdigit()
         for anchor in completion.anchors:

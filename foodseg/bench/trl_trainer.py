@@ -165,7 +165,7 @@ def make_trainer(
     mllm.model.set_attn_implementation("sdpa")  # transformers' own in the place of ours
     trainer = TimedTrainer(
         model=mllm.model,
-        reward_funcs=make_reward(samples, preset.image_side),
+        reward_funcs=make_reward(samples, preset),
         args=trl.GRPOConfig(
             output_dir=folder,
             max_steps=rollouts * preset.updates_per_step,
@@ -252,12 +252,14 @@ def _dataset(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> datasets.
     return datasets.Dataset.from_dict(columns)
 
 
-def make_reward(samples: Sequence[Sample], image_side: int) -> Callable[..., list[float]]:
+def make_reward(samples: Sequence[Sample], preset: Preset) -> Callable[..., list[float]]:
     """The paper's reward in TRL's calling convention; "index" is the data set's column."""
 
     def paper_reward(completions, index, **_):
         return [
-            gather_evidence(samples[i], [message["content"]], image_side)[0].score.total
+            gather_evidence(
+                samples[i], [message["content"]], preset.image_side, thresholds=preset.thresholds
+            )[0].score.total
             for (message,), i in zip(completions, index, strict=True)
         ]
 

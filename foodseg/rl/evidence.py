@@ -20,6 +20,7 @@ from foodseg.data.samples import Sample
 from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.rewards import RewardThresholds, Score, match_answer, score_answer
 
+PAPER_THRESHOLDS = RewardThresholds()
 # (sample, references in original pixels) -> bool (N, H, W)
 Segment = Callable[[Sample, Sequence[Reference]], np.ndarray]
 
@@ -29,7 +30,7 @@ class Evidence:
     """One completion, and what it is judged by.
 
     references: the true ones, integer pixels of the square model image of `side` x `side` pixels;
-    thresholds: the paper's, scaled to that image. masks: SAM2's for `answer.objects`, bool
+    thresholds: in its pixels. masks: SAM2's for `answer.objects`, bool
     (N, H, W) in original pixels. The first call segments all completions of the group together.
     """
 
@@ -50,15 +51,20 @@ Term = Callable[[Evidence], float]
 
 
 def gather_evidence(
-    sample: Sample, texts: Sequence[str], side: int, segment: Segment | None = None
+    sample: Sample,
+    texts: Sequence[str],
+    side: int,
+    segment: Segment | None = None,
+    thresholds: RewardThresholds = PAPER_THRESHOLDS,
 ) -> tuple[Evidence, ...]:
     """The evidence of each completion of one question, for a model image of `side` pixels.
 
-    Without `segment`, to ask for masks is a ValueError.
+    thresholds: in pixels of an 840 x 840 model image. Without `segment`, to ask for masks is a
+    ValueError.
     """
     answers = [parse_answer(text) for text in texts]
     references = tuple(scale_reference(r, sample.size, (side, side)) for r in sample.references)
-    thresholds = RewardThresholds().scaled(side)
+    thresholds = thresholds.scaled(side)
 
     @lru_cache(maxsize=1)
     def masks() -> list[np.ndarray]:

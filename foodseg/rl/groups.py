@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 from foodseg.data.samples import Sample
 from foodseg.models.rollouts import Rollout
-from foodseg.rl.evidence import PAPER_REWARD, Evidence, Segment, Term, award, gather_evidence, total
+from foodseg.rl.evidence import (
+    PAPER_REWARD,
+    PAPER_THRESHOLDS,
+    Evidence,
+    Segment,
+    Term,
+    award,
+    gather_evidence,
+    total,
+)
+from foodseg.rl.rewards import RewardThresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +41,12 @@ def score_group(
     image_side: int,
     reward: Sequence[Term] = PAPER_REWARD,
     segment: Segment | None = None,
+    thresholds: RewardThresholds = PAPER_THRESHOLDS,
 ) -> Group:
     """Judge each completion by the terms, against the sample's references in model-image pixels.
 
+    thresholds: in pixels of an 840 x 840 model image.
     segment: called once, and only if a term asks for masks, which without it is a ValueError.
     """
-    evidence = gather_evidence(sample, rollout.texts, image_side, segment)
+    evidence = gather_evidence(sample, rollout.texts, image_side, segment, thresholds)
     return Group(sample, rollout, evidence, tuple(award(reward, one) for one in evidence))

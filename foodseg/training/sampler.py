@@ -151,8 +151,9 @@ class GroupSampler:
         )
 
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
-        reward = (*self.recipe.reward, *self.preset.extra_reward)
-        group = score_group(sample, rollout, self.preset.image_side, reward, self._segment)
+        preset, reward = self.preset, (*self.recipe.reward, *self.preset.extra_reward)
+        asked = sample, rollout, preset.image_side, reward, self._segment, preset.thresholds
+        group = score_group(*asked)
         if not self.queue:
             return group
         points = zip(group.points, self.queue.award(group.evidence), strict=True)
