@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
 
 Item = TypeVar("Item")
 # A group's rollout, and for each completion a number or (L_i,) of its tokens.
-Lesson = tuple[Rollout, Sequence[float | np.ndarray]]
+Judged = tuple[Rollout, Sequence[float | np.ndarray]]
 
 
 class PolicyUpdater:
@@ -95,8 +95,8 @@ class PolicyUpdater:
         Raises torch.OutOfMemoryError if even the smallest forward does not fit.
         """
         start, steps = time.perf_counter(), []
-        for lessons in mini_batches(self._lessons(groups), self.preset.groups_per_update):
-            if step := self._gradient_step(self._collate(lessons), on_policy=not steps):
+        for judged in mini_batches(self._judged(groups), self.preset.groups_per_update):
+            if step := self._gradient_step(self._collate(judged), on_policy=not steps):
                 steps.append(step)
         seconds = {"seconds_update": time.perf_counter() - start}
         return step_figures(steps) | self._log_prob_figures(steps) | seconds
@@ -143,17 +143,17 @@ class PolicyUpdater:
         self.processes.sum_gradients(self.optimizer.parameters)
         return GradientStep(forwards, self.optimizer.step(), batch)
 
-    def _lessons(self, groups: Sequence[Group | None]) -> list[Lesson | None]:
+    def _judged(self, groups: Sequence[Group | None]) -> list[Judged | None]:
         mine = [group for group in groups if group]
         advantages = iter(self.advantages(mine, self.mllm.tokenizer))
         return [(group.rollout, next(advantages)) if group else None for group in groups]
 
-    def _collate(self, lessons: Sequence[Lesson | None]) -> MiniBatch | None:
+    def _collate(self, judged: Sequence[Judged | None]) -> MiniBatch | None:
         """What this process learns from in one mini-batch; None if nothing."""
-        mine = [lesson for lesson in lessons if lesson]
+        mine = [one for one in judged if one]
         normaliser = self._normaliser([rollout for rollout, _ in mine])
         if not self.objective.kl_weight:
-            mine = [lesson for lesson in mine if any(map(np.any, lesson[1]))]
+            mine = [one for one in mine if any(map(np.any, one[1]))]
         if not mine:
             return None
         rollouts = [rollout for rollout, _ in mine]
