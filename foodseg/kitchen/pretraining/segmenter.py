@@ -54,8 +54,8 @@ class Plan:
     shapes: int = 1000  # scenes of generic shapes: dense targets and prompts
     batch_plates: int = 2
     batch_shapes: int = 8  # scenes, about 27 prompts
-    dense_steps: int = 150
-    prompt_steps: int = 900
+    dense_steps: int = 300
+    prompt_steps: int = 2600
     encoder_rate: float = 1e-3
     decoder_rate: float = 2e-3
     weight_decay: float = 0.05
