@@ -9,11 +9,13 @@ from conftest import assert_near, watch
 
 from foodseg.kitchen.pretraining import segmenter as kitchen
 from foodseg.kitchen.pretraining.segmenter import Plan
-from foodseg.kitchen.pretraining.segmenter_plates import (
+from foodseg.kitchen.pretraining.segmenter_check import validate
+from foodseg.kitchen.pretraining.segmenter_scenes import (
     CLASSES,
-    PlateTensors,
+    Scenes,
     class_shares,
-    draw_training_plates,
+    draw_food_scenes,
+    draw_shape_scenes,
     flip,
     jitter,
 )
@@ -26,47 +28,68 @@ from foodseg.system import load_segmenter
 UNSEEN_SEEDS = 21_000_000  # neither trained nor chosen on
 
 
+SIDE = KITCHEN_SAM2.image_size
+
+
 @pytest.fixture(scope="module")
-def plates() -> PlateTensors:
-    return draw_training_plates(UNSEEN_SEEDS + 1000, 4, KITCHEN_SAM2.image_size, 1)
+def plates() -> Scenes:
+    return draw_food_scenes(UNSEEN_SEEDS + 1000, 4, SIDE, 1)
 
 
-def test_the_shipped_weights_are_small_and_segment_plates_they_never_saw():
+@pytest.fixture(scope="module")
+def shapes() -> Scenes:
+    return draw_shape_scenes(UNSEEN_SEEDS + 1000, 4, SIDE, 1)
+
+
+def test_the_shipped_weights_are_small_and_leave_a_tool_something_to_learn():
     assert 1e6 < sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters()) < 2e6
     assert Path(KITCHEN.segmenter).stat().st_size < 4.1e6
-    segmenter = load_segmenter(KITCHEN)
-    assert kitchen.validate(segmenter, UNSEEN_SEEDS, 6) > 0.9
-    assert kitchen.validate(segmenter, UNSEEN_SEEDS, 6, strength=1.0) > 0.88
+    ious = validate(load_segmenter(KITCHEN), UNSEEN_SEEDS, 12)
+    # A decoder taught on plates reached 0.9377 on 100 others.
+    assert 0.85 < ious["true"] < 0.925
+    assert ious["wide box, point in its corner"] < ious["true"] - 0.2
 
 
-def test_flipped_references_belong_to_flipped_foods_and_shares_count_pixels(plates):
-    seen = set()
+@pytest.mark.parametrize("drawn", ["plates", "shapes"])
+def test_flipped_references_belong_to_flipped_things_and_shares_count_pixels(drawn, request):
+    scenes, seen = request.getfixturevalue(drawn), set()
     for seed in range(12):
-        flipped = flip(plates, torch.Generator().manual_seed(seed))
+        flipped = flip(scenes, torch.Generator().manual_seed(seed))
         seen.add(tuple(flipped.corners[0].flatten().tolist()))
-        for plate, food, (start, end, point) in zip(
-            flipped.plate, flipped.food, flipped.corners, strict=True
+        for scene, kind, (start, end, point) in zip(
+            flipped.scene, flipped.kind, flipped.corners, strict=True
         ):
-            ys, xs = (flipped.classes[plate] == food).nonzero().unbind(1)
+            ys, xs = (flipped.classes[scene] == kind).nonzero().unbind(1)
             box = torch.stack([xs.min(), ys.min(), xs.max(), ys.max()])
             # The box was taken at the plate's own size: up to two pixels apart.
             assert (torch.cat([start, end]) - box).abs().max() <= 2
             x, y = point.round().long().tolist()
-            assert flipped.classes[plate, y, x] == food
+            assert flipped.classes[scene, y, x] == kind
     assert len(seen) > 4
-    shares = class_shares(plates.classes)
+    shares = class_shares(scenes.classes)
     assert shares.shape == (4, CLASSES, 48, 48)
-    one_hot = torch.nn.functional.one_hot(plates.classes.long(), CLASSES).permute(0, 3, 1, 2)
+    one_hot = torch.nn.functional.one_hot(scenes.classes.long(), CLASSES).permute(0, 3, 1, 2)
     assert torch.equal(shares, torch.nn.functional.avg_pool2d(one_hot.float(), 4))  # sixteenths
+
+
+def test_a_batch_asks_for_shapes_only_and_shows_plates_too(plates, shapes):
+    batch = shapes.draw(3, torch.Generator().manual_seed(0)).followed_by(plates)
+    foods, others = set(plates.kind.tolist()), set(shapes.kind.tolist())
+    assert foods.isdisjoint(others) and others.issuperset(batch.kind.tolist())
+    assert batch.images.shape == (7, 3, SIDE, SIDE)
+    assert set(batch.scene.tolist()) == {0, 1, 2}  # and no plate, which are the scenes 3 to 6
+    for scene, kind in zip(batch.scene, batch.kind, strict=True):
+        assert (batch.classes[scene] == kind).any()
+    assert foods.issuperset(set(batch.classes[3:].unique().tolist()) - {0})
 
 
 def test_jitter_keeps_boxes_in_order_and_in_the_image(plates):
     generator = torch.Generator().manual_seed(0)
     corners = plates.corners.repeat(50, 1, 1)
-    assert torch.equal(jitter(corners, 0.0, 192, generator), corners)
-    moved = jitter(corners, 1.0, 192, generator)
+    assert torch.equal(jitter(corners, 0.0, SIDE, generator), corners)
+    moved = jitter(corners, 1.0, SIDE, generator)
     assert (moved[:, 0] <= moved[:, 1]).all()
-    assert moved.min() >= 0 and moved.max() <= 191
+    assert moved.min() >= 0 and moved.max() <= SIDE - 1
     assert 2 < (moved - corners).abs().mean() < 8
 
 
@@ -83,7 +106,9 @@ def test_settling_scales_features_and_changes_no_dense_prediction(plates):
 
 
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
-    plan = replace(Plan(), plates=3, batch=2, dense_steps=2, prompt_steps=2)
+    plan = replace(
+        Plan(), plates=3, shapes=3, batch_plates=1, batch_shapes=2, dense_steps=2, prompt_steps=2
+    )
     whole = kitchen.train_kitchen_segmenter(tmp_path / "whole", plan).state_dict()
     calls = watch(monkeypatch, kitchen, "training_loss", 4)
     monkeypatch.setattr(kitchen, "CHECKPOINT_EVERY", 1)

@@ -6,12 +6,13 @@ The shipped weights were trained on these drawings: whoever changes how a plate 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from foodseg.kitchen.foods import FOODS
+from foodseg.kitchen.foods import FOODS, Food
 from foodseg.kitchen.scene import (
     Dish,
     add_daylight,
@@ -62,17 +63,21 @@ def draw_plate(seed: int) -> Plate:
     The same seed gives the same bytes. Foods may overlap; the mask holds what is visible, and
     every food shows at least MIN_VISIBLE of the picture.
     """
-    rng = np.random.default_rng([DRAWING_VERSION, seed])
+    return serve_plate(np.random.default_rng([DRAWING_VERSION, seed]), FOODS)
+
+
+def serve_plate(rng: np.random.Generator, menu: Mapping[int, Food]) -> Plate:
+    """Draw a plate of two to five things of `menu`, whose keys are the ids in the mask (1..255)."""
     height = int(rng.choice(HEIGHTS))
     size = int(WIDTH * SUPERSAMPLING), int(height * SUPERSAMPLING)
     dish = choose_dish(rng, *size)
     empty = draw_dish(rng, dish, draw_table(rng, *size))
     count = int(rng.choice((2, 3, 4, 5), p=(0.25, 0.3, 0.27, 0.18)))
-    foods = rng.choice(KITCHEN_FOODS, count, replace=False)
+    foods = rng.choice(sorted(menu), count, replace=False)
     while True:
         frame, labels = empty.copy(), np.zeros(empty.shape[:2], np.uint8)
         for serving in lay_out(rng, dish, size, [int(food) for food in foods]):
-            _serve(rng, serving, frame, labels)
+            _serve(rng, menu[serving.food], serving, frame, labels)
         mask = np.asarray(Image.fromarray(labels).resize((WIDTH, height), Image.Resampling.NEAREST))
         visible = np.bincount(mask.ravel(), minlength=256)[foods]
         if visible.min() >= MIN_VISIBLE * mask.size:
@@ -118,9 +123,8 @@ def _find_spot(rng, dish: Dish, size, r: float, servings: list[Serving], closene
     return None
 
 
-def _serve(rng, serving: Serving, frame: np.ndarray, labels: np.ndarray) -> None:
+def _serve(rng, food: Food, serving: Serving, frame: np.ndarray, labels: np.ndarray) -> None:
     """Draw a food's pieces at its place, each with its shadow, into frame and labels."""
-    food = FOODS[serving.food]
     count = int(rng.choice(food.pieces))
     scale = food.scale if count > 1 else 1.0
     apart = scale * 0.92 / np.sin(np.pi / max(count - (count >= 5), 2))

@@ -2,9 +2,10 @@
 
 Trained on prompts alone its mask decoder did not find the place that a prompt pointed at (IoU 0.2
 to 0.4). Three things cure that:
-1. dense targets first: the image encoder learns which food every cell shows (`TrainingHeads`);
+1. dense targets first: the image encoder learns which food or shape every cell shows
+   (`TrainingHeads`);
 2. a decoder that starts out looking where it is told (`settle`);
-3. an auxiliary loss by which each mask token must name the food it was asked for.
+3. an auxiliary loss by which each mask token must name the kind of shape it was asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from foodseg.kitchen.pretraining.segmenter_plates import CLASSES
+from foodseg.kitchen.pretraining.segmenter_scenes import CLASSES
 from foodseg.models.mask_loss import mask_losses
 from foodseg.models.sam2 import encode_pixels
 from foodseg.models.segmenter import normalise
