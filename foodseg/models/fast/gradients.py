@@ -120,8 +120,8 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, epsilon: float):
-        mean_square = torch.linalg.vecdot(x, x)[..., None] / x.shape[-1]
-        inverse = mean_square.add_(epsilon).rsqrt_()
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        inverse = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, inverse)
         ctx.weight = weight
         return (x * inverse).mul_(weight)

@@ -37,6 +37,7 @@ from foodseg.models.fast.gradients import (
     GatedProjection,
     RMSNorm,
     Rotary,
+    rotate,
 )
 from foodseg.models.fast.matrix_products import linear, pack
 
@@ -103,9 +104,14 @@ def _forwards(language_model: nn.Module, project: Makes, gated) -> dict[nn.Modul
 def _norm(module: Qwen2_5_VLRMSNorm) -> Callable[[Tensor], Tensor]:
     weight, epsilon = module.weight, module.variance_epsilon
     # A GPU has one kernel for it, and bfloat16 needs float32 within.
-    if weight.device.type == "cpu" and weight.dtype != torch.bfloat16:
-        return lambda x: RMSNorm.apply(x, weight, epsilon)
-    return lambda x: functional.rms_norm(x, weight.shape, weight, epsilon)
+    own = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
+
+    def forward(x: Tensor) -> Tensor:
+        if own and x.requires_grad:
+            return RMSNorm.apply(x, weight, epsilon)
+        return functional.rms_norm(x, weight.shape, weight, epsilon)
+
+    return forward
 
 
 def _attention(module: Qwen2_5_VLAttention, project: Makes) -> Callable:
@@ -115,7 +121,8 @@ def _attention(module: Qwen2_5_VLAttention, project: Makes) -> Callable:
     def forward(hidden_states, position_embeddings, past_key_values=None, **keywords):
         cos, sin = (x[..., None, :] for x in position_embeddings)
         query, key, value = (x.unflatten(-1, (-1, module.head_dim)) for x in inputs(hidden_states))
-        query, key = Rotary.apply(query, cos, sin), Rotary.apply(key, cos, sin)
+        turn = Rotary.apply if query.requires_grad else rotate
+        query, key = turn(query, cos, sin), turn(key, cos, sin)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, module.layer_idx)
