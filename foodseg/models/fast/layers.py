@@ -56,7 +56,8 @@ def lean_layers(language_model: nn.Module) -> Iterator[None]:
     foldable = weight.device.type == "cpu" and weight.dtype == torch.float32
     project = _folded if foldable else _apart
     with torch.no_grad():
-        forwards = _forwards(language_model, project, functools.partial(_lean_gated, project))
+        gated = functools.partial(_lean_gated, project)
+        forwards = _forwards(language_model, _lean_norm, project, gated)
     with _replaced(forwards):
         yield
 
@@ -67,7 +68,7 @@ def training_layers(language_model: nn.Module) -> Iterator[None]:
 
     The adapter may be switched off and on within it.
     """
-    with _replaced(_forwards(language_model, _adapted, _adapted_gated)):
+    with _replaced(_forwards(language_model, _norm, _adapted, _adapted_gated)):
         yield
 
 
@@ -83,35 +84,23 @@ def _replaced(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
             del module.forward
 
 
-def _forwards(language_model: nn.Module, project: Makes, gated) -> dict[nn.Module, Callable]:
+def _forwards(language_model: nn.Module, norm, project: Makes, gated) -> dict[nn.Module, Callable]:
     """Every module's new forward.
 
-    project: from some modules that project one input to one function; gated: from the MLP's last
-    projection to a function of the gate and what it multiplies.
+    norm: from a norm to its function; project: from some modules that project one input to one
+    function; gated: from the MLP's last projection to a function of the gate and what it
+    multiplies.
     """
     forwards = {}
     for module in language_model.modules():
         if isinstance(module, Qwen2_5_VLRMSNorm):
-            forwards[module] = _norm(module)
+            forwards[module] = norm(module)
         elif isinstance(module, Qwen2_5_VLAttention):
             forwards[module] = _attention(module, project)
         elif isinstance(module, Qwen2MLP):
             inputs = project([module.gate_proj, module.up_proj])
             forwards[module] = _mlp(inputs, gated(module.down_proj))
     return forwards
-
-
-def _norm(module: Qwen2_5_VLRMSNorm) -> Callable[[Tensor], Tensor]:
-    weight, epsilon = module.weight, module.variance_epsilon
-    # A GPU has one kernel for it, and bfloat16 needs float32 within.
-    own = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
-
-    def forward(x: Tensor) -> Tensor:
-        if own and x.requires_grad:
-            return RMSNorm.apply(x, weight, epsilon)
-        return functional.rms_norm(x, weight.shape, weight, epsilon)
-
-    return forward
 
 
 def _attention(module: Qwen2_5_VLAttention, project: Makes) -> Callable:
@@ -143,6 +132,11 @@ def _adapter(module: LoraLayer) -> tuple[Tensor, Tensor, float]:
 
 
 # Sampling
+
+
+def _lean_norm(module: Qwen2_5_VLRMSNorm) -> Callable[[Tensor], Tensor]:
+    weight, epsilon = module.weight, module.variance_epsilon
+    return lambda x: functional.rms_norm(x, weight.shape, weight, epsilon)
 
 
 def _folded(modules: Sequence[nn.Module]) -> Projections:
@@ -192,6 +186,15 @@ def _lean_gated(project: Makes, module: nn.Module) -> Callable[[Tensor, Tensor],
 
 
 # A gradient step
+
+
+def _norm(module: Qwen2_5_VLRMSNorm) -> Callable[[Tensor], Tensor]:
+    weight, epsilon = module.weight, module.variance_epsilon
+    if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
+        # With a gradient or without: the same bits.
+        return lambda x: RMSNorm.apply(x, weight, epsilon)
+    # A GPU has one kernel for it, and bfloat16 needs float32 within.
+    return _lean_norm(module)
 
 
 def _adapted(modules: Sequence[LoraLayer]) -> Projections:
