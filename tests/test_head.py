@@ -7,7 +7,7 @@ from conftest import assert_near
 from foodseg.models.fast import head as head_module
 from foodseg.models.fast import matrix_products as products
 from foodseg.models.fast.head import log_probabilities, token_log_probabilities
-from foodseg.models.fast.matrix_products import linear
+from foodseg.models.fast.matrix_products import linear, pack
 
 
 def problem(dtype, rows=23, vocabulary=50, width=12):
@@ -87,9 +87,30 @@ def test_the_product_equals_torchs_linear(dtype, shape, transposed):
             assert_near(ours, exact.to(dtype), 1 if dtype == torch.bfloat16 else 8, scale)
 
 
-def test_a_product_has_its_gradient_and_is_torchs_without_onednn(monkeypatch):
+@pytest.mark.parametrize("onednn", [True, False])
+def test_on_both_makes_of_processor_a_packed_product_is_the_plain_one(monkeypatch, onednn):
+    monkeypatch.setattr(products, "ONEDNN", onednn and torch.backends.mkldnn.is_available())
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(3, 8, generator=generator), torch.randn(5, 8, generator=generator)
+    expected = torch.nn.functional.linear(x, weight)
+    assert_near(
+        linear(x, pack(weight)), expected, roundings=8, scale=(x.abs() @ weight.T.abs()).max()
+    )
+    assert onednn or torch.equal(linear(x, weight), expected)
+
+
+def test_a_product_has_its_gradient():
     x, weight = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8)
     linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.sum(0).expand(3, -1))
-    monkeypatch.setattr(products, "ONEDNN", False)
-    assert torch.equal(linear(x, weight), torch.nn.functional.linear(x, weight))
+
+
+@pytest.mark.parametrize("maker", ["AuthenticAMD", "GenuineIntel"])
+def test_the_processors_make_decides(monkeypatch, tmp_path, maker):
+    facts = tmp_path / "cpuinfo"
+    facts.write_text(f"processor : 0\nvendor_id : {maker}\n")
+    monkeypatch.setattr(products, "Path", lambda _: facts)
+    assert products._made_by_amd() == (maker == "AuthenticAMD")
+    facts.unlink()  # as on Windows and macOS
+    monkeypatch.setattr(products.platform, "processor", lambda: f"AMD64 Family 25, {maker}")
+    assert products._made_by_amd() == (maker == "AuthenticAMD")

@@ -137,7 +137,7 @@ class Decoder:
         distribution = self.mllm.log_probabilities(hidden, self.temperature or 1.0)
         if self.temperature:
             # In float64: sums over a whole vocabulary must not round a token's slice away.
-            token = pick(distribution.double().exp(), self.uniforms[self.rows, self.cache.step])
+            token = pick(distribution.exp().double(), self.uniforms[self.rows, self.cache.step])
         else:
             token = distribution.argmax(-1)
         log_prob = distribution.gather(1, token[:, None])[:, 0]

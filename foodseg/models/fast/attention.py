@@ -5,7 +5,7 @@ row's end, and no T x T mask exists. Every segment (a prompt, or a completion) a
 causally, and every group's completions attend all of its prompt: two flash-attention calls a
 layer. Where a token has both parts, their softmaxes are merged by the log-sum-exps:
 
-    out = exp(lse_own - lse) out_own + exp(lse_prompt - lse) out_prompt
+    out = out_prompt + sigmoid(lse_own - lse_prompt) (out_own - out_prompt)
     lse = logaddexp(lse_own, lse_prompt)
 
 Given the merged `out` and `lse`, the flash backward of either part is exactly that part's share of
@@ -99,14 +99,10 @@ class SharedPrefixAttention(torch.autograd.Function):
             query[answered], key[:start], value[:start],
             layout.answers, layout.prompts, False, scale,
         )  # fmt: skip
-        # A part's share is that of its denominator in the softmax over both.
-        merged = torch.logaddexp(lse[:, answered], prompt_lse)
-        own_share, prompt_share = (
-            (x - merged).exp().to(query.dtype).T[..., None] for x in (lse[:, answered], prompt_lse)
-        )
+        own, own_lse = output[answered], lse[:, answered]
         # In place: the backward needs the merged values, and only those.
-        output[answered] = output[answered] * own_share + prompt * prompt_share
-        lse[:, answered] = merged
+        own.copy_(merge(own, own_lse.T, prompt, prompt_lse.T))
+        own_lse.copy_(torch.logaddexp(own_lse, prompt_lse))
         ctx.save_for_backward(query, key, value, output, lse)
         ctx.layout, ctx.scale = layout, scale
         return output
@@ -130,6 +126,12 @@ class SharedPrefixAttention(torch.autograd.Function):
         dk[:start] += prompt[1]
         dv[:start] += prompt[2]
         return dq, dk, dv, None, None
+
+
+def merge(own: Tensor, own_lse: Tensor, prompt: Tensor, prompt_lse: Tensor) -> Tensor:
+    """Attention over two sets of keys (..., D) from each set's own and its log-sum-exp (...)."""
+    share = (own_lse - prompt_lse).sigmoid().to(own.dtype)
+    return torch.lerp(prompt, own, share[..., None])
 
 
 def _flash(query, key, value, queries: Segments, keys: Segments, causal: bool, scale: float):
@@ -175,7 +177,7 @@ def _split(segments: Segments, *tensors: Tensor):
     return [[x.transpose(0, 1)[None] for x in tensor.split(segments.lengths)] for tensor in tensors]
 
 
-def _attention(
+def attend(
     module, query, key, value, attention_mask, scaling, row_layout=None, decoding=None, **kwargs
 ):
     """transformers' attention interface: (B, heads, T, D) in, (B, T, heads, D) out."""
@@ -189,5 +191,5 @@ def _attention(
     return SharedPrefixAttention.apply(*flat, row_layout, scaling)[None], None
 
 
-AttentionInterface.register(SHARED_PREFIX, _attention)
+AttentionInterface.register(SHARED_PREFIX, attend)
 AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)

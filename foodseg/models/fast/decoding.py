@@ -2,9 +2,7 @@
 
 A prompt's keys and values are stored once, however many rows continue it. Each row's own go into
 storage that is allocated once and written in place. A new token attends both parts, and the two
-softmaxes are merged by their log-sum-exps (as in foodseg.models.fast.attention):
-
-    out = out_prompt + sigmoid(lse_own - lse_prompt) (out_own - out_prompt)
+softmaxes are merged by their log-sum-exps (as in foodseg.models.fast.attention).
 
 The two caches differ in how they know what is in use. On a CPU, `SlicedCache` slices its storage,
 and rows that have ended leave the batch. On CUDA, `StaticCache` keeps every shape and address and
@@ -18,6 +16,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+
+from foodseg.models.fast.attention import merge
 
 
 class SlicedCache:
@@ -85,10 +85,16 @@ class SlicedCache:
     def _attend_prompts(self, layer: int, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         # All rows of a prompt are queries of one head, which reads the prompt's keys once.
         shared = query.shape[2]
-        grid = query[self.grid].unflatten(0, (-1, self.width)).transpose(1, 2).flatten(2, 3)
+        grid = (
+            query.index_select(0, self.grid)
+            .unflatten(0, (-1, self.width))
+            .transpose(1, 2)
+            .flatten(2, 3)
+        )
         output, lse = _flash_cpu(grid, *self.prompts[layer], scale, self.mask)
         output, lse = (x.unflatten(2, (self.width, shared)) for x in (output, lse))
-        return tuple(x.transpose(1, 2).flatten(0, 1)[self.cells] for x in (output, lse))
+        cells = (x.transpose(1, 2).flatten(0, 1) for x in (output, lse))
+        return tuple(x.index_select(0, self.cells) for x in cells)
 
     def advance(self, ended: Tensor) -> None:
         """One more own token is stored in every row."""
@@ -153,12 +159,6 @@ class StaticCache:
         """
         self.step += 1
         self.own_lengths.add_(1).masked_fill_(ended, 1)
-
-
-def merge(own: Tensor, own_lse: Tensor, prompt: Tensor, prompt_lse: Tensor) -> Tensor:
-    """Attention over two sets of keys (..., D) from each set's own and its log-sum-exp (...)."""
-    share = (own_lse - prompt_lse).sigmoid().to(own.dtype)
-    return torch.lerp(prompt, own, share[..., None])
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:

@@ -24,9 +24,8 @@ def log_probabilities(
 
     head: (vocabulary, D). banned: (K,) int64, the tokens whose probability is set to 0.
     """
-    return (
-        (_logits(hidden, head) / temperature).index_fill(-1, banned, float("-inf")).log_softmax(-1)
-    )
+    logits = _logits(hidden, head) / temperature
+    return logits.index_fill_(-1, banned, float("-inf")).log_softmax(-1)
 
 
 def _logits(hidden: Tensor, head: Tensor) -> Tensor:
@@ -76,7 +75,9 @@ def _score_chunk(hidden, head, tokens, banned, temperature: float, slopes: bool)
     distribution = log_probabilities(hidden, head, banned, temperature)
     log_probs = distribution.gather(1, tokens[:, None])[:, 0]
     probabilities = distribution.exp()
-    entropies = torch.special.entr(probabilities).sum(1)
+    # Where a probability is 0 its log is finite, so that their product is 0; `entr`, which computes
+    # the log again, costs as much as all the rest here.
+    entropies = -torch.linalg.vecdot(probabilities, distribution.clamp_(min=-1e4))
     if not slopes:
         return log_probs, entropies, hidden[:0]
     by_logit = probabilities.neg_().div_(temperature)

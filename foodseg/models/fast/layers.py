@@ -1,36 +1,49 @@
 """The decoder's layers with the same outputs, fewer kernels and fewer saved tensors.
 
-Within either context norms, adapted projections and MLPs of the decoder have other `forward`s; no
-weight of the model is written, and afterwards every module has its own `forward` again.
+Within either context attention, MLPs, norms and adapted projections of the decoder have other
+`forward`s; no weight of the model is written, and afterwards every module has its own again.
 
 `lean_layers`, for sampling: a decode step is hundreds of small operations, so their number is its
-time. A norm is one operation. An adapted projection is one product in float32 on a CPU: the
-adapter is folded into a copy of the weight, packed for oneDNN. Elsewhere it is three, where PEFT
-takes eight: in bfloat16 a folded adapter would be rounded away, so it stays apart, but in the
-weight's dtype and with its scaling folded in.
+time. In float32 on a CPU projections of one input are one product: the adapters are folded into a
+copy of the weights, which oneDNN packs. Elsewhere an adapted projection is three, where PEFT takes
+eight: in bfloat16 a folded adapter would be rounded away, so it stays apart, but in the weight's
+dtype and with its scaling folded in.
 
 `training_layers`, for a gradient step: autograd keeps what each operation asks for, which in
 PEFT's and transformers' layers is 2.6 times what the backward needs (Qwen2.5-VL-3B in bfloat16,
-counted). Here a norm keeps its input as it is rather than in float32; an adapted projection keeps
-its input, which others share, and LoRA's few inner numbers; the MLP keeps its gate and what that
-multiplies, and computes their product again. The float32 adapter computes in the weight's dtype,
-as when it samples.
+counted). `foodseg.models.fast.gradients` says what is kept here.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm, Qwen2MLP
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLAttention,
+    Qwen2_5_VLRMSNorm,
+    Qwen2MLP,
+)
 
-from foodseg.models.fast.matrix_products import ONEDNN, linear
+from foodseg.models.fast.attention import attend
+from foodseg.models.fast.gradients import (
+    AdaptedProjections,
+    Frozen,
+    GatedProjection,
+    RMSNorm,
+    Rotary,
+    rotate,
+)
+from foodseg.models.fast.matrix_products import linear, pack
 
-Forward = Callable[[Tensor], Tensor]
+# Some projections of one input: from it to their outputs.
+Projections = Callable[[Tensor], Sequence[Tensor]]
+Makes = Callable[[Sequence[nn.Module]], Projections]
 
 
 @contextlib.contextmanager
@@ -39,9 +52,13 @@ def lean_layers(language_model: nn.Module) -> Iterator[None]:
 
     The adapter, as it is on entry, is part of them, or not if it is switched off.
     """
+    weight = language_model.embed_tokens.weight
+    foldable = weight.device.type == "cpu" and weight.dtype == torch.float32
+    project = _folded if foldable else _apart
     with torch.no_grad():
-        forwards = {module: _lean(module) for module in _parts(language_model)}
-    with _replaced({module: forward for module, forward in forwards.items() if forward}):
+        gated = functools.partial(_lean_gated, project)
+        forwards = _forwards(language_model, _lean_norm, project, gated)
+    with _replaced(forwards):
         yield
 
 
@@ -51,20 +68,12 @@ def training_layers(language_model: nn.Module) -> Iterator[None]:
 
     The adapter may be switched off and on within it.
     """
-    makers = {Qwen2_5_VLRMSNorm: _norm, LoraLayer: _projection, Qwen2MLP: _mlp}
-    with _replaced(
-        {
-            module: make(module)
-            for module in language_model.modules()
-            for kind, make in makers.items()
-            if isinstance(module, kind)
-        }
-    ):
+    with _replaced(_forwards(language_model, _norm, _adapted, _adapted_gated)):
         yield
 
 
 @contextlib.contextmanager
-def _replaced(forwards: dict[nn.Module, Forward]) -> Iterator[None]:
+def _replaced(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
     for module, forward in forwards.items():
         module.forward = forward
     try:
@@ -75,9 +84,45 @@ def _replaced(forwards: dict[nn.Module, Forward]) -> Iterator[None]:
             del module.forward
 
 
-def _norm(module: Qwen2_5_VLRMSNorm) -> Forward:
-    weight, epsilon = module.weight, module.variance_epsilon
-    return lambda x: functional.rms_norm(x, weight.shape, weight, epsilon)
+def _forwards(language_model: nn.Module, norm, project: Makes, gated) -> dict[nn.Module, Callable]:
+    """Every module's new forward.
+
+    norm: from a norm to its function; project: from some modules that project one input to one
+    function; gated: from the MLP's last projection to a function of the gate and what it
+    multiplies.
+    """
+    forwards = {}
+    for module in language_model.modules():
+        if isinstance(module, Qwen2_5_VLRMSNorm):
+            forwards[module] = norm(module)
+        elif isinstance(module, Qwen2_5_VLAttention):
+            forwards[module] = _attention(module, project)
+        elif isinstance(module, Qwen2MLP):
+            inputs = project([module.gate_proj, module.up_proj])
+            forwards[module] = _mlp(inputs, gated(module.down_proj))
+    return forwards
+
+
+def _attention(module: Qwen2_5_VLAttention, project: Makes) -> Callable:
+    inputs = project([module.q_proj, module.k_proj, module.v_proj])
+    output = project([module.o_proj])
+
+    def forward(hidden_states, position_embeddings, past_key_values=None, **keywords):
+        cos, sin = (x[..., None, :] for x in position_embeddings)
+        query, key, value = (x.unflatten(-1, (-1, module.head_dim)) for x in inputs(hidden_states))
+        turn = Rotary.apply if query.requires_grad else rotate
+        query, key = turn(query, cos, sin), turn(key, cos, sin)
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, module.layer_idx)
+        mixed, _ = attend(module, query, key, value, scaling=module.scaling, **keywords)
+        return output(mixed.flatten(2))[0], None
+
+    return forward
+
+
+def _mlp(inputs: Projections, gated: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    return lambda x: gated(*inputs(x))
 
 
 def _adapter(module: LoraLayer) -> tuple[Tensor, Tensor, float]:
@@ -89,44 +134,44 @@ def _adapter(module: LoraLayer) -> tuple[Tensor, Tensor, float]:
 # Sampling
 
 
-def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """Norms, adapted projections as a whole, and linear layers."""
-    if isinstance(module, LoraLayer | nn.Linear | Qwen2_5_VLRMSNorm):
-        yield module
-    else:
-        for child in module.children():
-            yield from _parts(child)
+def _lean_norm(module: Qwen2_5_VLRMSNorm) -> Callable[[Tensor], Tensor]:
+    weight, epsilon = module.weight, module.variance_epsilon
+    return lambda x: functional.rms_norm(x, weight.shape, weight, epsilon)
 
 
-def _lean(module: nn.Module) -> Forward | None:
-    if isinstance(module, Qwen2_5_VLRMSNorm):
-        return _norm(module)
-    base, adapter = module, None
-    if isinstance(module, LoraLayer):
-        base = module.get_base_layer()
-        adapter = None if module.disable_adapters else _scaled_adapter(module, base.weight.dtype)
-    if base.weight.device.type == "cpu" and base.weight.dtype == torch.float32:
-        return _folded(base, adapter)
-    return _apart(base, *adapter) if adapter else None
+def _folded(modules: Sequence[nn.Module]) -> Projections:
+    """One product, of the weights with their adapters in them."""
+    weights, biases = zip(*map(_folded_weight, modules), strict=True)
+    sizes, weight = [len(weight) for weight in weights], torch.cat(weights)
+    bias = None if biases[0] is None else torch.cat(biases)
+    packed = pack(weight)
+    return lambda x: linear(x, packed, bias).split(sizes, -1)
 
 
-def _scaled_adapter(module: LoraLayer, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _folded_weight(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    if not isinstance(module, LoraLayer):
+        return module.weight, module.bias
+    base = module.get_base_layer()
+    if module.disable_adapters:
+        return base.weight, base.bias
     down, up, scaling = _adapter(module)
-    return down.to(dtype), (up * scaling).to(dtype)
+    return torch.addmm(base.weight, up * scaling, down), base.bias
 
 
-def _folded(base: nn.Linear, adapter: tuple[Tensor, Tensor] | None) -> Forward:
-    weight, bias = base.weight, base.bias
-    if adapter:
-        down, up = adapter
-        weight = torch.addmm(weight, up, down)
-    if not ONEDNN:
-        return lambda x: functional.linear(x, weight, bias)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+def _apart(modules: Sequence[nn.Module]) -> Projections:
+    each = [_apart_one(module) for module in modules]
+    return lambda x: [one(x) for one in each]
 
 
-def _apart(base: nn.Linear, down: Tensor, up: Tensor) -> Forward:
+def _apart_one(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    if not isinstance(module, LoraLayer):
+        return module
+    base = module.get_base_layer()
+    if module.disable_adapters:
+        return base
+    down, up, scaling = _adapter(module)
+    down, up = down.to(base.weight.dtype), (up * scaling).to(base.weight.dtype)
+
     def forward(x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
         output = functional.linear(rows, base.weight, base.bias)
@@ -135,91 +180,47 @@ def _apart(base: nn.Linear, down: Tensor, up: Tensor) -> Forward:
     return forward
 
 
+def _lean_gated(project: Makes, module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    output = project([module])
+    return lambda gate, other: output(functional.silu(gate).mul_(other))[0]
+
+
 # A gradient step
 
 
-def _projection(module: LoraLayer) -> Forward:
-    base = module.get_base_layer()
+def _norm(module: Qwen2_5_VLRMSNorm) -> Callable[[Tensor], Tensor]:
+    weight, epsilon = module.weight, module.variance_epsilon
+    if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
+        # With a gradient or without: the same bits.
+        return lambda x: RMSNorm.apply(x, weight, epsilon)
+    # A GPU has one kernel for it, and bfloat16 needs float32 within.
+    return _lean_norm(module)
 
-    def forward(x: Tensor) -> Tensor:
+
+def _adapted(modules: Sequence[LoraLayer]) -> Projections:
+    frozen = [_frozen(module) for module in modules]
+
+    def forward(x: Tensor) -> Sequence[Tensor]:
         # Asked in each call: the reference policy is scored within the same context.
+        if modules[0].disable_adapters:
+            return [linear(x, one.weight, one.bias) for one in frozen]
+        adapters = [matrix for module in modules for matrix in _adapter(module)[:2]]
+        return AdaptedProjections.apply(x, frozen, *adapters)
+
+    return forward
+
+
+def _adapted_gated(module: LoraLayer) -> Callable[[Tensor, Tensor], Tensor]:
+    frozen = _frozen(module)
+
+    def forward(gate: Tensor, other: Tensor) -> Tensor:
         if module.disable_adapters:
-            return linear(x, base.weight, base.bias)
-        return _AdaptedProjection.apply(x, base.weight, base.bias, *_adapter(module))
+            return linear(functional.silu(gate).mul_(other), frozen.weight)
+        return GatedProjection.apply(gate, other, frozen, *_adapter(module)[:2])
 
     return forward
 
 
-def _mlp(module: Qwen2MLP) -> Forward:
-    down = module.down_proj
-    base = down.get_base_layer()
-
-    def forward(x: Tensor) -> Tensor:
-        gate, up = module.gate_proj(x), module.up_proj(x)
-        if down.disable_adapters:
-            return linear(functional.silu(gate) * up, base.weight)
-        return _GatedProjection.apply(gate, up, base.weight, *_adapter(down))
-
-    return forward
-
-
-def _project(x: Tensor, weight: Tensor, bias, down: Tensor, up: Tensor, scaling: float):
-    """x W^T + bias + scaling x down^T up^T of rows (N, in), and the inner x down^T (N, r)."""
-    inner = x @ down.to(x.dtype).T
-    output = linear(x, weight, bias)
-    return output.addmm_(inner, up.to(x.dtype).T, alpha=scaling), inner
-
-
-def _project_backward(gradient, x, inner, weight, down, up, scaling, needs_x: bool):
-    """Gradients of x, down and up, from that of the output (N, out)."""
-    inner_gradient = (gradient @ up.to(gradient.dtype)).mul_(scaling)
-    dx = None
-    if needs_x:
-        dx = linear(gradient, weight.T).addmm_(inner_gradient, down.to(gradient.dtype))
-    d_up = (gradient.T @ inner).mul_(scaling).to(up.dtype)
-    return dx, (inner_gradient.T @ x).to(down.dtype), d_up
-
-
-class _AdaptedProjection(torch.autograd.Function):
-    """x W^T + bias + scaling x down^T up^T for x (..., in)."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, down, up, scaling):
-        output, inner = _project(x.flatten(0, -2), weight, bias, down, up, scaling)
-        ctx.save_for_backward(x, inner, weight, down, up)
-        ctx.scaling = scaling
-        return output.unflatten(0, x.shape[:-1])
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, inner, weight, down, up = ctx.saved_tensors
-        dx, d_down, d_up = _project_backward(
-            gradient.flatten(0, -2), x.flatten(0, -2), inner, weight, down, up, ctx.scaling,
-            ctx.needs_input_grad[0],
-        )  # fmt: skip
-        dx = dx if dx is None else dx.view(x.shape)
-        return dx, None, None, d_down, d_up, None
-
-
-class _GatedProjection(torch.autograd.Function):
-    """The adapted projection of silu(gate) * other, which the backward computes again."""
-
-    @staticmethod
-    def forward(ctx, gate, other, weight, down, up, scaling):
-        x = (functional.silu(gate) * other).flatten(0, -2)
-        output, inner = _project(x, weight, None, down, up, scaling)
-        ctx.save_for_backward(gate, other, inner, weight, down, up)
-        ctx.scaling = scaling
-        return output.unflatten(0, gate.shape[:-1])
-
-    @staticmethod
-    def backward(ctx, gradient):
-        gate, other, inner, weight, down, up = ctx.saved_tensors
-        active = functional.silu(gate)
-        dx, d_down, d_up = _project_backward(
-            gradient.flatten(0, -2), (active * other).flatten(0, -2), inner, weight, down, up,
-            ctx.scaling, True,
-        )  # fmt: skip
-        dx = dx.view(gate.shape)
-        d_gate = torch.ops.aten.silu_backward(dx * other, gate)
-        return d_gate, active.mul_(dx), None, d_down, d_up, None
+def _frozen(module: LoraLayer) -> Frozen:
+    base = module.get_base_layer()
+    return Frozen(base.weight, base.bias, _adapter(module)[2])
