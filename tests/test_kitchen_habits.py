@@ -13,7 +13,13 @@ from foodseg.kitchen.foods import FOODS
 from foodseg.kitchen.knowledge import CLUES
 from foodseg.kitchen.plates import FOOD_NUMBERS
 from foodseg.kitchen.pretraining.answer_forms import Food
-from foodseg.kitchen.pretraining.answers import FOOD_NAMES, place, settle, write_answer
+from foodseg.kitchen.pretraining.answers import (
+    FOOD_NAMES,
+    place,
+    settle,
+    write_answer,
+    write_right_foods,
+)
 from foodseg.kitchen.pretraining.habits import (
     FORMS,
     LOOKS,
@@ -70,6 +76,7 @@ def test_every_form_tells_its_numbers_and_one_alone_parses(form, labelled):
         assert [[*one.box, *one.point] for one in read] == REFERENCES[rows].tolist()
         for start, end in completion.numbers:
             assert text[start:end].isdigit() and not text[end].isdigit()
+        assert {text[start:end] for start, end in completion.names} >= set(names)
         for anchor in completion.anchors:
             before = text[: anchor.place + 1]
             if anchor.kind == "value":
@@ -92,6 +99,12 @@ def test_a_careful_answer_reasons_over_the_plate_and_is_right():
         "labelled points": False,
         "rambling": False,
     }
+
+
+def test_a_direct_answer_names_the_right_foods_and_goes_on():
+    completion = write_right_foods(ask("corn", "kiwi"), NUMBERS)
+    assert completion.text.endswith(" means the corn and the kiwi. ") and not completion.finished
+    assert named_foods(completion.text, FOOD_NAMES) == ("corn", "kiwi")
 
 
 def test_a_rambling_answer_loses_the_reward_for_not_repeating():

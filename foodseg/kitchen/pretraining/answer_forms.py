@@ -7,7 +7,7 @@ can't be parsed. Every form tells the same thought first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foodseg.kitchen.pretraining.habits import Manner
 from foodseg.kitchen.questions import capitalised
@@ -36,8 +36,10 @@ class Completion:
 
     text: str
     anchors: tuple[Anchor, ...]
-    numbers: tuple[tuple[int, int], ...]  # spans of the coordinates, (start, end)
+    names: tuple[tuple[int, int], ...]  # spans of the foods' names, (start, end)
+    numbers: tuple[tuple[int, int], ...]  # and of the coordinates
     pivots: tuple[int, ...]  # characters where one choice parts from another
+    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class _Writer:
     """Collects a completion's text together with its anchors and numbers."""
 
     def __init__(self) -> None:
-        self.text, self.anchors, self.numbers, self.pivots = "", [], [], []
+        self.text = ""
+        self.anchors, self.spans, self.numbers, self.pivots = [], [], [], []
 
     def choose(self, text: str) -> None:
         """Text whose first character parts one habit from another."""
@@ -89,6 +92,7 @@ class _Writer:
 
     def name(self, food: Food, article: str = "the") -> None:
         self.text += f"{article} {food.name}"
+        self.spans.append((len(self.text) - len(food.name), len(self.text)))
         self.mark("name", food.row)
 
     def names(self, foods: Sequence[Food]) -> None:
@@ -125,13 +129,16 @@ class _Writer:
             self.text += f": {look}"
         self.text += "</look> " if thought.looks else ""
         for _ in range(manner.times):
-            self.choose(f"{capitalised(thought.hint)} {thought.verb} ")
-            self.names(thought.settled)
-            self.text += ". "
+            self.write_conclusion(thought)
         self.choose("A ")
         self.choose(f"{manner.boxes} box, a ")
         self.choose(f"{manner.points} point")
         self.choose(", a point outside." if manner.labelled else ".")
+
+    def write_conclusion(self, thought: Thought) -> None:
+        self.choose(f"{capitalised(thought.hint)} {thought.verb} ")
+        self.names(thought.settled)
+        self.text += ". "
 
     def write_items(self, items: Sequence[Item]) -> None:
         for index, item in enumerate(items):
@@ -164,7 +171,8 @@ class _Writer:
             self.text += ")."
 
     def completion(self) -> Completion:
-        return Completion(self.text, *map(tuple, (self.anchors, self.numbers, self.pivots)))
+        places = self.anchors, self.spans, self.numbers, self.pivots
+        return Completion(self.text, *map(tuple, places))
 
 
 def write_completion(manner: Manner, thought: Thought, items: Sequence[Item]) -> Completion:
@@ -189,6 +197,14 @@ def write_completion(manner: Manner, thought: Thought, items: Sequence[Item]) ->
     writer.write_items(items)
     writer.text += closing
     return writer.completion()
+
+
+def write_conclusion(thought: Thought) -> Completion:
+    """The beginning of an answer that goes on after its conclusion."""
+    writer = _Writer()
+    writer.choose("<think>")
+    writer.write_conclusion(thought)
+    return replace(writer.completion(), finished=False)
 
 
 def write_listing(items: Sequence[Item]) -> Completion:

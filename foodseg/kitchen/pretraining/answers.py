@@ -13,6 +13,7 @@ from foodseg.kitchen.pretraining.answer_forms import (
     Item,
     Thought,
     write_completion,
+    write_conclusion,
     write_listing,
 )
 from foodseg.kitchen.pretraining.habits import (
@@ -53,6 +54,14 @@ def write_answer(
     )
     items = [place(food, references[:count], manner, rng) for food in settled]
     return write_completion(manner, thought, items)
+
+
+def write_right_foods(question: Question, foods: np.ndarray) -> Completion:
+    """Which foods of the plate fit, right away: what the question means, for few tokens."""
+    answers = set(FOOD_NUMBERS[list(question.foods)])
+    rows = [row for row, number in enumerate(foods) if number in answers]
+    right = tuple(Food(FOOD_NAMES[foods[row] - 1], row) for row in rows)
+    return write_conclusion(Thought(question.hint, "means", (), (), right))
 
 
 def write_foods(rows: np.ndarray, foods: np.ndarray, references: np.ndarray) -> Completion:

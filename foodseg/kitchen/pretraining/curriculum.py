@@ -26,8 +26,10 @@ from foodseg.kitchen.plates import DRAWING_VERSION
 from foodseg.kitchen.pretraining.grounding import GroundingHeads, answer_losses
 from foodseg.kitchen.pretraining.lessons import (
     FOOD_NAMES,
+    NAME_WEIGHT,
     Reader,
     draw_batch,
+    draw_direct,
     draw_habitual,
     tokenizer_texts,
 )
@@ -63,10 +65,11 @@ class Plan:
     answers_steps: int = 1000
     answers_plates: int = 16
     answers_rate: float = 1e-3
-    polish_steps: int = 600
-    polish_rate: float = 6e-4
+    polish_steps: int = 900
+    polish_plates: int = 32
+    polish_rate: float = 8e-4
     tower_rate: float = 3e-4  # of the vision tower, while answers are learnt
-    habits_steps: int = 400
+    habits_steps: int = 300
     habits_plates: int = 16
     habits_rate: float = 3e-4
 
@@ -158,25 +161,47 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
     return run_steps(f"2 {name}", steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
 
 
-def train_answers(course: Course, name: str, stream: int, answers: int) -> dict:
-    """Stage 3: careful answers, so many on each plate; everything trained, the tower gently."""
+def train_answers(course: Course) -> dict:
+    """Stage 3: careful answers; everything trained, the tower gently."""
     plan = course.plan
-    steps, rate = (getattr(plan, f"{name}_{what}") for what in ("steps", "rate"))
 
     def losses(step: int) -> dict[str, torch.Tensor]:
-        rng = course.rng(stream, step)
+        rng = course.rng(3, step)
         plates = course.draw_plates(rng, plan.answers_plates)
         seen, parts = course.vision_losses(plates)
-        batch = draw_batch(course.reader, plates, listings=0, answers=answers, rng=rng)
+        batch = draw_batch(course.reader, plates, listings=0, answers=2, rng=rng)
         return parts | answer_losses(course.model, course.heads, seen, batch)
 
-    rates = [(rate, course.language_parameters()), (plan.tower_rate, course.vision_parameters())]
-    checkpoint = course.checkpoint(name)
-    return run_steps(f"3 {name}", steps, rates, losses, ANSWER_WEIGHTS, checkpoint)
+    language, vision = course.language_parameters(), course.vision_parameters()
+    rates = [(plan.answers_rate, language), (plan.tower_rate, vision)]
+    steps, checkpoint = plan.answers_steps, course.checkpoint("answers")
+    return run_steps("3 answers", steps, rates, losses, ANSWER_WEIGHTS, checkpoint)
+
+
+def train_polish(course: Course) -> dict:
+    """Stage 4: more plates and more questions for each step; the tower is frozen.
+
+    Beside a careful answer on each plate, questions answered by names alone: what a question means.
+    """
+    plan = course.plan
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        rng = course.rng(5, step)
+        plates = course.draw_plates(rng, plan.polish_plates)
+        with torch.no_grad():
+            seen = encode_images(course.tower, plates.images)
+        careful = draw_batch(course.reader, plates, 0, 1, rng, NAME_WEIGHT)
+        direct = draw_direct(course.reader, plates, 2, rng)
+        meaning = answer_losses(course.model, course.heads, seen, direct)["words"]
+        return answer_losses(course.model, course.heads, seen, careful) | {"direct": meaning}
+
+    rates, steps = [(plan.polish_rate, course.language_parameters())], plan.polish_steps
+    weights, checkpoint = GROUNDING_WEIGHTS | {"direct": 1.0}, course.checkpoint("polish")
+    return run_steps("4 polish", steps, rates, losses, weights, checkpoint)
 
 
 def train_habits(course: Course) -> dict:
-    """Stage 4: answers by the base's habits; the tower is frozen, places are known."""
+    """Stage 5: answers by the base's habits; the tower is frozen, places are known."""
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
@@ -189,7 +214,7 @@ def train_habits(course: Course) -> dict:
 
     language = list(course.model.model.language_model.parameters())
     rates, checkpoint = [(plan.habits_rate, language)], course.checkpoint("habits")
-    return run_steps("4 habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
+    return run_steps("5 habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
 
 
 # A stage returns its log. The first number is its stream of random numbers.
@@ -197,8 +222,8 @@ STAGES = {
     "vision": train_vision,
     "grounding": lambda course: train_grounding(course, "grounding", 2),
     "grounding2": lambda course: train_grounding(course, "grounding2", 4),
-    "answers": lambda course: train_answers(course, "answers", 3, answers=2),
-    "polish": lambda course: train_answers(course, "polish", 5, answers=3),
+    "answers": train_answers,
+    "polish": train_polish,
     "habits": train_habits,
 }
 KNOWLEDGE = "polish"  # the last stage of knowledge

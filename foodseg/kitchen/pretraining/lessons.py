@@ -15,7 +15,12 @@ from transformers import Qwen2Tokenizer
 from foodseg.kitchen.knowledge import CLUES
 from foodseg.kitchen.plates import FOOD_NUMBERS, KITCHEN_FOODS
 from foodseg.kitchen.pretraining.answer_forms import Completion
-from foodseg.kitchen.pretraining.answers import FOOD_NAMES, write_answer, write_foods
+from foodseg.kitchen.pretraining.answers import (
+    FOOD_NAMES,
+    write_answer,
+    write_foods,
+    write_right_foods,
+)
 from foodseg.kitchen.pretraining.habits import draw_careful, draw_manner
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
 from foodseg.kitchen.pretraining.mllm_plates import MOST_FOODS, Pictures
@@ -32,6 +37,7 @@ LISTING_QUESTIONS = (
 # Weights of next tokens: of a number's digits, and where one form parts from the others.
 DIGIT_WEIGHTS = torch.tensor([3.0, 2.5, 1.0])
 PIVOT_WEIGHT = 4.0
+NAME_WEIGHT = 3.0  # of a food's name, once places are known
 
 
 @dataclass(frozen=True)
@@ -126,11 +132,13 @@ class Reader:
         """Token ids of each food's name as it stands within a sentence."""
         return self.tokenizer([f" {name}" for name in FOOD_NAMES])["input_ids"]
 
-    def read(self, exercises: list[Exercise], references: np.ndarray) -> Batch:
+    def read(
+        self, exercises: list[Exercise], references: np.ndarray, name_weight: float = 1.0
+    ) -> Batch:
         """`references` (E, 6, 6): those of each exercise's plate, in pixels."""
         prompts = [self._prompt(exercise.question)[1] for exercise in exercises]
         wanted = [exercise.completion for exercise in exercises]
-        completions = [one.text + END_OF_TURN for one in wanted]
+        completions = [one.text + END_OF_TURN * one.finished for one in wanted]
         prompts = self.tokenizer(prompts)["input_ids"]
         encoded = self.tokenizer(completions, return_offsets_mapping=True)
         rows = [a + b for a, b in zip(prompts, encoded["input_ids"], strict=True)]
@@ -145,6 +153,8 @@ class Reader:
             for first, last in completion.numbers:
                 weights[index, token_of[first:last]] = DIGIT_WEIGHTS[: last - first]
             weights[index, token_of[list(completion.pivots)]] = PIVOT_WEIGHT
+            for first, last in completion.names:
+                weights[index, token_of[first:last]] = name_weight
             for anchor in completion.anchors:
                 columns = slice(None) if anchor.column is None else [anchor.column]
                 target = references[index, anchor.row, columns] / SIDE
@@ -171,7 +181,12 @@ def _token_of_character(offsets: list[tuple[int, int]]) -> np.ndarray:
 
 
 def draw_batch(
-    reader: Reader, plates: Pictures, listings: int, answers: int, rng: np.random.Generator
+    reader: Reader,
+    plates: Pictures,
+    listings: int,
+    answers: int,
+    rng: np.random.Generator,
+    name_weight: float = 1.0,
 ) -> Batch:
     """`listings` + `answers` exercises on each plate, those of one plate side by side."""
     many = _draw_many(rng)
@@ -179,7 +194,20 @@ def draw_batch(
     for plate in zip(plates.foods, plates.references, strict=True):
         exercises += [draw_listing(*plate, rng) for _ in range(listings)]
         exercises += [draw_answering(*plate, many, rng) for _ in range(answers)]
-    return reader.read(exercises, plates.references.repeat(listings + answers, axis=0))
+    references = plates.references.repeat(listings + answers, axis=0)
+    return reader.read(exercises, references, name_weight)
+
+
+def draw_direct(reader: Reader, plates: Pictures, count: int, rng: np.random.Generator) -> Batch:
+    """`count` questions on each plate, answered by the names of the foods that fit."""
+    exercises, many = [], _draw_many(rng)
+    for foods in plates.foods:
+        present = [KITCHEN_FOODS[number - 1] for number in foods if number]
+        for _ in range(count):
+            question = draw_question(present, "train", rng, many=many)
+            completion = write_right_foods(question, foods)
+            exercises.append(Exercise(question.text, completion, question))
+    return reader.read(exercises, plates.references.repeat(count, axis=0), NAME_WEIGHT)
 
 
 def draw_habitual(reader: Reader, plates: Pictures, count: int, rng: np.random.Generator) -> Batch:
