@@ -36,7 +36,7 @@ class Completion:
 
     text: str
     anchors: tuple[Anchor, ...]
-    names: tuple[tuple[int, int], ...]  # spans of the foods' names, (start, end)
+    names: tuple[tuple[int, int], ...]  # spans of names and of what is looked for, (start, end)
     numbers: tuple[tuple[int, int], ...]  # and of the coordinates
     pivots: tuple[int, ...]  # characters where one choice parts from another
     finished: bool = True
@@ -114,7 +114,10 @@ class _Writer:
 
     def write_thought(self, thought: Thought, manner: Manner) -> None:
         if thought.seen:
-            self.choose("I see ")
+            self.choose("I look for ")
+            self.text += thought.hint
+            self.spans.append((len(self.text) - len(thought.hint), len(self.text)))
+            self.text += ". I see "
             self.names([food for food, _ in thought.seen])
             self.text += ". "
             for index, (food, fits) in enumerate(thought.seen):
@@ -136,7 +139,9 @@ class _Writer:
         self.choose(", a point outside." if manner.labelled else ".")
 
     def write_conclusion(self, thought: Thought) -> None:
-        self.choose(f"{capitalised(thought.hint)} {thought.verb} ")
+        self.choose(capitalised(thought.hint))
+        self.spans.append((len(self.text) - len(thought.hint), len(self.text)))
+        self.text += f" {thought.verb} "
         self.names(thought.settled)
         self.text += ". "
 

@@ -34,6 +34,8 @@ LISTING_QUESTIONS = (
     "Tell me all that you see, and where.",
     "Please list every food on this plate together with its place.",
 )
+# The prompt of questions that ask for names alone.
+DIRECT = "{question} Name it."
 # Weights of next tokens: of a number's digits, and where one form parts from the others.
 DIGIT_WEIGHTS = torch.tensor([3.0, 2.5, 1.0])
 PIVOT_WEIGHT = 4.0
@@ -42,11 +44,12 @@ NAME_WEIGHT = 3.0  # of a food's name, once places are known
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question and the completion to learn; asked: None for a listing."""
+    """A question and the completion to learn; asked: None for a listing; template: the prompt's."""
 
     question: str
     completion: Completion
     asked: Question | None = None
+    template: str = KITCHEN
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,10 @@ class Reader:
         head = self._prompt("")[0].replace(IMAGE_TOKEN, IMAGE_TOKEN * VISUAL_TOKENS)
         self.prefix = torch.tensor(tokenizer(head)["input_ids"], device=self.device)
 
-    def _prompt(self, question: str) -> tuple[str, str]:
+    def _prompt(self, question: str, template: str = KITCHEN) -> tuple[str, str]:
         """The prompt's text up to the end of the image, and from there on."""
         text = self.tokenizer.apply_chat_template(
-            build_messages(question, KITCHEN), tokenize=False, add_generation_prompt=True
+            build_messages(question, template), tokenize=False, add_generation_prompt=True
         )
         head, image_end, tail = text.partition("<|vision_end|>")
         return head, image_end + tail
@@ -136,7 +139,7 @@ class Reader:
         self, exercises: list[Exercise], references: np.ndarray, name_weight: float = 1.0
     ) -> Batch:
         """`references` (E, 6, 6): those of each exercise's plate, in pixels."""
-        prompts = [self._prompt(exercise.question)[1] for exercise in exercises]
+        prompts = [self._prompt(one.question, one.template)[1] for one in exercises]
         wanted = [exercise.completion for exercise in exercises]
         completions = [one.text + END_OF_TURN * one.finished for one in wanted]
         prompts = self.tokenizer(prompts)["input_ids"]
@@ -206,7 +209,7 @@ def draw_direct(reader: Reader, plates: Pictures, count: int, rng: np.random.Gen
         for _ in range(count):
             question = draw_question(present, "train", rng, many=many)
             completion = write_right_foods(question, foods)
-            exercises.append(Exercise(question.text, completion, question))
+            exercises.append(Exercise(question.text, completion, question, DIRECT))
     return reader.read(exercises, plates.references.repeat(count, axis=0), NAME_WEIGHT)
 
 

@@ -18,12 +18,14 @@ from foodseg.kitchen.plates import DRAWING_VERSION, Plate, serve_plate
 from foodseg.kitchen.textures import Brush, Colour, Piece, cover, dome, light_up, mix, rim
 
 FORMS = ("ellipse", "blob", "polygon", "box", "arc")
-TEXTURES = ("plain", "stripes", "spots", "noise", "gradient")
-HUES = 10
-# A thing's kind is its main colour: one of HUES hues or none (the last), bright or dark. A scene
+TEXTURES = ("plain", "stripes", "spots", "noise", "gradient", "core")
+HUES = 9
+BRIGHT, DARK, WHITE = (0.75, 1.0), (0.25, 0.5), (0.9, 1.0)  # ranges of a colour's value
+# A thing's kind is its main colour: one of HUES hues or none (the last), bright or dark, or white. A scene
 # shows each kind at most once. Kinds must be easy to see: with form and texture in colour's place
 # the mask tokens named them no better than by chance, and found no place, after 180 prompt steps.
-SHAPES = {number: kind for number, kind in enumerate(product(range(HUES + 1), (True, False)), 1)}
+_KINDS = [*product(range(HUES + 1), (BRIGHT, DARK)), (HUES, WHITE), (HUES, WHITE)]
+SHAPES = dict(enumerate(_KINDS, 1))
 _STREAM = 2  # keeps a scene's random numbers apart from those of the plate with its seed
 
 
@@ -55,13 +57,13 @@ def draw_shapes(seed: int) -> Plate:
     return serve_plate(rng, {number: _invent(rng, *kind) for number, kind in SHAPES.items()})
 
 
-def _invent(rng: np.random.Generator, hue: int, bright: bool) -> Food:
+def _invent(rng: np.random.Generator, hue: int, values: tuple[float, float]) -> Food:
     """One thing of a kind: its look, how many pieces it has and how large they are."""
     form, texture = str(rng.choice(FORMS)), str(rng.choice(TEXTURES))
     look = Look(
         form,
         texture,
-        _colours(rng, hue, bright),
+        _colours(rng, hue, values),
         width=rng.uniform(0.22, 0.32) if form == "arc" else rng.uniform(0.55, 1),
         corner=rng.uniform(0.05, 0.6),
         wobble=rng.uniform(0.05, 0.2),
@@ -79,11 +81,14 @@ def _invent(rng: np.random.Generator, hue: int, bright: bool) -> Food:
     return Food(partial(_draw_piece, look), (pieces,), scale)
 
 
-def _colours(rng: np.random.Generator, hue: int, bright: bool) -> tuple[Colour, Colour]:
+def _colours(
+    rng: np.random.Generator, hue: int, values: tuple[float, float]
+) -> tuple[Colour, Colour]:
     """The kind's colour, and beside it a shade of the same or any other colour."""
     strength = rng.uniform(0.5, 1) if hue < HUES else rng.uniform(0, 0.12)
-    value = rng.uniform(0.75, 1) if bright else rng.uniform(0.25, 0.5)
-    first = colorsys.hsv_to_rgb((hue + rng.uniform(0.2, 0.8)) / HUES, strength, value)
+    first = colorsys.hsv_to_rgb(
+        (hue + rng.uniform(0.2, 0.8)) / HUES, strength, rng.uniform(*values)
+    )
     shade = tuple(rng.uniform(0.5, 0.8) * level for level in first)
     other = tuple(map(float, rng.uniform(0.05, 1, 3)))
     return first, shade if rng.random() < 0.6 else other
@@ -134,6 +139,8 @@ def _pattern(look: Look, b: Brush) -> np.ndarray:
         return cover((0.7 - b.cells(1500)) * 8)
     if look.texture == "noise":
         return b.mottle(look.grain, 0.4)
+    if look.texture == "core":
+        return cover(b.ellipse(0.4 * b.r, 0.35 * b.r, 0.15 * b.r * np.cos(look.turn), 0))
     if look.texture == "gradient":
         return np.clip(0.5 + 0.5 * position, 0, 1)
     return np.zeros_like(b.u)
