@@ -23,7 +23,8 @@ HUES = 9
 BRIGHT, DARK, WHITE = (0.75, 1.0), (0.25, 0.5), (0.9, 1.0)  # ranges of a colour's value
 # A thing's kind is its main colour: one of HUES hues or none (the last), bright or dark, or white.
 # A scene shows each kind at most once. Kinds must be easy to see: with form and texture in
-# colour's place the mask tokens named them no better than by chance, and found no place, after 180 prompt steps.
+# colour's place the mask tokens named them no better than by chance, and found no place, after
+# 180 prompt steps.
 _KINDS = [*product(range(HUES + 1), (BRIGHT, DARK)), (HUES, WHITE), (HUES, WHITE)]
 SHAPES = dict(enumerate(_KINDS, 1))
 _STREAM = 2  # keeps a scene's random numbers apart from those of the plate with its seed
