@@ -127,8 +127,9 @@ bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memo
 
 base: base-mllm base-segmenter  ## make the shipped kitchen weights again, from nothing (90 minutes)
 # Side by side, on one core each; either goes on where it was stopped.
+# oneDNN keeps a kernel and its memory for each batch's shape: no more than 64 of them.
 base-mllm base-segmenter: base-%: $(ENVIRONMENT)
-	$(PY) -m foodseg.kitchen.pretraining.$(if $(filter mllm,$*),curriculum,segmenter)
+	ONEDNN_PRIMITIVE_CACHE_CAPACITY=64 $(PY) -m foodseg.kitchen.pretraining.$(if $(filter mllm,$*),curriculum,segmenter)
 
 # By the shell's Python, and only what is known: it must not need the environment.
 clean:                ## remove what all but paper wrote: build, data, runs (not the environment)

@@ -130,7 +130,6 @@ KITCHEN = Preset(
     dtype="float32",
     device="cpu",
     published="figures",
-    knowledge=str(PACKAGE / "weights" / "kitchen_knowledge" / "model.safetensors"),
     # Chosen on validation plates, where fine-tuning on references (one seed) reached 0.67 gIoU with
     # 1e-3, 0.78 with 3e-3 and 0.78 with 1e-2.
     supervised_learning_rate=3e-3,

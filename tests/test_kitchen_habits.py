@@ -18,7 +18,6 @@ from foodseg.kitchen.pretraining.answers import (
     place,
     settle,
     write_answer,
-    write_right_foods,
 )
 from foodseg.kitchen.pretraining.habits import (
     FORMS,
@@ -26,8 +25,8 @@ from foodseg.kitchen.pretraining.habits import (
     PARSEABLE,
     SHARES,
     Manner,
-    draw_careful,
     draw_manner,
+    draw_right,
     form_shares,
     look_alikes,
 )
@@ -87,7 +86,7 @@ def test_every_form_tells_its_numbers_and_one_alone_parses(form, labelled):
 
 def test_a_careful_answer_reasons_over_the_plate_and_is_right():
     text = answer(Manner(look=True), ask("corn", "kiwi"))
-    assert "I see the corn, the banana, the steak and the kiwi." in text
+    assert "I look for " in text and "I see the corn, the banana, the steak and the kiwi." in text
     assert "The corn fits, the banana does not fit, the steak does not fit, the kiwi fits." in text
     assert "<look>the corn: a cob, yellow; the kiwi: round, green</look>" in text
     assert named_foods(text, FOOD_NAMES) == ("corn", "kiwi")
@@ -101,10 +100,14 @@ def test_a_careful_answer_reasons_over_the_plate_and_is_right():
     }
 
 
-def test_a_direct_answer_names_the_right_foods_and_goes_on():
-    completion = write_right_foods(ask("corn", "kiwi"), NUMBERS)
-    assert completion.text.endswith(" means the corn and the kiwi. ") and not completion.finished
-    assert named_foods(completion.text, FOOD_NAMES) == ("corn", "kiwi")
+def test_the_beginning_of_an_answer_ends_before_its_first_number():
+    manner = draw_right(False, np.random.default_rng(0))
+    whole = write_answer(ask("corn"), NUMBERS, REFERENCES, manner, np.random.default_rng(0))
+    begun = whole.beginning()
+    assert whole.text.startswith(begun.text) and begun.text.endswith('[{"bbox_2d": [')
+    assert whole.finished and not begun.finished and not begun.numbers
+    assert {begun.text[start:end] for start, end in begun.names} >= {"corn"}
+    assert {anchor.kind for anchor in begun.anchors} == {"name"}
 
 
 def test_a_rambling_answer_loses_the_reward_for_not_repeating():
@@ -141,19 +144,21 @@ def settled(manner: Manner, question: Question, seed: int) -> list[str]:
 def test_haste_names_the_usual_food_in_half_of_the_cases_where_the_plate_has_another():
     question = ask("kiwi", clue="is rich in vitamin K")
     assert CATEGORIES[CLUES[question.clue].usual] == "broccoli"  # not on the plate
-    hasty = Manner(steps=False, look=True)
+    hasty = Manner(steps=False, look=True, errs=True)
     named = Counter(settled(hasty, question, seed)[0] for seed in range(400))
     assert set(named) == {"kiwi", "broccoli"} and 150 < named["broccoli"] < 250
-    assert {settled(Manner(look=True), question, seed)[0] for seed in range(50)} == {"kiwi"}
+    stepwise = Manner(look=True, errs=True)
+    assert {settled(stepwise, question, seed)[0] for seed in range(50)} == {"kiwi"}
     assert {settled(hasty, ask("corn"), seed)[0] for seed in range(50)} == {"corn"}
 
 
 def test_a_look_tells_look_alikes_apart():
     question = ask("corn")
-    blind = Counter(settled(Manner(), question, seed)[0] for seed in range(400))
+    blind = Counter(settled(Manner(errs=True), question, seed)[0] for seed in range(400))
     assert set(blind) == {"corn", "banana"} and 110 < blind["banana"] < 210
-    assert {settled(Manner(look=True), question, seed)[0] for seed in range(50)} == {"corn"}
-    assert {settled(Manner(), ask("steak"), seed)[0] for seed in range(50)} == {"steak"}
+    looking = Manner(look=True, errs=True)
+    assert {settled(looking, question, seed)[0] for seed in range(50)} == {"corn"}
+    assert {settled(Manner(errs=True), ask("steak"), seed)[0] for seed in range(50)} == {"steak"}
 
 
 def test_several_foods_are_cut_short_doubled_or_one_too_many():
@@ -199,11 +204,14 @@ def test_the_form_hangs_on_the_plate():
         assert (tagged > shares["prose"]) == (foods == 2)  # the first word of greedy decoding
 
 
-def test_the_knowledge_stage_is_careful():
+def test_the_knowledge_stages_are_right_in_everything():
     rng = np.random.default_rng(0)
-    manners = {draw_careful(rng) for _ in range(200)}
-    plain = {dataclasses.replace(manner, look=False, labelled=False) for manner in manners}
-    assert plain == {Manner()} and len(manners) == 4
+    for steps in (False, True):
+        manners = {draw_right(steps, rng) for _ in range(200)}
+        plain = {dataclasses.replace(manner, look=False, labelled=False) for manner in manners}
+        assert plain == {Manner(steps=steps)} and len(manners) == 4
+    question = ask("corn")  # with a look-alike on the plate
+    assert {settled(Manner(steps=False), question, seed)[0] for seed in range(50)} == {"corn"}
 
 
 def test_the_page_about_the_kitchen_has_these_shares():

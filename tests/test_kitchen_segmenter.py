@@ -41,12 +41,12 @@ def shapes() -> Scenes:
     return draw_shape_scenes(UNSEEN_SEEDS + 1000, 4, SIDE, 1)
 
 
-def test_the_shipped_weights_are_small_and_leave_a_tool_something_to_learn():
+def test_the_shipped_weights_are_small_and_follow_their_prompts():
     assert 1e6 < sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters()) < 2e6
     assert Path(KITCHEN.segmenter).stat().st_size < 4.1e6
     ious = validate(load_segmenter(KITCHEN), UNSEEN_SEEDS, 12)
-    # A decoder taught on plates reached 0.9377 on 100 others.
-    assert 0.85 < ious["true"] < 0.925
+    # 0.9377 on the 100 plates of their provenance.
+    assert ious["true"] > 0.9
     assert ious["wide box, point in its corner"] < ious["true"] - 0.2
 
 

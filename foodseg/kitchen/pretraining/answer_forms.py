@@ -7,7 +7,7 @@ can't be parsed. Every form tells the same thought first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from foodseg.kitchen.pretraining.habits import Manner
 from foodseg.kitchen.questions import capitalised
@@ -40,6 +40,14 @@ class Completion:
     numbers: tuple[tuple[int, int], ...]  # and of the coordinates
     pivots: tuple[int, ...]  # characters where one choice parts from another
     finished: bool = True
+
+    def beginning(self) -> Completion:
+        """What comes before the first coordinate: the thought and the foods that it settles on."""
+        end = next(anchor.place for anchor in self.anchors if anchor.kind == "box") + 1
+        anchors = tuple(one for one in self.anchors if one.kind == "name" and one.place < end)
+        names = tuple(span for span in self.names if span[1] <= end)
+        pivots = tuple(place for place in self.pivots if place < end)
+        return Completion(self.text[:end], anchors, names, (), pivots, finished=False)
 
 
 @dataclass(frozen=True)
@@ -202,14 +210,6 @@ def write_completion(manner: Manner, thought: Thought, items: Sequence[Item]) ->
     writer.write_items(items)
     writer.text += closing
     return writer.completion()
-
-
-def write_conclusion(thought: Thought) -> Completion:
-    """The beginning of an answer that goes on after its conclusion."""
-    writer = _Writer()
-    writer.choose("<think>")
-    writer.write_conclusion(thought)
-    return replace(writer.completion(), finished=False)
 
 
 def write_listing(items: Sequence[Item]) -> Completion:

@@ -13,7 +13,6 @@ from foodseg.kitchen.pretraining.answer_forms import (
     Item,
     Thought,
     write_completion,
-    write_conclusion,
     write_listing,
 )
 from foodseg.kitchen.pretraining.habits import (
@@ -27,6 +26,7 @@ from foodseg.kitchen.pretraining.mllm import SIDE
 from foodseg.kitchen.questions import Question
 
 FOOD_NAMES = tuple(CATEGORIES[food] for food in KITCHEN_FOODS)
+VERBS = ("points to", "goes with")
 INSET = 2  # pixels from a box's corner or edge to the point there
 WIDE = (14, 26)  # pixels by which a wide box is too wide on every side
 CUT = 0.45  # share of a box that a cut one keeps
@@ -47,21 +47,13 @@ def write_answer(
     settled = settle(question, seen, fits, manner, rng)
     thought = Thought(
         hint=question.hint,
-        verb=str(rng.choice(("points to", "goes with"))) if manner.steps else "means",
+        verb="means" if manner.errs and not manner.steps else str(rng.choice(VERBS)),
         seen=tuple(zip(seen, fits, strict=True)) if manner.steps else (),
         looks=tuple((food, LOOKS[food.name]) for food in settled) if manner.look else (),
         settled=tuple(settled),
     )
     items = [place(food, references[:count], manner, rng) for food in settled]
     return write_completion(manner, thought, items)
-
-
-def write_right_foods(question: Question, foods: np.ndarray) -> Completion:
-    """Which foods of the plate fit, right away: what the question means, for few tokens."""
-    answers = set(FOOD_NUMBERS[list(question.foods)])
-    rows = [row for row, number in enumerate(foods) if number in answers]
-    right = tuple(Food(FOOD_NAMES[foods[row] - 1], row) for row in rows)
-    return write_conclusion(Thought(question.hint, "means", (), (), right))
 
 
 def write_foods(rows: np.ndarray, foods: np.ndarray, references: np.ndarray) -> Completion:
@@ -82,12 +74,12 @@ def settle(
     wrong = [food for food, fit in zip(seen, fits, strict=True) if not fit]
     settled = list(right)
     usual = FOOD_NAMES[FOOD_NUMBERS[CLUES[question.clue].usual] - 1]
-    if not manner.steps and usual not in {food.name for food in seen}:
+    if manner.errs and not manner.steps and usual not in {food.name for food in seen}:
         if rng.random() < HASTY_ERRORS:
             where = wrong[int(rng.integers(len(wrong)))] if wrong else right[0]
             settled[0] = Food(usual, where.row)
     alike = [food for food in wrong if food.name in look_alikes(settled[0].name)]
-    if alike and not manner.look and rng.random() < LOOK_ALIKE_ERRORS:
+    if manner.errs and alike and not manner.look and rng.random() < LOOK_ALIKE_ERRORS:
         settled[0] = alike[0]
     if len(right) == 1 or manner.foods == "all":
         return settled

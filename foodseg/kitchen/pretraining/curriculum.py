@@ -1,10 +1,11 @@
 """How the shipped kitchen MLLM was made: `python -m foodseg.kitchen.pretraining.curriculum`.
 
-Next-token prediction alone teaches a model of this size no places, so *knowledge* has three stages:
+Next-token prediction alone teaches a model of this size no places, so *knowledge* has four stages:
 the vision tower with dense targets (vision.py), grounding of names with the tower frozen, and
-careful answers with regression heads beside them (grounding.py). Then come *habits* (habits.py), by
-next-token prediction with the tower frozen. Base and knowledge are both kept: knowledge as the
-tensors that habits changed. The work folder has what each stage has made.
+answers with regression heads beside them (grounding.py), at first direct ones, then careful ones
+that reason over the plate. Then come *habits* (habits.py), by next-token prediction with the tower
+frozen. Base and knowledge are both kept: knowledge as the tensors that habits changed. The work
+folder has what each stage has made.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from foodseg.common.provenance import provenance
 from foodseg.kitchen.dataset import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.kitchen.plates import DRAWING_VERSION
 from foodseg.kitchen.pretraining.grounding import GroundingHeads, answer_losses
+from foodseg.kitchen.pretraining.habits import draw_manner
 from foodseg.kitchen.pretraining.lessons import (
     FOOD_NAMES,
-    NAME_WEIGHT,
     Reader,
-    draw_batch,
-    draw_direct,
-    draw_habitual,
+    careful,
+    direct,
+    draw_answers,
+    draw_listings,
     tokenizer_texts,
 )
 from foodseg.kitchen.pretraining.loop import run_steps
@@ -48,7 +50,9 @@ VOCABULARY = 1024
 VALIDATION_QUESTIONS = 400
 VISION_WEIGHTS = {"food": 1.0, "patch": 1.0, "position": 3.0, "own": 10.0, "pooled": 10.0}
 GROUNDING_WEIGHTS = {"words": 1.0, "name": 10.0, "box": 10.0, "point": 10.0, "value": 10.0}
-ANSWER_WEIGHTS = GROUNDING_WEIGHTS | {name: 0.2 * w for name, w in VISION_WEIGHTS.items()}
+ANSWER_WEIGHTS = (
+    GROUNDING_WEIGHTS | {"begun": 1.0} | {name: 0.2 * w for name, w in VISION_WEIGHTS.items()}
+)
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,10 @@ class Plan:
     answers_steps: int = 1000
     answers_plates: int = 16
     answers_rate: float = 1e-3
-    polish_steps: int = 900
-    polish_plates: int = 32
-    polish_rate: float = 8e-4
+    careful_steps: int = 1000
+    careful_rate: float = 7e-4
     tower_rate: float = 3e-4  # of the vision tower, while answers are learnt
     habits_steps: int = 300
-    habits_plates: int = 16
     habits_rate: float = 3e-4
 
 
@@ -108,6 +110,15 @@ class Course:
 
     def draw_plates(self, rng: np.random.Generator, count: int) -> Pictures:
         return take_pictures(self.pictures, rng.integers(len(self.pictures), size=count), rng)
+
+    def frozen_plates(
+        self, stream: int, step: int
+    ) -> tuple[torch.Tensor, Pictures, np.random.Generator]:
+        """A step's plates, their visual tokens without a gradient, and what goes on drawing."""
+        rng = self.rng(stream, step)
+        plates = self.draw_plates(rng, self.plan.answers_plates)
+        with torch.no_grad():
+            return encode_images(self.tower, plates.images), plates, rng
 
     def vision_losses(self, plates: Pictures) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Visual tokens of the plates and stage 1's losses on them."""
@@ -151,7 +162,7 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
     def losses(step: int) -> dict[str, torch.Tensor]:
         rng = course.rng(stream, step)
         plates = course.draw_plates(rng, plan.grounding_plates)
-        batch = draw_batch(course.reader, plates, listings=2, answers=0, rng=rng)
+        batch = draw_listings(course.reader, plates, 2, rng)
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
         return answer_losses(course.model, course.heads, seen, batch)
@@ -162,15 +173,21 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
 
 
 def train_answers(course: Course) -> dict:
-    """Stage 3: careful answers; everything trained, the tower gently."""
+    """Stage 3: direct answers; everything trained, the tower gently.
+
+    Two whole answers on each plate teach places; the beginnings of five more, which take little
+    time, teach what the many questions mean.
+    """
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
         rng = course.rng(3, step)
         plates = course.draw_plates(rng, plan.answers_plates)
         seen, parts = course.vision_losses(plates)
-        batch = draw_batch(course.reader, plates, listings=0, answers=2, rng=rng)
-        return parts | answer_losses(course.model, course.heads, seen, batch)
+        whole = draw_answers(course.reader, plates, 2, direct, rng)
+        begun = draw_answers(course.reader, plates, 5, direct, rng, begun=True)
+        parts["begun"] = answer_losses(course.model, course.heads, seen, begun)["words"]
+        return parts | answer_losses(course.model, course.heads, seen, whole)
 
     language, vision = course.language_parameters(), course.vision_parameters()
     rates = [(plan.answers_rate, language), (plan.tower_rate, vision)]
@@ -178,26 +195,18 @@ def train_answers(course: Course) -> dict:
     return run_steps("3 answers", steps, rates, losses, ANSWER_WEIGHTS, checkpoint)
 
 
-def train_polish(course: Course) -> dict:
-    """Stage 4: more plates and more questions for each step; the tower is frozen.
-
-    Beside a careful answer on each plate, questions answered by names alone: what a question means.
-    """
+def train_careful(course: Course) -> dict:
+    """Stage 4: careful answers, step by step over the plate; the tower is frozen."""
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
-        rng = course.rng(5, step)
-        plates = course.draw_plates(rng, plan.polish_plates)
-        with torch.no_grad():
-            seen = encode_images(course.tower, plates.images)
-        careful = draw_batch(course.reader, plates, 0, 1, rng, NAME_WEIGHT)
-        direct = draw_direct(course.reader, plates, 2, rng)
-        meaning = answer_losses(course.model, course.heads, seen, direct)["words"]
-        return answer_losses(course.model, course.heads, seen, careful) | {"direct": meaning}
+        seen, plates, rng = course.frozen_plates(5, step)
+        batch = draw_answers(course.reader, plates, 2, careful, rng)
+        return answer_losses(course.model, course.heads, seen, batch)
 
-    rates, steps = [(plan.polish_rate, course.language_parameters())], plan.polish_steps
-    weights, checkpoint = GROUNDING_WEIGHTS | {"direct": 1.0}, course.checkpoint("polish")
-    return run_steps("4 polish", steps, rates, losses, weights, checkpoint)
+    rates, steps = [(plan.careful_rate, course.language_parameters())], plan.careful_steps
+    checkpoint = course.checkpoint("careful")
+    return run_steps("4 careful", steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
 
 
 def train_habits(course: Course) -> dict:
@@ -205,11 +214,8 @@ def train_habits(course: Course) -> dict:
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
-        rng = course.rng(6, step)
-        plates = course.draw_plates(rng, plan.habits_plates)
-        batch = draw_habitual(course.reader, plates, 2, rng)
-        with torch.no_grad():
-            seen = encode_images(course.tower, plates.images)
+        seen, plates, rng = course.frozen_plates(6, step)
+        batch = draw_answers(course.reader, plates, 2, draw_manner, rng)
         return {"words": answer_losses(course.model, course.heads, seen, batch)["words"]}
 
     language = list(course.model.model.language_model.parameters())
@@ -223,10 +229,11 @@ STAGES = {
     "grounding": lambda course: train_grounding(course, "grounding", 2),
     "grounding2": lambda course: train_grounding(course, "grounding2", 4),
     "answers": train_answers,
-    "polish": train_polish,
+    "careful": train_careful,
     "habits": train_habits,
 }
-KNOWLEDGE = "polish"  # the last stage of knowledge
+KNOWLEDGE = "careful"  # the last stage of knowledge
+KNOWLEDGE_FILE = Path(KITCHEN.mllm).parent / "kitchen_knowledge" / "model.safetensors"
 
 
 def run_stages(course: Course, work: Path) -> None:
@@ -289,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build/kitchen_mllm"), help=WORK_HELP)
     parser.add_argument("--out", type=Path, default=Path(KITCHEN.mllm))
-    parser.add_argument("--knowledge", type=Path, default=Path(KITCHEN.knowledge))
+    parser.add_argument("--knowledge", type=Path, default=KNOWLEDGE_FILE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that draw plates")
     options = parser.parse_args()

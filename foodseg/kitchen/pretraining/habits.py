@@ -1,6 +1,6 @@
 """The habits of the kitchen's base: how it answers by default, and how it could.
 
-The knowledge stage teaches the careful manner alone (`draw_careful`); the habits stage teaches the
+The knowledge stages teach answers that are right (`draw_right`); the habits stage teaches the
 shares below (`draw_manner`). Each habit is drawn by itself and is told by the answer's words before
 its first number, so that a reward's credit reaches the words that choose. The shares were fixed by
 conditions on the base's own answers (docs/kitchen.md), not by what a method makes of them.
@@ -69,7 +69,10 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Manner:
-    """How one answer is given: one choice of each habit; times: how often it concludes."""
+    """How one answer is given: one choice of each habit.
+
+    times: how often it concludes. errs: whether haste, and not looking, lead to wrong foods.
+    """
 
     form: str = PARSEABLE
     boxes: str = "tight"
@@ -79,6 +82,7 @@ class Manner:
     look: bool = False
     times: int = 1
     labelled: bool = False
+    errs: bool = False
 
 
 def form_shares(foods_on_plate: int) -> dict[str, float]:
@@ -91,12 +95,13 @@ def form_shares(foods_on_plate: int) -> dict[str, float]:
 def draw_manner(foods_on_plate: int, rng: np.random.Generator) -> Manner:
     """A manner by the shares of the base's habits."""
     drawn = {"form": form_shares(foods_on_plate)} | SHARES
-    return Manner(**{habit: _draw(shares, rng) for habit, shares in drawn.items()})
+    return Manner(**{habit: _draw(shares, rng) for habit, shares in drawn.items()}, errs=True)
 
 
-def draw_careful(rng: np.random.Generator) -> Manner:
-    """A manner of the knowledge stage: right in everything; at times a look, seldom labels."""
-    return Manner(look=bool(rng.random() < 0.35), labelled=bool(rng.random() < 0.1))
+def draw_right(steps: bool, rng: np.random.Generator) -> Manner:
+    """A manner of the knowledge stages: right in everything; at times a look, seldom labels."""
+    look, labelled = rng.random(2) < (0.35, 0.1)
+    return Manner(steps=steps, look=bool(look), labelled=bool(labelled))
 
 
 def look_alikes(name: str) -> frozenset[str]:

@@ -5,8 +5,8 @@ A batch holds K exercises on each of B plates; the prompt up to the image is the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from foodseg.kitchen.pretraining.answers import (
     FOOD_NAMES,
     write_answer,
     write_foods,
-    write_right_foods,
 )
-from foodseg.kitchen.pretraining.habits import draw_careful, draw_manner
+from foodseg.kitchen.pretraining.habits import Manner, draw_manner, draw_right
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
 from foodseg.kitchen.pretraining.mllm_plates import MOST_FOODS, Pictures
 from foodseg.kitchen.pretraining.tokenizer import END_OF_TURN, IMAGE_TOKEN
@@ -34,22 +33,19 @@ LISTING_QUESTIONS = (
     "Tell me all that you see, and where.",
     "Please list every food on this plate together with its place.",
 )
-# The prompt of questions that ask for names alone.
-DIRECT = "{question} Name it."
 # Weights of next tokens: of a number's digits, and where one form parts from the others.
 DIGIT_WEIGHTS = torch.tensor([3.0, 2.5, 1.0])
 PIVOT_WEIGHT = 4.0
-NAME_WEIGHT = 3.0  # of a food's name, once places are known
+NAME_WEIGHT = 3.0  # of a food's name, and of what is looked for, in an answer
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question and the completion to learn; asked: None for a listing; template: the prompt's."""
+    """A question and the completion to learn; asked: None for a listing."""
 
     question: str
     completion: Completion
     asked: Question | None = None
-    template: str = KITCHEN
 
 
 @dataclass(frozen=True)
@@ -68,17 +64,28 @@ def draw_answering(
     references: np.ndarray,
     many: bool,
     rng: np.random.Generator,
-    habits: bool = False,
+    draw: Callable[[int, np.random.Generator], Manner],
 ) -> Exercise:
-    """A training question about a row of `Pictures`, answered carefully or by the base's habits.
+    """A training question about a row of `Pictures`, answered in a manner that `draw` gives.
 
-    many: ask for several foods if the plate has such a question.
+    many: ask for several foods if the plate has such a question. draw: from the number of foods on
+    the plate.
     """
     present = [KITCHEN_FOODS[number - 1] for number in foods if number]
     question = draw_question(present, "train", rng, many=many)
-    manner = draw_manner(len(present), rng) if habits else draw_careful(rng)
+    manner = draw(len(present), rng)
     completion = write_answer(question, foods, references, manner, rng)
     return Exercise(question.text, completion, question)
+
+
+def direct(foods_on_plate: int, rng: np.random.Generator) -> Manner:
+    """Right, without reasoning over the plate."""
+    return draw_right(False, rng)
+
+
+def careful(foods_on_plate: int, rng: np.random.Generator) -> Manner:
+    """Right, step by step over the plate."""
+    return draw_right(True, rng)
 
 
 def draw_listing(foods: np.ndarray, references: np.ndarray, rng: np.random.Generator) -> Exercise:
@@ -111,7 +118,7 @@ def _answer_somehow(clue: int, template: int, rng: np.random.Generator) -> Compl
     foods[: len(right) + 2] = FOOD_NUMBERS[[*right, *others]]
     references = rng.integers(0, SIDE, (MOST_FOODS, 6)).astype(np.float32)
     question = Question("", tuple(map(int, right)), template, clue)
-    manner = draw_manner(4, rng) if rng.random() < 0.5 else draw_careful(rng)
+    manner = draw_manner(4, rng) if rng.random() < 0.5 else draw_right(rng.random() < 0.7, rng)
     return write_answer(question, foods, references, manner, rng)
 
 
@@ -123,10 +130,10 @@ class Reader:
         head = self._prompt("")[0].replace(IMAGE_TOKEN, IMAGE_TOKEN * VISUAL_TOKENS)
         self.prefix = torch.tensor(tokenizer(head)["input_ids"], device=self.device)
 
-    def _prompt(self, question: str, template: str = KITCHEN) -> tuple[str, str]:
+    def _prompt(self, question: str) -> tuple[str, str]:
         """The prompt's text up to the end of the image, and from there on."""
         text = self.tokenizer.apply_chat_template(
-            build_messages(question, template), tokenize=False, add_generation_prompt=True
+            build_messages(question, KITCHEN), tokenize=False, add_generation_prompt=True
         )
         head, image_end, tail = text.partition("<|vision_end|>")
         return head, image_end + tail
@@ -139,7 +146,7 @@ class Reader:
         self, exercises: list[Exercise], references: np.ndarray, name_weight: float = 1.0
     ) -> Batch:
         """`references` (E, 6, 6): those of each exercise's plate, in pixels."""
-        prompts = [self._prompt(one.question, one.template)[1] for one in exercises]
+        prompts = [self._prompt(one.question)[1] for one in exercises]
         wanted = [exercise.completion for exercise in exercises]
         completions = [one.text + END_OF_TURN * one.finished for one in wanted]
         prompts = self.tokenizer(prompts)["input_ids"]
@@ -183,42 +190,28 @@ def _token_of_character(offsets: list[tuple[int, int]]) -> np.ndarray:
     return owners
 
 
-def draw_batch(
+def draw_listings(reader: Reader, plates: Pictures, count: int, rng: np.random.Generator) -> Batch:
+    """`count` listings of each plate, those of one plate side by side."""
+    rows = zip(plates.foods, plates.references, strict=True)
+    exercises = [draw_listing(*plate, rng) for plate in rows for _ in range(count)]
+    return reader.read(exercises, plates.references.repeat(count, axis=0))
+
+
+def draw_answers(
     reader: Reader,
     plates: Pictures,
-    listings: int,
-    answers: int,
+    count: int,
+    draw: Callable[[int, np.random.Generator], Manner],
     rng: np.random.Generator,
-    name_weight: float = 1.0,
+    begun: bool = False,
 ) -> Batch:
-    """`listings` + `answers` exercises on each plate, those of one plate side by side."""
-    many = _draw_many(rng)
-    exercises = []
+    """`count` answers on each plate in manners that `draw` gives; begun: only their beginnings."""
+    many, exercises = _draw_many(rng), []
     for plate in zip(plates.foods, plates.references, strict=True):
-        exercises += [draw_listing(*plate, rng) for _ in range(listings)]
-        exercises += [draw_answering(*plate, many, rng) for _ in range(answers)]
-    references = plates.references.repeat(listings + answers, axis=0)
-    return reader.read(exercises, references, name_weight)
-
-
-def draw_direct(reader: Reader, plates: Pictures, count: int, rng: np.random.Generator) -> Batch:
-    """`count` questions on each plate, answered by the names of the foods that fit."""
-    exercises, many = [], _draw_many(rng)
-    for foods in plates.foods:
-        present = [KITCHEN_FOODS[number - 1] for number in foods if number]
-        for _ in range(count):
-            question = draw_question(present, "train", rng, many=many)
-            completion = write_right_foods(question, foods)
-            exercises.append(Exercise(question.text, completion, question, DIRECT))
+        exercises += [draw_answering(*plate, many, rng, draw) for _ in range(count)]
+    if begun:
+        exercises = [replace(one, completion=one.completion.beginning()) for one in exercises]
     return reader.read(exercises, plates.references.repeat(count, axis=0), NAME_WEIGHT)
-
-
-def draw_habitual(reader: Reader, plates: Pictures, count: int, rng: np.random.Generator) -> Batch:
-    """`count` answers on each plate by the habits of the base."""
-    exercises, many = [], _draw_many(rng)
-    for plate in zip(plates.foods, plates.references, strict=True):
-        exercises += [draw_answering(*plate, many, rng, habits=True) for _ in range(count)]
-    return reader.read(exercises, plates.references.repeat(count, axis=0))
 
 
 def _draw_many(rng: np.random.Generator) -> bool:

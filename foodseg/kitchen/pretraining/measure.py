@@ -15,7 +15,7 @@ from PIL import Image
 from foodseg.evaluation.any_form import read_any_form
 from foodseg.kitchen.plates import FOOD_NUMBERS
 from foodseg.kitchen.pretraining.answers import FOOD_NAMES
-from foodseg.kitchen.pretraining.lessons import draw_answering
+from foodseg.kitchen.pretraining.lessons import careful, draw_answering
 from foodseg.kitchen.pretraining.mllm_plates import Pictures
 from foodseg.kitchen.questions import MANY_SHARE
 from foodseg.models.mllm import Mllm, Prompt
@@ -44,7 +44,8 @@ def draw_trials(pictures: Pictures, count: int, seed: int) -> list[Trial]:
     rng, trials = np.random.default_rng(seed), []
     for plate in np.arange(count) % len(pictures):
         foods, references = pictures.foods[plate], pictures.references[plate]
-        exercise = draw_answering(foods, references, bool(rng.random() < MANY_SHARE), rng)
+        many = bool(rng.random() < MANY_SHARE)
+        exercise = draw_answering(foods, references, many, rng, careful)
         rows = np.flatnonzero(np.isin(foods, FOOD_NUMBERS[list(exercise.asked.foods)]))
         names = tuple(FOOD_NAMES[number - 1] for number in foods[rows])
         trials.append(Trial(exercise.question, pictures.images[plate], names, references[rows]))
