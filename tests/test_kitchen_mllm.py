@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen
 from foodseg import presets
 from foodseg.kitchen.plates import DRAWING_VERSION
 from foodseg.kitchen.pretraining.grounding import prefix_positions, read_batch
-from foodseg.kitchen.pretraining.lessons import Reader, draw_batch
+from foodseg.kitchen.pretraining.lessons import Reader, careful, draw_answers
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
 from foodseg.kitchen.pretraining.vision import encode_images
@@ -108,7 +108,7 @@ def test_the_tower_learns_by_the_gradients_of_its_own_forward(model, pictures):
 
 
 def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):
-    batch = draw_batch(Reader(tokenizer), pictures, 1, 2, np.random.default_rng(0))
+    batch = draw_answers(Reader(tokenizer), pictures, 3, careful, np.random.default_rng(0))
     with torch.no_grad():
         ours = read_batch(model, encode_images(model.model.visual, pictures.images), batch)[-1]
     for row in (0, 4, 8):
