@@ -17,7 +17,7 @@ from foodseg.common.files import PROJECT, file_hash, files_hash, home
 from foodseg.models import prompts
 from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig
 from foodseg.rl.rehearsal_reward import lottery
-from foodseg.rl.rewards import RewardThresholds
+from foodseg.rl.thresholds import RewardThresholds
 
 PACKAGE = Path(__file__).resolve().parent
 

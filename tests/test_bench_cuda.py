@@ -93,7 +93,8 @@ def test_a_steps_phases_add_up_and_every_group_teaches(samples, recipe):
     assert moved and all(moved)
     phases = ("reference", "forward", "backward", "optimizer")
     assert min(row[name] for name in (*phases, "rollout", "scoring")) > 0
-    assert sum(row[name] for name in phases) == pytest.approx(row["update"], rel=0.1)
+    # The rest is bookkeeping for the log, about 10 of this toy's 60 ms; no phase counts twice.
+    assert 0.6 * row["update"] < sum(row[name] for name in phases) <= row["update"]
     assert row["rollout"] + row["scoring"] + row["update"] == pytest.approx(row["step"])
     assert row["sampler_gap"] < 1e-4
 

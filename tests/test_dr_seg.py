@@ -17,7 +17,8 @@ from foodseg.models import prompts
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import Evidence
 from foodseg.rl.named_foods import named_foods
-from foodseg.rl.rewards import RewardThresholds, segmentation_format, thinking_format
+from foodseg.rl.rewards import segmentation_format, thinking_format
+from foodseg.rl.thresholds import RewardThresholds
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "dr_seg_ranked_reward.json").read_text())
 PAIRS = [case for case in VECTORS["cases"] if case["input"]["kind"] == "pair"]

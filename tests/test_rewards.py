@@ -15,7 +15,8 @@ from foodseg.data.samples import Sample
 from foodseg.methods.sam_r1 import mask_iou, mask_threshold, mask_tiers
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import Evidence, term_name
-from foodseg.rl.rewards import RewardThresholds, Score, score_completion
+from foodseg.rl.rewards import Score, score_completion
+from foodseg.rl.thresholds import RewardThresholds
 
 VECTORS = Path(__file__).parent / "vectors"
 PEER_CASES = json.loads((VECTORS / "vision_reasoner_rewards.json").read_text())["cases"]

@@ -29,7 +29,8 @@ from foodseg.report import style
 from foodseg.report.segments_picture import COLUMNS, segments_picture
 from foodseg.rl.advantages import group_advantages
 from foodseg.rl.answers import parse_answer, parse_json
-from foodseg.rl.rewards import RewardThresholds, score_answer
+from foodseg.rl.rewards import score_answer
+from foodseg.rl.thresholds import RewardThresholds
 
 THRESHOLDS = RewardThresholds().scaled(168)
 ORANGE = Reference(box=(20, 20, 69, 69), point=(45, 45))

@@ -30,7 +30,8 @@ from scipy.optimize import linear_sum_assignment
 from foodseg.data.references import Reference
 from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH
 from foodseg.rl.evidence import Evidence
-from foodseg.rl.rewards import MAX_OBJECTS, PAPER_SIDE, RewardThresholds, box_iou, pairwise_terms
+from foodseg.rl.rewards import MAX_OBJECTS, box_iou, pairwise_terms
+from foodseg.rl.thresholds import PAPER_SIDE, RewardThresholds
 
 # What a prompt (ours and Dr. Seg's) shows where text belongs: to copy it is no look, no thought.
 LOOK_PLACEHOLDER = "what you see"

@@ -38,7 +38,8 @@ import numpy as np
 from foodseg.data.references import Reference
 from foodseg.rl.advantages import group_advantages, whole_completion
 from foodseg.rl.answers import Answer, parse_answer
-from foodseg.rl.rewards import RewardThresholds, match_answer, non_repeat, thinking_format
+from foodseg.rl.rewards import match_answer, non_repeat, thinking_format
+from foodseg.rl.thresholds import RewardThresholds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

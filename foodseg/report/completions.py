@@ -10,7 +10,8 @@ import pandas as pd
 
 from foodseg.data.references import Reference
 from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH, parse_answer
-from foodseg.rl.rewards import RewardThresholds, score_completion
+from foodseg.rl.rewards import score_completion
+from foodseg.rl.thresholds import RewardThresholds
 
 
 def why_unparsed(completion: str) -> str:

@@ -18,7 +18,8 @@ import numpy as np
 from foodseg.data.references import Reference, scale_reference
 from foodseg.data.samples import Sample
 from foodseg.rl.answers import Answer, parse_answer
-from foodseg.rl.rewards import RewardThresholds, Score, match_answer, score_answer
+from foodseg.rl.rewards import Score, match_answer, score_answer
+from foodseg.rl.thresholds import RewardThresholds
 
 PAPER_THRESHOLDS = RewardThresholds()
 # (sample, references in original pixels) -> bool (N, H, W)

@@ -17,7 +17,7 @@ from foodseg.rl.evidence import (
     gather_evidence,
     total,
 )
-from foodseg.rl.rewards import RewardThresholds
+from foodseg.rl.thresholds import RewardThresholds
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,27 +21,9 @@ from scipy.optimize import linear_sum_assignment
 
 from foodseg.data.references import Reference
 from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH, Answer, parse_answer
+from foodseg.rl.thresholds import RewardThresholds
 
-PAPER_SIDE = 840  # the paper's model image is 840 x 840 pixels
 MAX_OBJECTS = 120  # a side; bounds the matching's time
-
-
-@dataclass(frozen=True)
-class RewardThresholds:
-    """A term pays where IoU > `iou`, mean |delta| < `box_l1`, distance < `point_l2` (strictly).
-
-    The defaults are the paper's, in pixels of an 840 x 840 model image.
-    """
-
-    iou: float = 0.5
-    box_l1: float = 10.0
-    point_l2: float = 50.0
-
-    def scaled(self, side: float) -> RewardThresholds:
-        """The same thresholds for a model image of `side` x `side` pixels."""
-        return RewardThresholds(
-            self.iou, self.box_l1 * side / PAPER_SIDE, self.point_l2 * side / PAPER_SIDE
-        )
 
 
 @dataclass(frozen=True)
