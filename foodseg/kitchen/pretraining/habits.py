@@ -16,7 +16,6 @@ PARSEABLE = "parseable"
 # Prose with coordinates; a fenced block without tags; a list without tags; a fence inside the
 # answer; bare objects without the list's brackets.
 FORMS = (PARSEABLE, "prose", "fenced", "untagged", "fence inside", "bare")
-UNPARSEABLE = FORMS[1:]
 
 # The default comes first in each row, the good alternative last.
 SHARES: dict[str, dict] = {

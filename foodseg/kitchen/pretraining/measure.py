@@ -95,8 +95,7 @@ def describe(texts: Sequence[str], trials: Sequence[Trial]) -> dict[str, float]:
 
 def set_of(text: str) -> set[str]:
     """The foods that the thought settles on, whatever the form of the answer."""
-    thought = text.split(" lies at")[0].rpartition(" The ")[0] if " lies at" in text else text
-    return set(named_foods(thought, FOOD_NAMES))
+    return set(named_foods(text, FOOD_NAMES))
 
 
 def localisation(text: str, trial: Trial) -> float:
