@@ -73,6 +73,8 @@ def finish(runs: Runs, run: Run, intersections=(10, 0), seconds: float = 3.0, ro
 def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps, rounds: int = 1) -> None:
     row = {"reward_accuracy": 1.5, "parse_rate": 0.5, "rounds": rounds, "peak_memory_mb": 7.0}
     write_lines(runs.log(run), [{"step": step + 1} | row for step in range(steps)])
+    sizes = {name: getattr(SMOKE, name) for name in ("prompts_per_step", "group_size")}
+    write_json(runs.log(run).parent / "result.json", {"preset": sizes, "seconds": 3.0})
 
 
 def test_every_recipe_is_a_row_and_families_stand_together(monkeypatch):

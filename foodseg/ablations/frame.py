@@ -9,8 +9,8 @@ import pandas as pd
 
 from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.runs import Run, Runs, runs_of
-from foodseg.common.files import read_lines
 from foodseg.evaluation.evaluate import Prediction, load_predictions
+from foodseg.report.costs import run_costs
 from foodseg.report.seeds import paired_difference, same_questions, summarise_seeds
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
@@ -110,16 +110,14 @@ def _forced_scores(
 
 
 def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:
-    """Completions of a run, counted from the rows of its log."""
-    each = runs.preset.prompts_per_step * runs.preset.group_size
-    logs = [read_lines(runs.log(run)) for run in ended if runs.log(run).exists()]
-    logs = [log for log in logs if log and "rounds" in log[0]]  # a baseline samples nothing
-    learnt = [len(log) * each for log in logs]
-    sampled = [sum(row["rounds"] for row in log) * each for log in logs]
+    """Completions learnt from and sampled, the least and the most of a row's runs."""
+    folders = [runs.log(run).parent for run in ended]
+    costs = [run_costs(folder) for folder in folders if (folder / "result.json").exists()]
     counts = {}
-    for name, values in (("learnt", learnt), ("sampled", sampled)):
-        counts[f"{name}_least"] = min(values, default=np.nan)
-        counts[f"{name}_most"] = max(values, default=np.nan)
+    for name, values in (("learnt", [c[1] for c in costs]), ("sampled", [c[0] for c in costs])):
+        known = [value for value in values if not np.isnan(value)]  # a baseline samples nothing
+        counts[f"{name}_least"] = min(known, default=np.nan)
+        counts[f"{name}_most"] = max(known, default=np.nan)
     return counts
 
 

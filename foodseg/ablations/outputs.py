@@ -127,7 +127,7 @@ def rollouts_sentence(frame: pd.DataFrame) -> str:
     """Whether all trained rows learnt from as many completions, and how many they sampled."""
     counted = frame.dropna(subset=["learnt_least"])
     if counted.empty:
-        return "Rollouts: no run has left a log yet."
+        return "Rollouts: no run has ended yet."
     low, high = int(counted["learnt_least"].min()), int(counted["learnt_most"].max())
     if low < high:
         usual = counted["learnt_most"].mode()[0]
