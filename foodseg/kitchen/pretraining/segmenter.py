@@ -51,11 +51,11 @@ class Plan:
 
     seed: int = 0
     plates: int = 500  # of food: dense targets only
-    shapes: int = 1000  # scenes of generic shapes: dense targets and prompts
+    shapes: int = 1500  # scenes of generic shapes: dense targets and prompts
     batch_plates: int = 2
     batch_shapes: int = 8  # scenes, about 27 prompts
     dense_steps: int = 300
-    prompt_steps: int = 2600
+    prompt_steps: int = 3900
     encoder_rate: float = 1e-3
     decoder_rate: float = 2e-3
     weight_decay: float = 0.05
