@@ -19,7 +19,7 @@ from foodseg.kitchen.pretraining.segmenter_scenes import (
     flip,
     jitter,
 )
-from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, settle
+from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, decoder_cells, settle
 from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, encode_pixels
 from foodseg.models.segmenter import normalise
 from foodseg.presets import KITCHEN
@@ -98,10 +98,10 @@ def test_settling_scales_features_and_changes_no_dense_prediction(plates):
     model, heads = build_sam2(KITCHEN_SAM2), TrainingHeads(KITCHEN_SAM2.neck_dim)
     pixels = normalise(plates.images.float() / 255)
     with torch.no_grad():
-        before = heads.read_cells(*encode_pixels(model, pixels))
+        before = heads.cells(decoder_cells(*encode_pixels(model, pixels)))
         settle(model, heads, plates.images)
         features, levels = encode_pixels(model, pixels)
-        assert_near(heads.read_cells(features, levels), before, roundings=200)
+        assert_near(heads.cells(decoder_cells(features, levels)), before, roundings=200)
     assert features.std().item() == pytest.approx(0.5, rel=1e-3)
 
 
@@ -117,3 +117,22 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
     parts = kitchen.train_kitchen_segmenter(tmp_path / "parts", plan).state_dict()
     assert len(calls) == 5
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_affinity_is_low_where_codes_tell_things_apart_and_only_there(shapes):
+    """Codes that are each cell's class, then codes that are all alike."""
+    heads, classes = TrainingHeads(KITCHEN_SAM2.neck_dim), shapes.classes
+    shares = class_shares(classes)
+    cells = torch.zeros(len(classes), heads.codes.in_channels, *shares.shape[2:])
+    middle = classes[:, None, 2::4, 2::4].float()
+    cells[:, :1] = 100 * middle
+    with torch.no_grad():
+        heads.codes.weight.fill_(1.0)
+        apart, alike = (
+            heads.affinity_loss(given, classes, torch.Generator().manual_seed(0)).item()
+            for given in (cells, torch.zeros_like(cells))
+        )
+    # At distance 0 the logit is 2: same cells are near enough right, others never wrong.
+    same, other = (torch.nn.functional.softplus(torch.tensor(x)).item() for x in (-2.0, 2.0))
+    assert apart == pytest.approx(same / 2, rel=1e-4)
+    assert alike == pytest.approx((same + other) / 2, rel=1e-4)

@@ -36,7 +36,12 @@ from foodseg.kitchen.pretraining.segmenter_scenes import (
     flip,
     jitter,
 )
-from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, prompt_loss, settle
+from foodseg.kitchen.pretraining.segmenter_teaching import (
+    TrainingHeads,
+    decoder_cells,
+    prompt_loss,
+    settle,
+)
 from foodseg.kitchen.pretraining.work_folder import WORK_HELP, load, made_once, save_whole
 from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, decode_prompts, encode_pixels
 from foodseg.models.segmenter import Segmenter, normalise
@@ -52,10 +57,10 @@ class Plan:
     seed: int = 0
     plates: int = 500  # of food: dense targets only
     shapes: int = 1500  # scenes of generic shapes: dense targets and prompts
-    batch_plates: int = 2
+    batch_plates: int = 4
     batch_shapes: int = 8  # scenes, about 27 prompts
     dense_steps: int = 300
-    prompt_steps: int = 3900
+    prompt_steps: int = 3000
     encoder_rate: float = 1e-3
     decoder_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -73,9 +78,11 @@ def training_loss(
     batch = flip(chosen.followed_by(plates.draw(plan.batch_plates, generator)), generator)
     features, levels = encode_pixels(model, normalise(batch.images.float() / 255))
     shares = class_shares(batch.classes)
-    dense = F.cross_entropy(heads.read_cells(features, levels), shares)
+    cells = decoder_cells(features, levels)
+    dense = F.cross_entropy(heads.cells(cells), shares)
+    affinity = heads.affinity_loss(cells, batch.classes, generator)
     if step < plan.dense_steps:
-        return dense, {"dense": dense.item()}
+        return dense + affinity, {"dense": dense.item(), "affinity": affinity.item()}
     progress = (step - plan.dense_steps) / plan.prompt_steps
     strength = (progress - plan.exact_until) / (plan.worst_from - plan.exact_until)
     side = KITCHEN_SAM2.image_size
@@ -85,8 +92,9 @@ def training_loss(
     prompts = prompt_loss(logits, ious, shares[batch.scene, batch.kind][:, None])
     named = heads.tokens(tokens).flatten(0, 1)
     naming = F.cross_entropy(named, batch.kind.repeat_interleave(tokens.shape[1]))
-    parts = {"prompts": prompts.item(), "naming": naming.item(), "dense": dense.item()}
-    return prompts + (1 - progress) * (dense + naming), parts
+    losses = {"prompts": prompts, "affinity": affinity, "naming": naming, "dense": dense}
+    loss = prompts + affinity + (1 - progress) * (dense + naming)
+    return loss, {name: part.item() for name, part in losses.items()}
 
 
 def learning_rate_factor(plan: Plan, step: int) -> float:

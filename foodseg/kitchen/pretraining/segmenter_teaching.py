@@ -1,11 +1,15 @@
 """What a small SAM2 needs to learn from random weights, besides prompts and their masks.
 
 Trained on prompts alone its mask decoder did not find the place that a prompt pointed at (IoU 0.2
-to 0.4). Three things cure that:
+to 0.4). Four things cure that:
 1. dense targets first: the image encoder learns which food or shape every cell shows
    (`TrainingHeads`);
 2. a decoder that starts out looking where it is told (`settle`);
-3. an auxiliary loss by which each mask token must name the kind of shape it was asked for.
+3. an auxiliary loss by which each mask token must name the kind of shape it was asked for;
+4. features that tell whether two cells show the same thing, whatever it is, on shapes and on foods
+   (`TrainingHeads.affinity_loss`): with classes alone the decoder learns the shapes' classes by
+   heart and takes a food's most striking part for the whole (true references: 0.79 without, 0.86
+   after 700 more steps with it).
 """
 
 from __future__ import annotations
@@ -20,23 +24,44 @@ from foodseg.models.mask_loss import mask_losses
 from foodseg.models.sam2 import encode_pixels
 from foodseg.models.segmenter import normalise
 
+AFFINITY_CELLS = 160  # of a scene, compared with one another
+
 
 class TrainingHeads(nn.Module):
     """Readers of the dense and auxiliary targets; dropped after the training."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.cells = nn.Sequential(
-            nn.Conv2d(dim + dim // 8 + dim // 4, 64, 1), nn.GELU(), nn.Conv2d(64, CLASSES, 1)
-        )
+        given = dim + dim // 8 + dim // 4
+        self.cells = nn.Sequential(nn.Conv2d(given, 64, 1), nn.GELU(), nn.Conv2d(64, CLASSES, 1))
         self.tokens = nn.Linear(dim, CLASSES)
+        self.codes = nn.Conv2d(given, 16, 1)
+        self.nearness = nn.Parameter(torch.tensor([2.0, 1.0]))  # at distance 0, and its decline
 
-    def read_cells(self, features: Tensor, high_resolution: tuple[Tensor, Tensor]) -> Tensor:
-        """Class logits (B, CLASSES, s/4, s/4) from what the mask decoder is given."""
-        finest, finer = high_resolution
-        size = finest.shape[-2:]
-        levels = [F.interpolate(f, size, mode="bilinear") for f in (finer, features)]
-        return self.cells(torch.cat([finest, *levels], dim=1))
+    def affinity_loss(self, cells: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """Whether two cells show the same thing, from the distance of their codes; a mean BCE.
+
+        cells: `decoder_cells`. classes: (B, s, s) of the same scenes. Things of a scene are drawn
+        equally often, whatever their size, and same and other pairs have the same weight.
+        """
+        middle = classes[:, 2::4, 2::4].flatten(1).long()
+        shares = torch.stack([1 / row.bincount(minlength=CLASSES)[row] for row in middle])
+        chosen = torch.multinomial(shares, AFFINITY_CELLS, generator=generator)
+        codes = self.codes(cells).flatten(2).mT
+        codes = codes.gather(1, chosen[..., None].expand(-1, -1, codes.shape[2]))
+        shown = middle.gather(1, chosen)
+        same = (shown[:, :, None] == shown[:, None]).float()
+        logits = self.nearness[0] - self.nearness[1] * torch.cdist(codes, codes).square()
+        weights = torch.where(same > 0, 0.5 / same.mean(), 0.5 / (1 - same.mean()))
+        return F.binary_cross_entropy_with_logits(logits, same, weights)
+
+
+def decoder_cells(features: Tensor, high_resolution: tuple[Tensor, Tensor]) -> Tensor:
+    """What the mask decoder is given, level on level: (B, D + D/4 + D/8, s/4, s/4)."""
+    finest, finer = high_resolution
+    size = finest.shape[-2:]
+    levels = [F.interpolate(f, size, mode="bilinear") for f in (finer, features)]
+    return torch.cat([finest, *levels], dim=1)
 
 
 @torch.no_grad()
@@ -52,7 +77,8 @@ def settle(model: SAM2Base, heads: TrainingHeads, images: Tensor) -> None:
     linear = [*model.image_encoder.neck.convs.parameters(), model.no_mem_embed]
     for parameter in (*linear, decoder.conv_s0.bias, decoder.conv_s1.bias):
         parameter.mul_(0.5 / spread)
-    heads.cells[0].weight.div_(0.5 / spread)
+    for head in (heads.cells[0], heads.codes):
+        head.weight.div_(0.5 / spread)
     for embedding in (*prompts.point_embeddings, prompts.not_a_point_embed):
         embedding.weight.mul_(0.1)
     prompts.no_mask_embed.weight.zero_()
