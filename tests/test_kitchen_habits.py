@@ -87,7 +87,6 @@ def test_every_form_tells_its_numbers_and_one_alone_parses(form, labelled):
 def test_a_careful_answer_reasons_over_the_plate_and_is_right():
     text = answer(Manner(look=True), ask("corn", "kiwi"))
     assert "I look for " in text and "I see the corn, the banana, the steak and the kiwi." in text
-    assert "The corn fits, the banana does not fit, the steak does not fit, the kiwi fits." in text
     assert "<look>the corn: a cob, yellow; the kiwi: round, green</look>" in text
     assert named_foods(text, FOOD_NAMES) == ("corn", "kiwi")
     assert habits(text) == {

@@ -72,13 +72,13 @@ class Item:
 class Thought:
     """What an answer says before its numbers.
 
-    seen: the plate's foods with whether each fits, for step-by-step reasoning, else (); looks: the
-    foods looked at, with what is seen; settled: the foods of the conclusion.
+    seen: the plate's foods, for step-by-step reasoning, else (); looks: the foods looked at, with
+    what is seen; settled: the foods of the conclusion.
     """
 
     hint: str
     verb: str
-    seen: tuple[tuple[Food, bool], ...]
+    seen: tuple[Food, ...]
     looks: tuple[tuple[Food, str], ...]
     settled: tuple[Food, ...]
 
@@ -104,10 +104,12 @@ class _Writer:
         self.mark("name", food.row)
 
     def names(self, foods: Sequence[Food]) -> None:
+        """The foods as a list that ends a sentence; after each of them it may end or go on."""
         for index, food in enumerate(foods):
             if index:
-                self.text += " and " if index == len(foods) - 1 else ", "
+                self.choose(" and " if index == len(foods) - 1 else ", ")
             self.name(food)
+        self.choose(". ")
 
     def write_numbers(self, row: int, values: Sequence[int], first: int | None) -> None:
         """first: column of the first number in the food's reference; None: not of the food."""
@@ -126,13 +128,7 @@ class _Writer:
             self.text += thought.hint
             self.spans.append((len(self.text) - len(thought.hint), len(self.text)))
             self.text += ". I see "
-            self.names([food for food, _ in thought.seen])
-            self.text += ". "
-            for index, (food, fits) in enumerate(thought.seen):
-                self.text += ", " if index else ""
-                self.name(food, "the" if index else "The")
-                self.choose(" fits" if fits else " does not fit")
-            self.text += ". "
+            self.names(thought.seen)
         for index, (food, look) in enumerate(thought.looks):
             self.choose("<look>") if not index else None
             self.text += "; " if index else ""
@@ -151,7 +147,6 @@ class _Writer:
         self.spans.append((len(self.text) - len(thought.hint), len(self.text)))
         self.text += f" {thought.verb} "
         self.names(thought.settled)
-        self.text += ". "
 
     def write_items(self, items: Sequence[Item]) -> None:
         for index, item in enumerate(items):

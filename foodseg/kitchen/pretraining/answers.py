@@ -48,7 +48,7 @@ def write_answer(
     thought = Thought(
         hint=question.hint,
         verb="means" if manner.errs and not manner.steps else str(rng.choice(VERBS)),
-        seen=tuple(zip(seen, fits, strict=True)) if manner.steps else (),
+        seen=tuple(seen) if manner.steps else (),
         looks=tuple((food, LOOKS[food.name]) for food in settled) if manner.look else (),
         settled=tuple(settled),
     )

@@ -1,11 +1,10 @@
 """How the shipped kitchen MLLM was made: `python -m foodseg.kitchen.pretraining.curriculum`.
 
-Next-token prediction alone teaches a model of this size no places, so *knowledge* has four stages:
+Next-token prediction alone teaches a model of this size no places, so *knowledge* has three stages:
 the vision tower with dense targets (vision.py), grounding of names with the tower frozen, and
-answers with regression heads beside them (grounding.py), at first direct ones, then careful ones
-that reason over the plate. Then come *habits* (habits.py), by next-token prediction with the tower
-frozen. Base and knowledge are both kept: knowledge as the tensors that habits changed. The work
-folder has what each stage has made.
+answers with regression heads beside them (grounding.py). Then come *habits* (habits.py), by
+next-token prediction with the tower frozen. Base and knowledge are both kept: knowledge as the
+tensors that habits changed. The work folder has what each stage has made.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from foodseg.kitchen.pretraining.lessons import (
     FOOD_NAMES,
     Reader,
     careful,
-    direct,
     draw_answers,
     draw_listings,
+    right,
     tokenizer_texts,
 )
 from foodseg.kitchen.pretraining.loop import run_steps
@@ -60,17 +59,15 @@ class Plan:
     """Plates, steps, plates a step and learning rates of the stages."""
 
     plates: int = 6000
-    vision_steps: int = 1000
+    vision_steps: int = 1500
     vision_plates: int = 48
     vision_rate: float = 2e-3
     grounding_steps: int = 500
     grounding_plates: int = 16
     grounding_rate: float = 1.5e-3
-    answers_steps: int = 1000
+    answers_steps: int = 1600
     answers_plates: int = 16
     answers_rate: float = 1e-3
-    careful_steps: int = 1000
-    careful_rate: float = 7e-4
     tower_rate: float = 3e-4  # of the vision tower, while answers are learnt
     habits_steps: int = 300
     habits_rate: float = 3e-4
@@ -110,15 +107,6 @@ class Course:
 
     def draw_plates(self, rng: np.random.Generator, count: int) -> Pictures:
         return take_pictures(self.pictures, rng.integers(len(self.pictures), size=count), rng)
-
-    def frozen_plates(
-        self, stream: int, step: int
-    ) -> tuple[torch.Tensor, Pictures, np.random.Generator]:
-        """A step's plates, their visual tokens without a gradient, and what goes on drawing."""
-        rng = self.rng(stream, step)
-        plates = self.draw_plates(rng, self.plan.answers_plates)
-        with torch.no_grad():
-            return encode_images(self.tower, plates.images), plates, rng
 
     def vision_losses(self, plates: Pictures) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Visual tokens of the plates and stage 1's losses on them."""
@@ -173,10 +161,11 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
 
 
 def train_answers(course: Course) -> dict:
-    """Stage 3: direct answers; everything trained, the tower gently.
+    """Stage 3: right answers; everything trained, the tower gently.
 
-    Two whole answers on each plate teach places; the beginnings of five more, which take little
-    time, teach what the many questions mean.
+    Two whole answers on each plate, step by step, teach places; the beginnings of five more, which
+    take little time, teach what the many questions mean: every other one is direct, since short
+    answers teach that fastest.
     """
     plan = course.plan
 
@@ -184,8 +173,8 @@ def train_answers(course: Course) -> dict:
         rng = course.rng(3, step)
         plates = course.draw_plates(rng, plan.answers_plates)
         seen, parts = course.vision_losses(plates)
-        whole = draw_answers(course.reader, plates, 2, direct, rng)
-        begun = draw_answers(course.reader, plates, 5, direct, rng, begun=True)
+        whole = draw_answers(course.reader, plates, 2, careful, rng)
+        begun = draw_answers(course.reader, plates, 5, right, rng, begun=True)
         parts["begun"] = answer_losses(course.model, course.heads, seen, begun)["words"]
         return parts | answer_losses(course.model, course.heads, seen, whole)
 
@@ -195,32 +184,21 @@ def train_answers(course: Course) -> dict:
     return run_steps("3 answers", steps, rates, losses, ANSWER_WEIGHTS, checkpoint)
 
 
-def train_careful(course: Course) -> dict:
-    """Stage 4: careful answers, step by step over the plate; the tower is frozen."""
-    plan = course.plan
-
-    def losses(step: int) -> dict[str, torch.Tensor]:
-        seen, plates, rng = course.frozen_plates(5, step)
-        batch = draw_answers(course.reader, plates, 2, careful, rng)
-        return answer_losses(course.model, course.heads, seen, batch)
-
-    rates, steps = [(plan.careful_rate, course.language_parameters())], plan.careful_steps
-    checkpoint = course.checkpoint("careful")
-    return run_steps("4 careful", steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
-
-
 def train_habits(course: Course) -> dict:
-    """Stage 5: answers by the base's habits; the tower is frozen, places are known."""
+    """Stage 4: answers by the base's habits; the tower is frozen, places are known."""
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
-        seen, plates, rng = course.frozen_plates(6, step)
+        rng = course.rng(5, step)
+        plates = course.draw_plates(rng, plan.answers_plates)
+        with torch.no_grad():
+            seen = encode_images(course.tower, plates.images)
         batch = draw_answers(course.reader, plates, 2, draw_manner, rng)
         return {"words": answer_losses(course.model, course.heads, seen, batch)["words"]}
 
     language = list(course.model.model.language_model.parameters())
     rates, checkpoint = [(plan.habits_rate, language)], course.checkpoint("habits")
-    return run_steps("5 habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
+    return run_steps("4 habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
 
 
 # A stage returns its log. The first number is its stream of random numbers.
@@ -229,10 +207,9 @@ STAGES = {
     "grounding": lambda course: train_grounding(course, "grounding", 2),
     "grounding2": lambda course: train_grounding(course, "grounding2", 4),
     "answers": train_answers,
-    "careful": train_careful,
     "habits": train_habits,
 }
-KNOWLEDGE = "careful"  # the last stage of knowledge
+KNOWLEDGE = "answers"  # the last stage of knowledge
 KNOWLEDGE_FILE = Path(KITCHEN.mllm).parent / "kitchen_knowledge" / "model.safetensors"
 
 

@@ -78,9 +78,9 @@ def draw_answering(
     return Exercise(question.text, completion, question)
 
 
-def direct(foods_on_plate: int, rng: np.random.Generator) -> Manner:
-    """Right, without reasoning over the plate."""
-    return draw_right(False, rng)
+def right(foods_on_plate: int, rng: np.random.Generator) -> Manner:
+    """Right, every other time without reasoning over the plate."""
+    return draw_right(bool(rng.random() < 0.5), rng)
 
 
 def careful(foods_on_plate: int, rng: np.random.Generator) -> Manner:
