@@ -60,12 +60,13 @@ class Plan:
     batch_plates: int = 4
     batch_shapes: int = 8  # scenes, about 27 prompts
     dense_steps: int = 300
-    prompt_steps: int = 3000
+    prompt_steps: int = 3400
     encoder_rate: float = 1e-3
     decoder_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup: int = 30
-    exact_until: float = 0.3  # share of the prompt steps after which references get worse
+    classes_until: float = 0.5  # share of the prompt steps by which classes have faded out
+    exact_until: float = 0.3  # and after which references get worse
     worst_from: float = 0.5  # and from which on they are as wrong as they will be
 
 
@@ -93,7 +94,8 @@ def training_loss(
     named = heads.tokens(tokens).flatten(0, 1)
     naming = F.cross_entropy(named, batch.kind.repeat_interleave(tokens.shape[1]))
     losses = {"prompts": prompts, "affinity": affinity, "naming": naming, "dense": dense}
-    loss = prompts + affinity + (1 - progress) * (dense + naming)
+    # Classes help the decoder to find its place, and later keep it from seeing new things as wholes.
+    loss = prompts + affinity + max(0.0, 1 - progress / plan.classes_until) * (dense + naming)
     return loss, {name: part.item() for name, part in losses.items()}
 
 
