@@ -94,7 +94,7 @@ def training_loss(
     named = heads.tokens(tokens).flatten(0, 1)
     naming = F.cross_entropy(named, batch.kind.repeat_interleave(tokens.shape[1]))
     losses = {"prompts": prompts, "affinity": affinity, "naming": naming, "dense": dense}
-    # Classes help the decoder to find its place, and later keep it from seeing new things as wholes.
+    # Classes help the decoder to find its place; later they keep it from seeing things as wholes.
     loss = prompts + affinity + max(0.0, 1 - progress / plan.classes_until) * (dense + naming)
     return loss, {name: part.item() for name, part in losses.items()}
 
