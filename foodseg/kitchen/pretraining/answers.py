@@ -95,7 +95,7 @@ def place(food: Food, references: np.ndarray, manner: Manner, rng: np.random.Gen
     box = {"tight": _tight, "wide": _wide, "cut": _cut}[manner.boxes](reference[:4], rng)
     point = reference[4:]
     if manner.points != "centre":
-        point = _at_border(reference[:4], manner.points == "corner", rng)
+        point = _at_border(box, manner.points == "corner", rng)
     outside = _nearest_other(food.row, references) if manner.labelled else None
     return Item(food, *(tuple(int(v) for v in values) for values in (box, point)), outside)
 
@@ -123,7 +123,7 @@ def _cut(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _at_border(box: np.ndarray, corner: bool, rng: np.random.Generator) -> np.ndarray:
-    """A point just inside one of the box's corners, or inside the middle of one of its edges."""
+    """A point just inside a corner of the box that is given, or inside the middle of an edge."""
     low, high = box[:2] + INSET, box[2:] - INSET
     point = np.where(rng.random(2) < 0.5, low, high)
     if not corner:

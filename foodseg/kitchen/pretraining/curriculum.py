@@ -69,7 +69,7 @@ class Plan:
     answers_plates: int = 16
     answers_rate: float = 1e-3
     tower_rate: float = 3e-4  # of the vision tower, while answers are learnt
-    habits_steps: int = 300
+    habits_steps: int = 500
     habits_rate: float = 3e-4
 
 
