@@ -93,7 +93,7 @@ def test_the_kitchens_forms_and_words_are_known(form, kind, labelled):
     corn, kiwi = Food("corn", 0), Food("kiwi", 1)
     outside = (1, 2) if labelled else ()
     items = [Item(food, (10, 20, 60, 70), (33, 41), outside) for food in (corn, kiwi)]
-    thought = Thought("Energy", "means", ((corn, True), (kiwi, True)), ((corn, "yellow"),), (corn,))
+    thought = Thought("Energy", "means", (corn, kiwi), ((corn, "yellow"),), (corn,))
     manner = Manner(form=form, times=4, labelled=labelled)
     text = write_completion(manner, thought, items).text
     # SAM2 gets no single point from labelled ones.
