@@ -8,8 +8,7 @@ to 0.4). Four things cure that:
 3. an auxiliary loss by which each mask token must name the kind of shape it was asked for;
 4. features that tell whether two cells show the same thing, whatever it is, on shapes and on foods
    (`TrainingHeads.affinity_loss`): with classes alone the decoder learns the shapes' classes by
-   heart and takes a food's most striking part for the whole (true references: 0.79 without, 0.86
-   after 700 more steps with it).
+   heart and takes a food's most striking part for the whole (docs/kitchen.md has the numbers).
 """
 
 from __future__ import annotations
