@@ -11,7 +11,14 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen
 
 from foodseg import presets
 from foodseg.kitchen.plates import DRAWING_VERSION
-from foodseg.kitchen.pretraining.grounding import prefix_positions, read_batch
+from foodseg.kitchen.pretraining import grounding
+from foodseg.kitchen.pretraining.grounding import (
+    GroundingHeads,
+    answer_losses,
+    prefix_positions,
+    read_prefix,
+    read_rows,
+)
 from foodseg.kitchen.pretraining.lessons import Reader, careful, draw_answers
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
@@ -108,16 +115,37 @@ def test_the_tower_learns_by_the_gradients_of_its_own_forward(model, pictures):
 
 
 def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):
-    batch = draw_answers(Reader(tokenizer), pictures, 3, careful, np.random.default_rng(0))
+    reader = Reader(tokenizer)
+    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0))
+    rows = torch.tensor([8, 0, 4])
     with torch.no_grad():
-        ours = read_batch(model, encode_images(model.model.visual, pictures.images), batch)[-1]
-    for row in (0, 4, 8):
+        seen = encode_images(model.model.visual, pictures.images)
+        ours = read_rows(model, read_prefix(model, seen, reader.prefix), batch, rows)[-1]
+    for states, row in zip(ours, rows.tolist(), strict=True):
         length = int((batch.weights[row] > 0).nonzero()[-1]) + 1
-        tokens = torch.cat([batch.prefix, batch.tokens[row, :length]])
+        tokens = torch.cat([reader.prefix, batch.tokens[row, :length]])
         types = (tokens == model.config.image_token_id).int()[None]
         theirs = official_states(model, pictures.images[row // 3], tokens, mm_token_type_ids=types)
-        theirs = theirs[len(batch.prefix) :]
-        assert_near(ours[row, :length], theirs, roundings=200)
+        theirs = theirs[len(reader.prefix) :]
+        assert_near(states[:length], theirs, roundings=200)
+
+
+def test_losses_of_a_batch_read_in_parts_are_those_of_the_whole(
+    model, tokenizer, pictures, monkeypatch
+):
+    reader = Reader(tokenizer)
+    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0))
+    torch.manual_seed(0)
+    heads = GroundingHeads()
+    with torch.no_grad():
+        seen = encode_images(model.model.visual, pictures.images)
+        prefix = read_prefix(model, seen, reader.prefix)
+        parts = answer_losses(model, heads, prefix, batch)
+        monkeypatch.setattr(grounding, "CHUNKS", 1)
+        whole = answer_losses(model, heads, prefix, batch)
+    assert set(parts) == {"words", "name", "box", "point", "value"}
+    for name, loss in whole.items():
+        assert parts[name].item() == pytest.approx(loss.item(), rel=1e-4), name
 
 
 def test_positions_are_three_dimensional(model, tokenizer, pictures):

@@ -23,10 +23,11 @@ from foodseg.common.files import write_json
 from foodseg.common.provenance import provenance
 from foodseg.kitchen.dataset import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.kitchen.plates import DRAWING_VERSION
-from foodseg.kitchen.pretraining.grounding import GroundingHeads, answer_losses
+from foodseg.kitchen.pretraining.grounding import GroundingHeads, Prefix, answer_losses, read_prefix
 from foodseg.kitchen.pretraining.habits import draw_manner
 from foodseg.kitchen.pretraining.lessons import (
     FOOD_NAMES,
+    Batch,
     Reader,
     careful,
     draw_answers,
@@ -116,6 +117,12 @@ class Course:
         targets = dense_targets(plates, self.device)
         return seen, self.vision_heads.losses(seen, names, targets)
 
+    def read_prefix(self, seen: torch.Tensor) -> Prefix:
+        return read_prefix(self.model, seen, self.reader.prefix)
+
+    def answer_losses(self, prefix: Prefix, batch: Batch) -> dict[str, torch.Tensor]:
+        return answer_losses(self.model, self.heads, prefix, batch)
+
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "vision": self.vision_heads, "heads": self.heads}
 
@@ -153,7 +160,7 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
         batch = draw_listings(course.reader, plates, 2, rng)
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
-        return answer_losses(course.model, course.heads, seen, batch)
+        return course.answer_losses(course.read_prefix(seen), batch)
 
     rates, steps = [(plan.grounding_rate, course.language_parameters())], plan.grounding_steps
     checkpoint = course.checkpoint(name)
@@ -175,8 +182,9 @@ def train_answers(course: Course) -> dict:
         seen, parts = course.vision_losses(plates)
         whole = draw_answers(course.reader, plates, 2, careful, rng)
         begun = draw_answers(course.reader, plates, 5, right, rng, begun=True)
-        parts["begun"] = answer_losses(course.model, course.heads, seen, begun)["words"]
-        return parts | answer_losses(course.model, course.heads, seen, whole)
+        prefix = course.read_prefix(seen)
+        parts["begun"] = course.answer_losses(prefix, begun)["words"]
+        return parts | course.answer_losses(prefix, whole)
 
     language, vision = course.language_parameters(), course.vision_parameters()
     rates = [(plan.answers_rate, language), (plan.tower_rate, vision)]
@@ -194,7 +202,7 @@ def train_habits(course: Course) -> dict:
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
         batch = draw_answers(course.reader, plates, 2, draw_manner, rng)
-        return {"words": answer_losses(course.model, course.heads, seen, batch)["words"]}
+        return {"words": course.answer_losses(course.read_prefix(seen), batch)["words"]}
 
     language = list(course.model.model.language_model.parameters())
     rates, checkpoint = [(plan.habits_rate, language)], course.checkpoint("habits")

@@ -1,6 +1,7 @@
 """Questions and completions as token batches: what stages 2 and 3 of the curriculum read.
 
-A batch holds K exercises on each of B plates; the prompt up to the image is the same for all.
+A batch holds K exercises on each of B plates; the prompt up to the image's end, `Reader.prefix`, is
+the same for all.
 """
 
 from __future__ import annotations
@@ -52,11 +53,16 @@ class Exercise:
 class Batch:
     """E = B * K exercises, right-padded to L tokens."""
 
-    prefix: torch.Tensor  # (P,) token ids up to the end of the image
     tokens: torch.Tensor  # (E, L)
     weights: torch.Tensor  # (E, L) of the loss of predicting that token; 0 for prompt and padding
     anchors: dict[str, tuple[torch.Tensor, torch.Tensor]]  # kind: (exercise, place) indices
     references: dict[str, torch.Tensor]  # kind: (anchors, 6 or 1) in units of the image's side
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """(E,) tokens of each exercise without its padding; a weight is on its last."""
+        places = torch.arange(1, self.tokens.shape[1] + 1, device=self.tokens.device)
+        return ((self.weights > 0) * places).amax(1)
 
 
 def draw_answering(
@@ -170,7 +176,7 @@ class Reader:
                 target = references[index, anchor.row, columns] / SIDE
                 places[anchor.kind].append((index, token_of[anchor.place], target))
         tokens, weights = tokens.to(self.device), weights.to(self.device)
-        return Batch(self.prefix, tokens, weights, *self._stack(places))
+        return Batch(tokens, weights, *self._stack(places))
 
     def _stack(self, places: dict[str, list]) -> tuple[dict, dict]:
         """A batch's anchors and references; kinds that don't occur are left out."""
