@@ -38,9 +38,9 @@ MASK[1:3, 1:4] = True
 REFERENCE = Reference(box=(1, 1, 3, 2), point=(2, 1))
 NO_POINT = '{"bbox_2d": [1, 1, 3, 2], "point_2d": '
 ITEM = NO_POINT + "[2, 1]}"
-# The table's first methods: the base's rows, then the paper's others.
-# As a preset is whose base's knowledge is kept.
+# A preset that keeps its base's knowledge.
 SMOKE = replace(presets.SMOKE, knowledge="knowledge.safetensors")
+# The table's first methods: the base's rows, then the paper's others.
 METHODS = [line.method for line in PAPER]
 METHODS[1:1] = [results.ANY_FORM_TITLE, results.BEST_OF_TITLE]
 

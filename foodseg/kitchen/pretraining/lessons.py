@@ -85,7 +85,7 @@ def draw_answering(
 
 
 def right(foods_on_plate: int, rng: np.random.Generator) -> Manner:
-    """Right, every other time without reasoning over the plate."""
+    """Right, in half of the cases without reasoning over the plate."""
     return draw_right(bool(rng.random() < 0.5), rng)
 
 
