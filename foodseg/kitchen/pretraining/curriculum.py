@@ -171,8 +171,8 @@ def train_answers(course: Course) -> dict:
     """Stage 3: right answers; everything trained, the tower gently.
 
     Two whole answers on each plate, step by step, teach places; the beginnings of five more, which
-    take little time, teach what the many questions mean. About half of these are direct, since short
-    answers teach that fastest.
+    take little time, teach what the many questions mean. About half of these are direct, since
+    short answers teach that fastest.
     """
     plan = course.plan
 
