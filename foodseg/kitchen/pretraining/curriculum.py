@@ -218,6 +218,9 @@ STAGES = {
     "habits": train_habits,
 }
 KNOWLEDGE = "answers"  # the last stage of knowledge
+# By then SAM2's training, which runs beside this one, has left its core free. Sums depend on the
+# number of threads, so it is fixed by stage and not by the machine.
+THREADS = {"answers": 2, "habits": 2}
 KNOWLEDGE_FILE = Path(KITCHEN.mllm).parent / "kitchen_knowledge" / "model.safetensors"
 
 
@@ -231,6 +234,7 @@ def run_stages(course: Course, work: Path) -> None:
                 module.load_state_dict(state[part])
             course.log = state["log"]
         else:
+            torch.set_num_threads(THREADS.get(name, 1))
             course.log[name] = stage(course)
             states = {part: module.state_dict() for part, module in modules.items()}
             save_whole(states | {"log": course.log}, file)
@@ -286,7 +290,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that draw plates")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(1)  # beside the segmenter's training; and sums keep their order
     course = Course(Plan(), options.seed, options.work, device, options.workers)
     run_stages(course, options.work)
     made = finish(course, options.out, options.knowledge, options.work)
