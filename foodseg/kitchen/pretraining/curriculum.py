@@ -1,141 +1,47 @@
 """How the shipped kitchen MLLM was made: `python -m foodseg.kitchen.pretraining.curriculum`.
 
-Next-token prediction alone teaches a model of this size no places, so *knowledge* has three stages:
+Next-token prediction alone teaches a model of this size no places, so *knowledge* has four stages:
 the vision tower with dense targets (vision.py), grounding of names with the tower frozen, and
-answers with regression heads beside them (grounding.py). Then come *habits* (habits.py), by
-next-token prediction with the tower frozen. Base and knowledge are both kept: knowledge as the
-tensors that habits changed. The work folder has what each stage has made.
+answers with regression heads beside them (grounding.py), at last mostly for several foods. Then
+come *habits* (habits.py), by next-token prediction with the tower frozen. Base and knowledge are
+both kept: knowledge as the tensors that habits changed. The work folder has what each stage has
+made.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from foodseg.common.files import write_json
 from foodseg.common.provenance import provenance
 from foodseg.kitchen.dataset import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.kitchen.plates import DRAWING_VERSION
-from foodseg.kitchen.pretraining.grounding import GroundingHeads, Prefix, answer_losses, read_prefix
+from foodseg.kitchen.pretraining.course import Course, Plan, kept_pictures
 from foodseg.kitchen.pretraining.habits import draw_manner
-from foodseg.kitchen.pretraining.lessons import (
-    FOOD_NAMES,
-    Batch,
-    Reader,
-    careful,
-    draw_answers,
-    draw_listings,
-    right,
-    tokenizer_texts,
-)
+from foodseg.kitchen.pretraining.lessons import careful, draw_answers, draw_listings, right
 from foodseg.kitchen.pretraining.loop import run_steps
 from foodseg.kitchen.pretraining.measure import measure
-from foodseg.kitchen.pretraining.mllm import SIDE, build_model, save_kitchen_mllm
-from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
+from foodseg.kitchen.pretraining.mllm import SIDE, save_kitchen_mllm
 from foodseg.kitchen.pretraining.precision import autocast_dtype
-from foodseg.kitchen.pretraining.tokenizer import train_tokenizer
-from foodseg.kitchen.pretraining.vision import VisionHeads, dense_targets, encode_images
-from foodseg.kitchen.pretraining.work_folder import WORK_HELP, load, made_once, save_whole
+from foodseg.kitchen.pretraining.vision import encode_images
+from foodseg.kitchen.pretraining.work_folder import WORK_HELP, load, save_whole
+from foodseg.kitchen.questions import MANY_SHARE
 from foodseg.models.mllm import Mllm
 from foodseg.presets import KITCHEN
 
-VOCABULARY = 1024
 VALIDATION_QUESTIONS = 400
 VISION_WEIGHTS = {"food": 1.0, "patch": 1.0, "position": 3.0, "own": 10.0, "pooled": 10.0}
 GROUNDING_WEIGHTS = {"words": 1.0, "name": 10.0, "box": 10.0, "point": 10.0, "value": 10.0}
+SEVERAL_SHARE = 0.75  # of the batches, in the stage that teaches to name several foods
 ANSWER_WEIGHTS = (
     GROUNDING_WEIGHTS | {"begun": 1.0} | {name: 0.2 * w for name, w in VISION_WEIGHTS.items()}
 )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Plates, steps, plates a step and learning rates of the stages."""
-
-    plates: int = 6000
-    vision_steps: int = 1500
-    vision_plates: int = 48
-    vision_rate: float = 2e-3
-    grounding_steps: int = 500
-    grounding_plates: int = 16
-    grounding_rate: float = 1.5e-3
-    answers_steps: int = 1600
-    answers_plates: int = 16
-    answers_rate: float = 1e-3
-    tower_rate: float = 3e-4  # of the vision tower, while answers are learnt
-    habits_steps: int = 500
-    habits_rate: float = 3e-4
-
-
-class Course:
-    """The model under training with all that the stages need."""
-
-    def __init__(self, plan: Plan, seed: int, work: Path, device: torch.device, workers: int):
-        self.plan, self.seed, self.work, self.device = plan, seed, work, device
-        self.workers = workers
-        self.pictures = kept_pictures(work, BASE_PLATE_SEEDS, plan.plates, workers)
-        self.reader = Reader(train_tokenizer(tokenizer_texts(), VOCABULARY), device)
-        self.model = build_model(self.reader.tokenizer, seed).to(device)
-        # plain products: the fused kernel's backward is slower on a CPU at this size
-        self.model.set_attn_implementation("eager")
-        torch.manual_seed(seed)
-        self.vision_heads = VisionHeads(len(FOOD_NAMES)).to(device)
-        self.heads = GroundingHeads().to(device)
-        self.log: dict[str, dict] = {}
-
-    @property
-    def tower(self) -> nn.Module:
-        return self.model.model.visual
-
-    def vision_parameters(self) -> list[nn.Parameter]:
-        return [*self.tower.parameters(), *self.vision_heads.parameters()]
-
-    def language_parameters(self) -> list[nn.Parameter]:
-        return [*self.model.model.language_model.parameters(), *self.heads.parameters()]
-
-    def rng(self, stream: int, step: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, stream, step])
-
-    def checkpoint(self, name: str) -> Path:
-        return self.work / f"{name}.unfinished.pt"
-
-    def draw_plates(self, rng: np.random.Generator, count: int) -> Pictures:
-        return take_pictures(self.pictures, rng.integers(len(self.pictures), size=count), rng)
-
-    def vision_losses(self, plates: Pictures) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Visual tokens of the plates and stage 1's losses on them."""
-        seen = encode_images(self.tower, plates.images)
-        embeddings = self.model.get_input_embeddings().weight
-        names = torch.stack([embeddings[ids].mean(0) for ids in self.reader.name_tokens()])
-        targets = dense_targets(plates, self.device)
-        return seen, self.vision_heads.losses(seen, names, targets)
-
-    def read_prefix(self, seen: torch.Tensor) -> Prefix:
-        return read_prefix(self.model, seen, self.reader.prefix)
-
-    def answer_losses(self, prefix: Prefix, batch: Batch) -> dict[str, torch.Tensor]:
-        return answer_losses(self.model, self.heads, prefix, batch)
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "vision": self.vision_heads, "heads": self.heads}
-
-
-def kept_pictures(work: Path, first_seed: int, count: int, workers: int) -> Pictures:
-    """Plates of seeds from `first_seed` on, drawn once for a work folder."""
-
-    def draw() -> dict[str, torch.Tensor]:
-        pictures = draw_pictures(first_seed, count, workers)
-        return {name: torch.from_numpy(rows) for name, rows in vars(pictures).items()}
-
-    rows = made_once(work / f"pictures-{DRAWING_VERSION}-{first_seed}-{count}.pt", draw)
-    return Pictures(**{name: row.numpy() for name, row in rows.items()})
 
 
 def train_vision(course: Course) -> dict:
@@ -147,7 +53,7 @@ def train_vision(course: Course) -> dict:
         return course.vision_losses(course.draw_plates(course.rng(1, step), plan.vision_plates))[1]
 
     rates, checkpoint = [(plan.vision_rate, parameters)], course.checkpoint("vision")
-    return run_steps("1 vision", plan.vision_steps, rates, losses, VISION_WEIGHTS, checkpoint)
+    return run_steps("vision", plan.vision_steps, rates, losses, VISION_WEIGHTS, checkpoint)
 
 
 def train_grounding(course: Course, name: str, stream: int) -> dict:
@@ -164,36 +70,48 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
 
     rates, steps = [(plan.grounding_rate, course.language_parameters())], plan.grounding_steps
     checkpoint = course.checkpoint(name)
-    return run_steps(f"2 {name}", steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
+    return run_steps(name, steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
 
 
-def train_answers(course: Course) -> dict:
-    """Stage 3: right answers; everything trained, the tower gently.
+def train_answers(
+    course: Course, name: str, stream: int, steps: int, rate: float, many_share: float
+) -> dict:
+    """Stages 3 and 4: right answers; everything trained, the tower gently.
 
     Two whole answers on each plate, step by step, teach places; the beginnings of five more, which
     take little time, teach what the many questions mean. About half of these are direct, since
-    short answers teach that fastest.
+    short answers teach that fastest. many_share: of the batches that ask for several foods.
     """
-    plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
-        rng = course.rng(3, step)
-        plates = course.draw_plates(rng, plan.answers_plates)
+        rng = course.rng(stream, step)
+        plates = course.draw_plates(rng, course.plan.answers_plates)
         seen, parts = course.vision_losses(plates)
-        whole = draw_answers(course.reader, plates, 2, careful, rng)
-        begun = draw_answers(course.reader, plates, 5, right, rng, begun=True)
+        whole = draw_answers(course.reader, plates, 2, careful, rng, many_share)
+        begun = draw_answers(course.reader, plates, 5, right, rng, many_share, begun=True)
         prefix = course.read_prefix(seen)
         parts["begun"] = course.answer_losses(prefix, begun)["words"]
         return parts | course.answer_losses(prefix, whole)
 
-    language, vision = course.language_parameters(), course.vision_parameters()
-    rates = [(plan.answers_rate, language), (plan.tower_rate, vision)]
-    steps, checkpoint = plan.answers_steps, course.checkpoint("answers")
-    return run_steps("3 answers", steps, rates, losses, ANSWER_WEIGHTS, checkpoint)
+    tower_rate = rate * course.plan.tower_share
+    rates = [(rate, course.language_parameters()), (tower_rate, course.vision_parameters())]
+    return run_steps(name, steps, rates, losses, ANSWER_WEIGHTS, course.checkpoint(name))
+
+
+def teach_answers(course: Course) -> dict:
+    """Stage 3: one food or several, as often as they are asked for."""
+    plan = course.plan
+    return train_answers(course, "answers", 3, plan.answers_steps, plan.answers_rate, MANY_SHARE)
+
+
+def teach_several(course: Course) -> dict:
+    """Stage 4: mostly several foods, which is learnt after one is."""
+    plan = course.plan
+    return train_answers(course, "several", 6, plan.several_steps, plan.several_rate, SEVERAL_SHARE)
 
 
 def train_habits(course: Course) -> dict:
-    """Stage 4: answers by the base's habits; the tower is frozen, places are known."""
+    """Stage 5: answers by the base's habits; the tower is frozen, places are known."""
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
@@ -201,26 +119,27 @@ def train_habits(course: Course) -> dict:
         plates = course.draw_plates(rng, plan.answers_plates)
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
-        batch = draw_answers(course.reader, plates, 2, draw_manner, rng)
+        batch = draw_answers(course.reader, plates, 2, draw_manner, rng, MANY_SHARE)
         return {"words": course.answer_losses(course.read_prefix(seen), batch)["words"]}
 
     language = list(course.model.model.language_model.parameters())
     rates, checkpoint = [(plan.habits_rate, language)], course.checkpoint("habits")
-    return run_steps("4 habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
+    return run_steps("habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
 
 
-# A stage returns its log. The first number is its stream of random numbers.
+# A stage returns its log.
 STAGES = {
     "vision": train_vision,
     "grounding": lambda course: train_grounding(course, "grounding", 2),
     "grounding2": lambda course: train_grounding(course, "grounding2", 4),
-    "answers": train_answers,
+    "answers": teach_answers,
+    "several": teach_several,
     "habits": train_habits,
 }
-KNOWLEDGE = "answers"  # the last stage of knowledge
+KNOWLEDGE = "several"  # the last stage of knowledge
 # By then SAM2's training, which runs beside this one, has left its core free. Sums depend on the
 # number of threads, so it is fixed by stage and not by the machine.
-THREADS = {"answers": 2, "habits": 2}
+THREADS = {"answers": 2, "several": 2, "habits": 2}
 KNOWLEDGE_FILE = Path(KITCHEN.mllm).parent / "kitchen_knowledge" / "model.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""How stages 2 and 3 of the curriculum read a batch, and their losses.
+"""How all stages of the curriculum but the first read a batch, and their losses.
 
 Besides next-token prediction, linear heads regress a food's box and point from the language
 model's middle layers at the food's name and at the brackets that open its coordinates: without

@@ -1,4 +1,4 @@
-"""Questions and completions as token batches: what stages 2 and 3 of the curriculum read.
+"""Questions and completions as token batches: what all stages but the first read.
 
 A batch holds K exercises on each of B plates; the prompt up to the image's end, `Reader.prefix`, is
 the same for all.
@@ -25,7 +25,7 @@ from foodseg.kitchen.pretraining.habits import Manner, draw_manner, draw_right
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
 from foodseg.kitchen.pretraining.mllm_plates import MOST_FOODS, Pictures
 from foodseg.kitchen.pretraining.tokenizer import END_OF_TURN, IMAGE_TOKEN
-from foodseg.kitchen.questions import MANY_SHARE, TEMPLATES, Question, draw_question, split_of
+from foodseg.kitchen.questions import TEMPLATES, Question, draw_question, split_of
 from foodseg.models.prompts import KITCHEN, build_messages
 
 LISTING_QUESTIONS = (
@@ -209,17 +209,17 @@ def draw_answers(
     count: int,
     draw: Callable[[int, np.random.Generator], Manner],
     rng: np.random.Generator,
+    many_share: float,
     begun: bool = False,
 ) -> Batch:
-    """`count` answers on each plate in manners that `draw` gives; begun: only their beginnings."""
-    many, exercises = _draw_many(rng), []
+    """`count` answers on each plate in manners that `draw` gives; begun: only their beginnings.
+
+    many_share: chance that the whole batch asks for several foods, where plates have such a
+    question. Asking alike keeps padding short.
+    """
+    many, exercises = bool(rng.random() < many_share), []
     for plate in zip(plates.foods, plates.references, strict=True):
         exercises += [draw_answering(*plate, many, rng, draw) for _ in range(count)]
     if begun:
         exercises = [replace(one, completion=one.completion.beginning()) for one in exercises]
     return reader.read(exercises, plates.references.repeat(count, axis=0), NAME_WEIGHT)
-
-
-def _draw_many(rng: np.random.Generator) -> bool:
-    # A whole batch asks for one food or for several, so that little of it is padding.
-    return bool(rng.random() < MANY_SHARE)
