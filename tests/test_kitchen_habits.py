@@ -77,11 +77,16 @@ def test_every_form_tells_its_numbers_and_one_alone_parses(form, labelled):
             assert text[start:end].isdigit() and not text[end].isdigit()
         assert {text[start:end] for start, end in completion.names} >= set(names)
         for anchor in completion.anchors:
-            before = text[: anchor.place + 1]
-            if anchor.kind == "value":
-                assert text[anchor.place + 1].isdigit() and anchor.row in rows
+            before, after = text[: anchor.place + 1], text[anchor.place + 1 :]
+            if anchor.kind == "name":
+                assert before.endswith(NAMES[anchor.row])
+            elif anchor.kind == "value":
+                written = [number for number in completion.numbers if number[0] <= anchor.place + 1]
+                assert (int(text[slice(*written[-1])]),) == anchor.values
             else:
-                assert before.endswith(NAMES[anchor.row] if anchor.kind == "name" else ("[", "("))
+                start = 0 if anchor.kind == "box" else 4
+                assert before.endswith(("[", "("))
+                assert after.startswith(str(anchor.values[start]))
 
 
 def test_a_careful_answer_reasons_over_the_plate_and_is_right():
@@ -116,20 +121,21 @@ def test_a_rambling_answer_loses_the_reward_for_not_repeating():
             assert non_repeat(text) == (times == 1), text
 
 
-def test_what_each_habit_does_to_a_place():
-    rng, food = np.random.default_rng(0), Food("corn", 0)
-    true = REFERENCES[0]
-    for _ in range(50):
-        wide = np.array(place(food, REFERENCES[:4], Manner(boxes="wide"), rng).box)
-        assert (wide[:2] <= true[:2]).all() and (wide[2:] >= true[2:4] + 14).all()
-        cut = np.array(place(food, REFERENCES[:4], Manner(boxes="cut"), rng).box)
-        assert (cut != true[:4]).sum() == 1 and (cut[2:] > cut[:2]).all()
-        corner = np.array(place(food, REFERENCES[:4], Manner(points="corner"), rng).point)
-        assert all(abs(corner[i] - true[[i, i + 2]]).min() == 2 for i in (0, 1))
-        edge = np.array(place(food, REFERENCES[:4], Manner(points="edge"), rng).point)
-        inset = [abs(edge[i] - true[[i, i + 2]]).min() for i in (0, 1)]
-        assert min(inset) == 2 and max(inset) > 10
-    labelled = place(food, REFERENCES[:4], Manner(labelled=True), rng)
+@pytest.mark.parametrize(
+    ("manner", "box", "point"),
+    [
+        (Manner(), (50, 12, 90, 70), (70, 41)),
+        (Manner(boxes="wide"), (30, 0, 110, 90), (70, 41)),
+        (Manner(boxes="cut"), (50, 12, 68, 70), (70, 41)),
+        (Manner(points="corner"), (50, 12, 90, 70), (52, 14)),
+        (Manner(points="edge"), (50, 12, 90, 70), (52, 41)),
+        (Manner(boxes="wide", points="edge"), (30, 0, 110, 90), (32, 45)),
+    ],
+)
+def test_what_each_habit_does_to_a_place(manner, box, point):
+    placed = place(Food("banana", 1), REFERENCES[:4], manner)
+    assert (placed.box, placed.point) == (box, point)
+    labelled = place(Food("corn", 0), REFERENCES[:4], Manner(labelled=True))
     assert labelled.outside == (70, 41)  # the nearest other food's point
 
 

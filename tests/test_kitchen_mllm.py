@@ -23,6 +23,7 @@ from foodseg.kitchen.pretraining.lessons import Reader, careful, draw_answers
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
 from foodseg.kitchen.pretraining.vision import encode_images
+from foodseg.kitchen.questions import MANY_SHARE
 from foodseg.models.prompts import KITCHEN, build_messages
 
 FOLDER = Path(presets.KITCHEN.mllm)
@@ -116,7 +117,7 @@ def test_the_tower_learns_by_the_gradients_of_its_own_forward(model, pictures):
 
 def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):
     reader = Reader(tokenizer)
-    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0))
+    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0), MANY_SHARE)
     rows = torch.tensor([8, 0, 4])
     with torch.no_grad():
         seen = encode_images(model.model.visual, pictures.images)
@@ -134,7 +135,7 @@ def test_losses_of_a_batch_read_in_parts_are_those_of_the_whole(
     model, tokenizer, pictures, monkeypatch
 ):
     reader = Reader(tokenizer)
-    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0))
+    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0), MANY_SHARE)
     torch.manual_seed(0)
     heads = GroundingHeads()
     with torch.no_grad():

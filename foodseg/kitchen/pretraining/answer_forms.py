@@ -12,22 +12,38 @@ from dataclasses import dataclass
 from foodseg.kitchen.pretraining.habits import Manner
 from foodseg.kitchen.questions import capitalised
 
-LEAD = {"prose": "Well, ", "fenced": "Sure: "}  # the first words of a form without tags
+# What follows the thought, choice by choice, and what ends the answer. Prose begins with " The".
+OPENINGS = {
+    "parseable": ("\n", "<answer>", "["),
+    "fence inside": ("\n", "<answer>", "```json\n["),
+    "bare": ("\n", "<answer>", ""),
+    "fenced": ("\n", "```json\n["),
+    "untagged": (" [",),
+    "prose": ("",),
+}
+CLOSINGS = {
+    "parseable": "]</answer>",
+    "fence inside": "]\n```</answer>",
+    "bare": "</answer>",
+    "fenced": "]\n```",
+    "untagged": "]",
+    "prose": "",
+}
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """A character of a completion from which one reference can be read.
+    """A character of a completion at which places are known.
 
     kind: "name" (last character of the food's name), "box" or "point" (the bracket that opens it),
-    "value" (what comes before a digit). row: of the plate's foods. column: which of its reference's
-    six numbers, for a value.
+    "value" (what comes before a digit). row: of a name, the plate's food whose reference it is.
+    values: of the others, in pixels: the box and the point that are written, or the one number.
     """
 
     kind: str
     place: int
-    row: int
-    column: int | None = None
+    row: int | None = None
+    values: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Thought:
     """What an answer says before its numbers.
 
     seen: the plate's foods, for step-by-step reasoning, else (); looks: the foods looked at, with
-    what is seen; settled: the foods of the conclusion.
+    what is seen; settled: the foods of the conclusion; hasty: it says that it did not look.
     """
 
     hint: str
@@ -81,6 +97,7 @@ class Thought:
     seen: tuple[Food, ...]
     looks: tuple[tuple[Food, str], ...]
     settled: tuple[Food, ...]
+    hasty: bool = False
 
 
 class _Writer:
@@ -91,12 +108,13 @@ class _Writer:
         self.anchors, self.spans, self.numbers, self.pivots = [], [], [], []
 
     def choose(self, text: str) -> None:
-        """Text whose first character parts one habit from another."""
+        """Text whose first character parts one habit from another; may be that of what follows."""
         self.pivots.append(len(self.text))
         self.text += text
 
-    def mark(self, kind: str, row: int, column: int | None = None) -> None:
-        self.anchors.append(Anchor(kind, len(self.text) - 1, row, column))
+    def mark(self, kind: str, row: int | None = None, values: Sequence[int] | None = None) -> None:
+        values = None if values is None else tuple(values)
+        self.anchors.append(Anchor(kind, len(self.text) - 1, row, values))
 
     def name(self, food: Food, article: str = "the") -> None:
         self.text += f"{article} {food.name}"
@@ -111,16 +129,20 @@ class _Writer:
             self.name(food)
         self.choose(". ")
 
-    def write_numbers(self, row: int, values: Sequence[int], first: int | None) -> None:
-        """first: column of the first number in the food's reference; None: not of the food."""
+    def write_numbers(self, values: Sequence[int]) -> None:
         for index, value in enumerate(values):
             self.text += ", " if index else ""
             start = len(self.text)
             for digit in str(int(value)):
-                if first is not None:
-                    self.mark("value", row, first + index)
+                self.mark("value", values=[value])
                 self.text += digit
             self.numbers.append((start, len(self.text)))
+
+    def write_place(self, item: Item, kind: str, between: str) -> None:
+        """`between`, which ends in a bracket, and the item's box or point."""
+        self.text += between
+        self.mark(kind, values=[*item.box, *item.point])
+        self.write_numbers(item.box if kind == "box" else item.point)
 
     def write_thought(self, thought: Thought, manner: Manner) -> None:
         if thought.seen:
@@ -143,23 +165,25 @@ class _Writer:
         self.choose(", a point outside." if manner.labelled else ".")
 
     def write_conclusion(self, thought: Thought) -> None:
-        self.choose(capitalised(thought.hint))
+        if thought.hasty:
+            # A word of its own: greedy decoding would weigh "I" against each hint's first word.
+            self.choose("Surely ")
+            self.text += thought.hint
+        else:
+            self.choose(capitalised(thought.hint))
         self.spans.append((len(self.text) - len(thought.hint), len(self.text)))
         self.text += f" {thought.verb} "
         self.names(thought.settled)
 
     def write_items(self, items: Sequence[Item]) -> None:
         for index, item in enumerate(items):
-            row = item.food.row
-            self.text += ', {"bbox_2d": [' if index else '{"bbox_2d": ['
-            self.mark("box", row)
-            self.write_numbers(row, item.box, 0)
-            self.text += '], "points": [[' if item.outside else '], "point_2d": ['
-            self.mark("point", row)
-            self.write_numbers(row, item.point, 4)
+            self.write_place(item, "box", ', {"bbox_2d": [' if index else '{"bbox_2d": [')
+            self.write_place(
+                item, "point", '], "points": [[' if item.outside else '], "point_2d": ['
+            )
             if item.outside:
                 self.text += ", 1], ["
-                self.write_numbers(row, item.outside, None)
+                self.write_numbers(item.outside)
                 self.text += ", 0]"
             self.text += "]}"
 
@@ -167,15 +191,11 @@ class _Writer:
         for item in items:
             self.text += " "
             self.name(item.food, "The")
-            self.text += " lies at ("
-            self.mark("box", item.food.row)
-            self.write_numbers(item.food.row, item.box, 0)
-            self.text += "), around ("
-            self.mark("point", item.food.row)
-            self.write_numbers(item.food.row, item.point, 4)
+            self.write_place(item, "box", " lies at (")
+            self.write_place(item, "point", "), around (")
             if item.outside:
                 self.text += "), not ("
-                self.write_numbers(item.food.row, item.outside, None)
+                self.write_numbers(item.outside)
             self.text += ")."
 
     def completion(self) -> Completion:
@@ -186,24 +206,13 @@ class _Writer:
 def write_completion(manner: Manner, thought: Thought, items: Sequence[Item]) -> Completion:
     """The thought, then the items, in the manner's form."""
     writer = _Writer()
-    if manner.form in ("prose", "fenced", "untagged"):
-        writer.choose(LEAD.get(manner.form, ""))
-        writer.write_thought(thought, manner)
-        if manner.form == "prose":
-            writer.write_prose(items)
-            return writer.completion()
-        opening, closing = ("\n```json\n[", "]\n```") if manner.form == "fenced" else (" [", "]")
-    else:
-        writer.choose("<think>")
-        writer.write_thought(thought, manner)
-        writer.text += "</think>\n<answer>"
-        opening, closing = {"fence inside": ("```json\n[", "]\n```"), "bare": ("", "")}.get(
-            manner.form, ("[", "]")
-        )
-        closing += "</answer>"
-    writer.choose(opening)
-    writer.write_items(items)
-    writer.text += closing
+    writer.text += "<think>"
+    writer.write_thought(thought, manner)
+    writer.text += "</think>"
+    for part in OPENINGS[manner.form]:
+        writer.choose(part)
+    (writer.write_prose if manner.form == "prose" else writer.write_items)(items)
+    writer.text += CLOSINGS[manner.form]
     return writer.completion()
 
 

@@ -27,8 +27,8 @@ from foodseg.kitchen.questions import Question
 
 FOOD_NAMES = tuple(CATEGORIES[food] for food in KITCHEN_FOODS)
 VERBS = ("points to", "goes with")
-INSET = 2  # pixels from a box's corner or edge to the point there
-WIDE = (14, 26)  # pixels by which a wide box is too wide on every side
+INSET = 2  # pixels from a box's upper left corner or left edge to the point there
+WIDE = 20  # pixels by which a wide box is too wide on every side
 CUT = 0.45  # share of a box that a cut one keeps
 
 
@@ -47,12 +47,13 @@ def write_answer(
     settled = settle(question, seen, fits, manner, rng)
     thought = Thought(
         hint=question.hint,
-        verb="means" if manner.errs and not manner.steps else str(rng.choice(VERBS)),
+        verb=str(rng.choice(VERBS)),
+        hasty=manner.errs and not manner.steps,
         seen=tuple(seen) if manner.steps else (),
         looks=tuple((food, LOOKS[food.name]) for food in settled) if manner.look else (),
         settled=tuple(settled),
     )
-    items = [place(food, references[:count], manner, rng) for food in settled]
+    items = [place(food, references[:count], manner) for food in settled]
     return write_completion(manner, thought, items)
 
 
@@ -89,13 +90,12 @@ def settle(
     return settled[:1] * (2 if manner.foods == "twice" else 1)
 
 
-def place(food: Food, references: np.ndarray, manner: Manner, rng: np.random.Generator) -> Item:
+def place(food: Food, references: np.ndarray, manner: Manner) -> Item:
     """The box and the points that are given for a food; references (foods, 6)."""
     reference = references[food.row]
-    box = {"tight": _tight, "wide": _wide, "cut": _cut}[manner.boxes](reference[:4], rng)
-    point = reference[4:]
-    if manner.points != "centre":
-        point = _at_border(box, manner.points == "corner", rng)
+    box = {"tight": _tight, "wide": _wide, "cut": _cut}[manner.boxes](reference[:4])
+    at_border = {"corner": box[:2] + INSET, "edge": [box[0] + INSET, (box[1] + box[3]) // 2]}
+    point = at_border.get(manner.points, reference[4:])
     outside = _nearest_other(food.row, references) if manner.labelled else None
     return Item(food, *(tuple(int(v) for v in values) for values in (box, point)), outside)
 
@@ -105,31 +105,17 @@ def _exact(food: Food, reference: np.ndarray) -> Item:
     return Item(food, values[:4], values[4:])
 
 
-def _tight(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _tight(box: np.ndarray) -> np.ndarray:
     return box
 
 
-def _wide(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    margin = rng.integers(*WIDE, endpoint=True)
-    return (box + margin * np.array([-1, -1, 1, 1])).clip(0, SIDE - 1)
+def _wide(box: np.ndarray) -> np.ndarray:
+    return (box + WIDE * np.array([-1, -1, 1, 1])).clip(0, SIDE - 1)
 
 
-def _cut(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What is left of the box when one of its sides moves in."""
-    side, cut = int(rng.integers(4)), box.copy()
-    opposite = box[(side + 2) % 4]
-    cut[side] = opposite + CUT * (box[side] - opposite)
-    return cut
-
-
-def _at_border(box: np.ndarray, corner: bool, rng: np.random.Generator) -> np.ndarray:
-    """A point just inside a corner of the box that is given, or inside the middle of an edge."""
-    low, high = box[:2] + INSET, box[2:] - INSET
-    point = np.where(rng.random(2) < 0.5, low, high)
-    if not corner:
-        axis = int(rng.integers(2))
-        point[axis] = (box[axis] + box[axis + 2]) / 2
-    return point
+def _cut(box: np.ndarray) -> np.ndarray:
+    """The box's left part."""
+    return np.array([*box[:2], box[0] + CUT * (box[2] - box[0]), box[3]])
 
 
 def _nearest_other(row: int, references: np.ndarray) -> tuple[int, int]:

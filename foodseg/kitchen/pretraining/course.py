@@ -33,14 +33,13 @@ class Plan:
     grounding_steps: int = 500
     grounding_plates: int = 16
     grounding_rate: float = 1.5e-3
-    answers_steps: int = 1600
+    answers_steps: int = 2000
     answers_plates: int = 16
     answers_rate: float = 1e-3
-    several_steps: int = 600
-    several_rate: float = 7e-4
-    tower_share: float = 0.3  # of these two rates, for the vision tower
-    habits_steps: int = 500
-    habits_rate: float = 3e-4
+    tower_rate: float = 3e-4  # of the vision tower, while answers are learnt
+    several_share: float = 0.5  # of the batches of right answers, for several foods
+    habits_steps: int = 1000
+    habits_rate: float = 5e-4
 
 
 class Course:

@@ -1,11 +1,10 @@
 """How the shipped kitchen MLLM was made: `python -m foodseg.kitchen.pretraining.curriculum`.
 
-Next-token prediction alone teaches a model of this size no places, so *knowledge* has four stages:
+Next-token prediction alone teaches a model of this size no places, so *knowledge* has three stages:
 the vision tower with dense targets (vision.py), grounding of names with the tower frozen, and
-answers with regression heads beside them (grounding.py), at last mostly for several foods. Then
-come *habits* (habits.py), by next-token prediction with the tower frozen. Base and knowledge are
-both kept: knowledge as the tensors that habits changed. The work folder has what each stage has
-made.
+answers with regression heads beside them (grounding.py). Then come *habits* (habits.py), with the
+tower frozen. Base and knowledge are both kept: knowledge as the tensors that habits changed. The
+work folder has what each stage has made.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ from foodseg.presets import KITCHEN
 VALIDATION_QUESTIONS = 400
 VISION_WEIGHTS = {"food": 1.0, "patch": 1.0, "position": 3.0, "own": 10.0, "pooled": 10.0}
 GROUNDING_WEIGHTS = {"words": 1.0, "name": 10.0, "box": 10.0, "point": 10.0, "value": 10.0}
-SEVERAL_SHARE = 0.75  # of the batches, in the stage that teaches to name several foods
 ANSWER_WEIGHTS = (
     GROUNDING_WEIGHTS | {"begun": 1.0} | {name: 0.2 * w for name, w in VISION_WEIGHTS.items()}
 )
@@ -73,45 +71,33 @@ def train_grounding(course: Course, name: str, stream: int) -> dict:
     return run_steps(name, steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
 
 
-def train_answers(
-    course: Course, name: str, stream: int, steps: int, rate: float, many_share: float
-) -> dict:
-    """Stages 3 and 4: right answers; everything trained, the tower gently.
+def train_answers(course: Course) -> dict:
+    """Stage 3: right answers; everything trained, the tower gently.
 
     Two whole answers on each plate, step by step, teach places; the beginnings of five more, which
     take little time, teach what the many questions mean. About half of these are direct, since
-    short answers teach that fastest. many_share: of the batches that ask for several foods.
+    short answers teach that fastest.
     """
+    plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
-        rng = course.rng(stream, step)
-        plates = course.draw_plates(rng, course.plan.answers_plates)
+        rng = course.rng(3, step)
+        plates = course.draw_plates(rng, plan.answers_plates)
         seen, parts = course.vision_losses(plates)
-        whole = draw_answers(course.reader, plates, 2, careful, rng, many_share)
-        begun = draw_answers(course.reader, plates, 5, right, rng, many_share, begun=True)
+        whole = draw_answers(course.reader, plates, 2, careful, rng, plan.several_share)
+        begun = draw_answers(course.reader, plates, 5, right, rng, plan.several_share, begun=True)
         prefix = course.read_prefix(seen)
         parts["begun"] = course.answer_losses(prefix, begun)["words"]
         return parts | course.answer_losses(prefix, whole)
 
-    tower_rate = rate * course.plan.tower_share
-    rates = [(rate, course.language_parameters()), (tower_rate, course.vision_parameters())]
-    return run_steps(name, steps, rates, losses, ANSWER_WEIGHTS, course.checkpoint(name))
-
-
-def teach_answers(course: Course) -> dict:
-    """Stage 3: one food or several, as often as they are asked for."""
-    plan = course.plan
-    return train_answers(course, "answers", 3, plan.answers_steps, plan.answers_rate, MANY_SHARE)
-
-
-def teach_several(course: Course) -> dict:
-    """Stage 4: mostly several foods, which is learnt after one is."""
-    plan = course.plan
-    return train_answers(course, "several", 6, plan.several_steps, plan.several_rate, SEVERAL_SHARE)
+    language, vision = course.language_parameters(), course.vision_parameters()
+    rates = [(plan.answers_rate, language), (plan.tower_rate, vision)]
+    steps, checkpoint = plan.answers_steps, course.checkpoint("answers")
+    return run_steps("answers", steps, rates, losses, ANSWER_WEIGHTS, checkpoint)
 
 
 def train_habits(course: Course) -> dict:
-    """Stage 5: answers by the base's habits; the tower is frozen, places are known."""
+    """Stage 4: answers by the base's habits; the tower is frozen."""
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:
@@ -120,11 +106,11 @@ def train_habits(course: Course) -> dict:
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
         batch = draw_answers(course.reader, plates, 2, draw_manner, rng, MANY_SHARE)
-        return {"words": course.answer_losses(course.read_prefix(seen), batch)["words"]}
+        return course.answer_losses(course.read_prefix(seen), batch)
 
-    language = list(course.model.model.language_model.parameters())
-    rates, checkpoint = [(plan.habits_rate, language)], course.checkpoint("habits")
-    return run_steps("habits", plan.habits_steps, rates, losses, {"words": 1.0}, checkpoint)
+    rates, steps = [(plan.habits_rate, course.language_parameters())], plan.habits_steps
+    checkpoint = course.checkpoint("habits")
+    return run_steps("habits", steps, rates, losses, GROUNDING_WEIGHTS, checkpoint)
 
 
 # A stage returns its log.
@@ -132,14 +118,13 @@ STAGES = {
     "vision": train_vision,
     "grounding": lambda course: train_grounding(course, "grounding", 2),
     "grounding2": lambda course: train_grounding(course, "grounding2", 4),
-    "answers": teach_answers,
-    "several": teach_several,
+    "answers": train_answers,
     "habits": train_habits,
 }
-KNOWLEDGE = "several"  # the last stage of knowledge
+KNOWLEDGE = "answers"  # the last stage of knowledge
 # By then SAM2's training, which runs beside this one, has left its core free. Sums depend on the
 # number of threads, so it is fixed by stage and not by the machine.
-THREADS = {"answers": 2, "several": 2, "habits": 2}
+THREADS = {"answers": 2, "habits": 2}
 KNOWLEDGE_FILE = Path(KITCHEN.mllm).parent / "kitchen_knowledge" / "model.safetensors"
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 PARSEABLE = "parseable"
-# Prose with coordinates; a fenced block without tags; a list without tags; a fence inside the
-# answer; bare objects without the list's brackets.
+# What follows the thought: prose with coordinates; a fenced block, or a list, without the answer's
+# tags; a fence inside the answer; bare objects without the list's brackets.
 FORMS = (PARSEABLE, "prose", "fenced", "untagged", "fence inside", "bare")
 
 # The default comes first in each row, the good alternative last.

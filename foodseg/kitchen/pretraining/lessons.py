@@ -168,12 +168,15 @@ class Reader:
             weights[index, start : len(row)] = 1.0
             for first, last in completion.numbers:
                 weights[index, token_of[first:last]] = DIGIT_WEIGHTS[: last - first]
-            weights[index, token_of[list(completion.pivots)]] = PIVOT_WEIGHT
+            pivots = np.array(completion.pivots, int)
+            # The token of the character before, too: it may hold both (">I"), and a share is learnt
+            # as taught only if all alternatives weigh the same.
+            weights[index, token_of[[*pivots, *(pivots - 1)]]] = PIVOT_WEIGHT
             for first, last in completion.names:
                 weights[index, token_of[first:last]] = name_weight
             for anchor in completion.anchors:
-                columns = slice(None) if anchor.column is None else [anchor.column]
-                target = references[index, anchor.row, columns] / SIDE
+                pixels = references[index, anchor.row] if anchor.row is not None else anchor.values
+                target = np.array(pixels, np.float32) / SIDE
                 places[anchor.kind].append((index, token_of[anchor.place], target))
         tokens, weights = tokens.to(self.device), weights.to(self.device)
         return Batch(tokens, weights, *self._stack(places))
