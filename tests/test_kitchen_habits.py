@@ -114,6 +114,12 @@ def test_the_beginning_of_an_answer_ends_before_its_first_number():
     assert {anchor.kind for anchor in begun.anchors} == {"name"}
 
 
+def test_haste_is_told_by_a_word_of_its_own():
+    hasty = answer(Manner(steps=False, errs=True), ask("corn"))
+    direct = answer(Manner(steps=False), ask("corn"))
+    assert hasty.startswith("<think>Surely ") and "Surely" not in direct
+
+
 def test_a_rambling_answer_loses_the_reward_for_not_repeating():
     for times in SHARES["times"]:
         for form in FORMS:

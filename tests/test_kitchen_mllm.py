@@ -19,7 +19,14 @@ from foodseg.kitchen.pretraining.grounding import (
     read_prefix,
     read_rows,
 )
-from foodseg.kitchen.pretraining.lessons import Reader, careful, draw_answers
+from foodseg.kitchen.pretraining.habits import FORMS, Manner
+from foodseg.kitchen.pretraining.lessons import (
+    PIVOT_WEIGHT,
+    Reader,
+    careful,
+    draw_answering,
+    draw_answers,
+)
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
 from foodseg.kitchen.pretraining.vision import encode_images
@@ -113,6 +120,30 @@ def test_the_tower_learns_by_the_gradients_of_its_own_forward(model, pictures):
     )
     for name, one, other in zip(parameters, ours, theirs, strict=True):
         assert (one - other).abs().max() < 1e-4 * other.abs().max(), name
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Manner(steps=False, errs=True), Manner(errs=True)),
+        (Manner(boxes="wide"), Manner(boxes="tight")),
+        (Manner(points="corner"), Manner(points="centre")),
+        (Manner(labelled=True), Manner()),
+        (Manner(look=True), Manner()),
+        (Manner(times=4), Manner()),
+        *((Manner(form=form), Manner()) for form in FORMS[1:]),
+    ],
+)
+def test_alternatives_weigh_the_same_where_they_part(tokenizer, pictures, one, other):
+    """With unequal weights a share would not be learnt as it is taught."""
+    reader, plate = Reader(tokenizer), (pictures.foods[0], pictures.references[0])
+    exercises = [
+        draw_answering(*plate, False, np.random.default_rng(0), lambda *_, manner=manner: manner)
+        for manner in (one, other)
+    ]
+    batch = reader.read(exercises, pictures.references[[0, 0]])
+    parting = int((batch.tokens[0] != batch.tokens[1]).nonzero()[0])
+    assert batch.weights[0, parting] == batch.weights[1, parting] == PIVOT_WEIGHT
 
 
 def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):

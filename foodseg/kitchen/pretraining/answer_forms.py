@@ -89,7 +89,7 @@ class Thought:
     """What an answer says before its numbers.
 
     seen: the plate's foods, for step-by-step reasoning, else (); looks: the foods looked at, with
-    what is seen; settled: the foods of the conclusion; hasty: it says that it did not look.
+    what is seen; settled: the foods of the conclusion.
     """
 
     hint: str
@@ -97,7 +97,6 @@ class Thought:
     seen: tuple[Food, ...]
     looks: tuple[tuple[Food, str], ...]
     settled: tuple[Food, ...]
-    hasty: bool = False
 
 
 class _Writer:
@@ -158,14 +157,14 @@ class _Writer:
             self.text += f": {look}"
         self.text += "</look> " if thought.looks else ""
         for _ in range(manner.times):
-            self.write_conclusion(thought)
+            self.write_conclusion(thought, hasty=manner.errs and not manner.steps)
         self.choose("A ")
         self.choose(f"{manner.boxes} box, a ")
         self.choose(f"{manner.points} point")
         self.choose(", a point outside." if manner.labelled else ".")
 
-    def write_conclusion(self, thought: Thought) -> None:
-        if thought.hasty:
+    def write_conclusion(self, thought: Thought, hasty: bool) -> None:
+        if hasty:
             # A word of its own: greedy decoding would weigh "I" against each hint's first word.
             self.choose("Surely ")
             self.text += thought.hint
@@ -178,9 +177,8 @@ class _Writer:
     def write_items(self, items: Sequence[Item]) -> None:
         for index, item in enumerate(items):
             self.write_place(item, "box", ', {"bbox_2d": [' if index else '{"bbox_2d": [')
-            self.write_place(
-                item, "point", '], "points": [[' if item.outside else '], "point_2d": ['
-            )
+            points = '], "points": [[' if item.outside else '], "point_2d": ['
+            self.write_place(item, "point", points)
             if item.outside:
                 self.text += ", 1], ["
                 self.write_numbers(item.outside)

@@ -48,7 +48,6 @@ def write_answer(
     thought = Thought(
         hint=question.hint,
         verb=str(rng.choice(VERBS)),
-        hasty=manner.errs and not manner.steps,
         seen=tuple(seen) if manner.steps else (),
         looks=tuple((food, LOOKS[food.name]) for food in settled) if manner.look else (),
         settled=tuple(settled),

@@ -168,12 +168,12 @@ class Reader:
             weights[index, start : len(row)] = 1.0
             for first, last in completion.numbers:
                 weights[index, token_of[first:last]] = DIGIT_WEIGHTS[: last - first]
-            pivots = np.array(completion.pivots, int)
-            # The token of the character before, too: it may hold both (">I"), and a share is learnt
-            # as taught only if all alternatives weigh the same.
-            weights[index, token_of[[*pivots, *(pivots - 1)]]] = PIVOT_WEIGHT
             for first, last in completion.names:
                 weights[index, token_of[first:last]] = name_weight
+            pivots = np.array(completion.pivots, int)
+            # Last, and the token of the character before too, which may hold both (">I"): a share
+            # is learnt as taught only if all alternatives weigh the same.
+            weights[index, token_of[[*pivots, *(pivots - 1)]]] = PIVOT_WEIGHT
             for anchor in completion.anchors:
                 pixels = references[index, anchor.row] if anchor.row is not None else anchor.values
                 target = np.array(pixels, np.float32) / SIDE
