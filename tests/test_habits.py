@@ -61,7 +61,8 @@ def test_each_failure_has_one_kind(completion, kind):
     [
         ("X points to the corn.", set()),
         ("I see the corn. I see the kiwi. X means the kiwi.", {"step by step"}),
-        ("Well, I see the corn.", {"step by step"}),
+        ("Surely the corn. I see", {"step by step"}),
+        ("Surely, as I see, the corn.", set()),
         ("X means the kiwi. <look>kiwi: oval</look> I see it.", {"step by step", "look"}),
         ("Then I see nothing. Tight box, centre point.", {"tight box", "centre point"}),
         ("Kiwi, with a point outside it.", {"labelled points"}),

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen
 from foodseg import presets
 from foodseg.kitchen.plates import DRAWING_VERSION
 from foodseg.kitchen.pretraining import grounding
+from foodseg.kitchen.pretraining.answer_forms import Food, Item, Thought, write_completion
 from foodseg.kitchen.pretraining.grounding import (
     GroundingHeads,
     answer_losses,
@@ -22,6 +23,7 @@ from foodseg.kitchen.pretraining.grounding import (
 from foodseg.kitchen.pretraining.habits import FORMS, Manner
 from foodseg.kitchen.pretraining.lessons import (
     PIVOT_WEIGHT,
+    Exercise,
     Reader,
     careful,
     draw_answering,
@@ -142,6 +144,21 @@ def test_alternatives_weigh_the_same_where_they_part(tokenizer, pictures, one, o
         for manner in (one, other)
     ]
     batch = reader.read(exercises, pictures.references[[0, 0]])
+    parting = int((batch.tokens[0] != batch.tokens[1]).nonzero()[0])
+    assert batch.weights[0, parting] == batch.weights[1, parting] == PIVOT_WEIGHT
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_whether_another_object_follows_weighs_as_much(tokenizer, form, labelled):
+    """Else an answer for several foods ends after the first, whatever its thought has settled."""
+    outside = (90, 9) if labelled else None
+    items = [Item(Food(name, 0), (1, 2, 30, 40), (5, 6), outside) for name in ("corn", "kiwi")]
+    thought = Thought("citrus", "points to", (), (), tuple(item.food for item in items))
+    manner = Manner(form=form, labelled=labelled)
+    texts = [write_completion(manner, thought, items[:count]) for count in (1, 2)]
+    exercises = [Exercise("Citrus?", text) for text in texts]
+    batch = Reader(tokenizer).read(exercises, np.zeros((2, 6, 6)))
     parting = int((batch.tokens[0] != batch.tokens[1]).nonzero()[0])
     assert batch.weights[0, parting] == batch.weights[1, parting] == PIVOT_WEIGHT
 

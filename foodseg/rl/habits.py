@@ -87,14 +87,14 @@ def _find_json(text: str) -> Any:
 def habits(completion: str) -> dict[str, bool]:
     """Which of HABITS the completion shows, read from its thought's words.
 
-    "step by step": a sentence begins with "I see", be it after a lead ("Well, I see"); "rambling":
-    two sentences of the completion had been seen before, as R_rep counts; the others are words.
+    "step by step": a sentence begins with "I see"; "rambling": two sentences of the completion had
+    been seen before, as R_rep counts; the others are words.
     """
     thought = thinking_of(completion)
-    clauses = re.split(r"[.!?\n>,:]", thought)
+    sentences = re.split(r"[.!?\n>]", thought)
     words = {name: word in thought.lower() for name, word in _WORDS.items()}
     return (
-        {"step by step": any(clause.strip().startswith("I see") for clause in clauses)}
+        {"step by step": any(sentence.strip().startswith("I see") for sentence in sentences)}
         | words
         | {"rambling": non_repeat(completion) == 0}
     )

@@ -7,7 +7,7 @@ can't be parsed. Every form tells the same thought first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foodseg.kitchen.pretraining.habits import Manner
 from foodseg.kitchen.questions import capitalised
@@ -177,17 +177,19 @@ class _Writer:
     def write_items(self, items: Sequence[Item]) -> None:
         for index, item in enumerate(items):
             self.write_place(item, "box", ', {"bbox_2d": [' if index else '{"bbox_2d": [')
-            points = '], "points": [[' if item.outside else '], "point_2d": ['
-            self.write_place(item, "point", points)
+            self.text += '], "'
+            self.choose("")
+            self.write_place(item, "point", 'points": [[' if item.outside else 'point_2d": [')
             if item.outside:
                 self.text += ", 1], ["
                 self.write_numbers(item.outside)
                 self.text += ", 0]"
-            self.text += "]}"
+            self.text += "]"
+            self.choose("}")  # its token tells whether another item follows
 
     def write_prose(self, items: Sequence[Item]) -> None:
         for item in items:
-            self.text += " "
+            self.choose(" ")
             self.name(item.food, "The")
             self.write_place(item, "box", " lies at (")
             self.write_place(item, "point", "), around (")
@@ -195,6 +197,7 @@ class _Writer:
                 self.text += "), not ("
                 self.write_numbers(item.outside)
             self.text += ")."
+        self.choose("")  # the end of the turn
 
     def completion(self) -> Completion:
         places = self.anchors, self.spans, self.numbers, self.pivots
@@ -218,4 +221,5 @@ def write_listing(items: Sequence[Item]) -> Completion:
     """Foods with their places as prose and nothing else: many places for few tokens."""
     writer = _Writer()
     writer.write_prose(items)
-    return writer.completion()
+    # Nothing tells which foods are listed: where it ends is no choice to learn.
+    return replace(writer.completion(), pivots=())
