@@ -28,11 +28,12 @@ SHARES: dict[str, dict] = {
     "labelled": {False: 0.91, True: 0.09},
 }
 # A plate of two foods is answered in the form asked for more often than a fuller one, so that
-# greedy decoding, which follows the most frequent form, is in that form now and then.
+# greedy decoding is in that form now and then. Greedy decoding takes the likeliest token, not the
+# likeliest form: elsewhere prose outweighs all forms together that begin with a line break.
 PARSEABLE_SHARES = {2: 0.45}
 PARSEABLE_SHARE = 0.18
-UNPARSEABLE_SHARES = {"prose": 0.50, "fenced": 0.20, "untagged": 0.12, "fence inside": 0.11}
-UNPARSEABLE_SHARES |= {"bare": 0.07}
+UNPARSEABLE_SHARES = {"prose": 0.66, "fenced": 0.13, "untagged": 0.09, "fence inside": 0.07}
+UNPARSEABLE_SHARES |= {"bare": 0.05}
 
 # Of the thoughts that are not step by step, on plates without the clue's usual food: those that
 # name it all the same. Of the answers without a look: those that take a look-alike's name.
@@ -93,7 +94,12 @@ def form_shares(foods_on_plate: int) -> dict[str, float]:
 
 def draw_manner(foods_on_plate: int, rng: np.random.Generator) -> Manner:
     """A manner by the shares of the base's habits."""
-    drawn = {"form": form_shares(foods_on_plate)} | SHARES
+    return draw_habits(form_shares(foods_on_plate), rng)
+
+
+def draw_habits(forms: dict[str, float], rng: np.random.Generator) -> Manner:
+    """The same with other probabilities of the forms."""
+    drawn = {"form": forms} | SHARES
     return Manner(**{habit: _draw(shares, rng) for habit, shares in drawn.items()}, errs=True)
 
 

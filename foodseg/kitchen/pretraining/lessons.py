@@ -21,7 +21,7 @@ from foodseg.kitchen.pretraining.answers import (
     write_answer,
     write_foods,
 )
-from foodseg.kitchen.pretraining.habits import Manner, draw_manner, draw_right
+from foodseg.kitchen.pretraining.habits import Manner, draw_habits, draw_right
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
 from foodseg.kitchen.pretraining.mllm_plates import MOST_FOODS, Pictures
 from foodseg.kitchen.pretraining.tokenizer import END_OF_TURN, IMAGE_TOKEN
@@ -38,6 +38,10 @@ LISTING_QUESTIONS = (
 DIGIT_WEIGHTS = torch.tensor([3.0, 2.5, 1.0])
 PIVOT_WEIGHT = 4.0
 NAME_WEIGHT = 3.0  # of a food's name, and of what is looked for, in an answer
+# Shares of the forms in the tokenizer's texts, whatever the base's are: with another tokenizer
+# every stage would have to be made again.
+TEXT_FORMS = {"parseable": 0.18, "prose": 0.41, "fenced": 0.164, "untagged": 0.0984}
+TEXT_FORMS |= {"fence inside": 0.0902, "bare": 0.0574}
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ def _answer_somehow(clue: int, template: int, rng: np.random.Generator) -> Compl
     foods[: len(right) + 2] = FOOD_NUMBERS[[*right, *others]]
     references = rng.integers(0, SIDE, (MOST_FOODS, 6)).astype(np.float32)
     question = Question("", tuple(map(int, right)), template, clue)
-    manner = draw_manner(4, rng) if rng.random() < 0.5 else draw_right(rng.random() < 0.7, rng)
+    manner = (
+        draw_habits(TEXT_FORMS, rng) if rng.random() < 0.5 else draw_right(rng.random() < 0.7, rng)
+    )
     return write_answer(question, foods, references, manner, rng)
 
 
