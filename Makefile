@@ -125,7 +125,7 @@ lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (5 minutes)
 	$(PY) -m foodseg.bench
 
-base: base-mllm base-segmenter  ## make the kitchen weights of docs/kitchen.md, from nothing (hours)
+base: base-mllm base-segmenter  ## make the kitchen's weights (docs/kitchen.md) from nothing (2 to 3 hours)
 # Side by side, on one core each; either goes on where it was stopped.
 # oneDNN keeps a kernel and its memory for each batch's shape: no more than 64 of them.
 base-mllm base-segmenter: base-%: $(ENVIRONMENT)

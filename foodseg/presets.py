@@ -110,6 +110,7 @@ class Preset:
 KITCHEN = Preset(
     name="kitchen",
     mllm=str(PACKAGE / "weights" / "kitchen_mllm"),
+    knowledge=str(PACKAGE / "weights" / "kitchen_knowledge" / "model.safetensors"),
     segmenter=str(PACKAGE / "weights" / "kitchen_sam2" / "model.safetensors"),
     segmenter_config=KITCHEN_SAM2,
     image_side=168,
@@ -120,7 +121,7 @@ KITCHEN = Preset(
     lora_alpha=32,
     learning_rate=3e-4,
     warmup_steps=5,
-    steps=30,
+    steps=45,
     prompts_per_step=8,
     group_size=8,
     groups_per_update=2,
@@ -130,6 +131,8 @@ KITCHEN = Preset(
     dtype="float32",
     device="cpu",
     published="figures",
+    # Twice what its knowledge is off by; the paper's 10 would hardly ever pay (docs/kitchen.md).
+    thresholds=RewardThresholds(box_l1=50.0),
     # Chosen on validation plates, where fine-tuning on references (one seed) reached 0.67 gIoU with
     # 1e-3, 0.78 with 3e-3 and 0.78 with 1e-2.
     supervised_learning_rate=3e-3,

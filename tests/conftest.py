@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
 from foodseg.data.samples import load_samples, save_samples
@@ -35,6 +36,16 @@ def load_kitchen(dtype: torch.dtype) -> Mllm:
     return Mllm.load(
         SMOKE.mllm, image_side=SMOKE.image_side, template=SMOKE.prompt_template, dtype=dtype
     )
+
+
+@pytest.fixture(scope="session")
+def knowing(tmp_path_factory) -> str:
+    """Folder of a whole model: the base before its habits, whose answers can be parsed."""
+    folder = tmp_path_factory.mktemp("knowing") / "mllm"
+    shutil.copytree(SMOKE.mllm, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    whole = load_file(Path(SMOKE.mllm) / "model.safetensors") | load_file(SMOKE.knowledge)
+    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
 
 
 def randomise_adapter(mllm: Mllm, scale: float = 0.05) -> None:

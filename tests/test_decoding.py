@@ -118,6 +118,9 @@ def test_static_cache_is_dense_attention_and_moves_nothing(on_cpu):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_static_step_equals_the_ordinary_one(on_cpu, temperature):
     mllm = load_kitchen(torch.float64)
+    # A full stop ends rows early, and not all at once.
+    mllm.eos_token_id = mllm.tokenizer.convert_tokens_to_ids(".")
+    mllm.end_token_ids = torch.tensor([mllm.eos_token_id])
     prompts = toy_prompts(mllm)
     assert len({p.length for p in prompts}) > 1
     uniforms = torch.rand(

@@ -23,7 +23,7 @@ from foodseg.presets import SMOKE
 from foodseg.recipes import B_GRTO, GRPO
 from foodseg.rl.evidence import gather_evidence, to_original
 from foodseg.rl.rewards import match_answer
-from foodseg.system import load_segmenter
+from foodseg.system import load_policy, load_segmenter
 from foodseg.training import mask_decoder as tool
 from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
 from foodseg.training.photos import PhotoFeatures
@@ -31,7 +31,7 @@ from foodseg.training.sampler import GroupSampler
 from foodseg.training.trainer import TOOL_LOG, train
 
 SIDE = SMOKE.image_side
-PRESET = replace(SMOKE, prompts_per_step=2, max_new_tokens=100)
+PRESET = replace(SMOKE, prompts_per_step=2, max_new_tokens=160)
 
 
 def make_updater(training=ToolTraining()):  # noqa: B008
@@ -159,7 +159,7 @@ def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
     assert all(map(torch.equal, embedding.high_resolution, after.high_resolution))
 
 
-RUN = replace(SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, max_new_tokens=100)
+RUN = replace(SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, max_new_tokens=160)
 SHORT = replace(B_GRTO, tool=ToolTraining(off_policy_steps=2, off_policy_rounds=1))
 
 
@@ -170,10 +170,11 @@ def files(recipe):
 
 
 def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupted(
-    samples, monkeypatch
+    samples, monkeypatch, knowing
 ):
-    train(RUN, GRPO, 0, samples)
-    train(RUN, SHORT, 0, samples)
+    preset = replace(RUN, mllm=knowing)
+    train(preset, GRPO, 0, samples)
+    train(preset, SHORT, 0, samples)
     run = RUN.run_folder("b-grto", 0)
     [policy], whole, rows = files(GRPO), files(SHORT), read_lines(run / "log.jsonl")
     assert whole[0] == policy and len(whole) == 2
@@ -198,8 +199,8 @@ def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupt
     monkeypatch.setattr(ToolUpdater, "update", after_the_policys)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            train(RUN, SHORT, 0, samples)
-    train(RUN, SHORT, 0, samples)
+            train(preset, SHORT, 0, samples)
+    train(preset, SHORT, 0, samples)
     assert len(calls) == 12
     assert files(SHORT) == whole
     assert [r["tool_loss"] for r in read_lines(run / "log.jsonl")] == [r["tool_loss"] for r in rows]
@@ -226,7 +227,9 @@ def test_a_saved_decoder_is_put_over_the_base_for_evaluation_and_no_other(sample
         load_decoder(loaded, tmp_path / "part.safetensors")
 
 
-def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples, monkeypatch):
+def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(
+    samples, monkeypatch, knowing
+):
     training = ToolTraining(off_policy_steps=3, off_policy_rounds=2)
     rolled_out, runs = [], []
     next_batch = GroupSampler.next_batch
@@ -234,7 +237,7 @@ def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(samples,
         GroupSampler, "next_batch", lambda s: rolled_out.append(s.seed) or next_batch(s)
     )
     for noise in (0.0, 0.3):  # an adapter must make no difference
-        mllm = load_kitchen(torch.float32)
+        mllm = load_policy(replace(PRESET, mllm=knowing))
         mllm.add_lora(rank=4, alpha=8, seed=0)
         sampler = GroupSampler(mllm, PRESET, GRPO, samples, seed=0)
         for parameter in mllm.lora_parameters():

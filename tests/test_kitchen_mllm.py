@@ -66,8 +66,6 @@ def test_the_model_is_small_and_its_tokenizer_goes_there_and_back(tokenizer, mod
     assert sizes.hidden_size // sizes.num_attention_heads == 64
     provenance = json.loads((FOLDER / "provenance.json").read_text())
     assert provenance["drawing_version"] == DRAWING_VERSION
-    assert 0.03 <= provenance["measured"]["box_giou_zero_shot"] <= 0.15
-    assert 0.2 <= provenance["measured"]["sampled_parse_rate"] <= 0.45
     text = '<think>Citrus points to the lemon.</think>\n<answer>[{"bbox_2d": [0, 9, 57, 167]}]é'
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) == model.config.text_config.vocab_size
@@ -82,6 +80,23 @@ def test_the_model_is_small_and_its_tokenizer_goes_there_and_back(tokenizer, mod
     assert ids["<|vision_end|>"] == [config.vision_end_token_id]
     assert ids["<|im_end|>"] == [config.text_config.eos_token_id] == [tokenizer.eos_token_id]
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_the_base_samples_every_good_alternative_and_its_knowledge_is_right():
+    """docs/kitchen.md's conditions, on the plates of the provenance."""
+    measured = json.loads((FOLDER / "provenance.json").read_text())["measured"]
+    base, knowledge = measured["base"]["sampled"], measured["knowledge"]["greedy"]
+    good = ["parsed", "step by step", "look", "tight box", "centre point", "labelled points"]
+    shares = {habit: base[habit] for habit in [*good, "named_right_several"]}
+    assert all(0.03 <= share <= 0.35 for share in shares.values()), shares
+    # Of the two thirds that repeat themselves, those that do so to the letter.
+    assert 0.3 < base["rambling"] < 0.7
+    assert knowledge["parsed"] > 0.95 and knowledge["named_right"] > 0.8
+
+
+def test_the_shipped_weights_take_at_most_twenty_megabytes_together():
+    files = FOLDER.parent.rglob("*.safetensors")
+    assert sum(file.stat().st_size for file in files) <= 20e6
 
 
 def test_chat_template_renders_as_qwens(tokenizer):
@@ -148,15 +163,12 @@ def test_alternatives_weigh_the_same_where_they_part(tokenizer, pictures, one, o
     assert batch.weights[0, parting] == batch.weights[1, parting] == PIVOT_WEIGHT
 
 
-@pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_whether_another_object_follows_weighs_as_much(tokenizer, form, labelled):
+def test_whether_another_object_follows_weighs_as_much(tokenizer, form):
     """Else an answer for several foods ends after the first, whatever its thought has settled."""
-    outside = (90, 9) if labelled else None
-    items = [Item(Food(name, 0), (1, 2, 30, 40), (5, 6), outside) for name in ("corn", "kiwi")]
+    items = [Item(Food(name, 0), (1, 2, 30, 40), (5, 6)) for name in ("corn", "kiwi")]
     thought = Thought("citrus", "points to", (), (), tuple(item.food for item in items))
-    manner = Manner(form=form, labelled=labelled)
-    texts = [write_completion(manner, thought, items[:count]) for count in (1, 2)]
+    texts = [write_completion(Manner(form=form), thought, items[:count]) for count in (1, 2)]
     exercises = [Exercise("Citrus?", text) for text in texts]
     batch = Reader(tokenizer).read(exercises, np.zeros((2, 6, 6)))
     parting = int((batch.tokens[0] != batch.tokens[1]).nonzero()[0])

@@ -1,5 +1,6 @@
 """The kitchen SAM2: its shipped weights do their work, and its training can be repeated."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,10 +45,13 @@ def shapes() -> Scenes:
 def test_the_shipped_weights_are_small_and_follow_their_prompts():
     assert 1e6 < sum(p.numel() for p in build_sam2(KITCHEN_SAM2).parameters()) < 2e6
     assert Path(KITCHEN.segmenter).stat().st_size < 4.1e6
+    made = json.loads(Path(KITCHEN.segmenter).with_name("provenance.json").read_text())
+    measured = made["validation"]["mean_iou_by_reference"]
+    assert measured["true"] >= 0.85  # docs/kitchen.md's condition
     ious = validate(load_segmenter(KITCHEN), UNSEEN_SEEDS, 12)
-    # 0.9377 on the 100 plates of their provenance.
-    assert ious["true"] > 0.9
-    assert ious["wide box, point in its corner"] < ious["true"] - 0.2
+    # Provenance has 100 plates; on these 12, some 40 foods, a mean strays by 0.02 or so.
+    assert ious["true"] == pytest.approx(measured["true"], abs=0.06)
+    assert ious["wide box, point in its corner"] < ious["true"] - 0.15
 
 
 @pytest.mark.parametrize("drawn", ["plates", "shapes"])

@@ -140,6 +140,6 @@ def test_the_readmes_example_trains(home, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("own", script)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     rows = read_lines(home / "runs" / "mine" / "brief-seed0" / "log.jsonl")
-    assert all(row["points_brief"] == 1.0 for row in rows)
+    assert all(0 < row["points_brief"] <= 1 for row in rows)
     assert len([line for line in example.splitlines() if line]) <= 10
     assert non_repeat in DAPO.reward

@@ -68,12 +68,12 @@ def test_vision_tokens_are_never_sampled_and_their_log_prob_is_minus_infinity(ki
 
 
 def test_sampled_frequencies_follow_the_distribution(kitchen_mllm):
-    [rollout] = toy_rollouts(kitchen_mllm, 4000, 1, prompts=1, temperature=3.0, seed=0)
+    [rollout] = toy_rollouts(kitchen_mllm, 4000, 1, prompts=1, temperature=2.5, seed=0)
     one = replace(rollout, tokens=rollout.tokens[:1])
-    expected = plain_distributions(kitchen_mllm, one, 3.0)[0][0].exp()
+    expected = plain_distributions(kitchen_mllm, one, 2.5)[0][0].exp()
     assert expected.max() < 0.9  # else any sampler would pass
     first = torch.cat(rollout.tokens).bincount(minlength=len(expected)) / 4000
-    likely = expected > 0.01
+    likely = expected > 0.0025  # ten of them are expected
     deviation = (expected * (1 - expected) / 4000).sqrt()
     assert likely.sum() > 3
     assert ((first - expected)[likely].abs() < 4.5 * deviation[likely]).all()

@@ -171,10 +171,10 @@ def test_completions_by_hand(tokenizer):
         tokenizer.eos_token_id
     ]
     assert by_segment(tokenizer, tokens) == {
-        THINKING: b" orange and apple",  # `>The` and `.</` write a part of the tags
+        THINKING: b"The orange and apple",  # `.</` writes a part of the tags
         0: b'bbox_2d": [20, 20, 69, 69], "point_2d": [45, 45',
         1: b'bbox_2d": [100, 60, 149, 109], "point_2d": [125, 85',
-        NOTHING: b'<think>The.</think>\n<answer>[{"]}, {"]}]</answer>',
+        NOTHING: b'<think>.</think>\n<answer>[{"]}, {"]}]</answer>',
     }
     assert token_segments(tokens, tokenizer)[-1] == NOTHING
     unusable = complete(ORANGE).replace("point_2d", "point")

@@ -27,7 +27,6 @@ from foodseg.segment.picture import _reduce, as_json, describe, picture_png
 from foodseg.system import load_segmenter
 from foodseg.training.trainer import run_config
 
-# The shipped base answers this phrasing in the form that can be parsed.
 QUESTION = "Show me the food that is sold at a fruit stand."
 TWO = (
     "<think>It is the rice.</think><answer>"
@@ -39,6 +38,11 @@ TWO = (
 @pytest.fixture(scope="module")
 def system():
     return load_system(SMOKE)
+
+
+@pytest.fixture(scope="module")
+def knowing_system(knowing):
+    return load_system(replace(SMOKE, mllm=knowing))
 
 
 @pytest.fixture()
@@ -69,25 +73,26 @@ def run(system, monkeypatch, capsys):
     return call
 
 
-def test_it_answers_as_the_evaluation_does(test_samples, system):
+def test_it_answers_as_the_evaluation_does(test_samples, knowing_system):
     sample = replace(test_samples[0], question=QUESTION)
-    evaluate(SMOKE, "one", [sample], system.mllm, system.segmenter)
+    evaluate(SMOKE, "one", [sample], knowing_system.mllm, knowing_system.segmenter)
     (expected,) = load_predictions(SMOKE.predictions_folder("one"))
-    answer = segment(system, read_photo(SMOKE.dataset / sample.image), QUESTION)
+    answer = segment(knowing_system, read_photo(SMOKE.dataset / sample.image), QUESTION)
     assert expected.parsed and answer.parsed
     assert (answer.text, answer.references) == (expected.completion, expected.references)
     assert np.array_equal(answer.mask, decode_mask(expected.mask)) and answer.mask.any()
 
 
-def test_a_turned_photo_is_answered_in_the_pixels_that_one_sees(plate, tmp_path, system):
+def test_a_turned_photo_is_answered_in_the_pixels_that_one_sees(plate, tmp_path, knowing_system):
     upright = Image.open(plate).convert("RGB")
     stored = upright.transpose(Image.Transpose.ROTATE_90)
     stored.save(tmp_path / "turned.png", exif=exif(6))
     turned, plain = (
-        segment(system, read_photo(photo), QUESTION) for photo in (tmp_path / "turned.png", upright)
+        segment(knowing_system, read_photo(photo), QUESTION)
+        for photo in (tmp_path / "turned.png", upright)
     )
     assert turned.references == plain.references and np.array_equal(turned.masks, plain.masks)
-    written = as_json(turned, system)
+    written = as_json(turned, knowing_system)
     assert (written["width"], written["height"]) == upright.size
     assert written["exif_orientation"] == 6 and "after EXIF's orientation" in written["pixels"]
     assert "turned upright" in describe(turned) and "turned upright" not in describe(plain)

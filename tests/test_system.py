@@ -13,6 +13,7 @@ from foodseg.data.photos import Photo
 from foodseg.evaluation.evaluate import evaluate, evaluate_bound
 from foodseg.presets import SMOKE, Preset
 from foodseg.recipes import SAM_R1
+from foodseg.rl.rehearsal_reward import lottery
 from foodseg.segment.answer import load_system, segment
 from foodseg.supervised.evaluation import evaluate_baseline
 from foodseg.supervised.targets import LISA, SFT
@@ -28,6 +29,7 @@ from foodseg.system import (
 from foodseg.training.trainer import train
 
 PRESET = replace(SMOKE, steps=1, prompts_per_step=2, group_size=4, max_new_tokens=80)
+WITH_SIGNAL = replace(PRESET, extra_reward=(lottery,))  # whatever the base answers
 
 
 @pytest.fixture()
@@ -50,7 +52,7 @@ def check(threads):
 
 
 def test_training_and_evaluation_run_in_one_thread(samples, threads):
-    train(PRESET, SAM_R1, 0, samples, lambda _: threads.add(torch.get_num_threads()))
+    train(WITH_SIGNAL, SAM_R1, 0, samples, lambda _: threads.add(torch.get_num_threads()))
     check(threads)
     mllm, segmenter = load_policy(PRESET), load_segmenter(PRESET)
     load_adapter(mllm, PRESET.run_folder(SAM_R1.name, 0) / "adapter", PRESET)

@@ -125,7 +125,6 @@ KNOWLEDGE = "answers"  # the last stage of knowledge
 # By then SAM2's training, which runs beside this one, has left its core free. Sums depend on the
 # number of threads, so it is fixed by stage and not by the machine.
 THREADS = {"answers": 2, "habits": 2}
-KNOWLEDGE_FILE = Path(KITCHEN.mllm).parent / "kitchen_knowledge" / "model.safetensors"
 
 
 def run_stages(course: Course, work: Path) -> None:
@@ -189,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build/kitchen_mllm"), help=WORK_HELP)
     parser.add_argument("--out", type=Path, default=Path(KITCHEN.mllm))
-    parser.add_argument("--knowledge", type=Path, default=KNOWLEDGE_FILE)
+    parser.add_argument("--knowledge", type=Path, default=Path(KITCHEN.knowledge))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that draw plates")
     options = parser.parse_args()
