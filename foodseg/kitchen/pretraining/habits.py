@@ -2,8 +2,8 @@
 
 The knowledge stages teach answers that are right (`draw_right`); the habits stage teaches the
 shares below (`draw_manner`). Each habit is drawn by itself and is told by the answer's words before
-its first number, so that a reward's credit reaches the words that choose. The shares were fixed by
-conditions on the base's own answers (docs/kitchen.md), not by what a method makes of them.
+its first number, so that a reward's credit reaches the words that choose. What fixed
+the shares, and how strictly: docs/kitchen.md.
 """
 
 from __future__ import annotations
