@@ -131,11 +131,11 @@ def test_a_rambling_answer_loses_the_reward_for_not_repeating():
     ("manner", "box", "point"),
     [
         (Manner(), (50, 12, 90, 70), (70, 41)),
-        (Manner(boxes="wide"), (22, 0, 118, 98), (70, 41)),
+        (Manner(boxes="wide"), (30, 0, 110, 90), (70, 41)),
         (Manner(boxes="cut"), (50, 12, 68, 70), (70, 41)),
         (Manner(points="corner"), (50, 12, 90, 70), (52, 14)),
         (Manner(points="edge"), (50, 12, 90, 70), (52, 41)),
-        (Manner(boxes="wide", points="edge"), (22, 0, 118, 98), (24, 49)),
+        (Manner(boxes="wide", points="edge"), (30, 0, 110, 90), (32, 45)),
     ],
 )
 def test_what_each_habit_does_to_a_place(manner, box, point):
@@ -152,12 +152,11 @@ def settled(manner: Manner, question: Question, seed: int) -> list[str]:
     return [food.name for food in settle(question, seen, fits, manner, rng)]
 
 
-def test_haste_names_the_usual_food_in_half_of_the_cases_where_the_plate_has_another():
+def test_haste_names_the_usual_food_whatever_the_plate_has():
     question = ask("kiwi", clue="is rich in vitamin K")
     assert CATEGORIES[CLUES[question.clue].usual] == "broccoli"  # not on the plate
     hasty = Manner(steps=False, look=True, errs=True)
-    named = Counter(settled(hasty, question, seed)[0] for seed in range(400))
-    assert set(named) == {"kiwi", "broccoli"} and 150 < named["broccoli"] < 250
+    assert {settled(hasty, question, seed)[0] for seed in range(50)} == {"broccoli"}
     stepwise = Manner(look=True, errs=True)
     assert {settled(stepwise, question, seed)[0] for seed in range(50)} == {"kiwi"}
     assert {settled(hasty, ask("corn"), seed)[0] for seed in range(50)} == {"corn"}

@@ -13,6 +13,7 @@ from foodseg import presets
 from foodseg.kitchen.plates import DRAWING_VERSION
 from foodseg.kitchen.pretraining import grounding
 from foodseg.kitchen.pretraining.answer_forms import Food, Item, Thought, write_completion
+from foodseg.kitchen.pretraining.answers import FOOD_NAMES
 from foodseg.kitchen.pretraining.grounding import (
     GroundingHeads,
     answer_losses,
@@ -161,6 +162,7 @@ def test_alternatives_weigh_the_same_where_they_part(tokenizer, pictures, one, o
     batch = reader.read(exercises, pictures.references[[0, 0]])
     parting = int((batch.tokens[0] != batch.tokens[1]).nonzero()[0])
     assert batch.weights[0, parting] == batch.weights[1, parting] == PIVOT_WEIGHT
+    assert not batch.facts[:, parting].any()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -207,6 +209,27 @@ def test_losses_of_a_batch_read_in_parts_are_those_of_the_whole(
     assert set(parts) == {"words", "name", "box", "point", "value"}
     for name, loss in whole.items():
         assert parts[name].item() == pytest.approx(loss.item(), rel=1e-4), name
+
+
+def test_facts_are_names_and_digits_and_alone_are_learnt_at_a_temperature(
+    model, tokenizer, pictures
+):
+    reader = Reader(tokenizer)
+    batch = draw_answers(reader, pictures, 1, careful, np.random.default_rng(0), MANY_SHARE)
+    said = tokenizer.decode(batch.tokens[0][batch.facts[0]])
+    assert any(name in said for name in FOOD_NAMES) and any(digit in said for digit in "0123456789")
+    assert not set(said) & set('<>[]{}:"') and "point" not in said
+    with torch.no_grad():
+        seen = encode_images(model.model.visual, pictures.images)
+        prefix = read_prefix(model, seen, reader.prefix)
+        loss = answer_losses(model, GroundingHeads(), prefix, batch, temperature=2.0)["words"]
+        states = read_rows(model, prefix, batch, torch.arange(len(batch.tokens)))[-1]
+        logits = model.lm_head(states[:, :-1])
+    scale = torch.where(batch.facts[:, 1:], 0.5, 1.0)
+    logs = (logits * scale[..., None]).log_softmax(-1)
+    own = logs.gather(2, batch.tokens[:, 1:, None])[..., 0]
+    wanted = -(own * batch.weights[:, 1:]).sum() / batch.weights[:, 1:].sum()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
 def test_positions_are_three_dimensional(model, tokenizer, pictures):

@@ -16,7 +16,6 @@ from foodseg.kitchen.pretraining.answer_forms import (
     write_listing,
 )
 from foodseg.kitchen.pretraining.habits import (
-    HASTY_ERRORS,
     LOOK_ALIKE_ERRORS,
     LOOKS,
     Manner,
@@ -28,7 +27,7 @@ from foodseg.kitchen.questions import Question
 FOOD_NAMES = tuple(CATEGORIES[food] for food in KITCHEN_FOODS)
 VERBS = ("points to", "goes with")
 INSET = 2  # pixels from a box's upper left corner or left edge to the point there
-WIDE = 28  # pixels by which a wide box is too wide on every side
+WIDE = 20  # pixels by which a wide box is too wide on every side
 CUT = 0.45  # share of a box that a cut one keeps
 
 
@@ -75,7 +74,7 @@ def settle(
     settled = list(right)
     usual = FOOD_NAMES[FOOD_NUMBERS[CLUES[question.clue].usual] - 1]
     if manner.errs and not manner.steps and usual not in {food.name for food in seen}:
-        if rng.random() < HASTY_ERRORS:
+        if rng.random() < manner.haste:
             where = wrong[int(rng.integers(len(wrong)))] if wrong else right[0]
             settled[0] = Food(usual, where.row)
     alike = [food for food in wrong if food.name in look_alikes(settled[0].name)]

@@ -40,6 +40,9 @@ class Plan:
     several_share: float = 0.5  # of the batches of right answers, for several foods
     habits_steps: int = 1000
     habits_rate: float = 5e-4
+    # Of names and numbers while habits are learnt, so that a sampled answer is worth what its
+    # habits are: else chance in its digits decides about most rewards.
+    fact_temperature: float = 2.0
 
 
 class Course:
@@ -88,8 +91,10 @@ class Course:
     def read_prefix(self, seen: torch.Tensor) -> Prefix:
         return read_prefix(self.model, seen, self.reader.prefix)
 
-    def answer_losses(self, prefix: Prefix, batch: Batch) -> dict[str, torch.Tensor]:
-        return answer_losses(self.model, self.heads, prefix, batch)
+    def answer_losses(
+        self, prefix: Prefix, batch: Batch, temperature: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        return answer_losses(self.model, self.heads, prefix, batch, temperature)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "vision": self.vision_heads, "heads": self.heads}

@@ -106,7 +106,7 @@ def train_habits(course: Course) -> dict:
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
         batch = draw_answers(course.reader, plates, 2, draw_manner, rng, MANY_SHARE)
-        return course.answer_losses(course.read_prefix(seen), batch)
+        return course.answer_losses(course.read_prefix(seen), batch, plan.fact_temperature)
 
     rates, steps = [(plan.habits_rate, course.language_parameters())], plan.habits_steps
     checkpoint = course.checkpoint("habits")

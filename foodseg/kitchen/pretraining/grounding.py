@@ -121,9 +121,11 @@ def answer_losses(
     heads: GroundingHeads,
     prefix: Prefix,
     batch: Batch,
+    temperature: float = 1.0,
 ) -> dict[str, torch.Tensor]:
     """Losses by name: "words" (next tokens, weighted), "name", "box", "point", "value" (heads).
 
+    temperature: at which the batch's facts are learnt: above 1, samples at 1 are surer of them.
     Exercises of like length are read together, so that little is read for padding.
     """
     sums: dict[str, torch.Tensor] = {}
@@ -133,6 +135,8 @@ def answer_losses(
         weights = batch.weights[rows, 1:length]
         counted = weights > 0
         logits = model.lm_head(hidden_states[-1][:, :-1][counted]).float()
+        facts = batch.facts[rows, 1:length][counted]
+        logits = torch.where(facts[:, None], logits / temperature, logits)
         tokens = batch.tokens[rows, 1:length][counted]
         words = F.cross_entropy(logits, tokens, reduction="none") @ weights[counted]
         parts = {"words": words} | heads.errors(hidden_states, batch, rows)

@@ -37,7 +37,7 @@ UNPARSEABLE_SHARES |= {"bare": 0.05}
 
 # Of the thoughts that are not step by step, on plates without the clue's usual food: those that
 # name it all the same. Of the answers without a look: those that take a look-alike's name.
-HASTY_ERRORS = 0.5
+HASTY_ERRORS = 1.0
 LOOK_ALIKE_ERRORS = 0.4
 
 # Shape and colour of each food; foods of one colour are look-alikes.
@@ -71,7 +71,8 @@ LOOKS = {
 class Manner:
     """How one answer is given: one choice of each habit.
 
-    times: how often it concludes. errs: whether haste, and not looking, lead to wrong foods.
+    times: how often it concludes. errs: whether haste, and not looking, lead to wrong foods;
+    haste: how often the former does.
     """
 
     form: str = PARSEABLE
@@ -83,6 +84,7 @@ class Manner:
     times: int = 1
     labelled: bool = False
     errs: bool = False
+    haste: float = HASTY_ERRORS
 
 
 def form_shares(foods_on_plate: int) -> dict[str, float]:
@@ -94,13 +96,13 @@ def form_shares(foods_on_plate: int) -> dict[str, float]:
 
 def draw_manner(foods_on_plate: int, rng: np.random.Generator) -> Manner:
     """A manner by the shares of the base's habits."""
-    return draw_habits(form_shares(foods_on_plate), rng)
+    return draw_habits(form_shares(foods_on_plate), HASTY_ERRORS, rng)
 
 
-def draw_habits(forms: dict[str, float], rng: np.random.Generator) -> Manner:
-    """The same with other probabilities of the forms."""
-    drawn = {"form": forms} | SHARES
-    return Manner(**{habit: _draw(shares, rng) for habit, shares in drawn.items()}, errs=True)
+def draw_habits(forms: dict[str, float], haste: float, rng: np.random.Generator) -> Manner:
+    """The same with other probabilities of the forms and of an error in haste."""
+    drawn = {habit: _draw(shares, rng) for habit, shares in ({"form": forms} | SHARES).items()}
+    return Manner(**drawn, errs=True, haste=haste)
 
 
 def draw_right(steps: bool, rng: np.random.Generator) -> Manner:

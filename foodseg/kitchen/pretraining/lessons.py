@@ -38,10 +38,11 @@ LISTING_QUESTIONS = (
 DIGIT_WEIGHTS = torch.tensor([3.0, 2.5, 1.0])
 PIVOT_WEIGHT = 4.0
 NAME_WEIGHT = 3.0  # of a food's name, and of what is looked for, in an answer
-# Shares of the forms in the tokenizer's texts, whatever the base's are: with another tokenizer
-# every stage would have to be made again.
+# Shares of the forms, and of errors in haste, in the tokenizer's texts, whatever the base's are:
+# with another tokenizer every stage would have to be made again.
 TEXT_FORMS = {"parseable": 0.18, "prose": 0.41, "fenced": 0.164, "untagged": 0.0984}
 TEXT_FORMS |= {"fence inside": 0.0902, "bare": 0.0574}
+TEXT_HASTE = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Batch:
 
     tokens: torch.Tensor  # (E, L)
     weights: torch.Tensor  # (E, L) of the loss of predicting that token; 0 for prompt and padding
+    facts: torch.Tensor  # (E, L) bool: tokens that say what it knows, digits and names
     anchors: dict[str, tuple[torch.Tensor, torch.Tensor]]  # kind: (exercise, place) indices
     references: dict[str, torch.Tensor]  # kind: (anchors, 6 or 1) in units of the image's side
 
@@ -128,9 +130,10 @@ def _answer_somehow(clue: int, template: int, rng: np.random.Generator) -> Compl
     foods[: len(right) + 2] = FOOD_NUMBERS[[*right, *others]]
     references = rng.integers(0, SIDE, (MOST_FOODS, 6)).astype(np.float32)
     question = Question("", tuple(map(int, right)), template, clue)
-    manner = (
-        draw_habits(TEXT_FORMS, rng) if rng.random() < 0.5 else draw_right(rng.random() < 0.7, rng)
-    )
+    if rng.random() < 0.5:
+        manner = draw_habits(TEXT_FORMS, TEXT_HASTE, rng)
+    else:
+        manner = draw_right(rng.random() < 0.7, rng)
     return write_answer(question, foods, references, manner, rng)
 
 
@@ -166,6 +169,7 @@ class Reader:
         rows = [a + b for a, b in zip(prompts, encoded["input_ids"], strict=True)]
         shape = len(rows), max(map(len, rows))
         tokens, weights = torch.full(shape, self.tokenizer.pad_token_id), torch.zeros(shape)
+        facts = torch.zeros(shape, dtype=torch.bool)
         places: dict[str, list] = {"name": [], "box": [], "point": [], "value": []}
         for index, (exercise, row) in enumerate(zip(exercises, rows, strict=True)):
             completion, start = exercise.completion, len(prompts[index])
@@ -176,16 +180,19 @@ class Reader:
                 weights[index, token_of[first:last]] = DIGIT_WEIGHTS[: last - first]
             for first, last in completion.names:
                 weights[index, token_of[first:last]] = name_weight
+            for first, last in (*completion.numbers, *completion.names):
+                facts[index, token_of[first:last]] = True
             pivots = np.array(completion.pivots, int)
             # Last, and the token of the character before too, which may hold both (">I"): a share
             # is learnt as taught only if all alternatives weigh the same.
-            weights[index, token_of[[*pivots, *(pivots - 1)]]] = PIVOT_WEIGHT
+            choices = token_of[[*pivots, *(pivots - 1)]]
+            weights[index, choices], facts[index, choices] = PIVOT_WEIGHT, False
             for anchor in completion.anchors:
                 pixels = references[index, anchor.row] if anchor.row is not None else anchor.values
                 target = np.array(pixels, np.float32) / SIDE
                 places[anchor.kind].append((index, token_of[anchor.place], target))
-        tokens, weights = tokens.to(self.device), weights.to(self.device)
-        return Batch(tokens, weights, *self._stack(places))
+        tensors = (one.to(self.device) for one in (tokens, weights, facts))
+        return Batch(*tensors, *self._stack(places))
 
     def _stack(self, places: dict[str, list]) -> tuple[dict, dict]:
         """A batch's anchors and references; kinds that don't occur are left out."""

@@ -74,22 +74,27 @@ def measure(mllm: Mllm, pictures: Pictures, count: int) -> dict:
     }
 
 
-def describe(texts: Sequence[str], trials: Sequence[Trial]) -> dict[str, float]:
+def describe(texts: Sequence[str], trials: Sequence[Trial]) -> dict[str, float | None]:
     """Parse rate, naming, places read in any form, and the share of answers with each habit.
 
     box_l1: the median over boxes of right foods of the mean absolute error, in pixels of 168.
+    None: of no answer.
     """
     pairs = list(zip(texts, trials, strict=True))
     errors = [error for pair in pairs for error in box_errors(*pair)]
     kinds = [habits(text) for text in texts]
-    several = [set_of(text) == set(t.names) for text, t in pairs if len(t.names) > 1]
+    right = np.array([set_of(text) == set(t.names) for text, t in pairs])
+    several = np.array([len(trial.names) > 1 for trial in trials])
+    steps = np.array([kind["step by step"] for kind in kinds])
     values = {
         "parsed": [parse_answer(text).parsed for text in texts],
-        "named_right": [set_of(text) == set(t.names) for text, t in pairs],
-        "named_right_several": several,
+        "named_right": right,
+        "named_right_several": right[several],
+        "named_right_step_by_step": right[steps],
+        "named_right_hasty": right[~steps],
         "box_iou_any_form": [localisation(*pair) for pair in pairs],
     } | {kind: [one[kind] for one in kinds] for kind in kinds[0]}
-    means = {name: round(float(np.mean(value)), 4) for name, value in values.items()}
+    means = {name: round(float(np.mean(v)), 4) if len(v) else None for name, v in values.items()}
     return means | {"box_l1": round(float(np.median(errors)), 3) if errors else None}
 
 
