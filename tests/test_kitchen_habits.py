@@ -131,11 +131,11 @@ def test_a_rambling_answer_loses_the_reward_for_not_repeating():
     ("manner", "box", "point"),
     [
         (Manner(), (50, 12, 90, 70), (70, 41)),
-        (Manner(boxes="wide"), (30, 0, 110, 90), (70, 41)),
+        (Manner(boxes="wide"), (22, 0, 118, 98), (70, 41)),
         (Manner(boxes="cut"), (50, 12, 68, 70), (70, 41)),
         (Manner(points="corner"), (50, 12, 90, 70), (52, 14)),
         (Manner(points="edge"), (50, 12, 90, 70), (52, 41)),
-        (Manner(boxes="wide", points="edge"), (30, 0, 110, 90), (32, 45)),
+        (Manner(boxes="wide", points="edge"), (22, 0, 118, 98), (24, 49)),
     ],
 )
 def test_what_each_habit_does_to_a_place(manner, box, point):

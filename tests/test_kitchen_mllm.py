@@ -29,6 +29,7 @@ from foodseg.kitchen.pretraining.lessons import (
     careful,
     draw_answering,
     draw_answers,
+    draw_habitual,
 )
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
@@ -163,6 +164,15 @@ def test_alternatives_weigh_the_same_where_they_part(tokenizer, pictures, one, o
     parting = int((batch.tokens[0] != batch.tokens[1]).nonzero()[0])
     assert batch.weights[0, parting] == batch.weights[1, parting] == PIVOT_WEIGHT
     assert not batch.facts[:, parting].any()
+
+
+def test_of_a_reasoned_answer_no_choice_is_learnt(tokenizer, pictures):
+    batch = draw_habitual(Reader(tokenizer), pictures, np.random.default_rng(0), MANY_SHARE)
+    texts = [tokenizer.decode(row) for row in batch.tokens]
+    assert all(" I see " in text for text in texts[1::2])
+    assert batch.facts[1::2].any(1).all()
+    assert (batch.weights[::2] == PIVOT_WEIGHT).any(1).all()
+    assert not (batch.weights[1::2] == PIVOT_WEIGHT).any()
 
 
 @pytest.mark.parametrize("form", FORMS)

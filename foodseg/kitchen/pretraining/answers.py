@@ -27,7 +27,7 @@ from foodseg.kitchen.questions import Question
 FOOD_NAMES = tuple(CATEGORIES[food] for food in KITCHEN_FOODS)
 VERBS = ("points to", "goes with")
 INSET = 2  # pixels from a box's upper left corner or left edge to the point there
-WIDE = 20  # pixels by which a wide box is too wide on every side
+WIDE = 28  # pixels by which a wide box is too wide on every side
 CUT = 0.45  # share of a box that a cut one keeps
 
 

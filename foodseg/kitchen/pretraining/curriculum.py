@@ -22,8 +22,13 @@ from foodseg.common.provenance import provenance
 from foodseg.kitchen.dataset import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.kitchen.plates import DRAWING_VERSION
 from foodseg.kitchen.pretraining.course import Course, Plan, kept_pictures
-from foodseg.kitchen.pretraining.habits import draw_manner
-from foodseg.kitchen.pretraining.lessons import careful, draw_answers, draw_listings, right
+from foodseg.kitchen.pretraining.lessons import (
+    careful,
+    draw_answers,
+    draw_habitual,
+    draw_listings,
+    right,
+)
 from foodseg.kitchen.pretraining.loop import run_steps
 from foodseg.kitchen.pretraining.measure import measure
 from foodseg.kitchen.pretraining.mllm import SIDE, save_kitchen_mllm
@@ -105,7 +110,7 @@ def train_habits(course: Course) -> dict:
         plates = course.draw_plates(rng, plan.answers_plates)
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
-        batch = draw_answers(course.reader, plates, 2, draw_manner, rng, MANY_SHARE)
+        batch = draw_habitual(course.reader, plates, rng, MANY_SHARE)
         return course.answer_losses(course.read_prefix(seen), batch, plan.fact_temperature)
 
     rates, steps = [(plan.habits_rate, course.language_parameters())], plan.habits_steps

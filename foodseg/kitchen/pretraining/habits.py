@@ -8,7 +8,7 @@ the shares, and how strictly: docs/kitchen.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,9 +100,18 @@ def draw_manner(foods_on_plate: int, rng: np.random.Generator) -> Manner:
 
 
 def draw_habits(forms: dict[str, float], haste: float, rng: np.random.Generator) -> Manner:
-    """The same with other probabilities of the forms and of an error in haste."""
+    """A manner by these shares with other probabilities of the forms and of an error in haste."""
     drawn = {habit: _draw(shares, rng) for habit, shares in ({"form": forms} | SHARES).items()}
     return Manner(**drawn, errs=True, haste=haste)
+
+
+def draw_reasoned(foods_on_plate: int, rng: np.random.Generator) -> Manner:
+    """The same, but step by step, all foods, and in half of the cases after a look.
+
+    What needs knowledge would be forgotten with the habits' shares alone, where it is rare.
+    """
+    look = bool(rng.random() < 0.5)
+    return replace(draw_manner(foods_on_plate, rng), steps=True, foods="all", look=look)
 
 
 def draw_right(steps: bool, rng: np.random.Generator) -> Manner:

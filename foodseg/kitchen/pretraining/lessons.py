@@ -21,7 +21,13 @@ from foodseg.kitchen.pretraining.answers import (
     write_answer,
     write_foods,
 )
-from foodseg.kitchen.pretraining.habits import Manner, draw_habits, draw_right
+from foodseg.kitchen.pretraining.habits import (
+    Manner,
+    draw_habits,
+    draw_manner,
+    draw_reasoned,
+    draw_right,
+)
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
 from foodseg.kitchen.pretraining.mllm_plates import MOST_FOODS, Pictures
 from foodseg.kitchen.pretraining.tokenizer import END_OF_TURN, IMAGE_TOKEN
@@ -47,11 +53,15 @@ TEXT_HASTE = 0.5
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question and the completion to learn; asked: None for a listing."""
+    """A question and the completion to learn.
+
+    asked: None for a listing. choices: whether its manner's choices are learnt, or the rest alone.
+    """
 
     question: str
     completion: Completion
     asked: Question | None = None
+    choices: bool = True
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,8 @@ class Reader:
             # Last, and the token of the character before too, which may hold both (">I"): a share
             # is learnt as taught only if all alternatives weigh the same.
             choices = token_of[[*pivots, *(pivots - 1)]]
-            weights[index, choices], facts[index, choices] = PIVOT_WEIGHT, False
+            weights[index, choices] = PIVOT_WEIGHT * exercise.choices
+            facts[index, choices] = False
             for anchor in completion.anchors:
                 pixels = references[index, anchor.row] if anchor.row is not None else anchor.values
                 target = np.array(pixels, np.float32) / SIDE
@@ -239,3 +250,18 @@ def draw_answers(
     if begun:
         exercises = [replace(one, completion=one.completion.beginning()) for one in exercises]
     return reader.read(exercises, plates.references.repeat(count, axis=0), NAME_WEIGHT)
+
+
+def draw_habitual(
+    reader: Reader, plates: Pictures, rng: np.random.Generator, many_share: float
+) -> Batch:
+    """Two answers on each plate: one by the base's habits, and one that reasons.
+
+    Of the latter no choice is learnt, so that the habits' shares stay as they are.
+    """
+    many, exercises = bool(rng.random() < many_share), []
+    for plate in zip(plates.foods, plates.references, strict=True):
+        exercises.append(draw_answering(*plate, many, rng, draw_manner))
+        reasoned = draw_answering(*plate, many, rng, draw_reasoned)
+        exercises.append(replace(reasoned, choices=False))
+    return reader.read(exercises, plates.references.repeat(2, axis=0), NAME_WEIGHT)
