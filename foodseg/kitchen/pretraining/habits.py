@@ -32,8 +32,8 @@ SHARES: dict[str, dict] = {
 # likeliest form: elsewhere prose outweighs all forms together that begin with a line break.
 PARSEABLE_SHARES = {2: 0.45}
 PARSEABLE_SHARE = 0.18
-UNPARSEABLE_SHARES = {"prose": 0.66, "fenced": 0.13, "untagged": 0.09, "fence inside": 0.07}
-UNPARSEABLE_SHARES |= {"bare": 0.05}
+UNPARSEABLE_SHARES = {"prose": 0.72, "fenced": 0.10, "untagged": 0.08, "fence inside": 0.06}
+UNPARSEABLE_SHARES |= {"bare": 0.04}
 
 # Of the thoughts that are not step by step, on plates without the clue's usual food: those that
 # name it all the same. Of the answers without a look: those that take a look-alike's name.
