@@ -137,7 +137,7 @@ def test_prompts_of_unlike_length_decode_together_as_alone(kitchen_mllm, tempera
     assert len({p.length for p in prompts}) == 4
 
     def sample(prompts, group_size):
-        options = {"max_new_tokens": 60, "temperature": temperature, "seed": 4}
+        options = {"max_new_tokens": 200, "temperature": temperature, "seed": 4}
         return flat(sample_rollouts(kitchen_mllm, prompts, group_size=group_size, **options))
 
     together = sample(prompts, 3)
