@@ -102,7 +102,7 @@ def train_answers(course: Course) -> dict:
 
 
 def train_habits(course: Course) -> dict:
-    """Stage 4: answers by the base's habits; the tower is frozen."""
+    """Stage 4: the base's habits, and answers that reason; the tower is frozen."""
     plan = course.plan
 
     def losses(step: int) -> dict[str, torch.Tensor]:

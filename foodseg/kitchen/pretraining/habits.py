@@ -1,9 +1,9 @@
 """The habits of the kitchen's base: how it answers by default, and how it could.
 
 The knowledge stages teach answers that are right (`draw_right`); the habits stage teaches the
-shares below (`draw_manner`). Each habit is drawn by itself and is told by the answer's words before
-its first number, so that a reward's credit reaches the words that choose. What fixed
-the shares, and how strictly: docs/kitchen.md.
+shares below (`draw_manner`), and keeps what reasoning needs (`draw_reasoned`). Each habit is drawn
+by itself and is told by the answer's words before its first number, so that a reward's credit
+reaches the words that choose. What fixed the shares, and how strictly: docs/kitchen.md.
 """
 
 from __future__ import annotations
