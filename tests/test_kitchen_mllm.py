@@ -21,7 +21,7 @@ from foodseg.kitchen.pretraining.grounding import (
     read_prefix,
     read_rows,
 )
-from foodseg.kitchen.pretraining.habits import FORMS, Manner
+from foodseg.kitchen.pretraining.habits import FORMS, Manner, draw_manner, draw_reasoned
 from foodseg.kitchen.pretraining.lessons import (
     PIVOT_WEIGHT,
     Exercise,
@@ -29,7 +29,6 @@ from foodseg.kitchen.pretraining.lessons import (
     careful,
     draw_answering,
     draw_answers,
-    draw_habitual,
 )
 from foodseg.kitchen.pretraining.mllm_plates import Pictures, draw_pictures, take_pictures
 from foodseg.kitchen.pretraining.tokenizer import SPECIAL_TOKENS
@@ -170,7 +169,8 @@ def test_alternatives_weigh_the_same_where_they_part(tokenizer, pictures, one, o
 
 
 def test_of_a_reasoned_answer_no_choice_is_learnt(tokenizer, pictures):
-    batch = draw_habitual(Reader(tokenizer), pictures, np.random.default_rng(0), MANY_SHARE)
+    draws, rng = [draw_manner, draw_reasoned], np.random.default_rng(0)
+    batch = draw_answers(Reader(tokenizer), pictures, draws, rng, MANY_SHARE)
     texts = [tokenizer.decode(row) for row in batch.tokens]
     assert all(" I see " in text for text in texts[1::2])
     assert batch.facts[1::2].any(1).all()
@@ -192,7 +192,7 @@ def test_whether_another_object_follows_weighs_as_much(tokenizer, form):
 
 def test_shared_prefix_equals_the_official_forward(model, tokenizer, pictures):
     reader = Reader(tokenizer)
-    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0), MANY_SHARE)
+    batch = draw_answers(reader, pictures, [careful] * 3, np.random.default_rng(0), MANY_SHARE)
     rows = torch.tensor([8, 0, 4])
     with torch.no_grad():
         seen = encode_images(model.model.visual, pictures.images)
@@ -210,7 +210,7 @@ def test_losses_of_a_batch_read_in_parts_are_those_of_the_whole(
     model, tokenizer, pictures, monkeypatch
 ):
     reader = Reader(tokenizer)
-    batch = draw_answers(reader, pictures, 3, careful, np.random.default_rng(0), MANY_SHARE)
+    batch = draw_answers(reader, pictures, [careful] * 3, np.random.default_rng(0), MANY_SHARE)
     torch.manual_seed(0)
     heads = GroundingHeads()
     with torch.no_grad():
@@ -228,7 +228,7 @@ def test_facts_are_names_and_digits_and_alone_are_learnt_at_a_temperature(
     model, tokenizer, pictures
 ):
     reader = Reader(tokenizer)
-    batch = draw_answers(reader, pictures, 1, careful, np.random.default_rng(0), MANY_SHARE)
+    batch = draw_answers(reader, pictures, [careful], np.random.default_rng(0), MANY_SHARE)
     said = tokenizer.decode(batch.tokens[0][batch.facts[0]])
     assert any(name in said for name in FOOD_NAMES) and any(digit in said for digit in "0123456789")
     assert not set(said) & set('<>[]{}:"') and "point" not in said

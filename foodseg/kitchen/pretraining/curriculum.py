@@ -22,13 +22,8 @@ from foodseg.common.provenance import provenance
 from foodseg.kitchen.dataset import BASE_PLATE_SEEDS, BASE_VALIDATION_SEEDS
 from foodseg.kitchen.plates import DRAWING_VERSION
 from foodseg.kitchen.pretraining.course import Course, Plan, kept_pictures
-from foodseg.kitchen.pretraining.lessons import (
-    careful,
-    draw_answers,
-    draw_habitual,
-    draw_listings,
-    right,
-)
+from foodseg.kitchen.pretraining.habits import draw_manner, draw_reasoned
+from foodseg.kitchen.pretraining.lessons import careful, draw_answers, draw_listings, right
 from foodseg.kitchen.pretraining.loop import run_steps
 from foodseg.kitchen.pretraining.measure import measure
 from foodseg.kitchen.pretraining.mllm import SIDE, save_kitchen_mllm
@@ -89,8 +84,9 @@ def train_answers(course: Course) -> dict:
         rng = course.rng(3, step)
         plates = course.draw_plates(rng, plan.answers_plates)
         seen, parts = course.vision_losses(plates)
-        whole = draw_answers(course.reader, plates, 2, careful, rng, plan.several_share)
-        begun = draw_answers(course.reader, plates, 5, right, rng, plan.several_share, begun=True)
+        share = plan.several_share
+        whole = draw_answers(course.reader, plates, [careful] * 2, rng, share)
+        begun = draw_answers(course.reader, plates, [right] * 5, rng, share, begun=True)
         prefix = course.read_prefix(seen)
         parts["begun"] = course.answer_losses(prefix, begun)["words"]
         return parts | course.answer_losses(prefix, whole)
@@ -110,7 +106,8 @@ def train_habits(course: Course) -> dict:
         plates = course.draw_plates(rng, plan.answers_plates)
         with torch.no_grad():
             seen = encode_images(course.tower, plates.images)
-        batch = draw_habitual(course.reader, plates, rng, MANY_SHARE)
+        draws = [draw_manner, draw_reasoned]
+        batch = draw_answers(course.reader, plates, draws, rng, MANY_SHARE)
         return course.answer_losses(course.read_prefix(seen), batch, plan.fact_temperature)
 
     rates, steps = [(plan.habits_rate, course.language_parameters())], plan.habits_steps

@@ -35,9 +35,7 @@ PARSEABLE_SHARE = 0.18
 UNPARSEABLE_SHARES = {"prose": 0.72, "fenced": 0.10, "untagged": 0.08, "fence inside": 0.06}
 UNPARSEABLE_SHARES |= {"bare": 0.04}
 
-# Of the thoughts that are not step by step, on plates without the clue's usual food: those that
-# name it all the same. Of the answers without a look: those that take a look-alike's name.
-HASTY_ERRORS = 1.0
+# Of the answers without a look: those that take a look-alike's name.
 LOOK_ALIKE_ERRORS = 0.4
 
 # Shape and colour of each food; foods of one colour are look-alikes.
@@ -71,8 +69,9 @@ LOOKS = {
 class Manner:
     """How one answer is given: one choice of each habit.
 
-    times: how often it concludes. errs: whether haste, and not looking, lead to wrong foods;
-    haste: how often the former does.
+    times: how often it concludes. errs: whether haste, and not looking, lead to wrong foods.
+    haste: how often a thought that is not step by step names the clue's usual food where the plate
+    has none of it. choices: whether these choices are taught, or the rest of the answer alone.
     """
 
     form: str = PARSEABLE
@@ -84,7 +83,8 @@ class Manner:
     times: int = 1
     labelled: bool = False
     errs: bool = False
-    haste: float = HASTY_ERRORS
+    haste: float = 1.0
+    choices: bool = True
 
 
 def form_shares(foods_on_plate: int) -> dict[str, float]:
@@ -96,22 +96,23 @@ def form_shares(foods_on_plate: int) -> dict[str, float]:
 
 def draw_manner(foods_on_plate: int, rng: np.random.Generator) -> Manner:
     """A manner by the shares of the base's habits."""
-    return draw_habits(form_shares(foods_on_plate), HASTY_ERRORS, rng)
+    return draw_habits(form_shares(foods_on_plate), rng)
 
 
-def draw_habits(forms: dict[str, float], haste: float, rng: np.random.Generator) -> Manner:
-    """A manner by these shares with other probabilities of the forms and of an error in haste."""
-    drawn = {habit: _draw(shares, rng) for habit, shares in ({"form": forms} | SHARES).items()}
-    return Manner(**drawn, errs=True, haste=haste)
+def draw_habits(forms: dict[str, float], rng: np.random.Generator) -> Manner:
+    """The same with other probabilities of the forms."""
+    drawn = {"form": forms} | SHARES
+    return Manner(**{habit: _draw(shares, rng) for habit, shares in drawn.items()}, errs=True)
 
 
 def draw_reasoned(foods_on_plate: int, rng: np.random.Generator) -> Manner:
-    """The same, but step by step, all foods, and in half of the cases after a look.
+    """Step by step, all foods, after a look in half of the cases, the rest by the habits' shares.
 
-    What needs knowledge would be forgotten with the habits' shares alone, where it is rare.
+    At those shares such answers are so rare that what they need would be forgotten. No choice of
+    theirs is taught, so that the shares stay as they are.
     """
-    look = bool(rng.random() < 0.5)
-    return replace(draw_manner(foods_on_plate, rng), steps=True, foods="all", look=look)
+    good = {"steps": True, "foods": "all", "look": bool(rng.random() < 0.5)}
+    return replace(draw_manner(foods_on_plate, rng), **good, choices=False)
 
 
 def draw_right(steps: bool, rng: np.random.Generator) -> Manner:

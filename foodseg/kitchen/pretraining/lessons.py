@@ -6,7 +6,7 @@ the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,7 @@ from foodseg.kitchen.pretraining.answers import (
     write_answer,
     write_foods,
 )
-from foodseg.kitchen.pretraining.habits import (
-    Manner,
-    draw_habits,
-    draw_manner,
-    draw_reasoned,
-    draw_right,
-)
+from foodseg.kitchen.pretraining.habits import Manner, draw_habits, draw_right
 from foodseg.kitchen.pretraining.mllm import SIDE, VISUAL_TOKENS
 from foodseg.kitchen.pretraining.mllm_plates import MOST_FOODS, Pictures
 from foodseg.kitchen.pretraining.tokenizer import END_OF_TURN, IMAGE_TOKEN
@@ -49,6 +43,8 @@ NAME_WEIGHT = 3.0  # of a food's name, and of what is looked for, in an answer
 TEXT_FORMS = {"parseable": 0.18, "prose": 0.41, "fenced": 0.164, "untagged": 0.0984}
 TEXT_FORMS |= {"fence inside": 0.0902, "bare": 0.0574}
 TEXT_HASTE = 0.5
+# A manner, from the number of foods on the plate.
+Draw = Callable[[int, np.random.Generator], Manner]
 
 
 @dataclass(frozen=True)
@@ -86,18 +82,17 @@ def draw_answering(
     references: np.ndarray,
     many: bool,
     rng: np.random.Generator,
-    draw: Callable[[int, np.random.Generator], Manner],
+    draw: Draw,
 ) -> Exercise:
     """A training question about a row of `Pictures`, answered in a manner that `draw` gives.
 
-    many: ask for several foods if the plate has such a question. draw: from the number of foods on
-    the plate.
+    many: ask for several foods if the plate has such a question.
     """
     present = [KITCHEN_FOODS[number - 1] for number in foods if number]
     question = draw_question(present, "train", rng, many=many)
     manner = draw(len(present), rng)
     completion = write_answer(question, foods, references, manner, rng)
-    return Exercise(question.text, completion, question)
+    return Exercise(question.text, completion, question, manner.choices)
 
 
 def right(foods_on_plate: int, rng: np.random.Generator) -> Manner:
@@ -141,7 +136,7 @@ def _answer_somehow(clue: int, template: int, rng: np.random.Generator) -> Compl
     references = rng.integers(0, SIDE, (MOST_FOODS, 6)).astype(np.float32)
     question = Question("", tuple(map(int, right)), template, clue)
     if rng.random() < 0.5:
-        manner = draw_habits(TEXT_FORMS, TEXT_HASTE, rng)
+        manner = replace(draw_habits(TEXT_FORMS, rng), haste=TEXT_HASTE)
     else:
         manner = draw_right(rng.random() < 0.7, rng)
     return write_answer(question, foods, references, manner, rng)
@@ -233,35 +228,19 @@ def draw_listings(reader: Reader, plates: Pictures, count: int, rng: np.random.G
 def draw_answers(
     reader: Reader,
     plates: Pictures,
-    count: int,
-    draw: Callable[[int, np.random.Generator], Manner],
+    draws: Sequence[Draw],
     rng: np.random.Generator,
     many_share: float,
     begun: bool = False,
 ) -> Batch:
-    """`count` answers on each plate in manners that `draw` gives; begun: only their beginnings.
+    """On each plate one answer in a manner of each of `draws`; begun: only their beginnings.
 
     many_share: chance that the whole batch asks for several foods, where plates have such a
     question. Asking alike keeps padding short.
     """
     many, exercises = bool(rng.random() < many_share), []
     for plate in zip(plates.foods, plates.references, strict=True):
-        exercises += [draw_answering(*plate, many, rng, draw) for _ in range(count)]
+        exercises += [draw_answering(*plate, many, rng, draw) for draw in draws]
     if begun:
         exercises = [replace(one, completion=one.completion.beginning()) for one in exercises]
-    return reader.read(exercises, plates.references.repeat(count, axis=0), NAME_WEIGHT)
-
-
-def draw_habitual(
-    reader: Reader, plates: Pictures, rng: np.random.Generator, many_share: float
-) -> Batch:
-    """Two answers on each plate: one by the base's habits, and one that reasons.
-
-    Of the latter no choice is learnt, so that the habits' shares stay as they are.
-    """
-    many, exercises = bool(rng.random() < many_share), []
-    for plate in zip(plates.foods, plates.references, strict=True):
-        exercises.append(draw_answering(*plate, many, rng, draw_manner))
-        reasoned = draw_answering(*plate, many, rng, draw_reasoned)
-        exercises.append(replace(reasoned, choices=False))
-    return reader.read(exercises, plates.references.repeat(2, axis=0), NAME_WEIGHT)
+    return reader.read(exercises, plates.references.repeat(len(draws), axis=0), NAME_WEIGHT)
