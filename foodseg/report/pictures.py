@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
@@ -142,11 +143,12 @@ def masks_picture(
 ) -> Figure:
     """Columns of photo, references, predicted and true boolean mask (H, W), and title."""
     figure, axes = new_figure(3, len(columns), 9.0, 9.0 / len(columns) * 2.85)
+    room = 96 // len(columns)  # characters of a title's line
     for i, (image, references, predicted, truth, title) in enumerate(columns):
         above, middle, below = axes[i :: len(columns)]
         above.imshow(image)
         draw_references(above, references)
-        above.set_title(title)
+        above.set_title(textwrap.fill(title, room))
         middle.imshow(overlay(image, predicted, VERMILION))
         below.imshow(overlay(image, truth, GREEN))
     axes[len(columns)].set_title("SAM2's mask")
