@@ -11,15 +11,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from foodseg.methods.dr_seg import LOOK_PROMPT, RankQueue, continuous, look, non_repeat_normalised
-from foodseg.methods.grto import ToolTraining
-from foodseg.methods.sam_r1 import mask_threshold, mask_tiers
+from foodseg.methods.dr_seg import (
+    RankQueue,
+    continuous,
+    look,
+    look_prompt,
+    non_repeat_normalised,
+)
+from foodseg.methods.grto import ToolTraining, by_reward, post_trained
+from foodseg.methods.sam_r1 import (
+    box_tiers,
+    labelled_format,
+    labelled_prompt,
+    mask_threshold,
+    mask_tiers,
+    points_inside,
+    points_right,
+)
 from foodseg.methods.sd_grpo import segmented
 from foodseg.rl.advantages import whole_completion
 from foodseg.rl.evidence import (
     PAPER_REWARD,
     Term,
     accuracy,
+    accuracy_box_sum,
     accuracy_without,
     non_repeat,
     segmentation_format,
@@ -38,7 +53,10 @@ class Recipe:
     reward: the terms whose points add up to R, functions of an `Evidence`, or such functions with
     arguments given by `functools.partial`. ranking: what gives further points, named "ranked", by a
     completion's place among earlier ones: a class used like `methods.dr_seg.RankQueue`.
-    prompt_suffix: follows the preset's prompt template; literal braces are doubled.
+    prompt: from the preset's prompt template to the recipe's; None leaves it as it is.
+    labelled_points: read SAM-R1's answers too, `"points": [[x, y, label], ...]` in place of
+    `"point_2d"`; their labels go to SAM2.
+    true_answers: each group gets the true answer as one more rollout (`methods.visurf`).
     advantages: from the groups to one advantage a completion, or one a token (`rl.advantages`).
     tool: how the mask decoder is trained on the same rollouts; None leaves it as it is.
 
@@ -52,7 +70,9 @@ class Recipe:
     max_rounds: int = 10
     reward: tuple[Term, ...] = PAPER_REWARD
     ranking: type | None = None
-    prompt_suffix: str = ""
+    prompt: Callable[[str], str] | None = None
+    labelled_points: bool = False
+    true_answers: bool = False
     advantages: Callable = whole_completion
     tool: ToolTraining | None = None
 
@@ -117,10 +137,21 @@ GRPO_NO_KL = replace(
     objective=replace(GRPO.objective, kl_weight=0.0),
 )
 
-# DAPO with one term of the reward left out. Objects are assigned by all three parts of R_acc.
+# The criterion that the paper prints for a box, ||b - b'||_1 < 10, is a sum over four coordinates.
+# The parents' code, and so R_acc here, takes their mean, which is four times looser.
+DAPO_BOX_SUM = replace(
+    DAPO,
+    name="dapo-box-sum",
+    title="DAPO, box L1 as printed (a sum)",
+    reward=(thinking_format, segmentation_format, accuracy_box_sum, non_repeat),
+)
+
+# DAPO with one term of the reward left out, or both formats. Objects are assigned by all three
+# parts of R_acc.
 DAPO_WITHOUT_TERMS = tuple(
     replace(DAPO, name=f"dapo-without-{part}", title=f"DAPO without {words}", reward=reward)
     for part, words, reward in (
+        ("formats", "either format", (accuracy, non_repeat)),
         ("thinking", "thinking format", (segmentation_format, accuracy, non_repeat)),
         ("segmentation", "segmentation format", (thinking_format, accuracy, non_repeat)),
         ("non-repeat", "non-repeat", (thinking_format, segmentation_format, accuracy)),
@@ -140,16 +171,19 @@ DAPO_WITHOUT_TERMS = tuple(
     for part, words in (("iou", "IoU"), ("box_l1", "box L1"), ("point_l2", "point L2"))
 )
 
-# -- SAM-R1 (foodseg.methods.sam_r1) --------------------------------------------------------------
+# -- SAM-R1 (foodseg.methods.sam_r1; a secondary note, no code) ------------------------------------
 
-# SAM2 in the reward loop: points by the IoU of its mask, in tiers, beside the two format rewards.
-# Clip high 0.3, token mean, and the KL term kept: without it its training collapsed near step 100.
-# The weight of the KL is not known to us and is GRPO's here. ReasonSeg-test gIoU: 60.2.
+# SAM2 in the reward loop: points by the IoU of its mask, in tiers, beside the two format rewards;
+# answers with several labelled points. Clip high 0.3, token mean, and the KL term kept: without it
+# its training collapsed near step 100. The weight of the KL is not known to us and is GRPO's here.
+# ReasonSeg-test gIoU: 60.2.
 SAM_R1 = Recipe(
     name="sam-r1",
     title="SAM-R1",
     objective=Objective(clip_low=0.2, clip_high=0.3, kl_weight=5e-3, normalisation="token"),
-    reward=(thinking_format, segmentation_format, mask_tiers),
+    reward=(thinking_format, labelled_format, mask_tiers),
+    prompt=labelled_prompt,
+    labelled_points=True,
 )
 
 # One threshold instead of tiers: reported 56.5, 56.2 and 58.6.
@@ -158,13 +192,16 @@ SAM_R1_THRESHOLDS = tuple(
         SAM_R1,
         name=f"sam-r1-threshold-{threshold}",
         title=f"SAM-R1, one threshold ({threshold})",
-        reward=(
-            thinking_format,
-            segmentation_format,
-            partial(mask_threshold, threshold=threshold),
-        ),
+        reward=(thinking_format, labelled_format, partial(mask_threshold, threshold=threshold)),
     )
     for threshold in (0.5, 0.7, 0.8)
+)
+# The same tiers for the boxes' own IoU: ours, to see what SAM2's mask adds.
+SAM_R1_BOX = replace(
+    SAM_R1,
+    name="sam-r1-box",
+    title="SAM-R1's tiers, of the box",
+    reward=(thinking_format, labelled_format, box_tiers),
 )
 
 # Its objective built up from GRPO's: reported 57.8, with the token loss 58.0, with the high clip
@@ -184,27 +221,51 @@ SAM_R1_CLIP_HIGH = replace(
     title="SAM-R1's reward, GRPO + high clip (0.3)",
     objective=replace(GRPO.objective, clip_high=0.3),
 )
+
+# Its figure of failures: without the KL term training collapses; paid for positive and negative
+# points, the model puts the negative ones outside the target area; with all points forced into the
+# box it loses contrast and performance.
 SAM_R1_NO_KL = replace(
     SAM_R1,
     name="sam-r1-no-kl",
     title="SAM-R1, no KL",
     objective=replace(SAM_R1.objective, kl_weight=0.0),
 )
+SAM_R1_POINTS = replace(
+    SAM_R1,
+    name="sam-r1-points",
+    title="SAM-R1, points paid",
+    reward=(*SAM_R1.reward, points_right),
+)
+SAM_R1_POINTS_INSIDE = replace(
+    SAM_R1,
+    name="sam-r1-points-inside",
+    title="SAM-R1, points forced into the box",
+    reward=(*SAM_R1.reward, points_inside),
+)
 
-# -- Dr. Seg (foodseg.methods.dr_seg) -------------------------------------------------------------
+# -- Dr. Seg (foodseg.methods.dr_seg; its code) ----------------------------------------------------
 
-# Look-to-Confirm: the prompt asks for a second look, and one earns a point. RefCOCOg / ReasonSeg
-# gIoU reported: 72.1 / 66.1, where neither part gives 72.5 / 65.5.
-DR_SEG_LOOK = replace(
+# Its script's KL weight is 1e-2, its yaml's 5e-3: the script is what runs. Neither of its parts:
+# RefCOCOg / ReasonSeg gIoU reported 72.5 / 65.5.
+DR_SEG_NEITHER = replace(
     GRPO,
+    name="dr-seg-neither",
+    title="Dr. Seg, neither part",
+    objective=replace(GRPO.objective, kl_weight=1e-2),
+    reward=(thinking_format, segmentation_format, accuracy, non_repeat_normalised),
+)
+# Look-to-Confirm: the prompt asks for a second look, and one earns a point. Reported 72.1 / 66.1.
+DR_SEG_LOOK = replace(
+    DR_SEG_NEITHER,
     name="dr-seg-look",
     title="Dr. Seg, look only",
-    reward=(thinking_format, segmentation_format, accuracy, non_repeat_normalised, look),
-    prompt_suffix=LOOK_PROMPT,
+    reward=(*DR_SEG_NEITHER.reward, look),
+    prompt=look_prompt,
 )
 # Distribution-Ranked Reward in place of R_acc's thresholds: reported 73.9 / 65.5.
 DR_SEG_RANKED = replace(
-    GRPO,
+    DR_SEG_NEITHER,
     name="dr-seg-ranked",
     title="Dr. Seg, ranked only",
     reward=(thinking_format, segmentation_format, non_repeat_normalised),
@@ -215,49 +276,90 @@ DR_SEG = replace(
     DR_SEG_RANKED,
     name="dr-seg",
     title="Dr. Seg",
-    reward=(thinking_format, segmentation_format, non_repeat_normalised, look),
-    prompt_suffix=LOOK_PROMPT,
+    reward=(*DR_SEG_RANKED.reward, look),
+    prompt=look_prompt,
 )
 # The same metrics summed as they are, unranked: reported 71.5 / 64.4, below the thresholds.
 DR_SEG_CONTINUOUS = replace(
-    GRPO,
+    DR_SEG_NEITHER,
     name="dr-seg-continuous",
     title="Dr. Seg's metrics, unranked",
     reward=(thinking_format, segmentation_format, continuous, non_repeat_normalised),
 )
 
-# -- SD-GRPO (foodseg.methods.sd_grpo) ------------------------------------------------------------
+# -- SD-GRPO (foodseg.methods.sd_grpo; its abstract) -----------------------------------------------
 
-# An advantage for each segment of a completion, blended with that of the whole. Built on Dr. GRPO:
-# a constant divisor of the loss and no KL.
-SD_GRPO = Recipe(
+# GRPO with an advantage for each segment of a completion, of its own reward blended with the
+# whole's. Half of each, and the segments alone, which it reports to do best where segments are
+# independent.
+SD_GRPO = replace(
+    GRPO,
     name="sd-grpo",
-    title="SD-GRPO, blended",
-    objective=Objective(clip_low=0.2, clip_high=0.2, kl_weight=0.0, normalisation="constant"),
+    title="SD-GRPO, rewards blended",
     advantages=partial(segmented, weight=0.5),
 )
-SD_GRPO_HOLISTIC = replace(
-    SD_GRPO,
-    name="sd-grpo-holistic",
-    title="SD-GRPO, holistic only",
-    advantages=partial(segmented, weight=0.0),
-)
 SD_GRPO_SEGMENTS = replace(
-    SD_GRPO,
+    GRPO,
     name="sd-grpo-segments",
     title="SD-GRPO, segments only",
     advantages=partial(segmented, weight=1.0),
 )
+# Ours: the advantages blended instead of the rewards.
+SD_GRPO_ADVANTAGES = replace(
+    GRPO,
+    name="sd-grpo-advantages",
+    title="SD-GRPO, advantages blended",
+    advantages=partial(segmented, weight=0.5, of="advantages"),
+)
+# The method that it was put into as well: a constant divisor of the loss, no KL. Advantages are
+# divided by the std with both, so that the segments are all that differs.
+SD_DR_GRPO_HOLISTIC = replace(
+    GRPO,
+    name="sd-grpo-dr-holistic",
+    title="Dr. GRPO's loss",
+    objective=Objective(clip_low=0.2, clip_high=0.2, kl_weight=0.0, normalisation="constant"),
+)
+SD_DR_GRPO = replace(
+    SD_DR_GRPO_HOLISTIC,
+    name="sd-grpo-dr",
+    title="SD-GRPO in Dr. GRPO",
+    advantages=partial(segmented, weight=0.5),
+)
 
-# -- GRTO and B-GRTO (foodseg.methods.grto) -------------------------------------------------------
+# -- GRTO and B-GRTO (foodseg.methods.grto; an abstract and a note) --------------------------------
 
-# GRPO, while the mask decoder learns from the same rollouts by its own differentiable loss.
-# Reported: 68.9 gIoU on ReasonSeg-test.
-GRTO = replace(GRPO, name="grto", title="GRTO", tool=ToolTraining())
+# GRPO paid for the tool's mask, as SAM-R1 is, the tool as it is: what GRTO is compared with.
+GRPO_MASK = replace(
+    GRPO,
+    name="grto-frozen",
+    title="GRPO paid for the mask, decoder frozen",
+    reward=(thinking_format, segmentation_format, mask_tiers),
+)
+# The mask decoder learns from the same rollouts by its own loss, and its masks pay the policy.
+GRTO = replace(GRPO_MASK, name="grto", title="GRTO", tool=ToolTraining())
+GRTO_BY_REWARD = replace(
+    GRTO,
+    name="grto-by-reward",
+    title="GRTO, references weighted by reward",
+    tool=ToolTraining(weights=by_reward),
+)
+# The decoder first learns alone, from rollouts of the base policy weighted towards the trained one;
+# they come on top of every recipe's budget of rollouts: `off_policy_rounds` steps' worth.
+# A temperature of 1 point: a mask of the best tier weighs exp(4), 55 times, as much as a poor one in
+# the same form. Reported: 68.9 gIoU on ReasonSeg-test.
+B_GRTO = replace(
+    GRTO,
+    name="b-grto",
+    title="B-GRTO",
+    tool=ToolTraining(
+        off_policy_steps=40, off_policy_weights=partial(post_trained, temperature=1.0)
+    ),
+)
 
-# The decoder first learns alone, from rollouts of the base policy, which come on top of the budget
-# of rollouts that every recipe has: `off_policy_rounds` steps' worth of them.
-B_GRTO = replace(GRTO, name="b-grto", title="B-GRTO", tool=ToolTraining(off_policy_steps=40))
+# -- ViSurf (foodseg.methods.visurf; its abstract and a note) --------------------------------------
+
+# GRPO with the true answer as one rollout of each group. Reported above SFT, RLVR, SFT then RLVR.
+VISURF = replace(GRPO, name="visurf", title="ViSurf", true_answers=True)
 
 # -- The best of all ------------------------------------------------------------------------------
 

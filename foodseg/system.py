@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -42,8 +42,8 @@ def one_thread(device: str) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
-    """The preset's MLLM, without an adapter; the suffix follows the preset's prompt template.
+def load_policy(preset: Preset, prompt: Callable[[str], str] | None = None) -> Mllm:
+    """The preset's MLLM, without an adapter; prompt: a recipe's change of the prompt template.
 
     Raises OSError and RuntimeError as `Mllm.load`.
     """
@@ -51,7 +51,7 @@ def load_policy(preset: Preset, prompt_suffix: str = "") -> Mllm:
         preset.mllm,
         revision=preset.mllm_revision,
         image_side=preset.image_side,
-        template=preset.prompt_template + prompt_suffix,
+        template=prompt(preset.prompt_template) if prompt else preset.prompt_template,
         device=preset.device,
         dtype=getattr(torch, preset.dtype),
     )

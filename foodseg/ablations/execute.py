@@ -85,6 +85,7 @@ def _evaluate(preset: Preset, run: Run, samples: Sequence[Sample]) -> dict:
     if run.method is None:
         return evaluate(preset, run.name, samples, load_policy(preset), load_segmenter(preset))
     adapter = preset.run_folder(run.method.name, run.seed) / "adapter"
-    mllm = load_policy(preset, run.method.prompt_suffix)
+    mllm = load_policy(preset, run.method.prompt)
     mllm.load_adapter(adapter)
-    return evaluate(preset, run.name, samples, mllm, load_segmenter(preset, find_decoder(adapter)))
+    segmenter = load_segmenter(preset, find_decoder(adapter))
+    return evaluate(preset, run.name, samples, mllm, segmenter, run.method.labelled_points)

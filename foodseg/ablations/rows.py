@@ -28,6 +28,7 @@ FAMILIES = {
     "sd-grpo": "SD-GRPO",
     "grto": "GRTO and B-GRTO",
     "b-grto": "GRTO and B-GRTO",
+    "visurf": "ViSurf",
     "ours": "The best of all",
 }
 

@@ -25,10 +25,15 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 @dataclass(frozen=True)
 class Reference:
-    """The box and the point that prompt the segmenter, in integer pixels of one image."""
+    """The box and the points that prompt the segmenter, in integer pixels of one image.
+
+    point: (x, y), on the part. more: further points, (x, y, 1) on it or (x, y, 0) off it; a true
+    reference has none.
+    """
 
     box: tuple[int, int, int, int]  # x1, y1, x2, y2, both corners inside
-    point: tuple[int, int]  # x, y
+    point: tuple[int, int]
+    more: tuple[tuple[int, int, int], ...] = ()
 
 
 Part = tuple[Reference, dict]  # what stands for one part of a mask: its reference, run lengths
@@ -101,11 +106,14 @@ def scale_reference(reference: Reference, source: Size, target: Size) -> Referen
     """
     if min(*source, *target) < 1:
         raise DataError(f"size: {source} or {target} has an empty side; give (width, height).")
-    moved = []
-    for index, value in enumerate((*reference.box, *reference.point)):
-        old, new = source[index % 2], target[index % 2]  # x and y take turns
-        moved.append(min(max(int(value * new / old + 0.5), 0), new - 1))
-    return Reference(box=tuple(moved[:4]), point=tuple(moved[4:]))
+
+    def moved(values: Sequence[int]) -> tuple[int, ...]:
+        sides = [(source[index % 2], target[index % 2]) for index in range(len(values))]
+        pairs = zip(values, sides, strict=True)  # x and y take turns
+        return tuple(min(max(int(v * new / old + 0.5), 0), new - 1) for v, (old, new) in pairs)
+
+    more = tuple((*moved(point), label) for *point, label in reference.more)
+    return Reference(moved(reference.box), moved(reference.point), more)
 
 
 def encode_mask(mask: np.ndarray) -> dict:

@@ -56,16 +56,24 @@ class Prediction:
 
 
 def evaluate(
-    preset: Preset, row: str, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
+    preset: Preset,
+    row: str,
+    samples: Sequence[Sample],
+    mllm: Mllm,
+    segmenter: Segmenter,
+    labelled: bool = False,
 ) -> dict:
-    """Answer every sample and write predictions.jsonl and result.json of this row."""
+    """Answer every sample and write predictions.jsonl and result.json of this row.
+
+    labelled: see `rl.answers.parse_answer`.
+    """
     start = time.perf_counter()
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
         batch = samples[i : i + preset.evaluation_batch]
         rollouts = roll_out(mllm, preset, batch, group_size=1, temperature=0.0)
         texts += [rollout.texts[0] for rollout in rollouts]
-    answers = [parse_answer(text) for text in texts]
+    answers = [parse_answer(text, labelled) for text in texts]
     pairs = zip(answers, samples, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
     predictions = segment(preset, row, samples, answers, references, segmenter)
@@ -195,8 +203,13 @@ def load_predictions(folder: Path) -> list[Prediction]:
             fix = "another version wrote it; evaluate this row again or remove its folder"
             raise DataError(f"{folder.name}/predictions.jsonl: field image is missing: {fix}.")
         row["foods_named"] = tuple(row["foods_named"])
-        pairs = ((one["box"], one["point"]) for one in row["references"])
-        row["references"] = tuple(Reference(tuple(box), tuple(point)) for box, point in pairs)
+        row["references"] = tuple(
+            Reference(
+                *(tuple(one[part]) for part in ("box", "point")),
+                tuple(map(tuple, one.get("more", ()))),
+            )
+            for one in row["references"]
+        )
         predictions.append(Prediction(**row))
     return predictions
 

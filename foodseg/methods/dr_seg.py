@@ -1,20 +1,25 @@
 """Dr. Seg: pay for a look before the answer, and rank continuous metrics instead of thresholding.
 
-eVI-group-SCU/Dr-Seg, `dr_seg_compute_score` and the queue of its `serve.py`. Two rewards:
+Read in the authors' code, eVI-group-SCU/Dr-Seg: `dr_seg_compute_score`, the queue of `serve.py`,
+the prompt of `rl_dataset.py`. Two rewards:
 
 - Look-to-Confirm: one point for a `<look>...</look>` block that says something;
 - Distribution-Ranked Reward: the three `metrics` of a completion are each replaced by their rank
-  among the metrics of earlier completions (`RankQueue`); the three ranks are summed.
+  among the metrics of earlier completions (`RankQueue`); the three ranks are summed (the paper
+  says: their mean).
 
-`non_repeat_normalised` is its form of the paper's `non_repeat`, `continuous` the plain sum of the
-metrics that the ranks were compared with. All pixels are those of the model image.
+`look_prompt` asks for the look, `non_repeat_normalised` is their form of the paper's `non_repeat`,
+`continuous` the plain sum of the metrics that the ranks were compared with. All pixels are those of
+the model image. The presets decide what their script sets otherwise: one update a rollout, the
+token mean, an entropy bonus, completions of up to 3,000 tokens.
 
-Two faults of the published code are put right here:
+Three faults of the published code are put right here:
 
 - a metric of NaN, which `null` for a coordinate leads to, compares as nothing and comes out on top.
   Here what cannot be measured is 0, and a NaN ranks 0;
 - the queue starts with zeros, so that in the first step even a total failure ranks 1, and for long
-  after too high. Here the first rows lie just above 0: what is exactly 0 does not reach them.
+  after too high. Here the first rows lie just above 0: what is exactly 0 does not reach them;
+- a look is paid for whatever it holds. Here the prompt's own words, or marks alone, are no look.
 """
 
 from __future__ import annotations
@@ -28,20 +33,20 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from foodseg.data.references import Reference
+from foodseg.models.prompts import THINK, THOUGHT, replace_parts
 from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH
 from foodseg.rl.evidence import Evidence
 from foodseg.rl.rewards import MAX_OBJECTS, box_iou, pairwise_terms
 from foodseg.rl.thresholds import PAPER_SIDE, RewardThresholds
 
-# What a prompt (ours and Dr. Seg's) shows where text belongs: to copy it is no look, no thought.
-LOOK_PLACEHOLDER = "what you see"
-PLACEHOLDERS = ("your reasoning", "more reasoning text")
-
-# Appended to a preset's prompt. The kitchen's tiny model, taught one prompt, does not heed it.
-LOOK_PROMPT = (
-    " Look again at the picture while you think, before you decide, and write "
-    f"<look>{LOOK_PLACEHOLDER}</look> each time."
+# What its prompt shows where text belongs: to copy it is no thought, whatever stands between words.
+PLACEHOLDERS = ("your reasoning text", "your visual focus", "more reasoning text")
+_COPIED = re.compile(
+    "|".join(r"\b" + r"[\s\W]*".join(text.split()) + r"\b" for text in PLACEHOLDERS),
+    re.IGNORECASE,
 )
+
+_AROUND_SENTENCES = " \"'“”‘’[](){}，,;:、"
 
 MATCHING = RewardThresholds(point_l2=30.0)  # VisionReasoner's, not this paper's 50
 NEAR, FAR = 30.0, 200.0  # a point's distance for full marks and for none, at a side of 840
@@ -52,8 +57,25 @@ JUST_ABOVE_ZERO = np.finfo(np.float32).tiny
 Metrics = tuple[float, float, float]
 
 
+def look_prompt(template: str) -> str:
+    """The template with a thought that looks, in place of the plain one."""
+    thought, focus, more = PLACEHOLDERS
+    return replace_parts(
+        template,
+        (
+            THINK,
+            "First write your reasoning between <think> and </think>. While you reason, look again "
+            "at the picture at least once, and put what you attend to between <look> and </look>.",
+        ),
+        (
+            f"<think>{THOUGHT}</think>",
+            f"<think>[{thought}] <look>[{focus}]</look> [{more}]</think>",
+        ),
+    )
+
+
 def look(evidence: Evidence) -> float:
-    """1 if the thinking holds a `<look>...</look>` that is neither empty nor the placeholder.
+    """1 if the thinking holds a `<look>...</look>` with words, other than the prompt's own.
 
     As in the code, one inside `<answer>` counts too (where it breaks the JSON).
     """
@@ -63,14 +85,16 @@ def look(evidence: Evidence) -> float:
 
 
 def non_repeat_normalised(evidence: Evidence) -> float:
-    """1, or 0 once two sentences had been seen before or a prompt's placeholder was copied.
+    """1, or 0 once two sentences had been seen before or a placeholder of the prompt was copied.
 
-    Sentences end at . ! ? and their CJK forms; case, blanks, brackets and quotes do not count.
+    Sentences end at . ! ? their CJK forms and the ellipsis; case, blanks, and quotes, brackets,
+    commas, colons and semicolons around a sentence do not count.
     """
-    words = " ".join(evidence.answer.completion.lower().split())
-    if any(placeholder in words for placeholder in PLACEHOLDERS):
+    completion = evidence.answer.completion
+    if _COPIED.search(completion):
         return 0.0
-    sentences = [part.strip(" ()[]{}<>\"'`") for part in re.split("[.!?。！？]", words)]
+    words = " ".join(completion.lower().split())
+    sentences = [part.strip(_AROUND_SENTENCES) for part in re.split("[.!?。！？…]", words)]
     sentences = [sentence for sentence in sentences if sentence]
     return float(len(sentences) - len(set(sentences)) < 2)
 
@@ -163,8 +187,8 @@ def _looks(body: str) -> list[str]:
 
 
 def _says_something(look: str) -> bool:
-    words = " ".join(look.replace("<look>", " ").lower().split()).strip(" .")
-    return words not in ("", LOOK_PLACEHOLDER)
+    words = _COPIED.sub(" ", look.replace("<look>", " "))
+    return re.search(r"\w", words) is not None
 
 
 def _complete_items(items: Any) -> list[dict]:

@@ -1,9 +1,18 @@
 """GRTO and B-GRTO: SAM2's mask decoder, the tool, learns from the rollouts that teach the policy.
 
-Of these methods we know the abstract alone: the policy is trained by GRPO, the tool by a
-differentiable objective of its own on the same rollouts, with a stop gradient between the two;
-B-GRTO first trains the tool alone, on a buffer of the reference policy's rollouts. Our reading:
+Of these methods we know the abstract and a note: the policy is trained by GRPO, the tool by a
+differentiable objective of its own, in GRPO's form, on the same rollouts, with a stop gradient
+between the two; its gradients complement the policy's rewards; B-GRTO first trains the tool alone,
+for the policy as it will be after training, on a buffer of the reference policy's rollouts. Our
+reading:
 
+- Rewards and gradients can complement each other only if the policy is paid for the tool's masks:
+  the recipes take SAM-R1's tiers of their IoU, of the decoder as it is at that step.
+- A completion's references count alike; or, as another reading of "GRPO's form", by its reward over
+  the group's mean (`by_reward`). An advantage below 0 would teach the tool to miss the truth.
+- B-GRTO's policy after training is the best one for a KL penalty: p(o) exp(R(o) / temperature) / Z
+  of the reference policy's p. So in stage 1 a completion counts by that factor (`post_trained`),
+  Z over its group.
 - The loss is BCE + Dice between the decoder's mask for a predicted reference and the true mask of
   the part that it means. Of SAM2's three masks it is the one of the highest predicted IoU, the one
   that `Segmenter.predict` hands to rewards and evaluation. The head that predicts the IoU is not
@@ -24,7 +33,7 @@ back are rewards, numbers as well. Nothing here draws a random number.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,13 +51,31 @@ if TYPE_CHECKING:
     from foodseg.rl.groups import Group
 
 
+def alike(rewards: Sequence[float]) -> np.ndarray:
+    """Weight 1 for each of a group's G completions."""
+    return np.ones(len(rewards))
+
+
+def by_reward(rewards: Sequence[float]) -> np.ndarray:
+    """(G,) weights in proportion to the rewards, which are not negative; their mean is 1."""
+    rewards = np.array(rewards)
+    return rewards / rewards.mean() if rewards.any() else alike(rewards)
+
+
+def post_trained(rewards: Sequence[float], *, temperature: float) -> np.ndarray:
+    """(G,) weights in proportion to exp(reward / temperature); their mean is 1."""
+    factors = np.exp((np.array(rewards) - max(rewards)) / temperature)
+    return factors / factors.mean()
+
+
 @dataclass(frozen=True)
 class ToolTraining:
     """How the mask decoder is trained; frozen values, so that a recipe can hold it.
 
     The loss is `bce_weight` * BCE + `dice_weight` * Dice, LISA's weights by default; AdamW with a
-    constant learning rate and no weight decay. B-GRTO's stage 1 takes `off_policy_steps` decoder
-    steps (0: GRTO, no such stage), over a buffer of `off_policy_rounds` rounds of base rollouts.
+    constant learning rate and no weight decay. weights: of a group's completions, from their
+    rewards. B-GRTO's stage 1 takes `off_policy_steps` decoder steps (0: GRTO, no such stage), over
+    a buffer of `off_policy_rounds` rounds of base rollouts, with the `off_policy_weights`.
     """
 
     learning_rate: float = 1e-4
@@ -56,21 +83,26 @@ class ToolTraining:
     dice_weight: float = 0.5
     off_policy_steps: int = 0
     off_policy_rounds: int = 8
+    weights: Callable[[Sequence[float]], np.ndarray] = alike
+    off_policy_weights: Callable[[Sequence[float]], np.ndarray] = alike
 
 
-def matched_references(group: Group) -> Counter[tuple[Reference, int]]:
-    """How many of the group's completions wrote a reference (original pixels) for a true part.
+def matched_references(
+    group: Group, weights: Sequence[float]
+) -> dict[tuple[Reference, int], list[float]]:
+    """Each reference (original pixels) with the true part it was written for, and its writers'
+    weights; weights: (G,), of the group's completions.
 
     Only pairs of the reward's matching that meet at least one of its criteria.
     """
-    counted: Counter[tuple[Reference, int]] = Counter()
-    for evidence in group.evidence:
+    written: dict[tuple[Reference, int], list[float]] = {}
+    for evidence, weight in zip(group.evidence, weights, strict=True):
         matching = match_answer(evidence.answer, evidence.references, evidence.thresholds)
         predicted = to_original(evidence.answer, evidence.sample, evidence.side)
         for (row, column), terms in zip(matching.pairs, matching.terms, strict=True):
             if predicted and terms.any():
-                counted[predicted[row], int(column)] += 1
-    return counted
+                written.setdefault((predicted[row], int(column)), []).append(weight)
+    return written
 
 
 def tool_losses(logits: Tensor, coverage: Tensor, training: ToolTraining) -> Tensor:

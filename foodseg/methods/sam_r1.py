@@ -1,7 +1,9 @@
 """SAM-R1's reward: pay for the mask that SAM2 makes of an answer, by how well it fits.
 
-From SAM-R1's text, of which we have notes but no code: 4 points for an IoU above 0.8, 3 between
-0.7 and 0.8, 2 between 0.5 and 0.7, else 0; beside it the two format rewards.
+From SAM-R1's text, of which we have notes but no code: an answer is a box and several labelled
+points, 1 on the object and 0 off it; the reward is 4 for an IoU of SAM2's mask above 0.8, 3 between
+0.7 and 0.8, 2 between 0.5 and 0.7, else 0; beside it the two format rewards. Its figure of failures
+has two rewards for points, `points_right` and `points_inside`.
 
 Our reading, where the notes are silent:
 
@@ -10,21 +12,39 @@ Our reading, where the notes are silent:
   size, the very two masks of the evaluation. A superfluous box costs what it covers wrongly.
 - An IoU on a tier's edge falls into the tier below: 0.8 gives 3 points, 0.5 none.
 - The single thresholds of its ablation pay the most that the tiers pay, 4 points, or nothing.
+- One point that is not labelled is one of label 1, so that a base that writes such points earns
+  both format rewards. One note calls a wrong form a penalty; here it earns nothing.
+- What the rewards for points pay: 1, as each format reward does.
 """
 
 from __future__ import annotations
 
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
 from foodseg.data.references import intersection_union, sample_ious
-from foodseg.rl.evidence import Evidence
+from foodseg.models.prompts import ITEMS, PLACE, replace_parts
+from foodseg.rl.answers import PredictedReference, read_reference
+from foodseg.rl.evidence import Evidence, to_original
+from foodseg.rl.rewards import MAX_OBJECTS, box_iou
 
 # (IoU to exceed, points), best first.
 TIERS = ((0.8, 4.0), (0.7, 3.0), (0.5, 2.0))
 
 
+def labelled_prompt(template: str) -> str:
+    """The template with labelled points in the answer's form and its example."""
+    example = (
+        '{{"bbox_2d": [10, 100, 200, 210], "points": [[30, 110, 1], [180, 190, 0]]}}, '
+        '{{"bbox_2d": [225, 296, 706, 786], "points": [[302, 410, 1], [690, 310, 0]]}}'
+    )
+    place = "points [x, y, label], of which label 1 lies on the food and label 0 beside it"
+    return replace_parts(template, (PLACE, place), (ITEMS, example))
+
+
 def mask_tiers(evidence: Evidence) -> float:
     """0, 2, 3 or 4 points by the IoU of the answer's masks, united, with the truth."""
-    iou = mask_iou(evidence)
-    return next((points for threshold, points in TIERS if iou > threshold), 0.0)
+    return _tier(mask_iou(evidence))
 
 
 def mask_threshold(evidence: Evidence, *, threshold: float) -> float:
@@ -32,8 +52,58 @@ def mask_threshold(evidence: Evidence, *, threshold: float) -> float:
     return 4.0 if mask_iou(evidence) > threshold else 0.0
 
 
+def box_tiers(evidence: Evidence) -> float:
+    """The same tiers, paid for the boxes: their mean IoU over a one-to-one assignment.
+
+    The mean is over the larger of the numbers of predictions and references, at most 120 of each.
+    """
+    boxes = [one.box for one in evidence.answer.objects[:MAX_OBJECTS]]
+    true = [reference.box for reference in evidence.references[:MAX_OBJECTS]]
+    if not boxes or not true:
+        return 0.0
+    iou = box_iou(np.array(boxes), np.array(true, dtype=float))
+    return _tier(float(iou[linear_sum_assignment(iou, maximize=True)].sum()) / max(iou.shape))
+
+
 def mask_iou(evidence: Evidence) -> float:
     """IoU in original pixels, 0 to 1, of SAM2's masks and the true ones, each united."""
     predicted = evidence.masks().any(axis=0)
     intersection, union = intersection_union(predicted, evidence.sample.union_mask())
     return float(sample_ious([intersection], [union])[0])
+
+
+def labelled_format(evidence: Evidence) -> float:
+    """0 to 2: twice the share of the answer's items with a box and points, labelled or not."""
+    items = evidence.answer.items
+    if not isinstance(items, list) or not items:
+        return 0.0
+    whole = [read_reference(item, labelled=True) for item in items]
+    return 2 * sum(one is not None for one in whole) / len(items)
+
+
+def points_right(evidence: Evidence) -> float:
+    """0 to 1: the share of the answer's points whose label is the truth's where they lie.
+
+    The truth is the union of the true masks, so one food asked for is no other's outside.
+    """
+    truth = evidence.sample.union_mask()
+    found = to_original(evidence.answer, evidence.sample, evidence.side)
+    points = [point for one in found for point in ((*one.point, 1), *one.more)]
+    right = [truth[y, x] == bool(label) for x, y, label in points]
+    return float(np.mean(right)) if right else 0.0
+
+
+def points_inside(evidence: Evidence) -> float:
+    """1 if there is a point and each lies in its own box, whatever its label; else 0."""
+    objects = evidence.answer.objects
+    return float(bool(objects) and all(_inside(one) for one in objects))
+
+
+def _inside(one: PredictedReference) -> bool:
+    left, top, right, bottom = one.box
+    points = (one.point, *(point[:2] for point in one.more))
+    return all(left <= x <= right and top <= y <= bottom for x, y in points)
+
+
+def _tier(iou: float) -> float:
+    return next((points for threshold, points in TIERS if iou > threshold), 0.0)

@@ -1,10 +1,14 @@
 """SD-GRPO: an advantage for each part of a completion instead of one for the whole.
 
-The idea, in the words of the method: a response is split into segments that can be verified one
-by one, each segment's reward is standardised across the group, and where segments are entangled a
-blend of the two advantages does best: (1 - weight) A_holistic + weight A_segment.
+We know its abstract alone. Published: a response is split into segments that can be verified one by
+one; each segment's reward is standardised across the group of GRPO; gains grow with the number of
+segments where these are independent; where they share context, to blend holistic and per-segment
+*rewards* does best. It was also put into Dr. GRPO, to show that it fits.
 
-What follows is our reading. Segments are the thinking and each object of the answer; tags,
+What follows is our reading. A blend of rewards is (1 - weight) R / R_most + weight r_k / r_most,
+each as a share of the most that it can be, standardised for each segment k. To blend the
+advantages instead, (1 - weight) A_holistic + weight A_segment, is ours, for comparison; at weight 1
+both are the same. Segments are the thinking and each object of the answer; tags,
 brackets, commas and white space between objects, the end token, and an answer that SAM2 could not
 use belong to no segment and keep the holistic advantage at every weight.
 
@@ -20,9 +24,8 @@ use belong to no segment and keep the holistic advantage at every weight.
 - An object too many, which is paired with none, earns 0. It is compared with the completions that
   named none too many, which count as 1; an answer that SAM2 can't use takes no part in that.
 
-Dr. GRPO, which SD-GRPO builds on, does not divide by the std; SD-GRPO's advantages are z-scores,
-so we divide, in both parts of the blend. Dr. GRPO's constant divisor of the loss is a matter of
-the recipe's objective.
+Dr. GRPO does not divide by the std; SD-GRPO's advantages are z-scores, so we divide there too.
+Dr. GRPO's constant divisor of the loss is a matter of the recipe's objective.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
 
 # Besides 0, 1, ...: the answer's objects.
 THINKING, NOTHING = -1, -2
+# The most that a completion, an object and the thinking can earn.
+MOST, MOST_FOUND, MOST_THINKING = 7.0, 3.0, 2.0
 NO_OBJECT = -1  # in `SegmentRewards.stands_for`: an object too many
 
 Span = tuple[int, int]  # of characters, (start, end)
@@ -67,22 +72,25 @@ class SegmentRewards:
 
 
 def segmented(
-    groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, *, weight: float
+    groups: Sequence[Group],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    weight: float,
+    of: Literal["rewards", "advantages"] = "rewards",
 ) -> list[list[np.ndarray]]:
     """SD-GRPO's rule as a recipe's `advantages`: for each completion float64 (L_i,), all finite.
 
-    weight: of the segments' own advantages, 0 to 1; at 0 every token has the holistic one, exactly.
-    Raises ValueError for another weight.
+    weight: the segments' own part in the blend, 0 to 1. of: what is blended; rewards as shares of
+    the most, which is the paper's 7 points for a whole completion. Raises ValueError for another
+    weight.
     """
-    return [
-        blend(
-            whole,
-            [segment_rewards(e.answer, e.references, e.thresholds) for e in group.evidence],
-            [token_segments(tokens.tolist(), tokenizer) for tokens in group.rollout.tokens],
-            weight,
-        )
-        for group, whole in zip(groups, whole_completion(groups, tokenizer), strict=True)
-    ]
+    advantages = []
+    for group, whole in zip(groups, whole_completion(groups, tokenizer), strict=True):
+        rewards = [segment_rewards(e.answer, e.references, e.thresholds) for e in group.evidence]
+        places = [token_segments(tokens.tolist(), tokenizer) for tokens in group.rollout.tokens]
+        holistic = np.array(group.rewards) / MOST if of == "rewards" else None
+        advantages.append(blend(whole, rewards, places, weight, holistic))
+    return advantages
 
 
 def blend(
@@ -90,37 +98,45 @@ def blend(
     rewards: Sequence[SegmentRewards],
     segments: Sequence[np.ndarray],
     weight: float,
+    holistic_rewards: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """The advantage of every token of a group's G completions: G arrays, float64 (L_i,).
 
-    holistic_advantages: (G,); segments: G arrays of `token_segments`.
+    holistic_advantages: (G,); segments: G arrays of `token_segments`. holistic_rewards: (G,), as
+    shares of the most, to blend with the segments' rewards; None to blend the advantages.
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight: {weight} is no share; give a number from 0 to 1.")
-    thinking, objects = segment_advantages(rewards)
+    in_rewards = holistic_rewards is not None
+    thinking, objects = segment_advantages(rewards, holistic_rewards, weight if in_rewards else 1.0)
     blended = []
     for whole, thought, named, places in zip(
         holistic_advantages, thinking, objects, segments, strict=True
     ):
         # NOTHING and THINKING, counted from the end, are places of this array too
         own = np.concatenate([named, [whole, thought]])[places]
-        mixed = (1 - weight) * whole + weight * own
+        mixed = own if in_rewards else (1 - weight) * whole + weight * own
         blended.append(np.where(places == NOTHING, whole, mixed))
     return blended
 
 
 def segment_advantages(
-    rewards: Sequence[SegmentRewards],
+    rewards: Sequence[SegmentRewards], holistic: np.ndarray | None = None, weight: float = 1.0
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """A group's z-scores: (G,) of the thinking, and G arrays (M_i,) of the objects named.
 
-    Exactly 0 where all that is compared earned the same.
+    holistic: (G,), each completion's reward as a share of the most, of which every segment's reward
+    has a part of 1 - weight; None for none. Exactly 0 where all that is compared earned the same.
     """
-    (thinking,) = group_advantages([[one.thinking for one in rewards]])
-    # One more column, the last, where NO_OBJECT points to.
-    columns = np.stack([[*one.found, _none_too_many(one)] for one in rewards], axis=1)
-    standardised = np.stack(group_advantages(columns), axis=1)
-    return thinking, [row[one.stands_for] for row, one in zip(standardised, rewards, strict=True)]
+    shared = 0.0 if holistic is None else (1 - weight) * holistic[:, None]
+    # One more column, the last but one, where NO_OBJECT points to; the last is the thinking.
+    own = [
+        [*(one.found / MOST_FOUND), _none_too_many(one), one.thinking / MOST_THINKING]
+        for one in rewards
+    ]
+    *objects, thinking = group_advantages((shared + weight * np.array(own)).T)
+    objects = np.stack(objects, axis=1)
+    return thinking, [row[one.stands_for] for row, one in zip(objects, rewards, strict=True)]
 
 
 def _none_too_many(rewards: SegmentRewards) -> float:

@@ -106,8 +106,8 @@ _TEMPORAL_WEIGHTS = (
     "no_obj_embed_spatial",
 )
 
-# A reference becomes one prompt sequence: box corners, then a positive point.
-_PROMPT_LABELS = (2, 3, 1)
+# A reference becomes one prompt sequence: box corners, a positive point, then its further ones.
+PROMPT_LABELS = (2, 3, 1)
 
 
 def build_sam2(config: SegmenterConfig) -> SAM2Base:
@@ -155,20 +155,25 @@ def encode_pixels(model: SAM2Base, pixels: Tensor) -> tuple[Tensor, tuple[Tensor
 
 
 def decode_prompts(
-    model: SAM2Base, features: Tensor, high_resolution: tuple[Tensor, Tensor], corners: Tensor
+    model: SAM2Base,
+    features: Tensor,
+    high_resolution: tuple[Tensor, Tensor],
+    corners: Tensor,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Answer N prompts in one decoder call.
 
-    `corners` is (N, 3, 2): top left and bottom right of the box, then the point, as (x, y) in
-    pixels of the model image. The features belong to one image (first dimension 1) that all
-    prompts share, or are given once for each prompt (N). Returns the logits of the three masks,
-    (N, 3, s/4, s/4), their predicted IoU, (N, 3), in 0..1, and the tokens that made them,
-    (N, 3, C).
+    `corners` is (N, P, 2): top left and bottom right of the box, then the points, as (x, y) in
+    pixels of the model image. `labels`, (N, P) int32, is SAM2's meaning of each: 2 and 3 for the
+    corners, 1 or 0 for a point; None for one positive point. The features belong to one image
+    (first dimension 1) that all prompts share, or are given once for each prompt (N). Returns the
+    logits of the three masks, (N, 3, s/4, s/4), their predicted IoU, (N, 3), in 0..1, and the
+    tokens that made them, (N, 3, C).
     """
-    labels = torch.tensor(_PROMPT_LABELS, dtype=torch.int32, device=corners.device)
-    sparse, dense = model.sam_prompt_encoder(
-        points=(corners, labels.expand(len(corners), -1)), boxes=None, masks=None
-    )
+    if labels is None:
+        labels = torch.tensor(PROMPT_LABELS, dtype=torch.int32, device=corners.device)
+        labels = labels.expand(len(corners), -1)
+    sparse, dense = model.sam_prompt_encoder(points=(corners, labels), boxes=None, masks=None)
     logits, ious, tokens, _ = model.sam_mask_decoder(
         image_embeddings=features,
         image_pe=model.sam_prompt_encoder.get_dense_pe(),

@@ -21,6 +21,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_atomically
 from foodseg.data.references import Reference, Size
 from foodseg.models.sam2 import (
+    PROMPT_LABELS,
     SegmenterConfig,
     build_sam2,
     decode_prompts,
@@ -108,16 +109,24 @@ class Segmenter:
         and cut at logit 0. Returns bool (N, H, W).
         """
         width, height = embedding.size
-        if not references:
-            return np.zeros((0, height, width), dtype=bool)
-        corners = scale_prompts(references, embedding.size, self.config.image_size)
-        parts = corners.to(self.device).split(PROMPTS_AT_ONCE)
-        return np.concatenate([self._decode(embedding, part) for part in parts])
+        masks = np.zeros((len(references), height, width), dtype=bool)
+        # The prompts of one call have as many points each: padding would be one more token to SAM2.
+        for count in sorted({len(reference.more) for reference in references}):
+            places = [i for i, reference in enumerate(references) if len(reference.more) == count]
+            for first in range(0, len(places), PROMPTS_AT_ONCE):
+                part = places[first : first + PROMPTS_AT_ONCE]
+                masks[part] = self._decode(embedding, [references[i] for i in part])
+        return masks
 
-    def _decode(self, embedding: ImageEmbedding, corners: Tensor) -> np.ndarray:
+    def _decode(self, embedding: ImageEmbedding, references: Sequence[Reference]) -> np.ndarray:
         width, height = embedding.size
+        corners = scale_prompts(references, embedding.size, self.config.image_size)
         logits, ious, _ = decode_prompts(
-            self.model, embedding.features, embedding.high_resolution, corners
+            self.model,
+            embedding.features,
+            embedding.high_resolution,
+            corners.to(self.device),
+            prompt_labels(references).to(self.device),
         )
         best = logits[torch.arange(len(logits)), ious.argmax(dim=1)]
         full = F.interpolate(best[:, None].float(), (height, width), mode="bilinear")[:, 0]
@@ -157,7 +166,20 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def scale_prompts(references: Sequence[Reference], size: Size, side: int) -> Tensor:
-    """References in pixels of an image of `size` -> (N, 3, 2) in pixels of the model image."""
-    corners = [(*reference.box, *reference.point) for reference in references]
-    corners = torch.tensor(corners, dtype=torch.float32).reshape(-1, 3, 2)
-    return corners * (side / torch.tensor(size, dtype=torch.float32))
+    """References in pixels of an image of `size` -> (N, P, 2) in pixels of the model image.
+
+    P: two corners of the box, then as many points as each of them has.
+    """
+    corners = [
+        [one.box[:2], one.box[2:], one.point, *(more[:2] for more in one.more)]
+        for one in references
+    ]
+    return torch.tensor(corners, dtype=torch.float32) * (
+        side / torch.tensor(size, dtype=torch.float32)
+    )
+
+
+def prompt_labels(references: Sequence[Reference]) -> Tensor:
+    """(N, P) int32, SAM2's label of each of `scale_prompts`' places."""
+    labels = [[*PROMPT_LABELS, *(label for *_, label in one.more)] for one in references]
+    return torch.tensor(labels, dtype=torch.int32)

@@ -2,8 +2,10 @@
 
 The form is VisionReasoner's (Seg-Zero repository, `vision_reasoner.py`):
 `<think>...</think> <answer>[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]</answer>`,
-coordinates in model-image pixels. Nothing is repaired: what is not JSON earns nothing. A policy
-under training writes whatever pays, so every step here takes linear time and raises nothing.
+coordinates in model-image pixels. SAM-R1's form has `"points": [[x, y, label], ...]` in place of
+`point_2d`, label 1 on the object and 0 off it. Nothing is repaired: what is not JSON earns nothing.
+A policy under training writes whatever pays, so every step here takes linear time and raises
+nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 BOX_KEY, BOX_LENGTH = "bbox_2d", 4
 POINT_KEY, POINT_LENGTH = "point_2d", 2
+POINTS_KEY, MAX_POINTS = "points", 20
 
 # Python's json stops at the interpreter's recursion limit and at 4300 digits (integers only).
 # Limits of our own give the same score on every interpreter and from every call depth.
@@ -27,11 +30,13 @@ MAX_NUMBER_LENGTH = 4300
 class PredictedReference:
     """One predicted object, in model-image pixels, as the model wrote it (neither sorted nor cut).
 
-    `box` is XYXY, inclusive; `point` is (x, y). All numbers are finite.
+    `box` is XYXY, inclusive; `point` is (x, y), on the object; `more` are further points, (x, y, 1)
+    on it or (x, y, 0) off it. All numbers are finite.
     """
 
     box: tuple[float, float, float, float]
     point: tuple[float, float]
+    more: tuple[tuple[float, float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,17 @@ class Answer:
         return bool(self.objects)
 
 
-def parse_answer(completion: str) -> Answer:
+def parse_answer(completion: str, labelled: bool = False) -> Answer:
     """Read a completion; never raises, whatever the text.
 
     The answer is the first `<answer>...</answer>`. `objects` needs a JSON list of objects that
     each have `bbox_2d` of four and `point_2d` of two finite numbers (a bool is not a number).
+    labelled: an object without `point_2d` may have `points` instead, at most 20, at least one of
+    label 1.
     """
     body = _between(completion, "<answer>", "</answer>")
     items = None if body is None else parse_json(body.strip())
-    return Answer(completion, thinking_of(completion), _objects(items), items)
+    return Answer(completion, thinking_of(completion), _objects(items, labelled), items)
 
 
 def parse_json(text: str) -> Any:
@@ -124,19 +131,34 @@ def thinking_of(completion: str) -> str:
     return inside.replace("<think>", "").replace("</think>", "").strip()
 
 
-def read_reference(item: Any) -> PredictedReference | None:
-    """The box and the point of one item of an answer; None unless it has both, whole."""
-    if not isinstance(item, dict):
+def read_reference(item: Any, labelled: bool = False) -> PredictedReference | None:
+    """The box and the points of one item of an answer; None unless it has both, whole.
+
+    labelled: see `parse_answer`.
+    """
+    if not isinstance(item, dict) or not (box := _numbers(item.get(BOX_KEY), BOX_LENGTH)):
         return None
-    box, point = (
-        _numbers(item.get(BOX_KEY), BOX_LENGTH),
-        _numbers(item.get(POINT_KEY), POINT_LENGTH),
-    )
-    return PredictedReference(box, point) if box and point else None
+    if labelled and POINT_KEY not in item:
+        points = labelled_points(item.get(POINTS_KEY))
+        first = next((point for point in points if point[2]), None)
+        more = tuple(point for point in points if point is not first)
+        return PredictedReference(box, first[:2], more) if first else None
+    point = _numbers(item.get(POINT_KEY), POINT_LENGTH)
+    return PredictedReference(box, point) if point else None
 
 
-def _objects(items: Any) -> tuple[PredictedReference, ...]:
-    found = [read_reference(item) for item in items] if isinstance(items, list) else []
+def labelled_points(value: Any) -> tuple[tuple[float, float, int], ...]:
+    """The points of `[[x, y, label], ...]`, labels 0 or 1; none if any is not whole."""
+    if not isinstance(value, list) or len(value) > MAX_POINTS:
+        return ()
+    points = [_numbers(point, POINT_LENGTH + 1) for point in value]
+    if not all(point and point[2] in (0, 1) for point in points):
+        return ()
+    return tuple((x, y, int(label)) for x, y, label in points)
+
+
+def _objects(items: Any, labelled: bool) -> tuple[PredictedReference, ...]:
+    found = [read_reference(item, labelled) for item in items] if isinstance(items, list) else []
     return () if None in found else tuple(found)
 
 

@@ -8,7 +8,7 @@ its terms' points.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, reduce
 from operator import add
 from typing import Literal
@@ -57,13 +57,14 @@ def gather_evidence(
     side: int,
     segment: Segment | None = None,
     thresholds: RewardThresholds = PAPER_THRESHOLDS,
+    labelled: bool = False,
 ) -> tuple[Evidence, ...]:
     """The evidence of each completion of one question, for a model image of `side` pixels.
 
-    thresholds: in pixels of an 840 x 840 model image. Without `segment`, to ask for masks is a
-    ValueError.
+    thresholds: in pixels of an 840 x 840 model image. labelled: see `rl.answers.parse_answer`.
+    Without `segment`, to ask for masks is a ValueError.
     """
-    answers = [parse_answer(text) for text in texts]
+    answers = [parse_answer(text, labelled) for text in texts]
     references = tuple(scale_reference(r, sample.size, (side, side)) for r in sample.references)
     thresholds = thresholds.scaled(side)
 
@@ -83,13 +84,15 @@ def gather_evidence(
 
 def to_original(answer: Answer, sample: Sample, image_side: int) -> tuple[Reference, ...]:
     """The answer's references in original-image pixels, clipped to the image."""
-    last = image_side - 1
+
+    def clip(values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(min(max(v, 0), image_side - 1) for v in values)
+
     clipped = [
         Reference(
-            tuple(min(max(v, 0), last) for v in item.box),
-            tuple(min(max(v, 0), last) for v in item.point),
+            clip(one.box), clip(one.point), tuple((*clip(p), label) for *p, label in one.more)
         )
-        for item in answer.objects
+        for one in answer.objects
     ]
     side = (image_side, image_side)
     return tuple(scale_reference(reference, side, sample.size) for reference in clipped)
@@ -137,6 +140,13 @@ def accuracy_without(evidence: Evidence, *, part: Literal["iou", "box_l1", "poin
     matching = match_answer(evidence.answer, evidence.references, evidence.thresholds)
     kept = [index for index, name in enumerate(("iou", "box_l1", "point_l2")) if name != part]
     return float(matching.terms[:, kept].sum() / max(matching.size, 1))
+
+
+def accuracy_box_sum(evidence: Evidence) -> float:
+    """0 to 3: `accuracy` with the box term as the paper prints it, a sum over four coordinates."""
+    thresholds = replace(evidence.thresholds, box_l1=evidence.thresholds.box_l1 / 4)
+    matching = match_answer(evidence.answer, evidence.references, thresholds)
+    return float(matching.terms.sum() / max(matching.size, 1))
 
 
 def non_repeat(evidence: Evidence) -> float:

@@ -7,17 +7,16 @@ its place would teach the model to stop thinking, and no food would be named to 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from foodseg.data.references import decode_mask, scale_reference
+from foodseg.data.references import decode_mask
 from foodseg.data.samples import Sample
+from foodseg.methods.visurf import true_items
 from foodseg.models.mllm import VISION_TOKENS, Mllm
-from foodseg.rl.answers import BOX_KEY, POINT_KEY
 
 SEG = "[SEG]"
 # [SEG] takes a row of the vocabulary that no completion uses. LISA adds a row, and trains it with
@@ -49,9 +48,7 @@ class Baseline:
 
 def write_references(sample: Sample, side: int) -> str:
     """The answer in the form that the reward asks for, in pixels of the model image."""
-    scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
-    items = [{BOX_KEY: list(r.box), POINT_KEY: list(r.point)} for r in scaled]
-    return _completion(sample, json.dumps(items))
+    return _completion(sample, true_items(sample, side))
 
 
 def write_one_token(sample: Sample, side: int) -> str:

@@ -69,7 +69,8 @@ def used_code(roots: Iterable[str]) -> str:
 
 def recipe_modules(recipe: Recipe) -> list[str]:
     """The package's modules that this recipe's own functions and fields stand in."""
-    used = [*recipe.reward, recipe.advantages, *([recipe.ranking] if recipe.ranking else [])]
+    used = [*recipe.reward, recipe.advantages, recipe.ranking, recipe.prompt]
+    used = [one for one in used if one]
     modules = [getattr(one, "func", one).__module__ for one in used]
     modules += [TOOL] if recipe.tool else []
     return [module for module in modules if module.startswith("foodseg.")]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +40,8 @@ class Lesson:
 
     corners (P, 3, 2): prompts in pixels of the segmenter's image. part (P,) int64: index of the
     target mask of each. target_coverage (N, h, w), 0 to 1: the share of each decoder cell that a
-    target mask covers. weights (P,): completions that wrote the prompt.
+    target mask covers. weights (P,): sums over the completions that wrote the prompt. written: how
+    many times one of them was written.
     """
 
     embedding: ImageEmbedding
@@ -47,6 +49,7 @@ class Lesson:
     part: Tensor
     target_coverage: Tensor
     weights: Tensor
+    written: int
 
 
 class ToolUpdater:
@@ -82,16 +85,23 @@ class ToolUpdater:
         taken. seconds_tool: all of it. Raises RuntimeError for a gradient that is not finite.
         """
         start = time.perf_counter()
-        row = self.step([lesson for group in groups for lesson in self.lessons(group)])
+        weights = self.training.weights
+        row = self.step([one for group in groups for one in self.lessons(group, weights)])
         return row | {"seconds_tool": time.perf_counter() - start}
 
-    def lessons(self, group: Group) -> list[Lesson]:
-        """What one group teaches: one lesson, or none if no reference meets a criterion."""
-        counted = matched_references(group)
-        if not counted:
+    def lessons(
+        self, group: Group, weights: Callable[[Sequence[float]], np.ndarray]
+    ) -> list[Lesson]:
+        """What one group teaches: one lesson, or none if no reference meets a criterion.
+
+        weights: of its completions, from their rewards.
+        """
+        written = matched_references(group, weights(group.rewards))
+        if not written:
             return []
         sample = group.evidence[0].sample
-        references, parts = zip(*counted, strict=True)
+        references, parts = zip(*written, strict=True)
+        sums = [sum(each) for each in written.values()]
         device, side = self.segmenter.device, self.segmenter.config.image_size
         coverage = torch.stack(
             [mask_coverage(decode_mask(mask), side // 4) for mask in sample.masks]
@@ -102,15 +112,16 @@ class ToolUpdater:
                 scale_prompts(references, sample.size, side).to(device),
                 torch.tensor(parts, device=device),
                 coverage.to(device),
-                torch.tensor(list(counted.values()), dtype=torch.float32, device=device),
+                torch.tensor(sums, dtype=torch.float32, device=device),
+                sum(map(len, written.values())),
             )
         ]
 
     def step(self, lessons: Sequence[Lesson]) -> dict:
         """One decoder step on the weighted mean loss of all lessons, those of other processes
         included; see `update`."""
-        weights = self.processes.gather([lesson.weights.sum().item() for lesson in lessons])
-        total = sum(weights)
+        shared = self.processes.gather([(one.weights.sum().item(), one.written) for one in lessons])
+        total = sum(weight for weight, _ in shared)
         if not total:
             return {"tool_loss": None, "tool_iou": None, "tool_references": 0}
         sums = sum(self.processes.gather([self.gradients(lessons, total).cpu()]))
@@ -118,7 +129,11 @@ class ToolUpdater:
         self.optimizer.step()
         self.optimizer.zero_gradients()
         loss, iou = sums.tolist()
-        return {"tool_loss": loss, "tool_iou": iou, "tool_references": int(total)}
+        return {
+            "tool_loss": loss,
+            "tool_iou": iou,
+            "tool_references": sum(count for _, count in shared),
+        }
 
     def gradients(self, lessons: Sequence[Lesson], total: float) -> Tensor:
         """Fill in the decoder's gradients of the mean loss; returns mean loss and IoU, (2,)."""
@@ -158,11 +173,12 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
     repeated from its start.
     """
     training = updater.training
-    recipe = replace(sampler.recipe, dynamic_sampling=False, ranking=None, reward=())
+    recipe = replace(sampler.recipe, dynamic_sampling=False, ranking=None)
     seed = sampler.seed + OFF_POLICY_SEED
     apart = GroupSampler(
         sampler.mllm, sampler.preset, recipe, sampler.samples, seed, sampler.processes
     )
+    apart.features = updater.features  # the tool's own masks, and one SAM2 in memory
     buffer: list[list[Lesson]] = []
     rows = []
     for step in tqdm(range(training.off_policy_steps), "decoder, off-policy"):
@@ -170,7 +186,8 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
         if len(buffer) < training.off_policy_rounds:
             with sampler.mllm.reference_policy():
                 groups = apart.next_batch().mine
-            buffer.append([lesson for group in groups for lesson in updater.lessons(group)])
+            weights = training.off_policy_weights
+            buffer.append([one for group in groups for one in updater.lessons(group, weights)])
         sampled = time.perf_counter()
         row = updater.step(buffer[step % training.off_policy_rounds])
         seconds = {

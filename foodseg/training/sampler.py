@@ -24,6 +24,7 @@ from foodseg.rl.dynamic_sampling import GroupCollector
 from foodseg.rl.groups import Group, score_group
 from foodseg.system import roll_out
 from foodseg.training.photos import PhotoFeatures, PhotoReader
+from foodseg.training.true_answers import join, true_rollout
 
 if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
     from foodseg.recipes import Recipe
@@ -97,7 +98,7 @@ class GroupSampler:
             batch = Batch(self._in_order(groups), groups, 1, seconds)
         if self.queue:
             self.queue.flush()
-        return batch
+        return self._with_true_answers(batch) if self.recipe.true_answers else batch
 
     def questions(self, cursor: int) -> list[Sample]:
         """This process's questions of the round that begins at the `cursor`-th question."""
@@ -153,11 +154,21 @@ class GroupSampler:
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
         preset, reward = self.preset, (*self.recipe.reward, *self.preset.extra_reward)
         asked = sample, rollout, preset.image_side, reward, self._segment, preset.thresholds
-        group = score_group(*asked)
+        group = score_group(*asked, self.recipe.labelled_points)
         if not self.queue:
             return group
         points = zip(group.points, self.queue.award(group.evidence), strict=True)
         return replace(group, points=tuple(one | {"ranked": rank} for one, rank in points))
+
+    def _with_true_answers(self, batch: Batch) -> Batch:
+        """What is learnt from gets the true answers; `seen`, for the log, is what was sampled."""
+        start, groups = time.perf_counter(), list(batch.groups)
+        for index, group in enumerate(groups):
+            if group:
+                rollout = true_rollout(self.mllm, group, self.preset.image_side)
+                groups[index] = join(group, self._score(group.sample, rollout))
+        seconds = batch.seconds["scoring"] + time.perf_counter() - start
+        return replace(batch, groups=groups, seconds=batch.seconds | {"scoring": seconds})
 
     def _segment(self, sample: Sample, references: Sequence[Reference]) -> np.ndarray:
         embedding = self.features.embedding(sample.image)

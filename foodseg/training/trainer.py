@@ -77,7 +77,7 @@ class PolicyLearner:
         samples: Sequence[Sample],
         processes: Processes,
     ) -> None:
-        self.mllm = load_policy(preset, recipe.prompt_suffix)
+        self.mllm = load_policy(preset, recipe.prompt)
         self.mllm.add_lora(preset.lora_rank, preset.lora_alpha, seed)
         self.sampler = GroupSampler(self.mllm, preset, recipe, samples, seed, processes)
         self.updater = PolicyUpdater(self.mllm, preset, recipe, processes)
