@@ -2,7 +2,8 @@
 
 import pytest
 
-from foodseg.rl.answers import MAX_NESTING, parse_answer, parse_json
+from foodseg.data.references import Reference
+from foodseg.rl.answers import MAX_NESTING, parse_answer, parse_json, write_items
 from foodseg.rl.named_foods import named_foods
 
 ITEM = '{"bbox_2d": [12, 30, 58.5, 77], "point_2d": [35, 50]}'
@@ -36,6 +37,37 @@ def test_nothing_that_sam2_could_not_use_counts_as_parsed(body):
     answer = parse_answer(complete(body))
     assert not answer.parsed
     assert answer.objects == ()
+
+
+def labelled(points: str) -> str:
+    return complete(f'[{{"bbox_2d": [1, 2, 30, 40], "points": {points}}}]')
+
+
+def test_labelled_points_count_only_where_they_are_asked_for():
+    text = labelled("[[5, 6, 0], [7, 8.5, 1], [9, 9, 1]]")
+    assert not parse_answer(text).parsed
+    (one,) = parse_answer(text, labelled=True).objects
+    assert (one.box, one.point) == ((1, 2, 30, 40), (7, 8.5))
+    assert one.more == ((5, 6, 0), (9, 9, 1))
+    plain = parse_answer(complete(f"[{ITEM}]"), labelled=True)
+    assert plain == parse_answer(complete(f"[{ITEM}]")) and plain.objects[0].more == ()
+    both = ITEM.replace("}", ', "points": "x"}')  # the paper's key comes first
+    assert parse_answer(complete(f"[{both}]"), labelled=True).objects == plain.objects
+
+
+@pytest.mark.parametrize(
+    "points",
+    ["[]", "[[5, 6, 0]]", "[[5, 6]]", "[5, 6, 1]", "[[5, 6, 2]]", "[[5, 6, true]]", "7", "null",
+     "[[5, 6, 1], null]", '[["5", 6, 1]]', f"[{', '.join(['[5, 6, 1]'] * 21)}]"],
+)  # fmt: skip
+def test_labelled_points_that_are_not_whole_or_all_outside_are_no_answer(points):
+    assert not parse_answer(labelled(points), labelled=True).parsed
+
+
+def test_written_items_are_read_back():
+    references = (Reference((1, 2, 30, 40), (7, 8)), Reference((0, 0, 5, 5), (2, 3)))
+    read = parse_answer(complete(write_items(references))).objects
+    assert [(one.box, one.point) for one in read] == [(r.box, r.point) for r in references]
 
 
 def test_first_answer_counts_and_has_to_be_closed():

@@ -242,9 +242,11 @@ def test_time_is_bounded_on_100_000_characters(text):
         ("<look>rice", 0),
         ("rice</look>", 0),
         ("</look>rice<look>", 0),
-        ("<look>What  you\nsee</look>", 0),
-        ("<look>what you see.</look>", 0),
-        ("<look>what you see is rice</look>", 1),
+        ("<look>[Your  visual\nfocus]</look>", 0),
+        ("<look>your-visual_ focus.</look>", 1),  # an underscore is part of a word
+        ("<look>your visual focus: rice</look>", 1),
+        ("<look>your visual focuses</look>", 1),
+        ("<look> . </look>", 0),
     ],
 )
 def test_look(thinking, points):
@@ -252,14 +254,38 @@ def test_look(thinking, points):
 
 
 def test_copying_what_the_prompt_shows_earns_nothing():
-    for template in (prompts.KITCHEN, prompts.PAPER):
-        asked = (template + dr_seg.LOOK_PROMPT).format(question="Which food is sweet?")
-        assert "<look>" in asked and "{" + "question}" not in asked
-        shown = asked[asked.index("<look>") : asked.index("</look>") + len("</look>")]
-        assert look(evidence(complete(GOOD, f"Hm. {shown} Hm."))) == 0
-    copied = prompts.PAPER[prompts.PAPER.index("<think>your") :]
-    assert non_repeat_normalised(evidence(copied)) == 0
-    assert non_repeat_normalised(evidence(copied.replace("your", "my"))) == 1
+    template = dr_seg.look_prompt(prompts.PAPER)
+    asked = template.format(question="Which food is sweet?")
+    assert asked.count("<think>[") == 1 and asked.count("<look>") == 2
+    copied = asked[asked.index("<think>[") :]
+    assert look(evidence(copied)) == non_repeat_normalised(evidence(copied)) == 0
+    for part in dr_seg.PLACEHOLDERS:
+        assert part in copied
+        said = complete(GOOD, f"Hm. {part.upper().replace(' ', ' - ')}! Hm?")
+        assert non_repeat_normalised(evidence(said)) == 0
+        assert non_repeat_normalised(evidence(said.replace(part[-4:].upper(), "MORE"))) == 1
+    assert non_repeat_normalised(evidence(complete(GOOD, "your reasoning"))) == 1
+
+
+def test_the_prompt_replaces_the_thinking_and_leaves_the_kitchens_alone():
+    assert dr_seg.look_prompt(prompts.KITCHEN) == prompts.KITCHEN
+    template = dr_seg.look_prompt(prompts.PAPER)
+    think = template[template.index("<think>[") : template.index("</think>\n")]
+    assert think.index("<look>") < think.index("</look>")
+    assert template.endswith(prompts.PAPER[prompts.PAPER.index("</think>\n") :])
+    with pytest.raises(ValueError, match="prompt_template: it lacks 'First write your reasoning"):
+        dr_seg.look_prompt("{question} Answer in JSON.")
+
+
+@pytest.mark.parametrize("end", [". ", "! ", "? ", "… ", "...", "。", "！", "？"])
+def test_sentences_end_at_every_mark_and_marks_around_them_do_not_count(end):
+    def points(*sentences):
+        return non_repeat_normalised(evidence(end.join(sentences) + end))
+
+    assert points("A", "“a”", "B") == 1
+    assert points("A", "“a”", "(A，)") == 0
+    assert points("A", "{a; ", ": A、") == 0
+    assert points("A", "<a>", "`a`") == 1  # these are not among the authors' marks
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_each_photo_is_embedded_once_and_each_group_is_one_decoder_call(samples,
             alone = drawn.features.segmenter.predict(embedding, references)
             assert_same_masks(alone, one.masks())
     assert len(embedded) == len(photos)
-    assert {"thinking_format", "segmentation_format", "mask_tiers"} == set(group.points[0])
+    assert {"thinking_format", "labelled_format", "mask_tiers"} == set(group.points[0])
 
 
 def test_without_a_term_that_asks_for_masks_no_segmenter_is_loaded(samples, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,11 +17,17 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, read_lines
 from foodseg.data.references import decode_mask, scale_reference
 from foodseg.evaluation.evaluate import evaluate
-from foodseg.methods.grto import ToolTraining, matched_references
+from foodseg.methods.grto import (
+    ToolTraining,
+    alike,
+    by_reward,
+    matched_references,
+    post_trained,
+)
 from foodseg.models.sam2 import decode_prompts
 from foodseg.models.segmenter import DECODER, load_decoder, save_decoder, scale_prompts
 from foodseg.presets import SMOKE
-from foodseg.recipes import B_GRTO, GRPO
+from foodseg.recipes import B_GRTO, GRPO, GRPO_MASK
 from foodseg.rl.evidence import gather_evidence, to_original
 from foodseg.rl.rewards import match_answer
 from foodseg.system import load_policy, load_segmenter
@@ -55,7 +62,8 @@ def shifted(sample, shift):
 
 def group_of(sample, *answers):
     texts = [f"<think>So.</think><answer>{json.dumps(items)}</answer>" for items in answers]
-    return SimpleNamespace(evidence=gather_evidence(sample, texts, SIDE, segment=None))
+    evidence = gather_evidence(sample, texts, SIDE, segment=None)
+    return SimpleNamespace(evidence=evidence, rewards=[one.score.total for one in evidence])
 
 
 def plain_groups(samples):
@@ -76,9 +84,9 @@ def gradients(updater):
 
 def plain_loss(segmenter, groups, training):
     """The loss as the module's text says it, one reference after another."""
-    losses = []
+    losses, shares = [], []
     for group in groups:
-        for evidence in group.evidence:
+        for evidence, weight in zip(group.evidence, training.weights(group.rewards), strict=True):
             sample, side = evidence.sample, segmenter.config.image_size
             photo = np.asarray(Image.open(SMOKE.dataset / sample.image))
             embedding = segmenter.embed_image(photo)
@@ -95,19 +103,22 @@ def plain_loss(segmenter, groups, training):
                 dice = 1 - (2 * (chance * truth).sum() + 1) / (chance.sum() + truth.sum() + 1)
                 bce = -(truth * chance.log() + (1 - truth) * (1 - chance).log()).mean()
                 losses.append(training.bce_weight * bce + training.dice_weight * dice)
-    return torch.stack(losses).mean()
+                shares.append(weight)
+    shares = torch.tensor(shares, dtype=torch.float32)
+    return torch.stack(losses) @ shares / shares.sum()
 
 
-def test_gradients_are_those_of_the_plain_loss(samples, monkeypatch):
+@pytest.mark.parametrize("weights_of", [alike, by_reward, partial(post_trained, temperature=2.0)])
+def test_gradients_are_those_of_the_plain_loss(samples, monkeypatch, weights_of):
     monkeypatch.setattr(tool, "PROMPTS_PER_CALL", 2)
-    training = ToolTraining(bce_weight=3.0, dice_weight=0.7)
+    training = ToolTraining(bce_weight=3.0, dice_weight=0.7, weights=weights_of)
     ours, plain, groups = make_updater(training), make_updater(training), plain_groups(samples)
-    lessons = [lesson for group in groups for lesson in ours.lessons(group)]
+    lessons = [lesson for group in groups for lesson in ours.lessons(group, weights_of)]
     total = sum(lesson.weights.sum().item() for lesson in lessons)
     asked = []
     ours.decoder.iou_prediction_head.register_forward_hook(lambda *call: asked.append(len(call[2])))
     loss, _ = ours.gradients(lessons, total)
-    assert max(asked) == 2 and sum(asked) < total
+    assert max(asked) == 2 and sum(asked) < sum(lesson.written for lesson in lessons)
     expected = plain_loss(plain.segmenter, groups, training)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -116,26 +127,38 @@ def test_gradients_are_those_of_the_plain_loss(samples, monkeypatch):
     assert_same_gradients(gradients(ours).values(), theirs.values(), relative=1e-3)
 
 
+def test_weights_of_completions_by_hand():
+    assert alike([0.0, 7.0]).tolist() == [1, 1]
+    assert by_reward([1.0, 4.0, 7.0]) == pytest.approx([0.25, 1, 1.75])
+    assert by_reward([0.0, 0.0]).tolist() == [1, 1]
+    e = np.e
+    assert post_trained([5.0, 6.0], temperature=1.0) == pytest.approx(
+        [2 / (1 + e), 2 * e / (1 + e)]
+    )
+    assert post_trained([0.0, 7000.0], temperature=1.0).tolist() == [0, 2]
+
+
 def test_only_matched_references_teach_and_equal_ones_are_counted(samples):
     sample = max(samples, key=lambda s: len(s.references))
     count = len(sample.references)
     far = [{"bbox_2d": [0, 0, 1, 1], "point_2d": [100, 0]}]
     twice = shifted(sample, 0) * 2
     group = group_of(sample, shifted(sample, 0), shifted(sample, 1), twice, far, "no list", [])
-    counted = matched_references(group)
+    counted = {key: len(ones) for key, ones in matched_references(group, [1.0] * 6).items()}
     exact = to_original(group.evidence[0].answer, sample, SIDE)
     moved = to_original(group.evidence[1].answer, sample, SIDE)
     # The first and third completion write the exact ones; the surplus of the third is left out.
     expected = {(r, i): 2 for i, r in enumerate(exact)} | {(r, i): 1 for i, r in enumerate(moved)}
     assert count > 1 and counted == expected
     updater = make_updater()
-    [lesson] = updater.lessons(group)
-    assert lesson.weights.sum() == 3 * count and lesson.corners.shape == (2 * count, 3, 2)
+    [lesson] = updater.lessons(group, alike)
+    assert lesson.weights.sum() == lesson.written == 3 * count
+    assert lesson.corners.shape == (2 * count, 3, 2)
     assert lesson.target_coverage.shape == (count, 48, 48)
     tensors = (lesson.corners, lesson.target_coverage, lesson.weights, lesson.embedding.features)
     assert not any(tensor.requires_grad for tensor in (*tensors, *lesson.embedding.high_resolution))
     nothing, before = group_of(sample, far, "no list"), weights(updater)
-    assert updater.lessons(nothing) == [] and len(updater.asked) == 1
+    assert updater.lessons(nothing, alike) == [] and len(updater.asked) == 1
     row = updater.update([nothing])
     assert row.pop("seconds_tool") >= 0
     assert row == {"tool_loss": None, "tool_iou": None, "tool_references": 0}
@@ -160,7 +183,8 @@ def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
 
 
 RUN = replace(SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, max_new_tokens=160)
-SHORT = replace(B_GRTO, tool=ToolTraining(off_policy_steps=2, off_policy_rounds=1))
+FAST = ToolTraining(learning_rate=3e-3, off_policy_steps=2, off_policy_rounds=1)
+SHORT = replace(B_GRTO, tool=FAST)
 
 
 def files(recipe):
@@ -169,20 +193,24 @@ def files(recipe):
     return [path.read_bytes() for path in sorted(adapter.glob("*.safetensors"))]
 
 
-def test_a_run_of_b_grto_is_grpo_to_the_policy_and_keeps_its_bits_when_interrupted(
+def test_the_policy_is_paid_for_the_tools_masks_and_a_run_keeps_its_bits_when_interrupted(
     samples, monkeypatch, knowing
 ):
     preset = replace(RUN, mllm=knowing)
-    train(preset, GRPO, 0, samples)
+    train(preset, GRPO_MASK, 0, samples)
     train(preset, SHORT, 0, samples)
     run = RUN.run_folder("b-grto", 0)
-    [policy], whole, rows = files(GRPO), files(SHORT), read_lines(run / "log.jsonl")
-    assert whole[0] == policy and len(whole) == 2
+    [policy], whole, rows = files(GRPO_MASK), files(SHORT), read_lines(run / "log.jsonl")
+    # The tool of stage 1 makes other masks: the same completions earn otherwise in step 1.
+    frozen = read_lines(RUN.run_folder(GRPO_MASK.name, 0) / "log.jsonl")
+    assert rows[0]["completion"] == frozen[0]["completion"]
+    assert rows[0]["points_mask_tiers"] != frozen[0]["points_mask_tiers"]
+    assert whole[0] != policy and len(whole) == 2
     assert all(row["tool_references"] for row in rows)
     assert {"tool_loss", "tool_iou", "tool_references", "seconds_tool"} <= rows[0].keys()
     assert all(row["seconds_tool"] > 0 for row in rows)
     assert [row["step"] for row in read_lines(run / TOOL_LOG)] == [1, 2]
-    assert not (RUN.run_folder("grpo", 0) / TOOL_LOG).exists()
+    assert not (RUN.run_folder(GRPO_MASK.name, 0) / TOOL_LOG).exists()
     trained = load_file(run / "adapter" / DECODER)
     base = load_segmenter(RUN).model.sam_mask_decoder.state_dict()
     assert any((w != base[n]).any() for n, w in trained.items())

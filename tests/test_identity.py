@@ -10,16 +10,16 @@ import pytest
 
 from foodseg import presets
 from foodseg.common import imports
-from foodseg.methods.dr_seg import RankQueue
+from foodseg.methods.dr_seg import RankQueue, look_prompt
 from foodseg.presets import SMOKE
-from foodseg.recipes import B_GRTO, DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO
+from foodseg.recipes import B_GRTO, DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, VISURF
 from foodseg.rl.evidence import accuracy
 from foodseg.supervised.targets import LISA
 from foodseg.supervised.training import baseline_config
 from foodseg.training.identity import as_json, run_config, used_code
 
 METHODS = {"GRPO": GRPO, "DAPO": DAPO, "SAM-R1": SAM_R1, "Dr. Seg": DR_SEG, "SD-GRPO": SD_GRPO}
-METHODS |= {"B-GRTO": B_GRTO, "ranked": replace(GRPO, ranking=RankQueue)}
+METHODS |= {"ViSurf": VISURF, "B-GRTO": B_GRTO, "ranked": replace(GRPO, ranking=RankQueue)}
 EVERYTHING = {*METHODS, "LISA", "evaluation"}
 
 
@@ -43,9 +43,10 @@ STALE = {
     **dict.fromkeys(("data/photos.py", "models/rollouts.py"), EVERYTHING),
     **dict.fromkeys(("training/updates.py", "rl/objectives.py"), set(METHODS)),
     **dict.fromkeys(("methods/grto.py", "training/mask_decoder.py"), {"B-GRTO"}),
-    "methods/sam_r1.py": {"SAM-R1"},
+    "methods/sam_r1.py": {"SAM-R1", "B-GRTO"},
     "methods/dr_seg.py": {"Dr. Seg", "ranked"},
     "methods/sd_grpo.py": {"SD-GRPO"},
+    **dict.fromkeys(("methods/visurf.py", "training/true_answers.py"), {"ViSurf"}),
     "supervised/updates.py": {"LISA"},
     "evaluation/metrics.py": {"evaluation"},
     **dict.fromkeys(("report/style.py", "kitchen/plates.py", "rl/exports.py"), set()),
@@ -108,7 +109,7 @@ def test_other_settings_give_another_configuration(samples):
     rewards = [(first,), (brief,), (brief, accuracy), (accuracy, brief)]
     rewards += [(partial(first, one),) for one in (1, 2)] + [(partial(first, a=1),)]
     configs = [config(replace(GRPO, reward=reward)) for reward in rewards]
-    configs += [config(), config(replace(GRPO, prompt_suffix="x")), config(DAPO), config(B_GRTO)]
+    configs += [config(), config(replace(GRPO, prompt=look_prompt)), config(DAPO), config(B_GRTO)]
     # the same number of samples, one answer of which differs
     configs.append(config(samples=[replace(samples[0], question="Why?"), *samples[1:]]))
     assert len(set(configs)) == len(configs)

@@ -11,8 +11,9 @@ import pytest
 
 from foodseg import presets, recipes
 from foodseg.common.files import read_lines
-from foodseg.methods.dr_seg import LOOK_PROMPT, RankQueue
-from foodseg.recipes import DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, Recipe
+from foodseg.methods.dr_seg import RankQueue, look_prompt
+from foodseg.models import prompts
+from foodseg.recipes import DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, VISURF, Recipe
 from foodseg.rl.evidence import accuracy, non_repeat, term_name
 from foodseg.system import load_policy
 from foodseg.training.identity import as_json
@@ -52,14 +53,16 @@ def test_parts_together_are_dapo_and_sam_r1_and_each_term_is_left_out_once():
     parts = (recipes.SAM_R1_CLIP_HIGH, recipes.SAM_R1_TOKEN_LOSS)
     assert changed(grpo, *parts) == changed(grpo, SAM_R1)
     assert len(changed(grpo, SAM_R1)) == 2
-    assert changed(grpo, GRPO).keys() == {"reward"}
+    assert changed(grpo, GRPO).keys() == {"reward", "prompt", "labelled_points"}
     kept = {term_name(term) for term in DAPO.reward}
     whole = [
         kept - {term_name(term) for term in recipe.reward} for recipe in recipes.DAPO_WITHOUT_TERMS
     ]
-    assert whole[:3] == [{"thinking_format"}, {"segmentation_format"}, {"non_repeat"}]
-    assert whole[3:] == [{"accuracy"}] * 3
-    parts = [recipe.reward[2].keywords["part"] for recipe in recipes.DAPO_WITHOUT_TERMS[3:]]
+    formats = {"thinking_format", "segmentation_format"}
+    assert whole[:1] == [formats] and set(map(len, whole[1:])) == {1}
+    assert whole[1:4] == [{"thinking_format"}, {"segmentation_format"}, {"non_repeat"}]
+    assert whole[4:] == [{"accuracy"}] * 3
+    parts = [recipe.reward[2].keywords["part"] for recipe in recipes.DAPO_WITHOUT_TERMS[4:]]
     assert parts == ["iou", "box_l1", "point_l2"]
 
 
@@ -90,7 +93,9 @@ def test_two_terms_of_one_name_are_refused():
         replace(GRPO, reward=(ranked,), ranking=RankQueue)
 
 
-@pytest.mark.parametrize("recipe", [SAM_R1, DR_SEG, SD_GRPO], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize(
+    "recipe", [SAM_R1, DR_SEG, SD_GRPO, VISURF], ids=lambda recipe: recipe.name
+)
 def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(
     home, samples, recipe, knowing
 ):
@@ -119,14 +124,14 @@ def test_a_recipe_trains_and_goes_on_after_a_stop_with_the_same_bits(
     assert max(row["gradient_norm"] for row in rows) > 0
 
 
-def test_an_adapter_is_evaluated_with_the_suffix_that_it_was_trained_with(samples):
-    short = replace(PRESET, steps=1)
+def test_an_adapter_is_evaluated_with_the_prompt_that_it_was_trained_with(samples):
+    short = replace(PRESET, steps=1, prompt_template=prompts.PAPER)
     train(short, DR_SEG, 0, samples)
     mllm = load_policy(short)
-    assert mllm.template == short.prompt_template
+    assert mllm.template == prompts.PAPER
     adapter = short.run_folder("dr-seg", 0) / "adapter"
     mllm.load_adapter(adapter)
-    assert mllm.template == short.prompt_template + LOOK_PROMPT
+    assert mllm.template == look_prompt(prompts.PAPER) != prompts.PAPER
     (adapter / "prompt_template.txt").unlink()
     with pytest.raises(ValueError, match="prompt_template.txt is missing"):
         load_policy(short).load_adapter(adapter)

@@ -1,6 +1,7 @@
 """SD-GRPO: whose token is it, what did the segment earn, and what is its advantage."""
 
 import json
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -332,11 +333,11 @@ def test_advantages_of_objects_by_hand(texts, expected):
 
 
 @pytest.mark.parametrize("weight", [0, 0.3, 0.5, 1])
-def test_blend_of_every_token(tokenizer, weight):
+def test_blended_advantages_of_every_token(tokenizer, weight):
     texts = [complete(ORANGE, WRONG), complete(ORANGE, APPLE), complete(WRONG), "Orange. Hm."]
     group = group_of(tokenizer, texts)
     (whole,) = group_advantages([group.rewards])
-    (tokenwise,) = segmented([group], tokenizer, weight=weight)
+    (tokenwise,) = segmented([group], tokenizer, weight=weight, of="advantages")
     thinking, objects = segment_advantages(rewards_of(*texts))
     assert whole.any() and thinking.any() and any(one.any() for one in objects)
     for i, text in enumerate(texts):
@@ -347,6 +348,42 @@ def test_blend_of_every_token(tokenizer, weight):
             for s in segments.tolist()
         ]
         assert tokenwise[i].tolist() == expected
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.5, 1])
+def test_blended_rewards_of_every_token(tokenizer, weight):
+    """Worked by hand: R is 7, 5.5, 4 and 1 of 7; one object too many is in the first alone."""
+    texts = [
+        complete(ORANGE, APPLE, WRONG), complete(ORANGE, APPLE), complete(WRONG, APPLE), "Hm. Hm.",
+    ]  # fmt: skip
+    rewards = [5.5, 7.0, 4.0, 1.0]
+    group = group_of(tokenizer, texts, rewards=rewards)
+    (tokenwise,) = segmented([group], tokenizer, weight=weight)
+    shares = {
+        "thinking": [1, 1, 1, 0.5],
+        0: [1, 1, 0, 0],  # the orange
+        1: [1, 1, 1, 0],  # the apple
+        "too many": [0, 1, 1, None],  # what SAM2 can't use takes no part
+    }
+
+    def standardised(own):
+        mixed = [
+            None if share is None else (1 - weight) * reward / 7 + weight * share
+            for reward, share in zip(rewards, own, strict=True)
+        ]
+        return group_advantages([mixed])[0]
+
+    expected = {name: standardised(own) for name, own in shares.items()}
+    (whole,) = group_advantages([rewards])
+    names = [(0, 1, "too many"), (0, 1), (0, 1), ()]
+    for i, text in enumerate(texts):
+        own = [expected[name][i] for name in names[i]]
+        place = {NOTHING: whole[i], THINKING: expected["thinking"][i]} | dict(enumerate(own))
+        segments = token_segments(encode(tokenizer, text), tokenizer).tolist()
+        assert tokenwise[i] == pytest.approx([place[s] for s in segments], abs=1e-9)
+    both = segmented([group], tokenizer, weight=1, of="advantages")[0]
+    if weight == 1:  # then nothing of the whole is in either blend
+        assert all(map(np.array_equal, tokenwise, both))
 
 
 def test_random_groups_are_finite_weight_0_is_holistic_and_equals_teach_nothing(tokenizer):
@@ -361,10 +398,9 @@ def test_random_groups_are_finite_weight_0_is_holistic_and_equals_teach_nothing(
     ]
     holistic = group_advantages([group.rewards for group in groups])
     differ = 0
-    for weight in (0, 0.5, 1):
-        for group, whole, one in zip(
-            groups, holistic, segmented(groups, tokenizer, weight=weight), strict=True
-        ):
+    for weight, of in ((0, "advantages"), *product((0.5, 1), ("advantages", "rewards"))):
+        advantages = segmented(groups, tokenizer, weight=weight, of=of)
+        for group, whole, one in zip(groups, holistic, advantages, strict=True):
             for tokens, advantage, values in zip(group.rollout.tokens, whole, one, strict=True):
                 assert values.dtype == np.float64 and values.shape == tokens.shape
                 assert np.isfinite(values).all()

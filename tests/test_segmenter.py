@@ -1,5 +1,7 @@
 """The segmenter: sam2's own image path, no temporal module, many references in one call."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,21 @@ def test_masks_of_the_original_size_from_one_call_equal_one_by_one(segmenter, im
     assert together.shape == (3, 70, 120) and together.dtype == bool
     assert 0 < together.sum() < together.size
     assert segmenter.predict(embedding, []).shape == (0, 70, 120)
+
+
+def test_labelled_points_change_masks_and_leave_others_as_they_are(segmenter, image):
+    embedding = segmenter.embed_image(image)
+    plain = segmenter.predict(embedding, REFERENCES)
+    more = replace(REFERENCES[1], more=((60, 20, 1), (100, 60, 0)))
+    swapped = replace(more, more=tuple((x, y, 1 - label) for x, y, label in more.more))
+    calls = []
+    handle = segmenter.model.sam_mask_decoder.register_forward_hook(lambda *_: calls.append(1))
+    mixed = segmenter.predict(embedding, [REFERENCES[0], more, REFERENCES[2], swapped])
+    handle.remove()
+    assert len(calls) == 2  # one for each number of points
+    assert_same_masks(mixed[[0, 2]], plain[[0, 2]])
+    assert (mixed[1] != plain[1]).any() and (mixed[1] != mixed[3]).any()
+    assert_same_masks(mixed[1:2], segmenter.predict(embedding, [more]))
 
 
 def test_images_embedded_together_equal_one_by_one(segmenter, image):

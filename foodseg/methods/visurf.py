@@ -15,25 +15,19 @@ reported above SFT, RLVR, and SFT then RLVR. Our reading:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from statistics import fmean
 
 from foodseg.data.references import scale_reference
 from foodseg.data.samples import Sample
-from foodseg.rl.answers import BOX_KEY, POINT_KEY
+from foodseg.rl.answers import write_items
 from foodseg.rl.evidence import total
 
 
 def true_answer(sample: Sample, side: int) -> str:
     """The completion that answers rightly, in pixels of the `side` x `side` model image."""
-    return f"<answer>{true_items(sample, side)}</answer>"
-
-
-def true_items(sample: Sample, side: int) -> str:
-    """The true references as the JSON list that an answer holds."""
     scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
-    return json.dumps([{BOX_KEY: list(r.box), POINT_KEY: list(r.point)} for r in scaled])
+    return f"<answer>{write_items(scaled)}</answer>"
 
 
 def smooth(points: dict[str, float], rewards: Sequence[float]) -> dict[str, float]:

@@ -13,8 +13,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from foodseg.data.references import Reference
 
 BOX_KEY, BOX_LENGTH = "bbox_2d", 4
 POINT_KEY, POINT_LENGTH = "point_2d", 2
@@ -71,6 +74,11 @@ def parse_answer(completion: str, labelled: bool = False) -> Answer:
     body = _between(completion, "<answer>", "</answer>")
     items = None if body is None else parse_json(body.strip())
     return Answer(completion, thinking_of(completion), _objects(items, labelled), items)
+
+
+def write_items(references: Sequence[Reference]) -> str:
+    """References in pixels of the model image as the JSON list of an answer."""
+    return json.dumps([{BOX_KEY: list(r.box), POINT_KEY: list(r.point)} for r in references])
 
 
 def parse_json(text: str) -> Any:

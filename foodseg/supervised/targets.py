@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from foodseg.data.references import decode_mask
+from foodseg.data.references import decode_mask, scale_reference
 from foodseg.data.samples import Sample
-from foodseg.methods.visurf import true_items
 from foodseg.models.mllm import VISION_TOKENS, Mllm
+from foodseg.rl.answers import write_items
 
 SEG = "[SEG]"
 # [SEG] takes a row of the vocabulary that no completion uses. LISA adds a row, and trains it with
@@ -48,7 +48,8 @@ class Baseline:
 
 def write_references(sample: Sample, side: int) -> str:
     """The answer in the form that the reward asks for, in pixels of the model image."""
-    return _completion(sample, true_items(sample, side))
+    scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
+    return _completion(sample, write_items(scaled))
 
 
 def write_one_token(sample: Sample, side: int) -> str:

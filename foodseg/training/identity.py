@@ -31,8 +31,8 @@ NO_TRAINING_FIELDS = frozenset(
 )
 # Values of these are written down one by one.
 VALUES = ("foodseg.recipes", "foodseg.presets")
-# The trainer imports it for recipes with a tool: others never run it.
-TOOL = "foodseg.training.mask_decoder"
+# The trainer imports these for recipes with a tool, or with true answers: others never run them.
+TOOL, TRUE_ANSWERS = "foodseg.training.mask_decoder", "foodseg.training.true_answers"
 
 
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
@@ -64,7 +64,7 @@ def preset_values(preset: Preset) -> dict:
 
 def used_code(roots: Iterable[str]) -> str:
     """Hash of the code that these modules import, without what only other recipes run."""
-    return code_hash(import_closure(roots, without=[*VALUES, TOOL]))
+    return code_hash(import_closure(roots, without=[*VALUES, TOOL, TRUE_ANSWERS]))
 
 
 def recipe_modules(recipe: Recipe) -> list[str]:
@@ -73,6 +73,7 @@ def recipe_modules(recipe: Recipe) -> list[str]:
     used = [one for one in used if one]
     modules = [getattr(one, "func", one).__module__ for one in used]
     modules += [TOOL] if recipe.tool else []
+    modules += [TRUE_ANSWERS] if recipe.true_answers else []
     return [module for module in modules if module.startswith("foodseg.")]
 
 
