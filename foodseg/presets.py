@@ -31,10 +31,11 @@ class Preset:
     not known), for a row of the results table.
     image_side: pixels of the square model image. train_plates, test_plates: plates to draw (0: the
     data is on disk). learning_rate .. groups_per_update: the training budget that every recipe
-    shares, warmup_steps and steps in rollouts, groups_per_update in groups of one gradient step;
-    supervised baselines have a learning rate of their own. published: folder of the
-    checkout for the figures (None: they go to build/). extra_reward: terms added to every recipe's.
-    thresholds: of the accuracy reward, in pixels of an 840 x 840 model image.
+    shares: warmup_steps in rollouts; steps, how many rollouts' worth of completions a run may
+    sample; groups_per_update, the groups of one gradient step. supervised_learning_rate: of the
+    baselines. published: folder of the checkout for the figures (None: they go to build/).
+    extra_reward: terms added to every recipe's. thresholds: of the accuracy reward, in pixels of an
+    840 x 840 model image.
     """
 
     name: str
@@ -69,6 +70,11 @@ class Preset:
     def updates_per_step(self) -> int:
         """Gradient steps of one training step, each on a mini-batch of its groups."""
         return -(-self.prompts_per_step // self.groups_per_update)
+
+    @property
+    def round_size(self) -> int:
+        """Completions of one rollout."""
+        return self.prompts_per_step * self.group_size
 
     @property
     def weights(self) -> dict[str, str]:

@@ -60,21 +60,24 @@ def write_predictions(runs: Runs, name: str, intersections: tuple[int, ...]) -> 
     write_json(folder / "result.json", {"row": name, "seconds": 1.0} | summarise(made) | ORIGIN)
 
 
-def finish(runs: Runs, run: Run, intersections=(10, 0), seconds: float = 3.0, rounds=1) -> None:
+def finish(runs: Runs, run: Run, intersections=(10, 0), seconds: float = 3.0, steps=3) -> None:
     """Leave what a finished run leaves."""
     write_predictions(runs, run.name, intersections)
     outcome = {"row": run.row.name, "identity": runs.identity(run), "wall_seconds": seconds}
     outcome |= {"giou": 0.5, "ciou": 0.5, "seconds": seconds, "peak_memory_mb": 100.0 + run.seed}
     write_json(runs.folder(run) / "outcome.json", outcome | ORIGIN)
     if run.row.trained and run.row != LISA_ROW:
-        write_log(runs, run, rounds=rounds)
+        write_log(runs, run, steps)
 
 
-def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps, rounds: int = 1) -> None:
-    row = {"reward_accuracy": 1.5, "parse_rate": 0.5, "rounds": rounds, "peak_memory_mb": 7.0}
+def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps) -> None:
+    """A run that sampled its whole budget, in so many steps."""
+    row = {"reward_accuracy": 1.5, "parse_rate": 0.5, "peak_memory_mb": 7.0}
     write_lines(runs.log(run), [{"step": step + 1} | row for step in range(steps)])
     sizes = {name: getattr(SMOKE, name) for name in ("prompts_per_step", "group_size")}
-    write_json(runs.log(run).parent / "result.json", {"preset": sizes, "seconds": 3.0})
+    result = {"preset": sizes, "seconds": 3.0, "steps": steps}
+    result["sampled"] = SMOKE.steps * SMOKE.round_size
+    write_json(runs.log(run).parent / "result.json", result)
 
 
 def test_every_recipe_is_a_row_and_families_stand_together(monkeypatch):
@@ -434,16 +437,13 @@ def test_the_table_by_hand(runs):
     assert outputs.readable(frame).loc["GRPO", "a difference"] == "not shown"
 
 
-def test_equal_rollouts_are_counted_from_the_logs(runs):
-    each = SMOKE.steps * SMOKE.prompts_per_step * SMOKE.group_size
+def test_completions_sampled_and_learnt_from_are_counted(runs):
     finish(runs, Run(GRPO_ROW, 0))
-    finish(runs, Run(DAPO_ROW, 0), rounds=2)
+    sentence = outputs.rollouts_sentence(frame_of(runs, GRPO_ROW))
+    assert sentence == "Rollouts: the runs of recipes sampled 192 completions each."
+    finish(runs, Run(DAPO_ROW, 0), steps=2)
     sentence = outputs.rollouts_sentence(frame_of(runs, GRPO_ROW, DAPO_ROW))
-    assert f"every run of a recipe learnt from {each:,} completions" in sentence
-    assert f"up to {2 * each:,} sampled" in sentence
-    write_log(runs, Run(DAPO_ROW, 0), steps=SMOKE.steps - 1)
-    sentence = outputs.rollouts_sentence(frame_of(runs, GRPO_ROW, DAPO_ROW))
-    assert "not the same for all" in sentence
+    assert sentence.endswith("sampled 192 completions each and learnt from 128 to 192.")
 
 
 def test_what_is_missing_failed_or_stale_is_said(runs):

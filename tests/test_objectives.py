@@ -154,7 +154,10 @@ def as_numbers(group: list, dtype: str) -> np.ndarray:
 
 
 def collect(given: dict) -> tuple[str, GroupCollector]:
-    collector = GroupCollector(given["train_batch_size"], given["max_num_gen_batches"])
+    collector = GroupCollector(
+        given["train_batch_size"],
+        given["max_num_gen_batches"] * len(given["generation_batches"][0]),
+    )
     for number, batch in enumerate(given["generation_batches"]):
         rewards = [as_numbers(group, given["dtype"]) for group in batch]
         try:
@@ -200,9 +203,11 @@ def test_equal_or_missing_rewards_have_no_signal_and_one_ulp_has(reward, size):
 
 
 def test_failure_says_what_was_found():
-    collector = GroupCollector(size=2, max_rounds=2)
+    collector = GroupCollector(size=2, max_groups=3)
+    assert collector.missing == 2
     collector.add(["a", "b"], [[0, 1], [1, 1]])
-    with pytest.raises(NoSignalError, match="1 of 2 groups .* 2 rounds of 4 prompts"):
-        collector.add(["c", "d"], [[0, 0], [1, 1]])
+    assert collector.missing == 1
+    with pytest.raises(NoSignalError, match="1 of 2 groups .* after 3 prompts"):
+        collector.add(["c"], [[0, 0]])
     with pytest.raises(RuntimeError, match="only 1 of 2"):
         collector.take()

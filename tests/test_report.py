@@ -101,12 +101,11 @@ def write_all_rows() -> None:
     write_row(BEST_OF, [prediction(0, 6), prediction(1, 0)], sampled_giou=0.125)
 
 
-def write_run(name: str, rows: list[dict], tool: dict | None = None, **result) -> None:
-    """A finished run's log and result, of rounds of 2 questions x 3 completions."""
+def write_run(name: str, **result) -> None:
+    """A finished run's result, of rollouts of 2 questions x 3 completions."""
+    sizes = {"preset": {"prompts_per_step": 2, "group_size": 3}}
     folder = SMOKE.run_folder(*name.split("-seed"))
-    write_lines(folder / "log.jsonl", rows)
-    sizes = {"preset": {"prompts_per_step": 2, "group_size": 3}, "recipe": {"tool": tool}}
-    write_json(folder / "result.json", {"steps": len(rows), "seconds": 8.0} | sizes | result)
+    write_json(folder / "result.json", {"seconds": 8.0} | sizes | result)
 
 
 def test_missing_input_names_the_notebook_and_the_command(empty_home):
@@ -177,17 +176,11 @@ def test_all_sampled_completions_are_counted_beside_those_learnt_from(empty_home
     write_all_rows()
     without = results.readable(results.results_frame(SMOKE, [0, 1])).loc["DAPO"]
     assert set(without[["sampled", "learnt from", "seconds"]]) == {"–"}
-    write_run("dapo-seed0", [{"rounds": 1}, {"rounds": 4}])
-    write_run("dapo-seed1", [{"rounds": 2}, {"rounds": 2}], seconds=9.0)
+    write_run("dapo-seed0", steps=2, sampled=30)
+    write_run("dapo-seed1", steps=1, sampled=24, seconds=9.0)
     frame = results.results_frame(SMOKE, [0, 1])
-    assert frame.loc["DAPO", list(costs.COSTS)].tolist() == pytest.approx([27, 12, 8.5])
-    # A buffer of three rounds; a fourth step takes the first of them again.
-    write_run("b-grto-seed0", [{"rounds": 1}], tool={"off_policy_rounds": 3})
-    folder = SMOKE.run_folder("b-grto", 0)
-    for steps, sampled in ((2, 18), (4, 24)):
-        write_lines(folder / "tool.jsonl", [{"step": step + 1} for step in range(steps)])
-        assert costs.run_costs(folder) == (sampled, 6, 8.0)
-    write_run("sft-seed0", [{"loss": 1.0}])
+    assert frame.loc["DAPO", list(costs.COSTS)].tolist() == pytest.approx([27, 9, 8.5])
+    write_run("sft-seed0", steps=1, sampled=0)
     sampled, learnt_from, seconds = costs.run_costs(SMOKE.run_folder("sft", 0))
     assert np.isnan(sampled) and np.isnan(learnt_from) and seconds == 8.0
 

@@ -124,22 +124,18 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def rollouts_sentence(frame: pd.DataFrame) -> str:
-    """Whether all trained rows learnt from as many completions, and how many they sampled."""
+    """How many completions the trained rows sampled, and how many they learnt from."""
     counted = frame.dropna(subset=["learnt_least"])
     if counted.empty:
         return "Rollouts: no run has ended yet."
-    low, high = int(counted["learnt_least"].min()), int(counted["learnt_most"].max())
-    if low < high:
-        usual = counted["learnt_most"].mode()[0]
-        odd = counted.index[(counted[["learnt_least", "learnt_most"]] != usual).any(axis=1)]
-        text = f"**not the same for all**, {low:,} to {high:,} completions learnt from"
-        text += f"; other than {int(usual):,}: {', '.join(odd)}."
-    else:
-        text = f"every run of a recipe learnt from {high:,} completions."
-        if (most := int(counted["sampled_most"].max())) > high:
-            text += " Dynamic sampling draws others for groups without signal: up to "
-            text += f"{most:,} sampled in one run, in the column of that name."
-    return f"Rollouts, counted from the logs: {text}"
+
+    def span(name: str) -> str:
+        ends = int(counted[f"{name}_least"].min()), int(counted[f"{name}_most"].max())
+        return " to ".join(f"{end:,}" for end in dict.fromkeys(ends))
+
+    text = f"Rollouts: the runs of recipes sampled {span('sampled')} completions each"
+    learnt = span("learnt")
+    return f"{text} and learnt from {learnt}." if learnt != span("sampled") else f"{text}."
 
 
 def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from foodseg.common.files import read_lines
-
 COSTS = ("sampled", "learnt_from", "seconds")
 
 
@@ -26,18 +24,9 @@ def training_costs(folders: Sequence[Path]) -> dict[str, float]:
 
 
 def run_costs(folder: Path) -> tuple[float, float, float]:
-    """COSTS of one finished run, counted from its log."""
-    result, log = json.loads((folder / "result.json").read_text()), read_lines(folder / "log.jsonl")
-    if "rounds" not in log[0]:
+    """COSTS of one finished run, from its result."""
+    result = json.loads((folder / "result.json").read_text())
+    if not result["sampled"]:
         return np.nan, np.nan, result["seconds"]
     round_size = result["preset"]["prompts_per_step"] * result["preset"]["group_size"]
-    rounds = sum(row["rounds"] for row in log) + _rounds_off_policy(folder, result)
-    return rounds * round_size, len(log) * round_size, result["seconds"]
-
-
-def _rounds_off_policy(folder: Path, result: dict) -> int:
-    """Rounds in the buffer of B-GRTO's decoder: each of its first steps samples one."""
-    log = folder / "tool.jsonl"
-    if not log.exists():
-        return 0
-    return min(len(read_lines(log)), result["recipe"]["tool"]["off_policy_rounds"])
+    return result["sampled"], result["steps"] * round_size, result["seconds"]

@@ -1,7 +1,8 @@
 """Dynamic sampling (DAPO, section 3.2): only groups that can teach something enter a batch.
 
 A group whose rewards are all equal has advantage 0 throughout. It is dropped before advantages
-are computed, and more prompts are sampled until the batch is full (as in verl's DAPO recipe).
+are computed, and more prompts are sampled until the batch is full (as in verl's DAPO recipe). verl
+samples whole batches and throws the surplus away; who asks for `missing` groups alone has none.
 DAPO defined this for rewards of 0 and 1; with graded rewards "all correct or all wrong" becomes
 "all equal". verl asks for std > 0, which rounding lets some groups of equal rewards pass.
 """
@@ -31,18 +32,18 @@ def has_signal(rewards: Sequence[float | None]) -> bool:
 class GroupCollector(Generic[Group]):
     """Fills one training batch from several rounds of sampling.
 
-        collector = GroupCollector(size=16, max_rounds=10)
+        collector = GroupCollector(size=16, max_groups=160)
         while not collector.full:
-            groups = sample(next(prompts))
+            groups = sample(next prompts, at least collector.missing)
             collector.add(groups, [rewards of each group])
         batch = collector.take()
 
-    `size`: groups in a batch. `max_rounds`: how often to sample at most; 0 sets no limit.
+    `size`: groups in a batch. `max_groups`: how many to sample for it at most; 0 sets no limit.
     `rounds`, `seen`, `kept`: rounds so far, groups offered, groups with signal.
     """
 
-    def __init__(self, size: int, max_rounds: int = 10) -> None:
-        self.size, self.max_rounds = size, max_rounds
+    def __init__(self, size: int, max_groups: int = 0) -> None:
+        self.size, self.max_groups = size, max_groups
         self.rounds = self.seen = 0
         self._groups: list[Group] = []
 
@@ -54,20 +55,25 @@ class GroupCollector(Generic[Group]):
     def full(self) -> bool:
         return self.kept >= self.size
 
+    @property
+    def missing(self) -> int:
+        """Groups with signal that the batch still lacks."""
+        return max(self.size - self.kept, 0)
+
     def add(self, groups: Sequence[Group], rewards: Sequence[Sequence[float]]) -> None:
         """Take one round: `rewards[i]` are those of the completions of `groups[i]`.
 
-        Raises NoSignalError when this was the last round allowed and the batch is not full.
+        Raises NoSignalError when no more groups are allowed and the batch is not full.
         """
         self.rounds += 1
         self.seen += len(groups)
         pairs = zip(groups, rewards, strict=True)
         self._groups += [group for group, values in pairs if has_signal(values)]
-        if not self.full and 0 < self.max_rounds <= self.rounds:
+        if not self.full and 0 < self.max_groups <= self.seen:
             raise NoSignalError(
                 f"dynamic sampling: {self.kept} of {self.size} groups have unequal rewards after "
-                f"{self.rounds} rounds of {self.seen} prompts; give easier or harder prompts, a "
-                "higher temperature, a larger group, or a larger max_rounds."
+                f"{self.seen} prompts; give easier or harder prompts, a higher temperature, a "
+                "larger group, or a larger max_rounds."
             )
 
     def take(self) -> list[Group]:

@@ -63,6 +63,11 @@ class BaselineLearner:
     updater: SupervisedUpdater
     seed: int
     samples: Sequence[Sample]
+    sampled: int = 0
+
+    def ends(self, steps: int) -> bool:
+        """Whether the run ends with so many steps."""
+        return steps >= self.updater.preset.steps
 
     def step(self, index: int) -> dict:
         """One step of the preset, each of its gradient steps on samples of its own."""

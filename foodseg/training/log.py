@@ -4,7 +4,8 @@ Of all that was sampled, kept or not:
 
 - reward_*: the paper's terms, in every recipe's log; points_*: the recipe's own, which it learns
   from;
-- parse_rate, ended, length (tokens), zero_variance (groups with equal rewards), rounds;
+- parse_rate, ended, length (tokens), zero_variance (groups with equal rewards), rounds of
+  sampling, sampled (completions of all rounds);
 - failure_* and habit_*: the shares of `rl.habits`; parse_rate and all failures add up to 1;
 - accuracy_given_parse: the mean accuracy reward of what parses; accuracy_several: that of questions
   with several references, parsed or not;
@@ -109,6 +110,7 @@ def step_row(batch: Batch, update: dict, processes: Processes = ALONE) -> dict:
             "parse_rate": fmean(not c.failure for c in completions),
             "zero_variance": fmean(not has_signal(group.rewards) for group in seen),
             "rounds": batch.rounds,
+            "sampled": batch.sampled,
             "length": fmean(length for group in seen for length in group.lengths),
             "ended": fmean(end for group in seen for end in group.ended),
         }

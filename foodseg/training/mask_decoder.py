@@ -68,6 +68,11 @@ class ToolUpdater:
         parameters = self.decoder.requires_grad_(True).parameters()
         self.optimizer = Optimizer(parameters, training.learning_rate)
 
+    @property
+    def rollouts_before(self) -> int:
+        """How many B-GRTO's stage 1 samples."""
+        return min(self.training.off_policy_steps, self.training.off_policy_rounds)
+
     def state_dict(self) -> dict:
         """The decoder's weights and the optimizer's state."""
         return {"decoder": self.decoder.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -26,7 +26,7 @@ Features = TypeVar("Features", torch.Tensor, ImageEmbedding)
 
 
 class PhotoReader:
-    """Reads the next round's photos in a thread while this round's are learnt from."""
+    """Reads photos of coming questions in a thread while this round's are learnt from."""
 
     def __init__(self, mllm: Mllm, preset: Preset) -> None:
         self.mllm, self.preset = mllm, preset
@@ -35,12 +35,13 @@ class PhotoReader:
 
     def photos(self, samples: list[Sample], following: list[Sample]) -> dict[str, Image.Image]:
         """What `read_photos` returns for these samples; starts to read for those that follow."""
-        # A run that is continued begins with questions that nobody has read ahead for.
-        ahead = self._ahead and self._ahead[0] == samples
+        # A run that is continued begins with questions that nobody has read ahead for, and dynamic
+        # sampling asks fewer than were read for.
+        ahead = self._ahead and self._ahead[0][: len(samples)] == samples
         reading = self._ahead[1] if ahead else self._read(samples)
         photos = reading.result()
         self._ahead = following, self._read(following)
-        return photos
+        return {sample.image: photos[sample.image] for sample in samples}
 
     def _read(self, samples: list[Sample]) -> Future:
         return self.thread.submit(read_photos, self.mllm, self.preset, samples)

@@ -31,7 +31,15 @@ OnStep = Callable[[Path], None]
 
 
 class Learner(Protocol):
-    """What a run trains: it takes numbered steps and can be saved after any of them."""
+    """What a run trains: it takes numbered steps and can be saved after any of them.
+
+    sampled: completions so far, those included that nothing was learnt from.
+    """
+
+    sampled: int
+
+    def ends(self, steps: int) -> bool:
+        """Whether the run ends with so many steps."""
 
     def step(self, index: int) -> dict:
         """Step `index`, from 0; returns its log row."""
@@ -111,18 +119,23 @@ def take_steps(
 
     on_step: called after each step with the path of log.jsonl.
     """
-    left, log = range(len(rows), preset.steps), folder / "log.jsonl"
-    for index in tqdm(left, title, preset.steps, initial=len(rows), disable=not writes):
-        rows.append({"step": index + 1} | learner.step(index))
-        if not writes:
-            continue
-        with log.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
-        if (index + 1) % preset.checkpoint_every == 0:
-            save_checkpoint(folder, rows, learner)
-        if on_step:
-            on_step(log)
+    log = folder / "log.jsonl"
+    with tqdm(None, title, preset.steps, initial=len(rows), disable=not writes) as bar:
+        while not learner.ends(len(rows)):
+            rows.append({"step": len(rows) + 1} | learner.step(len(rows)))
+            bar.update()
+            if writes:
+                _note(log, rows[-1])
+            if writes and len(rows) % preset.checkpoint_every == 0:
+                save_checkpoint(folder, rows, learner)
+            if writes and on_step:
+                on_step(log)
     return rows
+
+
+def _note(log: Path, row: dict) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def save_checkpoint(folder: Path, rows: list[dict], learner: Learner) -> None:
@@ -142,6 +155,7 @@ def finish(folder: Path, config: dict, steps: int, rows: list[dict], learner: Le
     seconds = sum(v for row in rows for k, v in row.items() if k.startswith("seconds_"))
     result = config | {
         "steps": steps,
+        "sampled": learner.sampled,
         "seconds": round(seconds, 1),
         "adapter": file_hash(adapter / ADAPTER_WEIGHTS),
         "decoder": file_hash(decoder) if decoder.exists() else None,

@@ -35,12 +35,13 @@ class Batch:
     """What one step sampled: `groups` to learn from, out of `seen`, in so many `rounds`.
 
     groups: in the order sampled, of all processes; None for what another process holds. seen: this
-    process's. seconds: by phase.
+    process's. sampled: completions, of all processes. seconds: by phase.
     """
 
     groups: list[Group | None]
     seen: list[Group]
     rounds: int
+    sampled: int
     seconds: dict[str, float]
 
     @property
@@ -87,47 +88,60 @@ class GroupSampler:
     def next_batch(self) -> Batch:
         """Sample one step's groups; with dynamic sampling, until enough of them can teach.
 
-        Raises NoSignalError when `recipe.max_rounds` rounds did not bring enough.
+        Raises NoSignalError when `recipe.max_rounds` rollouts' questions did not bring enough.
         """
         self.features.clear()  # the last step's photos, on a GPU's memory
-        seconds = {"rollout": 0.0, "scoring": 0.0}
+        seconds, before = {"rollout": 0.0, "scoring": 0.0}, self.sampled
+        size = self.preset.prompts_per_step
         if self.recipe.dynamic_sampling:
-            batch = self._refilled_batch(seconds)
+            groups, seen, rounds = self._refilled_batch(seconds)
         else:
-            groups = self._round(seconds)
-            batch = Batch(self._in_order(groups), groups, 1, seconds)
+            seen, rounds = self._round(size, seconds), 1
+            groups = self._in_order(seen, size)
+        batch = Batch(groups, seen, rounds, self.sampled - before, seconds)
         if self.queue:
             self.queue.flush()
         return self._with_true_answers(batch) if self.recipe.true_answers else batch
 
-    def questions(self, cursor: int) -> list[Sample]:
-        """This process's questions of the round that begins at the `cursor`-th question."""
-        mine = self._mine
+    @property
+    def sampled(self) -> int:
+        """Completions so far, of all processes."""
+        return self.cursor * self.preset.group_size
+
+    def questions(self, cursor: int, count: int) -> list[Sample]:
+        """This process's, of a round of `count` that begins at the `cursor`-th question."""
+        mine = self.processes.part(count)
         return draw_samples(self.samples, self.seed, cursor + mine.start, len(mine))
 
-    def _refilled_batch(self, seconds: dict[str, float]) -> Batch:
-        collector = GroupCollector(self.preset.prompts_per_step, self.recipe.max_rounds)
+    def _refilled_batch(
+        self, seconds: dict[str, float]
+    ) -> tuple[list[Group | None], list[Group], int]:
+        """Groups with signal, all that were seen, and in how many rounds."""
+        size = self.preset.prompts_per_step
+        collector = GroupCollector(size, self.recipe.max_rounds * size)
         seen: list[Group] = []
-        while not collector.full:
-            groups = self._round(seconds)
+        while count := collector.missing:
+            groups = self._round(count, seconds)
             seen += groups
             # Of the groups that others hold, only the rewards count.
             rewards = self.processes.gather([group.rewards for group in groups])
-            collector.add(self._in_order(groups), rewards)
-        return Batch(collector.take(), seen, collector.rounds, seconds)
+            collector.add(self._in_order(groups, count), rewards)
+        return collector.take(), seen, collector.rounds
 
-    def _in_order(self, groups: list[Group]) -> list[Group | None]:
+    def _in_order(self, groups: list[Group], count: int) -> list[Group | None]:
         """A round's groups, of which these are this process's."""
-        everyone: list[Group | None] = [None] * self.preset.prompts_per_step
-        everyone[self._mine.start : self._mine.stop] = groups
+        mine, everyone = self.processes.part(count), [None] * count
+        everyone[mine.start : mine.stop] = groups
         return everyone
 
-    def _round(self, seconds: dict[str, float]) -> list[Group]:
-        """One round: a group of completions of each question, scored."""
-        start, samples = time.perf_counter(), self.questions(self.cursor)
-        following = self.questions(self.cursor + self.preset.prompts_per_step)
-        rollouts = self._roll_out(samples, self.reader.photos(samples, following))
-        self.cursor += self.preset.prompts_per_step
+    def _round(self, count: int, seconds: dict[str, float]) -> list[Group]:
+        """One round of `count` questions: a group of completions of each, scored."""
+        start, samples = time.perf_counter(), self.questions(self.cursor, count)
+        following = self.questions(self.cursor + count, self.preset.prompts_per_step)
+        photos = self.reader.photos(samples, following)
+        # A process has no question where fewer are asked than there are processes.
+        rollouts = self._roll_out(samples, photos, count) if samples else []
+        self.cursor += count
         self.rounds += 1
         sampled = time.perf_counter()
         waiting = len(self.queue.waiting) if self.queue else 0
@@ -139,7 +153,9 @@ class GroupSampler:
         seconds["scoring"] += time.perf_counter() - sampled
         return groups
 
-    def _roll_out(self, samples: list[Sample], photos: dict[str, Image.Image]) -> list[Rollout]:
+    def _roll_out(
+        self, samples: list[Sample], photos: dict[str, Image.Image], count: int
+    ) -> list[Rollout]:
         return roll_out(
             self.mllm,
             self.preset,
@@ -148,7 +164,7 @@ class GroupSampler:
             TEMPERATURE,
             round_seed(self.seed, self.rounds),
             photos,
-            self._mine.start,
+            self.processes.part(count).start,
         )
 
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
@@ -173,11 +189,6 @@ class GroupSampler:
     def _segment(self, sample: Sample, references: Sequence[Reference]) -> np.ndarray:
         embedding = self.features.embedding(sample.image)
         return self.features.segmenter.predict(embedding, references)
-
-    @property
-    def _mine(self) -> range:
-        """This process's places in a round."""
-        return self.processes.part(self.preset.prompts_per_step)
 
 
 def round_seed(seed: int, index: int) -> int:

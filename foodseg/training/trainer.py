@@ -85,6 +85,20 @@ class PolicyLearner:
             ToolUpdater(self.sampler.features, recipe.tool, processes) if recipe.tool else None
         )
 
+    @property
+    def sampled(self) -> int:
+        """Completions so far, those for the mask decoder's first stage included."""
+        first = self.tool.rollouts_before if self.tool else 0
+        return first * self.sampler.preset.round_size + self.sampler.sampled
+
+    def ends(self, steps: int) -> bool:
+        """Whether no further rollout fits into the budget, which counts completions, not steps.
+
+        So every recipe samples as much: dynamic sampling takes fewer steps of more completions.
+        """
+        preset = self.sampler.preset
+        return self.sampled + preset.round_size > preset.steps * preset.round_size
+
     def step(self, index: int) -> dict:
         """One training step; returns its log row."""
         batch = self.sampler.next_batch()
