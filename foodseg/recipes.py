@@ -60,6 +60,7 @@ class Recipe:
     true_answers: each group gets the true answer as one more rollout (`methods.visurf`).
     advantages: from the groups to one advantage a completion, or one a token (`rl.advantages`).
     tool: how the mask decoder is trained on the same rollouts; None leaves it as it is.
+    budget: how many times the preset's completions a run samples.
 
     Raises ValueError if two terms have the same name.
     """
@@ -76,6 +77,7 @@ class Recipe:
     true_answers: bool = False
     advantages: Callable = whole_completion
     tool: ToolTraining | None = None
+    budget: int = 1
 
     def __post_init__(self) -> None:
         names = [term_name(term) for term in self.reward] + ["ranked"] * bool(self.ranking)
@@ -232,6 +234,11 @@ SAM_R1_NO_KL = replace(
     title="SAM-R1, no KL",
     objective=replace(SAM_R1.objective, kl_weight=0.0),
 )
+# Both again with ten times the completions, to see it collapse.
+SAM_R1_LONG = replace(SAM_R1, name="sam-r1-long", title="SAM-R1, ten times as long", budget=10)
+SAM_R1_NO_KL_LONG = replace(
+    SAM_R1_NO_KL, name="sam-r1-no-kl-long", title="SAM-R1, no KL, ten times as long", budget=10
+)
 SAM_R1_POINTS = replace(
     SAM_R1,
     name="sam-r1-points",
@@ -286,6 +293,18 @@ DR_SEG_CONTINUOUS = replace(
     name="dr-seg-continuous",
     title="Dr. Seg's metrics, unranked",
     reward=(thinking_format, segmentation_format, continuous, non_repeat_normalised),
+)
+# The same with points on ten times the scale of the others: ours, since a rank has no scale.
+DR_SEG_SCALED = replace(
+    DR_SEG_CONTINUOUS,
+    name="dr-seg-scaled",
+    title="Dr. Seg's metrics, unranked, scales that differ",
+    reward=(
+        thinking_format,
+        segmentation_format,
+        partial(continuous, scales=(1.0, 1.0, 10.0)),
+        non_repeat_normalised,
+    ),
 )
 
 # -- SD-GRPO (foodseg.methods.sd_grpo; its abstract) -----------------------------------------------

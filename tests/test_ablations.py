@@ -163,7 +163,7 @@ def stand_ins(monkeypatch):
         )
         return {"seconds": 4.0, "steps": 2}
 
-    def evaluate(preset, row, samples, mllm, segmenter):
+    def evaluate(preset, row, samples, mllm, segmenter, labelled=False):
         calls.append(("evaluate", row, mllm.adapter, segmenter))
         scores = {"giou": 0.4, "ciou": 0.3, "parse_rate": 1.0, "foods_right": 0.5}
         write_json(preset.predictions_folder(row) / "result.json", scores)
@@ -177,7 +177,7 @@ def stand_ins(monkeypatch):
 
     monkeypatch.setattr(one, "train", train)
     monkeypatch.setattr(one, "evaluate", evaluate)
-    monkeypatch.setattr(one, "load_policy", lambda preset, suffix="": Policy())
+    monkeypatch.setattr(one, "load_policy", lambda preset, prompt=None: Policy())
     monkeypatch.setattr(one, "load_segmenter", lambda preset, decoder=None: decoder)
     monkeypatch.setattr(one, "write_card", lambda folder: calls.append(("card", folder.name)))
     return calls

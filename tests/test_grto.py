@@ -182,7 +182,7 @@ def test_steps_lower_the_loss_and_leave_all_but_the_decoder_alone(samples):
     assert all(map(torch.equal, embedding.high_resolution, after.high_resolution))
 
 
-RUN = replace(SMOKE, steps=3, checkpoint_every=2, prompts_per_step=2, max_new_tokens=160)
+RUN = replace(SMOKE, steps=4, checkpoint_every=2, prompts_per_step=2, max_new_tokens=160)
 FAST = ToolTraining(learning_rate=3e-3, off_policy_steps=2, off_policy_rounds=1)
 SHORT = replace(B_GRTO, tool=FAST)
 

@@ -54,7 +54,7 @@ SEVERAL = group(
 
 
 def row(*groups) -> dict:
-    return step_row(Batch(list(groups), list(groups), 1, {"rollout": 1.0}), {"loss": 0.0})
+    return step_row(Batch(list(groups), list(groups), 1, 8, {"rollout": 1.0}), {"loss": 0.0})
 
 
 def test_shares_and_means_are_those_counted_by_hand():

@@ -91,9 +91,11 @@ def test_points_are_right_on_the_food_with_label_1_and_off_it_with_label_0(sampl
         ([[*on, 1], [*on, 0]], 0.5),
         ([[*off, 1], [*on, 0]], 0),
         ([[*on, 1], [*off, 0], [*off, 1], [*off, 0]], 0.75),
+        ([[*on, 1], [*off, 0], [*on, 0], [*on, 0], [*on, 0]], 0.625),
+        ([[*on, 1], [*on, 1]], 0.5),  # no point of label 0 is paid for
     ):
         assert points_right(evidence_of(sample, {"bbox_2d": box, "points": points})) == share
-    assert points_right(evidence_of(sample, {"bbox_2d": box, "point_2d": on})) == 1
+    assert points_right(evidence_of(sample, {"bbox_2d": box, "point_2d": on})) == 0.5
     assert points_right(evidence_of(sample)) == 0
 
 

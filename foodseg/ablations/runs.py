@@ -72,8 +72,11 @@ def runs_of(rows: list[Row], seeds: list[int], split: str = "test") -> list[Run]
     # The bound is the test questions' own.
     untrained = [row for row in rows if not row.trained and (split == "test" or row != BOUND)]
     trained = [row for row in rows if row.trained]
+    # A run of many times the length is made once.
+    long = [row for row in trained if isinstance(row.method, Recipe) and row.method.budget > 1]
     once = [Run(row, split=split) for row in untrained]
-    return [*once, *(Run(row, seed, split) for seed in seeds for row in trained)]
+    seeded = [Run(row, seed, split) for seed in seeds for row in trained if row not in long]
+    return [*once, *seeded, *(Run(row, seed, split) for row in long for seed in seeds[:1])]
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,12 @@ def non_repeat_normalised(evidence: Evidence) -> float:
     return float(len(sentences) - len(set(sentences)) < 2)
 
 
-def continuous(evidence: Evidence) -> float:
-    """The plain sum of the three metrics, 0 to 3; in Dr. Seg's table worse than thresholds."""
-    iou, ratio, closeness = metrics(evidence)
+def continuous(evidence: Evidence, *, scales: Metrics = (1.0, 1.0, 1.0)) -> float:
+    """The plain sum of the three metrics, 0 to 3; in Dr. Seg's table worse than thresholds.
+
+    scales: what each is multiplied by. Ranks are the same whatever these are.
+    """
+    iou, ratio, closeness = (s * one for s, one in zip(scales, metrics(evidence), strict=True))
     return iou + ratio + closeness
 
 

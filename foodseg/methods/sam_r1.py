@@ -82,15 +82,19 @@ def labelled_format(evidence: Evidence) -> float:
 
 
 def points_right(evidence: Evidence) -> float:
-    """0 to 1: the share of the answer's points whose label is the truth's where they lie.
+    """0 to 1: the mean of two shares, of positive points on the food and of negative ones off it.
 
-    The truth is the union of the true masks, so one food asked for is no other's outside.
+    A share of no points is 0, so negative ones are paid for. The food is the union of the true
+    masks: one that is asked for is no other's outside.
     """
     truth = evidence.sample.union_mask()
     found = to_original(evidence.answer, evidence.sample, evidence.side)
     points = [point for one in found for point in ((*one.point, 1), *one.more)]
-    right = [truth[y, x] == bool(label) for x, y, label in points]
-    return float(np.mean(right)) if right else 0.0
+    shares = []
+    for wanted in (1, 0):
+        right = [truth[y, x] == bool(label) for x, y, label in points if label == wanted]
+        shares.append(float(np.mean(right)) if right else 0.0)
+    return sum(shares) / 2
 
 
 def points_inside(evidence: Evidence) -> float:

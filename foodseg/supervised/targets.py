@@ -36,7 +36,8 @@ class Baseline:
 
     write: (sample, side of the model image) -> target completion, `[SEG]` for the token.
     masks: sample -> bool (N, height, width), what each `[SEG]` of the target stands for; None for
-    a method that writes references. template: the prompt's; None for the preset's.
+    a method that writes references. template: the prompt's; None for the preset's. own: whether the
+    targets are the base's own right answers (`supervised.own_answers`).
     """
 
     name: str
@@ -44,12 +45,18 @@ class Baseline:
     write: Callable[[Sample, int], str]
     masks: Callable[[Sample], np.ndarray] | None = None
     template: str | None = None
+    own: bool = False
 
 
 def write_references(sample: Sample, side: int) -> str:
     """The answer in the form that the reward asks for, in pixels of the model image."""
     scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
     return _completion(sample, write_items(scaled))
+
+
+def write_own_answer(sample: Sample, side: int) -> str:
+    """The completion that stands for the sample's answer, as it is."""
+    return sample.answer
 
 
 def write_one_token(sample: Sample, side: int) -> str:
@@ -77,6 +84,7 @@ def _completion(sample: Sample, answer: str) -> str:
 
 
 SFT = Baseline("sft", "Supervised fine-tuning on references", write_references)
+SFT_OWN = Baseline("sft-own", "Fine-tuning on own right answers", write_own_answer, own=True)
 LISA = Baseline("lisa", "LISA-style, one [SEG]", write_one_token, union_mask, SEG_TEMPLATE)
 FOODLMM = Baseline(
     "lisa-ingredients",

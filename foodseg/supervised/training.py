@@ -19,6 +19,7 @@ from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
 from foodseg.supervised.batches import draw_batches
 from foodseg.supervised.mask_head import MaskHead
+from foodseg.supervised.own_answers import own_answers
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
 from foodseg.system import load_policy, load_segmenter, one_thread
@@ -50,7 +51,11 @@ def train_baseline(
     with alone(folder), one_thread(preset.device):
         if finished := claim(folder, config):
             return finished
-        learner = BaselineLearner(start(preset, baseline, seed), seed, samples)
+        updater, sampled = start(preset, baseline, seed), 0
+        if baseline.own:  # its adapter is new, so what it samples is the base's
+            samples = own_answers(folder, preset, seed, samples, updater.mllm)
+            sampled = preset.steps * preset.round_size
+        learner = BaselineLearner(updater, seed, samples, sampled)
         rows = restore(folder, learner)
         rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows, on_step)
         return finish(folder, config, len(rows), rows, learner)
@@ -114,6 +119,7 @@ def baseline_config(
 ) -> dict:
     """All that decides the run's result, as JSON values."""
     named = {"name": baseline.name, "title": baseline.title, "template": baseline.template}
+    named |= {"own": True} if baseline.own else {}
     rate = {"learning_rate": preset.supervised_learning_rate}
     return {
         "preset": preset_values(preset) | rate,

@@ -114,13 +114,15 @@ def take_steps(
     rows: list[dict],
     on_step: OnStep | None = None,
     writes: bool = True,
+    steps: int | None = None,
 ) -> list[dict]:
     """Take the steps that follow `rows`, each logged and some checkpointed; returns all rows.
 
-    on_step: called after each step with the path of log.jsonl.
+    on_step: called after each step with the path of log.jsonl. steps: how many at most, the
+    preset's by default.
     """
     log = folder / "log.jsonl"
-    with tqdm(None, title, preset.steps, initial=len(rows), disable=not writes) as bar:
+    with tqdm(None, title, steps or preset.steps, initial=len(rows), disable=not writes) as bar:
         while not learner.ends(len(rows)):
             rows.append({"step": len(rows) + 1} | learner.step(len(rows)))
             bar.update()

@@ -60,7 +60,8 @@ def train(
         rows = restore(folder, learner, writes)
         tool_rows = learner.train_tool_first(folder / TOOL_LOG, again=bool(rows))
         title = f"{recipe.title}, seed {seed}"
-        rows = take_steps(folder, title, preset, learner, rows, on_step, writes)
+        steps = recipe.budget * preset.steps
+        rows = take_steps(folder, title, preset, learner, rows, on_step, writes, steps)
         return processes.from_main(
             finish(folder, config, len(rows), rows + tool_rows, learner) if writes else None
         )
@@ -96,8 +97,8 @@ class PolicyLearner:
 
         So every recipe samples as much: dynamic sampling takes fewer steps of more completions.
         """
-        preset = self.sampler.preset
-        return self.sampled + preset.round_size > preset.steps * preset.round_size
+        preset, budget = self.sampler.preset, self.sampler.recipe.budget
+        return self.sampled + preset.round_size > budget * preset.steps * preset.round_size
 
     def step(self, index: int) -> dict:
         """One training step; returns its log row."""

@@ -1,0 +1,63 @@
+"""The base's own right answers, to be taught by supervised fine-tuning.
+
+What reinforcement adds is often asked by this baseline (rejection sampling, one round of expert
+iteration): sample as many completions as a recipe may, keep those that are wholly right, and
+fine-tune on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from foodseg.common.errors import DataError
+from foodseg.common.files import read_lines, write_lines
+from foodseg.common.progress import tqdm
+from foodseg.data.samples import Sample
+from foodseg.models.mllm import Mllm
+from foodseg.presets import Preset
+from foodseg.recipes import GRPO
+from foodseg.rl.evidence import Evidence
+from foodseg.training.sampler import GroupSampler
+
+FILE = "own.jsonl"
+
+
+def own_answers(
+    folder: Path, preset: Preset, seed: int, samples: Sequence[Sample], mllm: Mllm
+) -> list[Sample]:
+    """Samples in which a right completion of the base stands for the data's answer.
+
+    A question has as many as it has right completions. They are written to FILE of the run's folder
+    and read back when the run goes on. Raises DataError if no completion is right.
+    """
+    by_id = {sample.sample_id: sample for sample in samples}
+    if not (folder / FILE).exists():
+        write_lines(folder / FILE, _sample(preset, seed, samples, mllm))
+    kept = [(by_id[row["sample_id"]], row["completion"]) for row in read_lines(folder / FILE)]
+    if not kept:
+        raise DataError(f"{folder.name}: none of the base's completions is right; sample more.")
+    return [replace(sample, answer=completion) for sample, completion in kept]
+
+
+def is_right(evidence: Evidence) -> bool:
+    """All that the paper's reward pays for: the form, every object, no repetition."""
+    score = evidence.score
+    whole = score.format >= 3 and score.accuracy >= 3
+    return whole and score.non_repeat >= 1
+
+
+def _sample(
+    preset: Preset, seed: int, samples: Sequence[Sample], mllm: Mllm
+) -> list[dict[str, str]]:
+    """The right ones among the completions of the questions that a recipe's run would ask."""
+    sampler, rows = GroupSampler(mllm, preset, GRPO, samples, seed), []
+    for _ in tqdm(range(preset.steps), f"{preset.name}: own answers"):
+        for group in sampler.next_batch().seen:
+            right = [one for one in group.evidence if is_right(one)]
+            rows += [
+                {"sample_id": group.sample.sample_id, "completion": one.answer.completion}
+                for one in right
+            ]
+    return rows
