@@ -96,7 +96,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations data score test lab bench base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims data score test lab bench base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -106,6 +106,11 @@ figures: $(07)     ## figures/segmentation_results.{png,pdf}, and only what they
 ablations: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBOOKS),$(01))
 ablations:            ## figures/ablations.{md,csv,png}: every method (hours; goes on where it stopped)
 	$(PY) -m foodseg.ablations --preset $(PRESET) --seeds $(ABLATION_SEEDS) --rows "$(ROWS)"
+
+# With ablations it comes after: they share trainings, and its table's are the first.
+claims: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBOOKS),$(01)) $(filter ablations,$(MAKECMDGOALS))
+claims:               ## figures/claims.{md,csv,png}: the field's claims, a verdict each (hours; goes on)
+	$(PY) -m foodseg.claims --preset $(PRESET)
 
 # Of the paper preset whichever is chosen: the others draw their own.
 data: $(ENVIRONMENT)  ## FoodSeg103 and FoodReasonSeg for PRESET=paper: checked, or fetched (1.3 GB)

@@ -344,6 +344,13 @@ def test_ablations_with_other_doors_come_last(project):
     assert together[-1].startswith("-m foodseg.ablations") and "08" in together
 
 
+def test_claims_come_after_ablations_and_take_seeds_of_their_own(project):
+    assert project.ran("claims", "SEEDS=0") == ["01", "-m foodseg.claims --preset kitchen"]
+    together = project.ran("claims", "ablations")
+    assert [line.split()[1] for line in together] == ["foodseg.ablations", "foodseg.claims"]
+    assert not [line for line in project.ran() if "claims" in line]
+
+
 def test_another_systems_masks_are_scored_and_then_in_the_table(project, monkeypatch):
     project.ran()
     typed = ("score", "PREDICTIONS=a b", "PROTOCOL=teacher-forced")
@@ -429,7 +436,7 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, goal, arguments, sente
 
 def test_help_names_every_door_and_ci_runs_the_test_command(project):
     text = project.make("help").stdout
-    doors = "all table figures ablations data score test lab bench base clean help".split()
+    doors = "all table figures ablations claims data score test lab bench base clean help".split()
     assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
     script = PROJECT / ".ci/run"
     assert os.access(script, os.X_OK) and script.read_text().splitlines()[-1] == "exec make test"

@@ -1,0 +1,246 @@
+"""The field's claims, one entry each, in the papers' order.
+
+A paper's own figure is as `reference` notes or its text have it; a claim is put in our words, and
+asked of the two rows that differ in nothing but what it is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foodseg.claims import measures
+from foodseg.claims.measures import GIOU, OfAnswers, OfLog
+from foodseg.claims.rule import SEEDS
+
+PAPER, DAPO, SAM_R1 = "The paper", "DAPO", "SAM-R1"
+DR_SEG, SD_GRPO, GRTO, VISURF, OURS = "Dr. Seg", "SD-GRPO", "GRTO", "ViSurf", "This kit"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim; treated, control: names of rows, and "" for control if the figure alone counts.
+
+    own: the paper's own figure. below: whether the treated row is said to lie below the control.
+    seeds: needed of each row. reason: why it can't be asked here; then it has no rows.
+    """
+
+    name: str
+    paper: str
+    says: str
+    own: str
+    treated: str = ""
+    control: str = ""
+    measure: OfAnswers | OfLog = GIOU
+    below: bool = False
+    seeds: int = SEEDS
+    reason: str = ""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows that it compares."""
+        return tuple(row for row in (self.treated, self.control) if row)
+
+
+CLAIMS = (
+    # -- The paper --------------------------------------------------------------------------------
+    Claim(
+        "dapo", PAPER, "DAPO segments better than GRPO.", "0.51 against 0.46 gIoU", "dapo", "grpo"
+    ),
+    Claim(
+        "rft", PAPER, "Reinforcement lifts the untrained base.", "0.46 against 0.07 gIoU",
+        "grpo", "base",
+    ),
+    Claim(
+        "rft-sft", PAPER, "Reinforcement segments better than supervised fine-tuning.",
+        "0.46 against LISA's 0.19 and FoodLMM's 0.25 gIoU", "grpo", "sft",
+    ),
+    Claim(
+        "rft-own", PAPER, "It does better than fine-tuning on the base's own right answers.",
+        "none; what separates reinforcement from choosing among samples", "grpo", "sft-own",
+    ),
+    Claim(
+        "formats", PAPER, "The format rewards are needed.", "part of R, not ablated",
+        "dapo", "dapo-without-formats",
+    ),
+    Claim(
+        "non-repeat", PAPER, "The non-repeat reward keeps answers from rambling.",
+        "part of R, not ablated", "dapo", "dapo-without-non-repeat", measures.RAMBLES, below=True,
+    ),
+    Claim(
+        "reasons", PAPER, "Trained answers reason more than the base's.", "shown by examples",
+        "dapo", "base", measures.STEPS,
+    ),
+    Claim(
+        "lisa", PAPER, "A 3B model trained so is ahead of LISA 7B and FoodLMM-Chat 7B.",
+        "0.51 against 0.19 and 0.25 gIoU",
+        reason="their weights can't be had here; `make score` takes their masks",
+    ),
+    # -- DAPO -------------------------------------------------------------------------------------
+    Claim(
+        "clip-higher", DAPO, "Clip-Higher improves GRPO.", "36 to 38 on AIME 2024",
+        "grpo-clip-higher", "grpo",
+    ),
+    Claim(
+        "clip-higher-tokens", DAPO, "Under it unlikely tokens gain more.", "its reason",
+        "grpo-clip-higher", "grpo", measures.UNLIKELY_GAIN,
+    ),
+    Claim(
+        "clip-higher-entropy", DAPO, "It keeps the entropy up.", "a figure",
+        "grpo-clip-higher", "grpo", measures.ENTROPY,
+    ),
+    Claim(
+        "dynamic-sampling", DAPO, "Dynamic sampling improves GRPO, also at equal samples.",
+        "42 to 50 on AIME 2024, at equal steps", "grpo-dynamic-sampling", "grpo",
+    ),
+    Claim(
+        "no-signal", DAPO, "Groups without signal become more as training goes on.", "a figure",
+        "grpo", "", measures.NO_SIGNAL,
+    ),
+    Claim(
+        "token-loss", DAPO, "The token mean improves GRPO.", "41 to 42 on AIME 2024",
+        "grpo-token-loss", "grpo",
+    ),
+    Claim(
+        "token-loss-length", DAPO, "It keeps completions shorter than the sequence mean.",
+        "a figure", "grpo-token-loss", "grpo", measures.LENGTH, below=True,
+    ),
+    Claim(
+        "no-kl", DAPO, "Without the KL term GRPO does better.", "left out as not needed",
+        "grpo-no-kl", "grpo",
+    ),
+    Claim(
+        "no-kl-pass", DAPO, "Without it fewer questions are solved by one of 8 samples.",
+        "none; a fear often voiced", "grpo-no-kl", "grpo", measures.PASS, below=True,
+    ),
+    Claim(
+        "no-kl-foods", DAPO, "Without it a group's answers name fewer different foods.",
+        "none; a fear often voiced", "grpo-no-kl", "grpo", measures.DISTINCT, below=True,
+    ),
+    # -- SAM-R1 -----------------------------------------------------------------------------------
+    Claim(
+        "tiers-0.5", SAM_R1, "Tiers pay better than one threshold at 0.5.",
+        "60.2 against 56.5 gIoU", "sam-r1", "sam-r1-threshold-0.5",
+    ),
+    Claim(
+        "tiers-0.8", SAM_R1, "Tiers pay better than one threshold at 0.8.",
+        "60.2 against 58.6 gIoU", "sam-r1", "sam-r1-threshold-0.8",
+    ),
+    Claim(
+        "mask", SAM_R1, "SAM2's mask pays better than the box.",
+        "none; the reason for SAM2 in the loop", "sam-r1", "sam-r1-box",
+    ),
+    Claim(
+        "asymmetric", SAM_R1, "The high clip and the token loss improve GRPO together.",
+        "57.8 to 60.2 gIoU", "sam-r1", "sam-r1-grpo",
+    ),
+    Claim(
+        "kl-collapse", SAM_R1, "Without the KL term a long training collapses.",
+        "a collapse near step 100", "sam-r1-no-kl-long", "sam-r1-long", below=True, seeds=1,
+    ),
+    Claim(
+        "points", SAM_R1, "Paid for points, the model puts negative ones outside its box.",
+        "a figure of failures", "sam-r1-points", "sam-r1", measures.NEGATIVES,
+    ),
+    Claim(
+        "points-inside", SAM_R1, "To force all points into the box hurts.", "a figure of failures",
+        "sam-r1-points-inside", "sam-r1", below=True,
+    ),
+    Claim(
+        "transfer", SAM_R1, "3,000 samples of RefCOCOg suffice for ReasonSeg.", "60.2 gIoU",
+        reason="a second set of questions, on which nothing is trained, is not here",
+    ),
+    # -- Dr. Seg ----------------------------------------------------------------------------------
+    Claim(
+        "look", DR_SEG, "To pay for a look helps on reasoning questions.", "65.5 to 66.1 gIoU",
+        "dr-seg-look", "dr-seg-neither",
+    ),
+    Claim(
+        "look-learnt", DR_SEG, "Where a look is paid for, answers look.", "its mechanism",
+        "dr-seg-look", "dr-seg-neither", measures.LOOKS,
+    ),
+    Claim(
+        "ranked", DR_SEG, "Ranks pay better than thresholds.", "72.5 to 73.9 gIoU on RefCOCOg",
+        "dr-seg-ranked", "dr-seg-neither",
+    ),
+    Claim(
+        "raw", DR_SEG, "The metrics as they are pay worse than thresholds.", "65.5 to 64.4 gIoU",
+        "dr-seg-continuous", "dr-seg-neither", below=True,
+    ),
+    Claim(
+        "ranked-raw", DR_SEG, "Ranks pay better than the metrics as they are.",
+        "65.5 against 64.4 gIoU", "dr-seg-ranked", "dr-seg-continuous",
+    ),
+    Claim(
+        "ranked-scaled", DR_SEG, "The more so if the metrics' scales differ.",
+        "the reason given for ranks", "dr-seg-ranked", "dr-seg-scaled",
+    ),
+    Claim(
+        "dr-seg", DR_SEG, "Both parts together help.", "65.5 to 67.8 gIoU",
+        "dr-seg", "dr-seg-neither",
+    ),
+    # -- SD-GRPO ----------------------------------------------------------------------------------
+    Claim(
+        "segments-one", SD_GRPO, "Segments do better than the whole: one food asked for.",
+        "none for segmentation", "sd-grpo-segments", "grpo", measures.GIOU_ONE,
+    ),
+    Claim(
+        "segments-two", SD_GRPO, "The same for two foods.", "none for segmentation",
+        "sd-grpo-segments", "grpo", measures.GIOU_TWO,
+    ),
+    Claim(
+        "segments-three", SD_GRPO, "The same for three.", "none for segmentation",
+        "sd-grpo-segments", "grpo", measures.GIOU_THREE,
+    ),
+    Claim(
+        "segments-many", SD_GRPO, "The same for four and more.", "none for segmentation",
+        "sd-grpo-segments", "grpo", measures.GIOU_MANY,
+    ),
+    Claim(
+        "segments-grow", SD_GRPO, "The gain grows with the number of segments.",
+        "a table of dense captions", "sd-grpo-segments", "grpo", measures.MORE_FOR_MANY,
+    ),
+    Claim(
+        "blend", SD_GRPO, "Where foods share one clue, to blend both rewards beats the whole.",
+        "a table of figure captions", "sd-grpo", "grpo", measures.GIOU_SEVERAL,
+    ),
+    Claim(
+        "blend-segments", SD_GRPO, "There it beats the segments alone as well.",
+        "a table of figure captions", "sd-grpo", "sd-grpo-segments", measures.GIOU_SEVERAL,
+    ),
+    # -- GRTO -------------------------------------------------------------------------------------
+    Claim(
+        "grto", GRTO, "To train the tool along with the policy beats GRPO with a frozen one.",
+        "its abstract", "grto", "grto-frozen",
+    ),
+    Claim(
+        "grto-policy", GRTO, "The policy itself is paid more for it.", "its abstract: gradients "
+        "complement rewards", "grto", "grto-frozen", measures.LATE_MASK,
+    ),
+    Claim(
+        "b-grto", GRTO, "To train the tool beforehand does better still.", "its abstract",
+        "b-grto", "grto",
+    ),
+    Claim(
+        "b-grto-faster", GRTO, "It converges faster.", "its abstract",
+        "b-grto", "grto", measures.MIDDLE_MASK,
+    ),
+    # -- ViSurf -----------------------------------------------------------------------------------
+    Claim(
+        "visurf", VISURF, "The true answer in the group beats reinforcement alone.", "its abstract",
+        "visurf", "grpo",
+    ),
+    Claim(
+        "visurf-sft", VISURF, "It beats supervised fine-tuning alone.", "its abstract",
+        "visurf", "sft",
+    ),
+    # -- This kit ---------------------------------------------------------------------------------
+    Claim(
+        "ours", OURS, "DAPO paid for SAM2's mask segments better than DAPO.",
+        "none", "ours", "dapo",
+    ),
+)  # fmt: skip
+
+
+def claimed_rows(claims: tuple[Claim, ...] = CLAIMS) -> tuple[str, ...]:
+    """Names of the rows that these claims compare, each once."""
+    return tuple(dict.fromkeys(row for claim in claims for row in claim.rows))

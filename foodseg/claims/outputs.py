@@ -1,0 +1,109 @@
+"""The claims as a page, a CSV file and a picture."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+
+from foodseg.ablations.rows import all_rows
+from foodseg.ablations.runs import Runs
+from foodseg.claims.frame import nothing_measured
+from foodseg.claims.picture import claims_picture
+from foodseg.claims.rule import NOT_SEEN, RULE, VERDICTS
+from foodseg.common.number_text import NOTHING
+from foodseg.presets import Preset
+from foodseg.report.results import caption
+from foodseg.report.style import save
+from foodseg.report.tables import to_markdown, write_markdown, write_text
+
+TITLE = "# The field's claims, each with a verdict"
+
+
+def claims_path(preset: Preset) -> Path:
+    """The page's files, without their suffix."""
+    return preset.figures / "claims"
+
+
+def write_claims(runs: Runs, frame: pd.DataFrame) -> str:
+    """Write claims.{md,csv} and, once anything is measured, the picture; returns a sentence."""
+    path = claims_path(runs.preset)
+    write_markdown(path.with_suffix(".md"), page(runs.preset, frame))
+    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
+    if not nothing_measured(frame):
+        save(claims_picture(frame), path)
+    return counts_sentence(frame)
+
+
+def read_claims(preset: Preset) -> pd.DataFrame | None:
+    """The frame that `write_claims` wrote; None if it has not been written."""
+    path = claims_path(preset).with_suffix(".csv")
+    if not path.exists():
+        return None
+    frame = pd.read_csv(path, index_col="claim")
+    texts = frame.select_dtypes(exclude="number").columns.difference(["below"])
+    return frame.assign(**{name: frame[name].astype(object).fillna("") for name in texts})
+
+
+def page(preset: Preset, frame: pd.DataFrame) -> list[str]:
+    """The page's paragraphs and tables, paper by paper."""
+    texts = [TITLE, caption(preset), RULE, counts_sentence(frame)]
+    if not nothing_measured(frame):
+        texts.append("![Every claim's difference with its interval](claims.png)")
+    for paper, claims in frame.groupby("paper", sort=False):
+        texts += [f"## {paper}", to_markdown(readable(claims))]
+    command = "python -m foodseg.claims NAME"
+    texts.append(
+        f"`{command}` runs what one claim needs, with all its seeds, and writes this page again; "
+        "`python -m foodseg.ablations ROW --seed N` runs one training. Measured at: "
+        + ("; ".join(sorted(set(", ".join(frame["commits"]).split(", ")) - {""})) or "nothing yet")
+        + "."
+    )
+    return texts
+
+
+def readable(claims: pd.DataFrame) -> pd.DataFrame:
+    """Some claims as a table for readers, in the frame's order."""
+    titles = {row.name: row.title for row in all_rows()}
+    rows = {}
+    for name, row in claims.iterrows():
+        rows[f"{row.says} (`{name}`)"] = {
+            "the paper's own": row.own,
+            "asked here": asked(row, titles),
+            "D, 95%": difference_text(row),
+            "seeds": row.seeds or NOTHING,
+            "verdict": verdict_text(row),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
+
+
+def asked(row: pd.Series, titles: dict[str, str]) -> str:
+    """What is compared by what: "DAPO less GRPO: gIoU"; in the claim's direction."""
+    if not row.treated:
+        return NOTHING
+    first, second = titles[row.treated], titles.get(row.control, "")
+    if row.below:
+        first, second = second, first
+    return f"{first} less {second}: {row.measure}" if second else f"{first}: {row.measure}"
+
+
+def difference_text(row: pd.Series) -> str:
+    """+0.020 (+0.010 to +0.030), or "–"."""
+    if isnan(row["mean"]):
+        return NOTHING
+    return f"{row['mean']:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+
+
+def verdict_text(row: pd.Series) -> str:
+    """The verdict, with the largest effect that is left room for, or with the reason."""
+    if row.verdict == NOT_SEEN:
+        return f"{row.verdict} (smaller than {row.high:.3f})"
+    return f"{row.verdict}: {row.reason}" if row.reason else f"**{row.verdict}**"
+
+
+def counts_sentence(frame: pd.DataFrame) -> str:
+    """How many claims have which verdict."""
+    counts = frame["verdict"].value_counts()
+    parts = [f"{counts[one]} {one}" for one in VERDICTS if one in counts]
+    return f"{len(frame)} claims: {', '.join(parts)}."

@@ -1,0 +1,69 @@
+"""Every claim as a dot with its interval, in the papers' order."""
+
+from __future__ import annotations
+
+from textwrap import shorten
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from foodseg.claims.rule import CONTRADICTED, NOT_HERE, NOT_SEEN, OPEN, SEEN
+from foodseg.report.style import BLUE, GREY, VERMILION, styled
+
+WIDTH, LINE, REST = 10.0, 0.19, 1.1  # inches: the figure, a claim, title and axis
+COLOURS = {SEEN: BLUE, CONTRADICTED: VERMILION, NOT_SEEN: GREY, OPEN: GREY, NOT_HERE: GREY}
+LIMIT = 4.5  # in halves of an interval; an arrow at the edge stands for what lies further off
+LABEL = 84  # characters
+
+
+@styled
+def claims_picture(frame: pd.DataFrame) -> Figure:
+    """Each claim's D in halves of its own interval, so that all figures fit one scale.
+
+    frame: of `claims_frame`. Blue is seen, vermilion contradicted; D itself stands at the right.
+    """
+    groups = frame.groupby("paper", sort=False)
+    figure = Figure(figsize=(WIDTH, REST + LINE * (len(frame) + groups.ngroups)))
+    figure.set_layout_engine("constrained")
+    ax, labels, headings = figure.subplots(), [], []
+    for paper, claims in groups:
+        headings.append(len(labels))
+        labels.append(paper)
+        for _, claim in claims.iterrows():
+            _draw(ax, len(labels), claim)
+            labels.append(shorten(claim.says, LABEL, placeholder=" …"))
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(labels)), labels, fontsize=7.5)
+    for y in headings:
+        ax.get_yticklabels()[y].set_fontweight("bold")
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.set_xlim(-LIMIT, LIMIT)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("difference in the claim's direction, in halves of its 95% interval")
+    ax.set_title("The field's claims: right of 0 as claimed", loc="left")
+    return figure
+
+
+def _draw(ax: Axes, y: int, claim: pd.Series) -> None:
+    colour, text = COLOURS[claim.verdict], claim.verdict
+    half = (claim.high - claim.low) / 2
+    if half > 0:
+        middle, low, high = (v / half for v in (claim["mean"], claim.low, claim.high))
+        ax.plot(np.clip([low, high], -LIMIT, LIMIT), [y, y], color=colour, lw=1.4)
+        beyond = abs(middle) > LIMIT
+        marker = ("<" if middle < 0 else ">") if beyond else "o"
+        place = float(np.clip(middle, -LIMIT + 0.1, LIMIT - 0.1))
+        filled = colour if claim.verdict in (SEEN, CONTRADICTED) else "white"
+        ax.plot(place, y, marker, ms=5, mfc=filled, mec=colour)
+        text = f"{claim['mean']:+.3f}  {text}"
+    ax.annotate(
+        text,
+        (1.01, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=7,
+        color=colour,
+        annotation_clip=False,
+    )

@@ -1,0 +1,248 @@
+"""The claims: the rule at its edges, each measure by hand, and the page from stand-ins of runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from test_ablations import finish, runs  # noqa: F401  a fixture
+from test_report import prediction
+
+from foodseg.ablations.rows import all_rows, choose_rows
+from foodseg.ablations.runs import Run
+from foodseg.claims import __main__ as command
+from foodseg.claims import measures
+from foodseg.claims.field import CLAIMS, Claim, claimed_rows
+from foodseg.claims.frame import claims_frame
+from foodseg.claims.measures import (
+    GIOU,
+    GIOU_MANY,
+    GIOU_SEVERAL,
+    MORE_FOR_MANY,
+    NEGATIVES,
+    OfLog,
+    answers_difference,
+    log_difference,
+)
+from foodseg.claims.outputs import page, read_claims, verdict_text, write_claims
+from foodseg.claims.rule import (
+    CONTRADICTED,
+    NOT_HERE,
+    NOT_SEEN,
+    OPEN,
+    RULE,
+    SEEDS,
+    SEEN,
+    Difference,
+    verdict,
+)
+from foodseg.common.files import write_lines
+from foodseg.data.samples import Sample
+from foodseg.recipes import GRPO
+from foodseg.report.seeds import paired_difference
+
+
+def asking(count: int, plate: str = "a.jpg") -> Sample:
+    foods = ("rice", "corn", "steak", "fish", "egg")[:count]
+    return Sample("q", "d", "test", plate, 8, 8, "Which?", "", foods, (), foods, ())
+
+
+def answered(samples, intersections, text: str = ""):
+    """Predictions of ten pixels each."""
+    made = [prediction(i, value) for i, value in enumerate(intersections)]
+    pairs = zip(made, samples, strict=True)
+    return [replace(one, image=sample.image, completion=text) for one, sample in pairs]
+
+
+@pytest.mark.parametrize(
+    "low, high, seeds, expected",
+    [
+        (0.001, 0.3, SEEDS, SEEN),
+        (0.0, 0.3, SEEDS, NOT_SEEN),
+        (-0.2, 0.3, SEEDS, NOT_SEEN),
+        (-0.2, 0.0, SEEDS, NOT_SEEN),
+        (-0.2, -0.001, SEEDS, CONTRADICTED),
+        (0.001, 0.3, SEEDS - 1, OPEN),
+        (float("nan"), float("nan"), SEEDS, OPEN),
+    ],
+)
+def test_the_verdict_is_the_intervals(low, high, seeds, expected):
+    assert verdict(Difference((low + high) / 2, low, high, seeds)) == expected
+    turned = Difference((low + high) / 2, low, high, seeds).turned()
+    assert (turned.mean, turned.low, turned.high) == pytest.approx(
+        (-(low + high) / 2, -high, -low), nan_ok=True
+    )
+
+
+def test_one_seed_is_enough_where_a_claim_says_so():
+    assert verdict(Difference(0.2, 0.1, 0.3, 1), seeds_needed=1) == SEEN
+
+
+def test_every_claim_compares_rows_that_are_there_and_papers_stand_together():
+    names = {row.name for row in all_rows()}
+    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS) >= 30
+    papers = [claim.paper for claim in CLAIMS]
+    changes = sum(a != b for a, b in zip(papers, papers[1:], strict=False))
+    assert changes + 1 == len(set(papers))
+    for claim in CLAIMS:
+        assert set(claim.rows) <= names, claim.name
+        assert bool(claim.treated) != bool(claim.reason), claim.name
+        assert claim.control or not claim.treated or isinstance(claim.measure, OfLog), claim.name
+        assert claim.says.endswith(".") and claim.own
+    long = {claim.name for claim in CLAIMS if claim.seeds < SEEDS}
+    assert long == {"kl-collapse"}
+    budgets = {row.name: getattr(row.method, "budget", 1) for row in all_rows()}
+    for claim in CLAIMS:  # the same number of completions on both sides
+        trained = [row for row in claim.rows if row != "base"]
+        assert len({budgets[row] for row in trained}) <= 1, claim.name
+
+
+def test_differences_of_answers_are_the_tables():
+    samples = [asking(1, f"{i % 5}.jpg") for i in range(15)]
+    rng = np.random.default_rng(0)
+    mine, others = (
+        [answered(samples, rng.integers(0, 11, 15)) for _ in range(3)] for _ in range(2)
+    )
+    found = answers_difference(GIOU, mine, others, samples)
+    assert (found.mean, found.low, found.high) == paired_difference(mine, others)
+    assert found.seeds == 3
+    assert answers_difference(GIOU, mine, [], samples).seeds == 0
+
+
+def test_questions_are_counted_by_the_foods_asked_for():
+    samples = [asking(count) for count in (1, 1, 2, 3, 4, 5)]
+    run = answered(samples, (10, 8, 6, 4, 2, 0))
+    several = GIOU_SEVERAL.values(run, samples)
+    assert np.isnan(several[:2]).all() and several[2:].tolist() == [0.6, 0.4, 0.2, 0.0]
+    assert np.nanmean(GIOU_MANY.values(run, samples)) == pytest.approx(0.1)
+    # Three and more: (0.4 + 0.2 + 0) / 3; one: 0.9.
+    assert MORE_FOR_MANY.values(run, samples).mean() == pytest.approx(0.2 - 0.9)
+
+
+def test_habits_and_negative_points_of_answers():
+    samples = [asking(1)]
+    said = "<think>I see rice. I see rice. I see rice. I see rice.</think><answer>[{}]</answer>"
+    inside = '{"bbox_2d": [0, 0, 9, 9], "points": [[5, 5, 1], [6, 6, 0], [12, 5, 0]]}'
+    run = answered(samples, (1,), said.format(inside))
+    assert NEGATIVES.values(run, samples).tolist() == [0.5]
+    assert measures.STEPS.values(run, samples).tolist() == [1]
+    assert measures.RAMBLES.values(run, samples).tolist() == [1]
+    assert measures.LOOKS.values(run, samples).tolist() == [0]
+    plain = answered(samples, (1,), said.format('{"bbox_2d": [0, 0, 9, 9], "point_2d": [5, 5]}'))
+    assert np.isnan(NEGATIVES.values(plain, samples)).all()
+    assert answers_difference(NEGATIVES, [run], [plain], samples).seeds == 0  # nothing to compare
+
+
+def test_figures_of_a_log_by_hand():
+    rows = [{"entropy": float(i), "gain_p0_10": None, "gain_tokens_p0_10": 0} for i in range(7)]
+    rows[1] |= {"gain_p0_10": 0.1, "gain_tokens_p0_10": 30}
+    rows[6] |= {"gain_p0_10": -0.1, "gain_tokens_p0_10": 10}
+    assert measures.third(rows, "entropy") == 6.0  # thirds of 3, 3 and 1 steps
+    assert measures.third(rows, "entropy", 1) == 4.0
+    assert measures.growth(rows, "entropy") == 6.0 - 1.0
+    assert measures.unlikely_gain(rows) == pytest.approx(100 * (3 - 1) / 40)
+    assert np.isnan(measures.third(rows, "points_mask_tiers"))
+    assert np.isnan(measures.unlikely_gain(rows[:1]))
+
+
+def test_differences_of_logs_are_paired_students_t():
+    last = OfLog("x", lambda rows: rows[-1]["x"])
+    mine, others = ([[{"x": v}] for v in values] for values in ((1, 2, 4, 3), (0, 1, 5, 1)))
+    found = log_difference(last, mine, others)
+    expected = stats.ttest_rel((1, 2, 4, 3), (0, 1, 5, 1)).confidence_interval(0.95)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.75, *expected))
+    alone = log_difference(last, mine, None)
+    expected = stats.ttest_1samp((1, 2, 4, 3), 0).confidence_interval(0.95)
+    assert (alone.mean, alone.low, alone.high) == pytest.approx((2.5, *expected))
+    assert log_difference(last, mine[:1], others).seeds == 0
+
+
+GROWS = Claim("grows", "B", "More later.", "a figure", "grpo", "", measures.NO_SIGNAL)
+BETTER = Claim("better", "A", "DAPO is better.", "0.51 against 0.46", "dapo", "grpo")
+WORSE = replace(BETTER, name="worse", says="DAPO is worse.", below=True)
+BASE_TOO = Claim("base", "A", "Better than the base.", "none", "grpo", "base")
+NEVER = Claim("never", "B", "It is large.", "none", reason="no weights")
+SHORT = (BETTER, WORSE, BASE_TOO, GROWS, NEVER)
+
+
+@pytest.fixture()
+def ended(runs):  # noqa: F811
+    """Eight seeds of GRPO and DAPO, and the base, on two questions of one plate each."""
+    samples = runs.samples("test")[1]
+    plates = list(dict.fromkeys(sample.image for sample in samples))
+    (base,) = choose_rows("base")
+    finish(runs, Run(base), tuple([0] * len(samples)))
+    rng = np.random.default_rng(1)
+    for name, mean in (("grpo", 3), ("dapo", 6)):
+        (row,) = choose_rows(name)
+        for seed in range(SEEDS):
+            scores = tuple(int(v) for v in mean + rng.integers(0, 3, len(samples)))
+            finish(runs, Run(row, seed), scores)
+            log = [{"zero_variance": 0.1 * step + 0.01 * seed} for step in range(3)]
+            write_lines(runs.log(Run(row, seed)), log)
+    assert len(plates) > 3
+    return runs
+
+
+def test_the_page_has_every_claim_with_its_verdict(ended):
+    frame = claims_frame(ended, range(SEEDS), SHORT)
+    verdicts = frame["verdict"].to_dict()
+    assert verdicts == {
+        "better": SEEN, "worse": CONTRADICTED, "base": SEEN, "grows": SEEN, "never": NOT_HERE,
+    }  # fmt: skip
+    assert frame.loc["worse", "mean"] == -frame.loc["better", "mean"] < 0
+    assert frame["seeds"].tolist() == [SEEDS] * 4 + [0]
+    assert frame.loc["grows", "mean"] == pytest.approx(0.2)
+    text = "\n".join(page(ended.preset, frame))
+    assert RULE in text and "5 claims: 3 seen, 1 contradicted, 1 can't be asked here." in text
+    for claim in SHORT:
+        assert f"{claim.says} (`{claim.name}`)" in text
+    assert "GRPO less DAPO: gIoU" in text and "can't be asked here: no weights" in text
+    assert "c1 on EPYC" in text
+    write_claims(ended, frame)
+    path = ended.preset.figures / "claims"
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    pd.testing.assert_frame_equal(read_claims(ended.preset), frame, check_dtype=False, rtol=1e-5)
+
+
+def test_with_too_few_seeds_a_claim_is_open_and_without_runs_there_is_no_picture(runs, ended):  # noqa: F811
+    few = claims_frame(ended, range(SEEDS - 1), SHORT)
+    assert few.loc["better", "verdict"] == OPEN and few.loc["better", "mean"] > 0
+    none = claims_frame(ended, [99], (BETTER, NEVER))
+    assert none["verdict"].tolist() == [OPEN, NOT_HERE] and none["mean"].isna().all()
+    (ended.preset.figures / "claims.png").unlink(missing_ok=True)
+    write_claims(ended, none)
+    assert not (ended.preset.figures / "claims.png").exists()
+    unclear = few.loc["better"].copy()
+    unclear["verdict"], unclear["high"] = NOT_SEEN, 0.0312
+    assert verdict_text(unclear) == "not seen (smaller than 0.031)"
+
+
+def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, capsys):
+    asked = []
+
+    def run_all(_, wanted, jobs, after_seed):
+        asked.extend(wanted)
+        after_seed([0])
+        return []
+
+    monkeypatch.setattr(command, "run_all", run_all)
+    assert command.main(["dapo", "--preset", "smoke", "--seeds", "0,1"]) == 0
+    assert sorted(run.name for run in asked) == [
+        "dapo-seed0",
+        "dapo-seed1",
+        "grpo-seed0",
+        "grpo-seed1",
+    ]
+    assert f"{len(CLAIMS)} claims" in capsys.readouterr().out
+    asked.clear()
+    assert command.main(["--only-write", "--preset", "smoke"]) == 0 and not asked
+    assert command.main(["nonsense", "--preset", "smoke"]) == 1
+    assert "'nonsense' is no claim; use some of dapo" in capsys.readouterr().err
+
+
+def test_rows_that_are_claimed_are_each_named_once():
+    rows = claimed_rows()
+    assert len(set(rows)) == len(rows) and {"base", "grpo", "dapo", "ours"} <= set(rows)
+    assert GRPO.name in rows
