@@ -11,14 +11,24 @@ from PIL import Image
 from torch.nn import functional
 
 from foodseg import presets
+from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
 from foodseg.evaluation.evaluate import to_original
 from foodseg.models.mask_loss import mask_losses
 from foodseg.rl.answers import parse_answer
-from foodseg.supervised import training
+from foodseg.rl.evidence import gather_evidence
+from foodseg.supervised import own_answers, training
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.mask_head import FROZEN
-from foodseg.supervised.targets import FOODLMM, LISA, SFT, seg_token_id, to_text, to_tokens
+from foodseg.supervised.targets import (
+    FOODLMM,
+    LISA,
+    SFT,
+    SFT_OWN,
+    seg_token_id,
+    to_text,
+    to_tokens,
+)
 from foodseg.supervised.training import start, train_baseline
 from foodseg.training.sampler import draw_samples
 
@@ -196,6 +206,29 @@ def test_the_budget_is_that_of_the_completions_that_rl_learns_from(samples, monk
     train_baseline(PRESET, SFT, 0, samples)
     completions = PRESET.groups_per_update * PRESET.group_size
     assert seen == [completions] * PRESET.steps * PRESET.updates_per_step
+
+
+def test_own_right_answers_are_kept_taught_and_sampled_once(samples, monkeypatch, knowing):
+    preset = replace(PRESET, mllm=knowing, group_size=4, max_new_tokens=160)  # it is often right
+    result = train_baseline(preset, SFT_OWN, 0, samples)
+    run = preset.run_folder(SFT_OWN.name, 0)
+    rows = read_lines(run / own_answers.FILE)
+    assert 0 < len(rows) < result["sampled"] == 3 * 2 * 4
+    by_id = {sample.sample_id: sample for sample in samples}
+    for row in rows:
+        sample = by_id[row["sample_id"]]
+        [evidence] = gather_evidence(
+            sample, [row["completion"]], preset.image_side, thresholds=preset.thresholds
+        )
+        assert evidence.score.format == 3 and evidence.score.iou == 1
+    taught = own_answers.own_answers(run, preset, 0, samples, None)  # read back, nothing sampled
+    assert [SFT_OWN.write(sample, preset.image_side) for sample in taught] == [
+        row["completion"] for row in rows
+    ]
+    assert result["recipe"]["own"] and len(read_lines(run / "log.jsonl")) == preset.steps
+    monkeypatch.setattr(own_answers, "_sample", lambda *_: [])
+    with pytest.raises(DataError, match="sft-own-seed1: none of the base's completions is right"):
+        train_baseline(preset, SFT_OWN, 1, samples)
 
 
 def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(samples):

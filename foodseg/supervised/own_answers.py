@@ -1,8 +1,9 @@
 """The base's own right answers, to be taught by supervised fine-tuning.
 
 What reinforcement adds is often asked by this baseline (rejection sampling, one round of expert
-iteration): sample as many completions as a recipe may, keep those that are wholly right, and
-fine-tune on them.
+iteration): sample as many completions as a recipe may, keep those that are right, and fine-tune on
+them. Right is an answer in the form asked for that finds every food, each by a box of an IoU above
+0.5. All that the reward pays for, tight boxes and centre points too, a base hardly ever gives.
 """
 
 from __future__ import annotations
@@ -42,10 +43,8 @@ def own_answers(
 
 
 def is_right(evidence: Evidence) -> bool:
-    """All that the paper's reward pays for: the form, every object, no repetition."""
-    score = evidence.score
-    whole = score.format >= 3 and score.accuracy >= 3
-    return whole and score.non_repeat >= 1
+    """The whole format reward, and the IoU criterion met by every object and every reference."""
+    return evidence.score.format >= 3 and evidence.score.iou >= 1
 
 
 def _sample(
