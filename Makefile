@@ -174,7 +174,7 @@ $(02) $(04) $(05): $(01)
 $(06): $(04) $(05) $(02)
 $(07): $(06)
 # Last, since it reads and at smoke writes the folders of those before it.
-$(08): $(07) $(wildcard $(FIGURES)/ablations.csv) | $(09)
+$(08): $(07) $(wildcard $(FIGURES)/ablations.csv $(FIGURES)/claims.csv) | $(09)
 $(09): $(05)
 # The supervised rows, once `make ablations` has measured them.
 $(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/lisa*/result.json)
