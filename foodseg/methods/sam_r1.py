@@ -14,7 +14,7 @@ Our reading, where the notes are silent:
 - The single thresholds of its ablation pay the most that the tiers pay, 4 points, or nothing.
 - One point that is not labelled is one of label 1, so that a base that writes such points earns
   both format rewards. One note calls a wrong form a penalty; here it earns nothing.
-- What the rewards for points pay: 1, as each format reward does.
+- What the rewards for points pay: 2 at most, half of what the mask pays.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def labelled_format(evidence: Evidence) -> float:
 
 
 def points_right(evidence: Evidence) -> float:
-    """0 to 1: the mean of two shares, of positive points on the food and of negative ones off it.
+    """0 to 2: the sum of two shares, of positive points on the food and of negative ones off it.
 
     A share of no points is 0, so negative ones are paid for. The food is the union of the true
     masks: one that is asked for is no other's outside.
@@ -94,13 +94,13 @@ def points_right(evidence: Evidence) -> float:
     for wanted in (1, 0):
         right = [truth[y, x] == bool(label) for x, y, label in points if label == wanted]
         shares.append(float(np.mean(right)) if right else 0.0)
-    return sum(shares) / 2
+    return sum(shares)
 
 
 def points_inside(evidence: Evidence) -> float:
-    """1 if there is a point and each lies in its own box, whatever its label; else 0."""
+    """2 if there is a point and each lies in its own box, whatever its label; else 0."""
     objects = evidence.answer.objects
-    return float(bool(objects) and all(_inside(one) for one in objects))
+    return 2.0 * (bool(objects) and all(_inside(one) for one in objects))
 
 
 def _inside(one: PredictedReference) -> bool:
