@@ -9,6 +9,7 @@ import sys
 import time
 import weakref
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -19,6 +20,7 @@ from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.system import load_policy
 from foodseg.training import run_folder, trainer
 from foodseg.training.run_folder import alone
+from foodseg.training.sampler import draw_samples
 from foodseg.training.trainer import train
 
 SETTINGS = {
@@ -82,6 +84,29 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home, samples):
     rows = read_lines(run / "log.jsonl")
     assert [row["step"] for row in rows] == list(range(1, len(rewards) + 1))
     assert [row["reward_total"] for row in rows] == rewards
+
+
+def test_every_recipe_samples_its_budget_and_no_more(samples):
+    silent = draw_samples(samples, 1, 0, 1)[0].sample_id  # the first question's group has no signal
+
+    def brevity(evidence, *, silent):
+        words = len(evidence.answer.completion)
+        return 0.0 if evidence.sample.sample_id == silent else -words / 100
+
+    short = replace(PRESET, steps=3)
+    rollout = short.prompts_per_step * short.group_size
+    found = {}
+    for recipe in (GRPO, DAPO, replace(GRPO, name="long", budget=2)):
+        result = train(
+            short, replace(recipe, reward=(partial(brevity, silent=silent),)), 1, samples
+        )
+        rows = read_lines(short.run_folder(recipe.name, 1) / "log.jsonl")
+        assert len(rows) == result["steps"] and sum(r["sampled"] for r in rows) == result["sampled"]
+        found[recipe.name] = result["steps"], result["sampled"]
+    assert found["grpo"] == (3, 3 * rollout) and found["long"] == (6, 6 * rollout)
+    steps, sampled = found["dapo"]
+    # The one group that was missing was asked for alone, and another rollout did not fit any more.
+    assert (steps, sampled) == (2, 2 * rollout + short.group_size)
 
 
 @pytest.mark.parametrize("where", [(run_folder, "save_checkpoint"), (trainer, "finish")])
