@@ -37,7 +37,7 @@ from foodseg.claims.rule import (
     Difference,
     verdict,
 )
-from foodseg.common.files import write_lines
+from foodseg.common.files import write_json, write_lines
 from foodseg.data.samples import Sample
 from foodseg.recipes import GRPO
 from foodseg.report.seeds import paired_difference
@@ -115,7 +115,10 @@ def test_questions_are_counted_by_the_foods_asked_for():
     run = answered(samples, (10, 8, 6, 4, 2, 0))
     several = GIOU_SEVERAL.values(run, samples)
     assert np.isnan(several[:2]).all() and several[2:].tolist() == [0.6, 0.4, 0.2, 0.0]
-    assert np.nanmean(GIOU_MANY.values(run, samples)) == pytest.approx(0.1)
+    assert np.nanmean(GIOU_MANY.values(run, samples)) == pytest.approx(0.2)
+    # Without a question that counts there is nothing to compare.
+    one = samples[:2], answered(samples[:2], (10, 8))
+    assert answers_difference(GIOU_MANY, [one[1]], [one[1]], one[0]).seeds == 0
     # Three and more: (0.4 + 0.2 + 0) / 3; one: 0.9.
     assert MORE_FOR_MANY.values(run, samples).mean() == pytest.approx(0.2 - 0.9)
 
@@ -125,13 +128,12 @@ def test_habits_and_negative_points_of_answers():
     said = "<think>I see rice. I see rice. I see rice. I see rice.</think><answer>[{}]</answer>"
     inside = '{"bbox_2d": [0, 0, 9, 9], "points": [[5, 5, 1], [6, 6, 0], [12, 5, 0]]}'
     run = answered(samples, (1,), said.format(inside))
-    assert NEGATIVES.values(run, samples).tolist() == [0.5]
+    assert NEGATIVES.values(run, samples).tolist() == [1]
     assert measures.STEPS.values(run, samples).tolist() == [1]
     assert measures.RAMBLES.values(run, samples).tolist() == [1]
     assert measures.LOOKS.values(run, samples).tolist() == [0]
     plain = answered(samples, (1,), said.format('{"bbox_2d": [0, 0, 9, 9], "point_2d": [5, 5]}'))
-    assert np.isnan(NEGATIVES.values(plain, samples)).all()
-    assert answers_difference(NEGATIVES, [run], [plain], samples).seeds == 0  # nothing to compare
+    assert NEGATIVES.values(plain, samples).tolist() == [0]
 
 
 def test_figures_of_a_log_by_hand():
@@ -143,6 +145,11 @@ def test_figures_of_a_log_by_hand():
     assert measures.growth(rows, "entropy") == 6.0 - 1.0
     assert measures.unlikely_gain(rows) == pytest.approx(100 * (3 - 1) / 40)
     assert np.isnan(measures.third(rows, "points_mask_tiers"))
+    # 100 completions before the first step, then 10 a step: a third of 150 lies before it.
+    counted = [{"sampled_so_far": 100 + 10 * i, "x": float(i)} for i in range(1, 6)]
+    assert np.isnan(measures.midway(counted, "x"))
+    counted = [{"sampled_so_far": 10 * i, "x": float(i)} for i in range(1, 10)]
+    assert measures.midway(counted, "x") == (4 + 5 + 6) / 3
     assert np.isnan(measures.unlikely_gain(rows[:1]))
 
 
@@ -162,8 +169,9 @@ GROWS = Claim("grows", "B", "More later.", "a figure", "grpo", "", measures.NO_S
 BETTER = Claim("better", "A", "DAPO is better.", "0.51 against 0.46", "dapo", "grpo")
 WORSE = replace(BETTER, name="worse", says="DAPO is worse.", below=True)
 BASE_TOO = Claim("base", "A", "Better than the base.", "none", "grpo", "base")
+OLD = replace(BETTER, name="old", treated="grpo-no-kl")
 NEVER = Claim("never", "B", "It is large.", "none", reason="no weights")
-SHORT = (BETTER, WORSE, BASE_TOO, GROWS, NEVER)
+SHORT = (BETTER, WORSE, BASE_TOO, OLD, GROWS, NEVER)
 
 
 @pytest.fixture()
@@ -181,6 +189,11 @@ def ended(runs):  # noqa: F811
             finish(runs, Run(row, seed), scores)
             log = [{"zero_variance": 0.1 * step + 0.01 * seed} for step in range(3)]
             write_lines(runs.log(Run(row, seed)), log)
+    # One of other settings is no evidence.
+    (stale,) = choose_rows("grpo-no-kl")
+    finish(runs, Run(stale), tuple([0] * len(samples)))
+    outcome = runs.outcome(Run(stale)) | {"identity": {}}
+    write_json(runs.folder(Run(stale)) / "outcome.json", outcome)
     assert len(plates) > 3
     return runs
 
@@ -189,13 +202,16 @@ def test_the_page_has_every_claim_with_its_verdict(ended):
     frame = claims_frame(ended, range(SEEDS), SHORT)
     verdicts = frame["verdict"].to_dict()
     assert verdicts == {
-        "better": SEEN, "worse": CONTRADICTED, "base": SEEN, "grows": SEEN, "never": NOT_HERE,
+        "better": SEEN, "worse": CONTRADICTED, "base": SEEN, "old": OPEN, "grows": SEEN,
+        "never": NOT_HERE,
     }  # fmt: skip
     assert frame.loc["worse", "mean"] == -frame.loc["better", "mean"] < 0
-    assert frame["seeds"].tolist() == [SEEDS] * 4 + [0]
+    assert frame["seeds"].tolist() == [SEEDS] * 3 + [0, SEEDS, 0]
     assert frame.loc["grows", "mean"] == pytest.approx(0.2)
     text = "\n".join(page(ended.preset, frame))
-    assert RULE in text and "5 claims: 3 seen, 1 contradicted, 1 can't be asked here." in text
+    assert (
+        RULE in text and "6 claims: 3 seen, 1 contradicted, 1 open, 1 can't be asked here." in text
+    )
     for claim in SHORT:
         assert f"{claim.says} (`{claim.name}`)" in text
     assert "GRPO less DAPO: gIoU" in text and "can't be asked here: no weights" in text
@@ -237,6 +253,7 @@ def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, ca
     ]
     assert f"{len(CLAIMS)} claims" in capsys.readouterr().out
     asked.clear()
+    assert command.main(["lisa", "--preset", "smoke"]) == 0 and not asked  # it needs no run
     assert command.main(["--only-write", "--preset", "smoke"]) == 0 and not asked
     assert command.main(["nonsense", "--preset", "smoke"]) == 1
     assert "'nonsense' is no claim; use some of dapo" in capsys.readouterr().err

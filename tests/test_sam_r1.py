@@ -110,7 +110,9 @@ def test_tiers_of_boxes_by_hand(samples):
     assert 0.7 < part_iou <= 0.8
     assert box_tiers(evidence_of(sample, whole)) == 4
     assert box_tiers(evidence_of(sample, part)) == 3
-    assert box_tiers(evidence_of(sample, part, whole)) == 0  # one too many: (1 + 0) / 2 is no 0.5
+    assert box_tiers(evidence_of(sample, part, whole)) == 4  # what both cover counts once
+    far = {**whole, "bbox_2d": [0, 0, SIDE - 1, SIDE - 1]}
+    assert box_tiers(evidence_of(sample, whole, far)) == 0
     assert box_tiers(evidence_of(sample)) == 0
 
 

@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"claims: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(write_claims(runs, claims_frame(runs, seeds)))
         print("claims: interrupted; start it again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
     print(write_claims(runs, claims_frame(runs, seeds)))
@@ -43,14 +44,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_runs(runs: Runs, seeds: Sequence[int], claims: Sequence[Claim], jobs: int | None) -> list:
-    """Execute what these claims need and is not finished; the page is written after each seed."""
-    rows = choose_rows(",".join(claimed_rows(tuple(claims))))
-    wanted = runs_of(rows, seeds)
+    """Execute what these claims need; returns the runs to be tried again.
+
+    What is finished is left alone; the page is written after each seed.
+    """
+    names = claimed_rows(tuple(claims))
+    wanted = runs_of(choose_rows(",".join(names)), seeds) if names else []
 
     def write(_: Sequence[int]) -> None:
         tqdm.write(write_claims(runs, claims_frame(runs, seeds)))
 
-    return run_all(runs, wanted, jobs or runs_at_once(runs.preset), after_seed=write)
+    failed = run_all(runs, wanted, jobs or runs_at_once(runs.preset), after_seed=write)
+    return [run for run in failed if runs.outcome(run).get("again")]
 
 
 def choose_claims(names: Sequence[str]) -> list[Claim]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,8 +23,8 @@ from foodseg.evaluation.evaluate import Prediction, load_predictions
 NUMBERS = ("treated_mean", "control_mean", "mean", "low", "high", "seeds")
 
 
-class Evidence:
-    """What the ended runs of a preset left, read once: predictions and logs by row."""
+class EndedRuns:
+    """What the runs of a preset left that are of today's settings and code: read once, by row."""
 
     def __init__(self, runs: Runs, seeds: Sequence[int]) -> None:
         self.runs, self.seeds = runs, seeds
@@ -31,15 +33,25 @@ class Evidence:
         self.logs = cache(self._logs)
 
     def ended(self, row: str) -> list[Run]:
-        """The runs of a row that have scores, in the order of the seeds."""
-        return ended_runs(self.runs, runs_of(choose_rows(row), self.seeds))
+        """The current runs of a row that have scores, in the order of the seeds."""
+        ended = ended_runs(self.runs, runs_of(choose_rows(row), self.seeds))
+        return [run for run in ended if self.runs.finished(run)]
 
     def _predictions(self, row: str) -> list[list[Prediction]]:
         folders = [self.runs.preset.predictions_folder(run.name) for run in self.ended(row)]
         return [load_predictions(folder) for folder in folders]
 
     def _logs(self, row: str) -> list[list[dict]]:
-        return [read_lines(self.runs.log(run)) for run in self.ended(row)]
+        return [_counted(self.runs.log(run)) for run in self.ended(row)]
+
+
+def _counted(log: Path) -> list[dict]:
+    """A log's rows, each with the completions sampled up to it, those before the first included."""
+    rows, result = read_lines(log), json.loads((log.parent / "result.json").read_text())
+    after = np.cumsum([row.get("sampled", 0) for row in rows])
+    before = result["sampled"] - after[-1]
+    counts = (after + before).tolist()
+    return [row | {"sampled_so_far": count} for row, count in zip(rows, counts, strict=True)]
 
 
 def claims_frame(
@@ -50,43 +62,45 @@ def claims_frame(
     mean, low, high: in the claim's direction; NaN where there is nothing to compare. seeds: of the
     row that has fewer.
     """
-    evidence = Evidence(runs, seeds)
-    lines = {claim.name: _line(claim, evidence) for claim in claims}
+    ended = EndedRuns(runs, seeds)
+    lines = {claim.name: _line(claim, ended) for claim in claims}
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("claim")
 
 
-def difference(claim: Claim, evidence: Evidence) -> Difference:
+def difference(claim: Claim, ended: EndedRuns) -> Difference:
     """D of a claim from the runs that have ended."""
     if claim.reason:
         return NO_DIFFERENCE
     if isinstance(claim.measure, OfLog):
-        logs, others = _same_seeds(claim, evidence)
+        logs, others = _same_seeds(claim, ended)
         found = log_difference(claim.measure, logs, others)
     else:
-        predictions = map(evidence.predictions, (claim.treated, claim.control))
-        found = answers_difference(claim.measure, *predictions, evidence.samples)
+        predictions = map(ended.predictions, (claim.treated, claim.control))
+        found = answers_difference(claim.measure, *predictions, ended.samples)
     return found.turned() if claim.below else found
 
 
-def _same_seeds(claim: Claim, evidence: Evidence) -> tuple[list, list | None]:
+def _same_seeds(claim: Claim, ended: EndedRuns) -> tuple[list, list | None]:
     """The logs of the seeds that both rows have."""
-    treated = dict(zip(_seeds(claim.treated, evidence), evidence.logs(claim.treated), strict=True))
+    treated = dict(zip(_seeds(claim.treated, ended), ended.logs(claim.treated), strict=True))
     if not claim.control:
         return list(treated.values()), None
-    control = dict(zip(_seeds(claim.control, evidence), evidence.logs(claim.control), strict=True))
+    control = dict(zip(_seeds(claim.control, ended), ended.logs(claim.control), strict=True))
     both = [seed for seed in treated if seed in control]
     return [treated[seed] for seed in both], [control[seed] for seed in both]
 
 
-def _seeds(row: str, evidence: Evidence) -> list[int]:
-    return [run.seed for run in evidence.ended(row)]
+def _seeds(row: str, ended: EndedRuns) -> list[int]:
+    return [run.seed for run in ended.ended(row)]
 
 
-def _line(claim: Claim, evidence: Evidence) -> dict:
-    found = difference(claim, evidence)
+def _line(claim: Claim, ended: EndedRuns) -> dict:
+    found = difference(claim, ended)
     # A row without seeds answers greedily, always the same.
-    seeds = [len(evidence.ended(row)) for row in claim.rows if _row(row).trained]
-    found = Difference(found.mean, found.low, found.high, min(seeds, default=0))
+    seeds = [len(ended.ended(row)) for row in claim.rows if _row(row).trained]
+    if isinstance(claim.measure, OfLog):
+        seeds.append(found.seeds)
+    found = replace(found, seeds=min(seeds, default=0))
     return {
         "paper": claim.paper,
         "says": claim.says,
@@ -98,13 +112,13 @@ def _line(claim: Claim, evidence: Evidence) -> dict:
         **asdict(found),
         "verdict": NOT_HERE if claim.reason else verdict(found, claim.seeds),
         "reason": claim.reason,
-        "commits": _commits(claim, evidence),
+        "commits": _commits(claim, ended),
     }
 
 
-def _commits(claim: Claim, evidence: Evidence) -> str:
+def _commits(claim: Claim, ended: EndedRuns) -> str:
     """Commits and processors of the runs behind a claim, each once."""
-    outcomes = [evidence.runs.outcome(run) for row in claim.rows for run in evidence.ended(row)]
+    outcomes = [ended.runs.outcome(run) for row in claim.rows for run in ended.ended(row)]
     texts = [f"{one['commit']} on {one['processor']}" for one in outcomes]
     return ", ".join(dict.fromkeys(texts))
 

@@ -10,15 +10,13 @@ from statistics import fmean
 import numpy as np
 from scipy import stats
 
-from foodseg.claims.rule import LEVEL, NO_DIFFERENCE, Difference
+from foodseg.claims.rule import NO_DIFFERENCE, Difference
 from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import Prediction
-from foodseg.evaluation.intervals import PlateSums, difference_interval, sum_by_plate
-from foodseg.rl.answers import parse_answer
+from foodseg.evaluation.intervals import LEVEL, PlateSums, difference_interval, sum_by_plate
+from foodseg.rl.answers import PredictedReference, parse_answer
 from foodseg.rl.habits import habits
-
-MANY = 4  # foods asked for, and more
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,19 @@ def ious(
 
 
 def more_for_many(predictions: Sequence[Prediction], samples: Sequence[Sample]) -> np.ndarray:
-    """Values whose mean is gIoU of questions for three foods and more, less that for one."""
+    """Values whose mean is gIoU of questions for three foods and more, less that for one.
+
+    Centred within both, so that the interval is that of a difference of two ratios.
+    """
     found = sample_ious([p.intersection for p in predictions], [p.union for p in predictions])
     counts = np.array([len(sample.foods) for sample in samples])
     many, one = counts >= 3, counts == 1
-    return len(samples) * found * (many / max(many.sum(), 1) - one / max(one.sum(), 1))
+    means = [found[inside].mean() if inside.any() else np.nan for inside in (many, one)]
+    off = [
+        len(samples) * inside * (found - mean) / max(inside.sum(), 1)
+        for inside, mean in zip((many, one), means, strict=True)
+    ]
+    return off[0] - off[1] + (means[0] - means[1])
 
 
 def shown(
@@ -113,31 +119,27 @@ def shown(
 
 
 def negatives_outside(predictions: Sequence[Prediction], samples: Sequence[Sample]) -> np.ndarray:
-    """Share of an answer's points of label 0 that lie outside their own box; NaN without any."""
-    shares = []
-    for prediction in predictions:
-        objects = parse_answer(prediction.completion, labelled=True).objects
-        out = [
-            not (one.box[0] <= x <= one.box[2] and one.box[1] <= y <= one.box[3])
-            for one in objects
-            for x, y, label in one.more
-            if not label
-        ]
-        shares.append(fmean(out) if out else np.nan)
-    return np.array(shares)
+    """1 where an answer has a point of label 0 outside that object's own box, else 0."""
+    found = [parse_answer(p.completion, labelled=True).objects for p in predictions]
+    return np.array([float(any(map(_negative_outside, objects))) for objects in found])
+
+
+def _negative_outside(one: PredictedReference) -> bool:
+    left, top, right, bottom = one.box
+    negatives = [(x, y) for x, y, label in one.more if not label]
+    return any(not (left <= x <= right and top <= y <= bottom) for x, y in negatives)
 
 
 GIOU = OfAnswers("gIoU", ious)
 GIOU_ONE = OfAnswers("gIoU, one food asked for", partial(ious, most=1))
 GIOU_TWO = OfAnswers("gIoU, two foods", partial(ious, least=2, most=2))
-GIOU_THREE = OfAnswers("gIoU, three foods", partial(ious, least=3, most=3))
-GIOU_MANY = OfAnswers("gIoU, four foods and more", partial(ious, least=MANY))
+GIOU_MANY = OfAnswers("gIoU, three foods and more", partial(ious, least=3))
 GIOU_SEVERAL = OfAnswers("gIoU, two foods and more", partial(ious, least=2))
 MORE_FOR_MANY = OfAnswers("gIoU, three foods and more less one", more_for_many)
 STEPS = OfAnswers("answers that reason step by step", partial(shown, habit="step by step"))
 LOOKS = OfAnswers("answers with a look", partial(shown, habit="look"))
 RAMBLES = OfAnswers("answers that ramble", partial(shown, habit="rambling"))
-NEGATIVES = OfAnswers("negative points outside their box", negatives_outside)
+NEGATIVES = OfAnswers("answers with a negative point outside its box", negatives_outside)
 
 
 # Of a log
@@ -153,6 +155,16 @@ def third(rows: Sequence[dict], name: str, number: int = 2) -> float:
 def growth(rows: Sequence[dict], name: str) -> float:
     """A field's mean in the last third of the steps less that in the first."""
     return third(rows, name) - third(rows, name, 0)
+
+
+def midway(rows: Sequence[dict], name: str) -> float:
+    """A field's mean while a third to two thirds of a run's completions are sampled.
+
+    By completions, those before the first step included: steps of unlike cost are no clock.
+    """
+    total = rows[-1]["sampled_so_far"]
+    inside = [row[name] for row in rows if total / 3 < row["sampled_so_far"] <= 2 * total / 3]
+    return fmean(inside) if inside else float("nan")
 
 
 def unlikely_gain(rows: Sequence[dict]) -> float:
@@ -175,6 +187,6 @@ LENGTH = OfLog("tokens of a completion in the last third", partial(third, name="
 PASS = OfLog("questions that one of 8 samples solves, last third", partial(third, name="pass_at_g"))
 DISTINCT = OfLog("foods in a group's answers, last third", partial(third, name="distinct_foods"))
 MIDDLE_MASK = OfLog(
-    "mask reward in the middle third", partial(third, name="points_mask_tiers", number=1)
+    "mask reward in the middle third of the completions", partial(midway, name="points_mask_tiers")
 )
-LATE_MASK = OfLog("mask reward in the last third", partial(third, name="points_mask_tiers"))
+LATE_IOU = OfLog("box IoU reward in the last third", partial(third, name="reward_iou"))

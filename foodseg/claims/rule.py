@@ -1,16 +1,18 @@
 """The rule by which a claim gets its verdict; it was committed before the runs that it judges.
 
 A claim says that a figure of one recipe's runs lies above, or below, that of another's. Both are
-trained with at least SEEDS seeds (of runs many times as long a claim asks for one), and every run
-samples the same number of completions. D is the mean over the first's runs less that over the
-other's, turned so that a claim that holds has D > 0. Its 95% interval is taken
+trained with at least SEEDS seeds, and every recipe samples the same number of completions, to
+within its last step; supervised rows learn from as many answers. D is the mean over the first's
+runs less that over the other's, turned so that a claim that holds has D > 0. Its 95% interval is
+taken
 
 - over plates and both recipes' seeds, where the figure is one of the test answers
   (`evaluation.intervals`; of single runs over plates alone);
 - over seeds, paired, by Student's t, where it is one of the log: runs of one seed meet the same
   questions.
 
-The verdict depends on the interval alone.
+The verdict depends on the interval alone. One claim is about runs ten times as long, of which there
+is one of each row: its interval is over plates alone, and it says so.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isnan
 
+from foodseg.evaluation.intervals import LEVEL
+
 SEEDS = 8
-LEVEL = 0.95
 
 SEEN, NOT_SEEN, CONTRADICTED = "seen", "not seen", "contradicted"
 OPEN, NOT_HERE = "open", "can't be asked here"
@@ -28,8 +31,10 @@ VERDICTS = (SEEN, NOT_SEEN, CONTRADICTED, OPEN, NOT_HERE)
 RULE = f"""\
 The rule, committed before the runs that it judges (`foodseg/claims/rule.py`). D is the difference
 of the two rows, turned so that a claim that holds has D > 0, with a {LEVEL:.0%} interval over
-plates and at least {SEEDS} seeds of each row (figures of the log: over seeds, paired); all runs
-sample the same number of completions.
+plates and at least {SEEDS} seeds of each row (figures of the log: over seeds, paired). All recipes
+sample the same number of completions, to within their last step; supervised rows learn from as many
+answers. Where a row has one seed by design, the interval is over plates alone: another seed may end
+elsewhere.
 
 * **{SEEN}**: the interval lies above 0.
 * **{CONTRADICTED}**: it lies below 0.
@@ -38,7 +43,7 @@ sample the same number of completions.
 * **{OPEN}**: too few seeds have ended, or the runs have nothing to measure.
 * **{NOT_HERE}**: it needs what is not here; the row says what.
 
-Of claims without any effect one in forty comes out as seen, and one as contradicted."""
+Of claims without any effect one in forty comes out as seen, and one in forty as contradicted."""
 
 
 @dataclass(frozen=True)

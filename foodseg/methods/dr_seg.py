@@ -10,16 +10,19 @@ the prompt of `rl_dataset.py`. Two rewards:
 
 `look_prompt` asks for the look, `non_repeat_normalised` is their form of the paper's `non_repeat`,
 `continuous` the plain sum of the metrics that the ranks were compared with. All pixels are those of
-the model image. The presets decide what their script sets otherwise: one update a rollout, the
-token mean, an entropy bonus, completions of up to 3,000 tokens.
+the model image. As GRPO has it here, where their script has something else: mini-batches, the
+sequence mean, no entropy bonus, shorter completions (theirs: one update a rollout, the token mean,
+an entropy bonus, 3,000 tokens).
 
-Three faults of the published code are put right here:
+Two faults of the published code are put right here:
 
 - a metric of NaN, which `null` for a coordinate leads to, compares as nothing and comes out on top.
   Here what cannot be measured is 0, and a NaN ranks 0;
 - the queue starts with zeros, so that in the first step even a total failure ranks 1, and for long
-  after too high. Here the first rows lie just above 0: what is exactly 0 does not reach them;
-- a look is paid for whatever it holds. Here the prompt's own words, or marks alone, are no look.
+  after too high. Here the first rows lie just above 0: what is exactly 0 does not reach them.
+
+A look that holds a placeholder of the prompt, or marks alone, earns nothing: so by our notes; the
+code of which we have vectors pays for whatever is not blank.
 """
 
 from __future__ import annotations

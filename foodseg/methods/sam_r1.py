@@ -3,7 +3,7 @@
 From SAM-R1's text, of which we have notes but no code: an answer is a box and several labelled
 points, 1 on the object and 0 off it; the reward is 4 for an IoU of SAM2's mask above 0.8, 3 between
 0.7 and 0.8, 2 between 0.5 and 0.7, else 0; beside it the two format rewards. Its figure of failures
-has two rewards for points, `points_right` and `points_inside`.
+shows a reward of positive and negative points, and points forced into the box.
 
 Our reading, where the notes are silent:
 
@@ -14,19 +14,21 @@ Our reading, where the notes are silent:
 - The single thresholds of its ablation pay the most that the tiers pay, 4 points, or nothing.
 - One point that is not labelled is one of label 1, so that a base that writes such points earns
   both format rewards. One note calls a wrong form a penalty; here it earns nothing.
-- What the rewards for points pay: 2 at most, half of what the mask pays.
+- Points are forced into the box by a reward as well. What the rewards for points pay: 2 at most,
+  half of what the mask pays.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.optimize import linear_sum_assignment
+from collections.abc import Sequence
 
-from foodseg.data.references import intersection_union, sample_ious
+import numpy as np
+
+from foodseg.data.references import Reference, intersection_union, sample_ious
+from foodseg.data.samples import Sample
 from foodseg.models.prompts import ITEMS, PLACE, replace_parts
 from foodseg.rl.answers import PredictedReference, read_reference
 from foodseg.rl.evidence import Evidence, to_original
-from foodseg.rl.rewards import MAX_OBJECTS, box_iou
 
 # (IoU to exceed, points), best first.
 TIERS = ((0.8, 4.0), (0.7, 3.0), (0.5, 2.0))
@@ -53,16 +55,14 @@ def mask_threshold(evidence: Evidence, *, threshold: float) -> float:
 
 
 def box_tiers(evidence: Evidence) -> float:
-    """The same tiers, paid for the boxes: their mean IoU over a one-to-one assignment.
+    """The same tiers for the boxes: what they cover, united, against what the true ones cover.
 
-    The mean is over the larger of the numbers of predictions and references, at most 120 of each.
+    In pixels of the original image, as the masks are compared.
     """
-    boxes = [one.box for one in evidence.answer.objects[:MAX_OBJECTS]]
-    true = [reference.box for reference in evidence.references[:MAX_OBJECTS]]
-    if not boxes or not true:
-        return 0.0
-    iou = box_iou(np.array(boxes), np.array(true, dtype=float))
-    return _tier(float(iou[linear_sum_assignment(iou, maximize=True)].sum()) / max(iou.shape))
+    found = to_original(evidence.answer, evidence.sample, evidence.side)
+    covered = [_filled(boxes, evidence.sample) for boxes in (found, evidence.sample.references)]
+    intersection, union = intersection_union(*covered)
+    return _tier(float(sample_ious([intersection], [union])[0]))
 
 
 def mask_iou(evidence: Evidence) -> float:
@@ -107,6 +107,14 @@ def _inside(one: PredictedReference) -> bool:
     left, top, right, bottom = one.box
     points = (one.point, *(point[:2] for point in one.more))
     return all(left <= x <= right and top <= y <= bottom for x, y in points)
+
+
+def _filled(references: Sequence[Reference], sample: Sample) -> np.ndarray:
+    """(height, width) bool: the pixels in any of the boxes, both corners inside."""
+    mask = np.zeros((sample.height, sample.width), dtype=bool)
+    for left, top, right, bottom in (reference.box for reference in references):
+        mask[top : bottom + 1, left : right + 1] = True
+    return mask
 
 
 def _tier(iou: float) -> float:

@@ -25,7 +25,7 @@ from foodseg.rl.evidence import total
 
 
 def true_answer(sample: Sample, side: int) -> str:
-    """The completion that answers rightly, in pixels of the `side` x `side` model image."""
+    """The completion with the true references, in pixels of the `side` x `side` model image."""
     scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
     return f"<answer>{write_items(scaled)}</answer>"
 

@@ -26,7 +26,7 @@ def training_costs(folders: Sequence[Path]) -> dict[str, float]:
 def run_costs(folder: Path) -> tuple[float, float, float]:
     """COSTS of one finished run, from its result."""
     result = json.loads((folder / "result.json").read_text())
-    if not result["sampled"]:
+    if not result.get("sampled"):  # a supervised run, or one of an earlier version
         return np.nan, np.nan, result["seconds"]
     round_size = result["preset"]["prompts_per_step"] * result["preset"]["group_size"]
     return result["sampled"], result["steps"] * round_size, result["seconds"]

@@ -2,7 +2,7 @@
 
 A group whose rewards are all equal has advantage 0 throughout. It is dropped before advantages
 are computed, and more prompts are sampled until the batch is full (as in verl's DAPO recipe). verl
-samples whole batches and throws the surplus away; who asks for `missing` groups alone has none.
+samples whole batches and throws the surplus away; asking only for what is `missing` leaves none.
 DAPO defined this for rewards of 0 and 1; with graded rewards "all correct or all wrong" becomes
 "all equal". verl asks for std > 0, which rounding lets some groups of equal rewards pass.
 """

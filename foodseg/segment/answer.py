@@ -115,7 +115,8 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
     with _timed(seconds, "answer", mllm.device):
         greedy = {"max_new_tokens": preset.max_new_tokens, "temperature": 0.0}
         (rollout,) = sample_rollouts(mllm, prompts, group_size=1, **greedy)
-    answer = parse_answer(rollout.texts[0])
+    # An adapter of SAM-R1 writes labelled points; none of another method does so by itself.
+    answer = parse_answer(rollout.texts[0], labelled=True)
     # A sample without ground truth.
     sample = Sample("", "", "", photo.name, *photo.image.size, question, "", (), (), (), ())
     references = to_original(answer, sample, preset.image_side)

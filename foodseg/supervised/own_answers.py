@@ -1,9 +1,10 @@
 """The base's own right answers, to be taught by supervised fine-tuning.
 
-What reinforcement adds is often asked by this baseline (rejection sampling, one round of expert
-iteration): sample as many completions as a recipe may, keep those that are right, and fine-tune on
-them. Right is an answer in the form asked for that finds every food, each by a box of an IoU above
-0.5. All that the reward pays for, tight boxes and centre points too, a base hardly ever gives.
+This baseline tests what reinforcement adds (it is also called rejection sampling, or one round of
+expert iteration): sample as many completions as a recipe may, keep those that are right, and
+fine-tune on them. Right is an answer in the form asked for that finds every food, each by a box of
+an IoU above 0.5. All that the reward pays for, tight boxes and centre points too, a base hardly
+ever gives.
 """
 
 from __future__ import annotations

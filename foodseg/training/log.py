@@ -2,7 +2,8 @@
 
 Of all that was sampled, kept or not:
 
-- reward_*: the paper's terms, in every recipe's log; points_*: the recipe's own, which it learns
+- reward_*: the paper's terms, in every recipe's log (labelled points, SAM-R1's form, are no points
+  to them); points_*: the recipe's own, which it learns
   from;
 - parse_rate, ended, length (tokens), zero_variance (groups with equal rewards), rounds of
   sampling, sampled (completions of all rounds);

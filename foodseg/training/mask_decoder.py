@@ -40,8 +40,8 @@ class Lesson:
 
     corners (P, 3, 2): prompts in pixels of the segmenter's image. part (P,) int64: index of the
     target mask of each. target_coverage (N, h, w), 0 to 1: the share of each decoder cell that a
-    target mask covers. weights (P,): sums over the completions that wrote the prompt. written: how
-    many times one of them was written.
+    target mask covers. weights (P,): sums over the completions that wrote the prompt. written:
+    references written, repeats counted.
     """
 
     embedding: ImageEmbedding
@@ -85,8 +85,8 @@ class ToolUpdater:
     def update(self, groups: Sequence[Group]) -> dict:
         """One decoder step on all matched references of these groups; returns log fields.
 
-        tool_loss and tool_iou are the means, before the step, of the loss and of the IoU in
-        decoder cells over `tool_references` references; None if there is none: then no step is
+        tool_loss and tool_iou are the weighted means, before the step, of the loss and of the IoU
+        in decoder cells over `tool_references` references; None if there is none: then no step is
         taken. seconds_tool: all of it. Raises RuntimeError for a gradient that is not finite.
         """
         start = time.perf_counter()
@@ -171,8 +171,8 @@ def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[d
     """B-GRTO's stage 1: the decoder alone learns from a buffer of the base policy's rollouts.
 
     Call it before the policy's first update. Step t learns from the buffer's round t modulo
-    `off_policy_rounds`, sampled when it is first needed; the base policy stays as it is, so that
-    equals sampling all of them first. The questions and random numbers are not those of
+    `off_policy_rounds`, sampled when it is first needed, and scored with the decoder as it is then.
+    The questions and random numbers are not those of
     `sampler`, whose state stays as it is. Returns a log row for each step (`update`'s fields and
     `seconds_rollout`); none if `off_policy_steps` is 0. Deterministic: an interrupted stage is
     repeated from its start.

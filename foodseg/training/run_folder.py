@@ -33,7 +33,7 @@ OnStep = Callable[[Path], None]
 class Learner(Protocol):
     """What a run trains: it takes numbered steps and can be saved after any of them.
 
-    sampled: completions so far, those included that nothing was learnt from.
+    sampled: completions so far, including those that nothing was learnt from.
     """
 
     sampled: int
@@ -118,8 +118,8 @@ def take_steps(
 ) -> list[dict]:
     """Take the steps that follow `rows`, each logged and some checkpointed; returns all rows.
 
-    on_step: called after each step with the path of log.jsonl. steps: how many at most, the
-    preset's by default.
+    on_step: called after each step with the path of log.jsonl. steps: how many the progress bar
+    expects, the preset's by default.
     """
     log = folder / "log.jsonl"
     with tqdm(None, title, steps or preset.steps, initial=len(rows), disable=not writes) as bar:

@@ -98,7 +98,9 @@ class PolicyLearner:
         So every recipe samples as much: dynamic sampling takes fewer steps of more completions.
         """
         preset, budget = self.sampler.preset, self.sampler.recipe.budget
-        return self.sampled + preset.round_size > budget * preset.steps * preset.round_size
+        # At least one step: at smoke's size B-GRTO's first stage alone exceeds the budget.
+        left = budget * preset.steps * preset.round_size - self.sampled
+        return steps > 0 and left < preset.round_size
 
     def step(self, index: int) -> dict:
         """One training step; returns its log row."""

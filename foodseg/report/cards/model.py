@@ -111,7 +111,8 @@ def _method(recipe: dict) -> dict[str, str]:
 
 
 def _listed(settings: dict) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+    parts = [(k, _name(v) if isinstance(v, dict) else v) for k, v in settings.items()]
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in parts)
 
 
 def _name(function: dict) -> str:
