@@ -101,5 +101,5 @@ def test_make_runs_every_notebook_once_and_its_products_are_there(smoke):
         assert (figures / name).read_bytes().startswith(b"\x89PNG")
     assert (figures / "segmentation_results.pdf").read_bytes().startswith(b"%PDF")
     table = (figures / "ablations.md").read_text()  # with the quick look's rows
-    assert "## Not trained" in table and "every run of a recipe learnt from" in table
+    assert "## Not trained" in table and "Rollouts: the runs of recipes sampled" in table
     assert smoke.make("--question", "all").returncode == 0  # a second make has nothing to do
