@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from foodseg.methods.dr_seg import (
     RankQueue,
@@ -29,6 +30,7 @@ from foodseg.methods.sam_r1 import (
     points_right,
 )
 from foodseg.methods.sd_grpo import segmented
+from foodseg.methods.visurf import bare_answer, told_answer
 from foodseg.rl.advantages import whole_completion
 from foodseg.rl.evidence import (
     PAPER_REWARD,
@@ -42,6 +44,9 @@ from foodseg.rl.evidence import (
     thinking_format,
 )
 from foodseg.rl.objectives import Objective
+
+if TYPE_CHECKING:
+    from foodseg.data.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Recipe:
     prompt: from the preset's prompt template to the recipe's; None leaves it as it is.
     labelled_points: read SAM-R1's answers too, `"points": [[x, y, label], ...]` in place of
     `"point_2d"`; their labels go to SAM2.
-    true_answers: each group gets the true answer as one more rollout (`methods.visurf`).
+    true_answer: (sample, side of the model image) -> the true answer's completion, which joins each
+    group as one more rollout (`methods.visurf`); None for none.
     advantages: from the groups to one advantage a completion, or one a token (`rl.advantages`).
     tool: how the mask decoder is trained on the same rollouts; None leaves it as it is.
     budget: how many times the preset's completions a run samples.
@@ -75,7 +81,7 @@ class Recipe:
     ranking: type | None = None
     prompt: Callable[[str], str] | None = None
     labelled_points: bool = False
-    true_answers: bool = False
+    true_answer: Callable[[Sample, int], str] | None = None
     advantages: Callable = whole_completion
     tool: ToolTraining | None = None
     budget: int = 1
@@ -87,9 +93,9 @@ class Recipe:
             raise ValueError(
                 f"reward of {self.name!r}: two terms are called {twice[0]}; rename one function."
             )
-        if (self.true_answers and self.ranking) or (self.tool and self.labelled_points):
+        if (self.true_answer and self.ranking) or (self.tool and self.labelled_points):
             raise ValueError(
-                f"{self.name!r}: true_answers don't go with a ranking, and labelled_points not "
+                f"{self.name!r}: a true_answer doesn't go with a ranking, and labelled_points not "
                 "with a tool; leave one out."
             )
 
@@ -385,7 +391,12 @@ B_GRTO = replace(
 # -- ViSurf (foodseg.methods.visurf; its abstract and a note) --------------------------------------
 
 # GRPO with the true answer as one rollout of each group. Reported above SFT, RLVR, SFT then RLVR.
-VISURF = replace(GRPO, name="visurf", title="ViSurf", true_answers=True)
+VISURF = replace(GRPO, name="visurf", title="ViSurf", true_answer=bare_answer)
+# Ours: the true answer's thinking is the data's own answer, a sentence that names the foods, as the
+# supervised baselines have it.
+VISURF_TOLD = replace(
+    VISURF, name="visurf-told", title="ViSurf, told the data's words", true_answer=told_answer
+)
 
 # -- The best of all ------------------------------------------------------------------------------
 

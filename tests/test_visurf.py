@@ -7,13 +7,14 @@ import torch
 
 from foodseg.common.files import read_lines
 from foodseg.data.references import scale_reference
-from foodseg.methods.visurf import smooth, true_answer
+from foodseg.methods.visurf import bare_answer, smooth, told_answer
 from foodseg.models.rollouts import TEMPERATURE
 from foodseg.presets import SMOKE
 from foodseg.recipes import GRPO, VISURF
 from foodseg.rl.advantages import group_advantages
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import total
+from foodseg.supervised.targets import write_references
 from foodseg.system import load_policy
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.trainer import train
@@ -25,10 +26,13 @@ PRESET = replace(SMOKE, prompts_per_step=2, group_size=4, max_new_tokens=160)
 
 def test_the_true_answer_is_right_in_all_but_its_thinking(samples):
     for sample in samples[:5]:
-        answer = parse_answer(true_answer(sample, SIDE))
+        answer = parse_answer(bare_answer(sample, SIDE))
         scaled = [scale_reference(r, sample.size, (SIDE, SIDE)) for r in sample.references]
         assert [one.box for one in answer.objects] == [r.box for r in scaled]
         assert answer.thinking == ""
+        told = parse_answer(told_answer(sample, SIDE))
+        assert (told.objects, told.thinking) == (answer.objects, sample.answer)
+        assert told_answer(sample, SIDE) == write_references(sample, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,7 @@ def test_it_joins_what_is_learnt_from_and_not_the_log(samples, knowing):
     batch = GroupSampler(mllm, PRESET, VISURF, samples, seed=0).next_batch()
     for group, seen, without in zip(batch.groups, batch.seen, plain.groups, strict=True):
         assert seen.rollout.texts == without.rollout.texts == group.rollout.texts[:-1]
-        assert group.rollout.texts[-1] == true_answer(group.sample, SIDE)
+        assert group.rollout.texts[-1] == bare_answer(group.sample, SIDE)
         assert len(group.rewards) == len(group.evidence) == 5 and len(seen.rewards) == 4
         assert group.rewards[:-1] == without.rewards
         points = group.points[-1]

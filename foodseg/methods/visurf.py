@@ -24,10 +24,15 @@ from foodseg.rl.answers import write_items
 from foodseg.rl.evidence import total
 
 
-def true_answer(sample: Sample, side: int) -> str:
-    """The completion with the true references, in pixels of the `side` x `side` model image."""
+def bare_answer(sample: Sample, side: int) -> str:
+    """The true references without a thought, in pixels of the `side` x `side` model image."""
     scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
     return f"<answer>{write_items(scaled)}</answer>"
+
+
+def told_answer(sample: Sample, side: int) -> str:
+    """The same after a thought: the data's own answer, which names the foods. Ours."""
+    return f"<think>{sample.answer}</think>\n{bare_answer(sample, side)}"
 
 
 def smooth(points: dict[str, float], rewards: Sequence[float]) -> dict[str, float]:

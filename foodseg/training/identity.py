@@ -70,10 +70,11 @@ def used_code(roots: Iterable[str]) -> str:
 def recipe_modules(recipe: Recipe) -> list[str]:
     """The package's modules that this recipe's own functions and fields stand in."""
     used = [*recipe.reward, recipe.advantages, recipe.ranking, recipe.prompt]
+    used += [recipe.true_answer]
     used = [one for one in used if one]
     modules = [getattr(one, "func", one).__module__ for one in used]
     modules += [TOOL] if recipe.tool else []
-    modules += [TRUE_ANSWERS] if recipe.true_answers else []
+    modules += [TRUE_ANSWERS] if recipe.true_answer else []
     return [module for module in modules if module.startswith("foodseg.")]
 
 

@@ -101,7 +101,7 @@ class GroupSampler:
         batch = Batch(groups, seen, rounds, self.sampled - before, seconds)
         if self.queue:
             self.queue.flush()
-        return self._with_true_answers(batch) if self.recipe.true_answers else batch
+        return self._with_true_answers(batch) if self.recipe.true_answer else batch
 
     @property
     def sampled(self) -> int:
@@ -181,7 +181,8 @@ class GroupSampler:
         start, groups = time.perf_counter(), list(batch.groups)
         for index, group in enumerate(groups):
             if group:
-                rollout = true_rollout(self.mllm, group, self.preset.image_side)
+                text = self.recipe.true_answer(group.sample, self.preset.image_side)
+                rollout = true_rollout(self.mllm, group, text)
                 groups[index] = join(group, self._score(group.sample, rollout))
         seconds = batch.seconds["scoring"] + time.perf_counter() - start
         return replace(batch, groups=groups, seconds=batch.seconds | {"scoring": seconds})

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from foodseg.methods.visurf import smooth, true_answer
+from foodseg.methods.visurf import smooth
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
 from foodseg.models.shared_prefix import score_groups
@@ -14,9 +14,8 @@ from foodseg.rl.groups import Group
 
 
 @torch.no_grad()
-def true_rollout(mllm: Mllm, group: Group, side: int) -> Rollout:
+def true_rollout(mllm: Mllm, group: Group, text: str) -> Rollout:
     """The true answer as a rollout of one completion, with the log-probs of the policy as it is."""
-    text = true_answer(group.sample, side)
     ids = [*mllm.tokenizer.encode(text, add_special_tokens=False), mllm.eos_token_id]
     tokens = torch.tensor(ids, device=mllm.device)
     alone = Rollout(group.rollout.prompt, (tokens,), (torch.zeros(len(ids)),), (text,), (True,))
