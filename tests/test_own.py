@@ -5,7 +5,9 @@ import inspect
 import json
 import re
 import shutil
+import struct
 import unicodedata
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,111 @@ def class_ids(folder, name="bad.png"):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[disc(40)], labels[0, 0] = 84, 255
     return folder.mask(name, labels)
+
+
+def packed_grey(path: Path, values: np.ndarray, bits: int) -> None:
+    """A grey PNG of 1, 2 or 4 bits a pixel, which Pillow can read and not write."""
+    fields = np.stack([(values >> bit) & 1 for bit in reversed(range(bits))], -1)
+    rows = np.packbits(fields.reshape(len(values), -1).astype(bool), axis=1)
+    data = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_ids_of_few_bits_are_what_the_file_holds(folder, bits):
+    """Pillow spreads them over 0 to 255: an id 3 of 4 bits becomes 51, another food's."""
+    (folder.root / "category_id.txt").write_text("0\tbackground\n3\tscrew\n51\tnut\n255\tbolt\n")
+    folder.photo()
+    packed_grey(folder.root / "masks" / "bad.png", np.where(disc(), 3, 0), bits)
+    folder.ask(things=["screw"])
+    samples, report = folder.build()
+    assert report.problems == () and len(samples) == 2
+    assert (decode_mask(samples[1].masks[0]) == disc()).all()
+
+
+@pytest.mark.parametrize("save", ["L", "1", "P", "packed"])
+def test_a_black_and_white_file_is_the_one_thing_that_is_asked_for(folder, save):
+    """Whatever the thing is called, as long as no class has the id 255."""
+    folder.photo()
+    if save == "packed":
+        packed_grey(folder.root / "masks" / "bad.png", disc().astype(int), 1)
+    else:
+        image = Image.fromarray(disc().astype(np.uint8) * 255)
+        image.convert(save).save(folder.root / "masks" / "bad.png")
+    folder.ask(things=["tomato"])
+    folder.ask(things=["tomato"], question="Once more?")
+    samples, report = folder.build()
+    assert report.problems == () and [s.foods for s in samples[1:]] == [("tomato",)] * 2
+    assert all((decode_mask(s.masks[0]) == disc()).all() for s in samples[1:])
+
+
+def test_a_black_and_white_file_is_not_two_things(folder):
+    folder.photo()
+    class_ids(folder)
+    Image.fromarray(disc()).save(folder.root / "masks" / "bad.png")
+    folder.ask(things=["plate"])
+    folder.ask(things=["dish"], question="Another?")
+    samples, report = folder.build()
+    assert [s.foods for s in samples] == [("spinach",), ("plate",)]
+    (problem,) = report.problems
+    assert problem.reason.endswith("one mask for two things")
+    assert "put 'dish' in a file of its own, masks/bad/dish.png" in problem.fix
+
+
+def test_255_is_a_class_where_it_is_named_and_unnamed_ids_are_said(folder):
+    (folder.root / "category_id.txt").write_text("0\tbackground\n100\tcup\n255\tfood\n")
+    folder.photo()
+    ids = np.where(disc(), 255, 0).astype(np.uint8)
+    ids[:5, :30], ids[40:, :30] = 100, 200
+    Image.fromarray(ids).save(folder.root / "masks" / "bad.png")
+    folder.ask(things=["food"])
+    folder.ask(things=["cup"], question="The cup?")
+    folder.ask(things=["pot"], question="The pot?")
+    samples, report = folder.build()
+    masks = [decode_mask(s.masks[0]) for s in samples[1:]]
+    assert (masks[0] == (ids == 255)).all() and (masks[1] == (ids == 100)).all()
+    (problem,) = report.problems
+    assert "(ids 0, 100, 200, 255)" in problem.fix
+
+
+@pytest.mark.parametrize("white_first", [False, True])
+def test_a_palette_is_read_by_its_colours_or_not_at_all(folder, white_first):
+    """White on black, as drawing programs save it: white may be index 0, which meant background."""
+    folder.photo()
+    indices = (disc() ^ white_first).astype(np.uint8)
+    image = Image.fromarray(indices, "P")
+    colours = [[0, 0, 0], [255, 255, 255]]
+    image.putpalette(sum(reversed(colours) if white_first else colours, []))
+    assert (np.asarray(image.convert("L")) > 0).sum() == disc().sum()
+    (folder.root / "masks" / "bad").mkdir()
+    image.save(folder.root / "masks" / "bad" / "spinach.png")
+    folder.ask()
+    samples, report = folder.build()
+    if white_first:
+        (problem,) = report.problems
+        assert problem.reason.endswith("it can be read in two ways") and len(samples) == 1
+    else:
+        assert (decode_mask(samples[1].masks[0]) == disc()).all()
+
+
+@pytest.mark.parametrize("make", ["quantize", "convert"])
+def test_a_quantised_mask_is_never_read_inverted(folder, make):
+    folder.photo()
+    grey = Image.fromarray(disc().astype(np.uint8) * 255).convert("RGB")
+    few = grey.quantize(2) if make == "quantize" else grey.convert("P", palette=Image.ADAPTIVE)
+    (folder.root / "masks" / "bad").mkdir()
+    few.save(folder.root / "masks" / "bad" / "spinach.png")
+    folder.ask()
+    samples, report = folder.build()
+    read = [decode_mask(s.masks[0]) for s in samples[1:]]
+    assert len(read) + len(report.problems) == 1
+    assert all((mask == disc()).all() for mask in read)
 
 
 def test_class_ids_by_foodseg103s_names_or_own(folder):

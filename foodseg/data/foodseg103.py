@@ -47,9 +47,11 @@ CATEGORIES: dict[int, str] = {
 # fmt: on
 
 SPLITS = ("train", "test")
-# Background, "other ingredients" and the ignore value: no question asks for them (FoodLMM).
+# Background, "other ingredients" and the ignore value: no question asks for them (FoodLMM). A score
+# leaves none of their pixels out, as LISA's does with 255: they count as background.
 EXCLUDED_LABELS = frozenset({0, 103, 255})
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_SPREAD = {"L;2": 85, "L;4": 17}  # Pillow's raw modes of grey PNGs, and what it multiplies by
 
 
 @dataclass(frozen=True)
@@ -209,16 +211,35 @@ def decode_photo(data: bytes, file: str) -> Photo:
         return upright(image, file)
 
 
-def decode_pixels(data: bytes, file: str) -> tuple[np.ndarray, str]:
-    """A mask's pixels as they are stored, of a palette image the indices, and Pillow's mode."""
-    with open_data(io.BytesIO(data), file, "mask") as image:
-        image.load()  # NumPy would hide an AttributeError of it
-        return np.asarray(image), image.mode
+def stored_values(image: Image.Image) -> np.ndarray:
+    """An opened mask's pixels as its file holds them: of a palette image the indices.
+
+    Pillow spreads a PNG's grey of 2 or 4 bits over 0 to 255, where an id 3 becomes 51.
+    """
+    packed = str(image.tile[0][3]) if image.tile else ""
+    image.load()  # NumPy would hide an AttributeError of it
+    pixels = np.asarray(image)
+    return pixels // _SPREAD[packed] if packed in _SPREAD else pixels
+
+
+def check_palette(image: Image.Image, values: np.ndarray, file: str) -> None:
+    """A black and white mask's indices must say what its colours say; else FaultError.
+
+    A program that makes a palette numbers its colours as it likes: white may be index 0.
+    """
+    colours = np.asarray(image.convert("RGB"))
+    if image.mode == "P" and not np.array_equal(values > 0, colours.any(axis=2)):
+        fix = "index 0 is not black, or another is; save one 8-bit channel"
+        raise FaultError(file, "palette", "it can be read in two ways", fix)
 
 
 def decode_mask_file(data: bytes, file: str) -> np.ndarray:
-    """Class ids uint8 (H, W) from a PNG's bytes. Raises FaultError: broken, several channels."""
-    pixels, mode = decode_pixels(data, file)
+    """Class ids uint8 (H, W) from a PNG's bytes, of a palette image its indices.
+
+    Raises FaultError: broken, several channels.
+    """
+    with open_data(io.BytesIO(data), file, "mask") as image:
+        pixels, mode = stored_values(image), image.mode
     # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
     wide = mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256
     if mode not in ("L", "P") and not wide:

@@ -21,19 +21,19 @@ from foodseg.data.foodseg103 import (
     CATEGORIES,
     IMAGE_SUFFIXES,
     FaultError,
+    check_palette,
     decode_mask_file,
-    decode_pixels,
     links_away,
     list_files,
     open_data,
     read_categories,
+    stored_values,
 )
 from foodseg.data.photos import read_orientation
 from foodseg.data.references import Size
 
 NAMES_FILE = "category_id.txt"
-# Background and the ignore value are no things.
-NO_THINGS = frozenset({0, 255})
+WHITE = 255
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class OwnPhoto:
     height: int
     sha256: str
     class_masks: dict[str, np.ndarray] = field(default_factory=dict)  # read once, by file
+    whose: dict[str, str] = field(default_factory=dict)  # a black and white file's thing
 
 
 class OwnFolder:
@@ -60,7 +61,7 @@ class OwnFolder:
                 raise DataError(f"{self.root}: the folder {name} is missing; {fix}.")
         names = self.root / NAMES_FILE
         self.categories = read_categories(names) if names.is_file() else dict(CATEGORIES)
-        self._things = {i: name for i, name in self.categories.items() if i not in NO_THINGS}
+        self._things = {i: name for i, name in self.categories.items() if i}  # 0: background
         self._class_ids = index_names(self._things)
         images, masks = list_files(self.root / "images"), self.root / "masks"
         self._images = {normalize("NFC", path.name): path for path in images}
@@ -95,8 +96,9 @@ class OwnFolder:
     def read_mask(self, photo: OwnPhoto, thing: str) -> tuple[str, np.ndarray, str]:
         """The thing's name, its boolean mask (height, width), and the file that holds it.
 
-        `masks/<stem>/<thing>.png` counts before the class ids of `masks/<stem>.png`. Raises
-        FaultError: missing, unreadable, of another size, of several channels or grey values.
+        `masks/<stem>/<thing>.png` counts before `masks/<stem>.png`, which holds class ids, or, with
+        0 and 255 alone and no class of that id, the one thing that is asked for. Raises FaultError:
+        missing, unreadable, of another size, of several channels or grey values.
         """
         stem = photo.stem
         own = _list_pngs(self._folders[stem]) if stem in self._folders else {}
@@ -106,7 +108,10 @@ class OwnFolder:
             _check_size(photo, mask, file)
             return thing, mask, file
         if stem in self._masks:
-            class_id, labels, file = self._labels(photo, thing)
+            labels, file = self._labels(photo)
+            if WHITE not in self._things and np.isin(labels, (0, WHITE)).all():
+                return self._only_thing(photo, thing, file), labels == WHITE, file
+            class_id = self._class_id(thing, labels, file)
             return self.categories[class_id], labels == class_id, file
         fix = f"add the file, or class ids as masks/{stem}.png"
         if own:
@@ -114,20 +119,38 @@ class OwnFolder:
             fix = f"add the file (that folder holds {some})"
         raise FaultError(f"masks/{stem}/{thing}.png", "file", "missing mask", fix)
 
-    def _labels(self, photo: OwnPhoto, thing: str) -> tuple[int, np.ndarray, str]:
+    def _labels(self, photo: OwnPhoto) -> tuple[np.ndarray, str]:
         path = self._masks[photo.stem]
         file = f"masks/{path.name}"
+        if file not in photo.class_masks:
+            data = _read(path, file)
+            with open_data(io.BytesIO(data), file, "mask") as image:
+                one_bit = image.mode == "1"
+            labels = _decode_thing(data, file) * WHITE if one_bit else decode_mask_file(data, file)
+            _check_size(photo, labels, file)
+            photo.class_masks[file] = labels
+        return photo.class_masks[file], file
+
+    def _only_thing(self, photo: OwnPhoto, thing: str, file: str) -> str:
+        """The thing that a black and white file stands for: the first that is asked for."""
+        first = photo.whose.setdefault(file, thing)
+        if first != thing:
+            fix = f"it is black and white and is {first!r}; put {thing!r} in a file of its own, "
+            fix += f"masks/{photo.stem}/{thing}.png"
+            raise FaultError(file, "pixels", "one mask for two things", fix)
+        return thing
+
+    def _class_id(self, thing: str, labels: np.ndarray, file: str) -> int:
         class_id = name_to_class(thing, self._class_ids)
         if class_id is None:
             near = get_close_matches(thing, self._things.values(), n=1)
             hint = f"perhaps {near[0]!r} is meant" if near else "add it there, or correct it"
-            fix = f"{thing!r} is no name of {NAMES_FILE}, by which {file} is read; {hint}"
+            ids = ", ".join(map(str, np.unique(labels)[:8].tolist()))
+            fix = (
+                f"{thing!r} is no name of {NAMES_FILE}, by which {file} (ids {ids}) is read; {hint}"
+            )
             raise FaultError(file, "names", "unknown thing", fix)
-        if file not in photo.class_masks:
-            labels = decode_mask_file(_read(path, file), file)
-            _check_size(photo, labels, file)
-            photo.class_masks[file] = labels
-        return class_id, photo.class_masks[file], file
+        return class_id
 
 
 def _list_pngs(folder: Path) -> dict[str, Path]:
@@ -164,13 +187,15 @@ def _check_pixels(data: bytes, file: str) -> Size:
 
 def _decode_thing(data: bytes, file: str) -> np.ndarray:
     """A boolean mask (H, W) from a PNG of one channel with at most one value besides 0."""
-    pixels, mode = decode_pixels(data, file)
-    if pixels.ndim != 2 or mode == "F":
-        fix = f"it has mode {mode}; save one channel, 0 for background and 255 for the thing"
-        raise FaultError(file, "channels", "mask not single-channel", fix)
-    if np.unique(pixels[pixels != 0]).size > 1:
-        fix = "it has grey values (or several ids); save only 0 and 255"
-        raise FaultError(file, "pixels", "mask not black and white", fix)
+    with open_data(io.BytesIO(data), file, "mask") as image:
+        pixels, mode = stored_values(image), image.mode
+        if pixels.ndim != 2 or mode == "F":
+            fix = f"it has mode {mode}; save one channel, 0 for background and 255 for the thing"
+            raise FaultError(file, "channels", "mask not single-channel", fix)
+        if np.unique(pixels[pixels != 0]).size > 1:
+            fix = "it has grey values (or several ids); save only 0 and 255"
+            raise FaultError(file, "pixels", "mask not black and white", fix)
+        check_palette(image, pixels, file)
     return pixels != 0
 
 

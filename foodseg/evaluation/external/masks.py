@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import files_hash
-from foodseg.data.foodseg103 import FaultError, Problem, open_data
+from foodseg.data.foodseg103 import FaultError, Problem, check_palette, open_data, stored_values
 from foodseg.data.references import Size
 
 _FILES = ("predictions.json", "predictions.jsonl")
@@ -118,18 +118,13 @@ def _read_png(path: Path, size: Size) -> np.ndarray:
             fix = "lossy formats blur a mask's edge; save the mask as PNG"
             raise FaultError(path.name, "format", f"{image.format} under a PNG's name", fix)
         _check_size(path.name, "size", image.size, size)
-        image.load()
         return _values(path, image)
 
 
 def _values(path: Path, image: Image.Image) -> np.ndarray:
     """One number for each pixel, (H, W), 0 for background."""
-    pixels = np.asarray(image)
-    if image.mode == "P":
-        colours = np.asarray(image.convert("RGB"))
-        if not np.array_equal(pixels > 0, colours.any(axis=2)):
-            fix = "index 0 is not black, or another is; save one 8-bit channel"
-            raise FaultError(path.name, "palette", "it can be read in two ways", fix)
+    pixels = stored_values(image)
+    check_palette(image, pixels, path.name)
     if image.mode in _COLOURS:
         count = _COLOURS[image.mode]
         if (pixels[..., count:] < 255).any():
