@@ -7,13 +7,13 @@ FoodLMM's loader skips an item that it can't resolve; here its fault is kept wit
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from foodseg.common.errors import DataError
+from foodseg.common.strict_json import read_json
 from foodseg.data.food_names import index_names, name_to_class
 from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem, is_said
 
@@ -53,10 +53,10 @@ def read_conversations(path: Path | str, categories: Mapping[int, str]) -> list[
     """
     path = Path(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = read_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: the file can't be read ({error}); put it there.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: broken JSON ({error}); fetch or write it again.") from error
     if not isinstance(entries, list):
         raise DataError(f"{path}: the top level is no list; write a list of conversations.")

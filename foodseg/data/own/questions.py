@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 from foodseg.common.errors import DataError
+from foodseg.common.strict_json import JsonError, read_json
 from foodseg.data.foodseg103 import SPLITS, Problem, is_safe_id, is_said
 
 FILE = "questions.jsonl"
@@ -55,13 +55,11 @@ def read_questions(path: Path | str) -> list[Question]:
 
 def _parse(line: int, data: bytes) -> Question:
     try:
-        entry = json.loads(data.decode("utf-8"))
+        entry = read_json(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         return _unreadable(line, "not UTF-8", f"byte {error.start + 1} is wrong; save it as UTF-8")
-    except (ValueError, RecursionError) as error:
-        # The decoder counts lines from this one.
-        text = f"{error.msg} at column {error.colno}" if hasattr(error, "colno") else str(error)
-        return _unreadable(line, "broken JSON", f"{text}; write one JSON object a line")
+    except JsonError as error:
+        return _unreadable(line, "broken JSON", f"{error}; write one JSON object a line")
     if not isinstance(entry, dict):
         return _unreadable(line, "wrong type", "write one JSON object, {...}")
     values: dict[str, Any] = {name: default for name, (default, _, _) in _FIELDS.items()}

@@ -7,7 +7,6 @@ palette whose index 0 isn't its only black, another format, another size than th
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import files_hash
+from foodseg.common.strict_json import read_json
 from foodseg.data.foodseg103 import FaultError, Problem, check_palette, open_data, stored_values
 from foodseg.data.references import Size
 
@@ -86,13 +86,14 @@ def _listed(path: Path) -> list[tuple[str, object, object]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
-            lines = enumerate(text.splitlines(), start=1)
-            items = [(f"line {number}", json.loads(line)) for number, line in lines if line.strip()]
-        elif isinstance(value := json.loads(text), dict):
+            # Not splitlines(): a text in JSON may hold U+2028, which ends a line to that.
+            lines = enumerate(text.split("\n"), start=1)
+            items = [(f"line {number}", read_json(line)) for number, line in lines if line.strip()]
+        elif isinstance(value := read_json(text), dict):
             return [(f"[{key!r}]", key, mask) for key, mask in value.items()]
         else:
             items = [(f"[{i}]", item) for i, item in enumerate(value)]
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: broken JSON ({error}); write it again.") from error
     rows = [(field, item if isinstance(item, dict) else {}) for field, item in items]
     # "mask" is the key in this kit's own predictions.jsonl.
@@ -150,9 +151,9 @@ def decode_rle(rle: object, size: Size, file: str, field: str) -> np.ndarray:
     lengths that don't fill it: the library would read past their end.
     """
     try:
-        height, width = (int(side) for side in rle["size"])
+        height, width = map(_whole, rle["size"])
         counts = rle["counts"]
-        counts = _counts(counts) if isinstance(counts, str) else [int(count) for count in counts]
+        counts = _counts(counts) if isinstance(counts, str) else [_whole(one) for one in counts]
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise FaultError(file, field, "no run lengths", f"write {_RLE}") from error
     _check_size(file, field, (width, height), size)
@@ -161,6 +162,13 @@ def decode_rle(rle: object, size: Size, file: str, field: str) -> np.ndarray:
         raise FaultError(file, field, "broken run lengths", fix)
     encoded = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return coco.decode(encoded).astype(bool)
+
+
+def _whole(value: object) -> int:
+    """A count as it is written: 2.5 pixels would be cut, and True is no number."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
 
 
 def _counts(text: str) -> list[int]:
