@@ -19,6 +19,8 @@ from foodseg.data.food_names import (
 )
 from foodseg.data.foodreasonseg import plain_text, read_conversations
 from foodseg.data.foodseg103 import CATEGORIES, FaultError, FoodSeg103, is_safe_id, read_categories
+from foodseg.data.own.questions import read_questions
+from foodseg.segment.answer import check_question
 
 NAMES = index_names(CATEGORIES)
 
@@ -147,6 +149,13 @@ def test_conversations_become_pairs(tmp_path):
         ("{rice} [SEG1]; yes, {rice}", (66,), "rice; yes, rice"),
         ("{rice} [SEG1]; [SEG1] has starch", (66,), "rice; has starch"),
         ("{corn} [SEG2] and {rice} [SEG1]", (59, 66), "corn and rice"),
+        ("The {steak's} [SEG1] crust", (46,), "The steak's crust"),
+        (
+            "The {steak’s} [SEG1] and the {carrots'} [SEG2]",
+            (46, 84),
+            "The steak’s and the carrots'",
+        ),
+        ("It is {steak.} [SEG1]", (46,), "It is steak."),
     ],
 )
 def test_markup_that_is_understood(tmp_path, text, class_ids, plain):
@@ -175,6 +184,31 @@ def test_markup_faults(tmp_path, text, reason, named):
     assert problem.file == "FoodReasonSeg_train.json"
     assert problem.field == "[0].conversations[1].value"
     assert named in problem.fix
+
+
+def test_the_end_token_of_another_model_is_cut_off(tmp_path):
+    entry = ask(("q", "Which is it?</s>"), ("a", "The {steak} [SEG1].</s>"))
+    (turn,) = read(tmp_path, [entry])[0].turns
+    assert (turn.question, turn.answer, turn.problems) == ("Which is it?", "The steak.", ())
+
+
+@pytest.mark.parametrize("mark", ["<|image_pad|>", "<|im_end|>", "<|vision_start|>", "<video>"])
+def test_a_question_with_a_models_own_mark_is_left_out_by_every_door(tmp_path, mark):
+    """It would be read as a mark: training died with a bare StopIteration of it."""
+    entry = ask(("q", f"Which {mark} is it?"), ("a", "The {steak} [SEG1]."))
+    (turn,) = read(tmp_path, [entry])[0].turns
+    (problem,) = turn.problems
+    assert (problem.field, problem.reason) == ("[0].conversations[0].value", "a model's own mark")
+    assert problem.fix.startswith(f"{mark}: it has its own meaning")
+    own = {"image": "a.jpg", "question": f"Which {mark}?", "things": ["egg"], "split": "test"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(own))
+    (question,) = read_questions(tmp_path / "q.jsonl")
+    assert [(p.field, p.reason) for p in question.problems] == [
+        ("line 1, question", problem.reason)
+    ]
+    with pytest.raises(DataError, match="question: .* has its own meaning to a model"):
+        check_question(f"Which {mark}?")
+    assert check_question("Is 1 < 2 |> or |< 3?")
 
 
 def test_messages_that_find_no_partner(tmp_path):

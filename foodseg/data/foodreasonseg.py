@@ -16,12 +16,14 @@ from foodseg.common.errors import DataError
 from foodseg.common.strict_json import read_json
 from foodseg.data.food_names import index_names, name_to_class
 from foodseg.data.foodseg103 import EXCLUDED_LABELS, Problem, is_said
+from foodseg.data.question_text import MARK_FIX, find_mark
 
 _MARKUP = re.compile(
     r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
 )
 # In a question it says where FoodLMM's model sees the photo; it is no word of the question.
 IMAGE_TOKEN = "<image>"
+END_TOKEN = "</s>"  # Llama's, in some messages; FoodLMM's loader cuts it off
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,15 @@ class _Message:
 def _read_message(file: str, field: str, item: object) -> _Message:
     form = item.get("form") if isinstance(item, dict) else None
     text = item.get("value") if isinstance(item, dict) else None
+    if isinstance(text, str):
+        text = text.replace(END_TOKEN, "")
     if form == "question" and isinstance(text, str):
         text = text.replace(IMAGE_TOKEN, "")
     if form in ("question", "answer") and is_said(text):
-        return _Message(form, f"{field}.value", text.strip(), None)
+        where, problem = f"{field}.value", None
+        if form == "question" and (mark := find_mark(text)):
+            problem = Problem(file, where, "a model's own mark", f"{mark}: {MARK_FIX}")
+        return _Message(form, where, text.strip(), problem)
     fix = 'write {"form": "question" or "answer", "value": text}'
     # Of unknown form it stands for an answer, so that the question before it isn't paired wrongly.
     form = "question" if form == "question" else "answer"
@@ -156,15 +163,23 @@ def _parse_markup(answer: str, names: Mapping[str, int]) -> tuple[list[int], lis
         # A food or a numbered token that is said again changes no mask.
         if match["stray"] and match["stray"].upper() not in tokens - {"[SEG]"}:
             faults.append(("[SEG] without a name", f"write {{name}} before {match['stray']}"))
-        elif match["name"] is not None and name_to_class(match["name"], names) not in class_ids:
+        elif (
+            match["name"] is not None
+            and name_to_class(_bare(match["name"]), names) not in class_ids
+        ):
             faults.append(("{name} without [SEG]", f"write [SEG1] after {match[0]}"))
     return class_ids, faults
+
+
+def _bare(name: str) -> str:
+    """A name without what a sentence put to it: "steak's", "steak." and "steak," are "steak"."""
+    return re.sub(r"['’]s$|['’]$", "", name.strip().rstrip(".,;:!?"))
 
 
 def _resolve(name: str, names: Mapping[str, int]) -> tuple[int | None, tuple[str, str] | None]:
     if not name.strip():
         return None, ("[SEG] without a name", "write the food's name between the braces")
-    class_id = name_to_class(name, names)
+    class_id = name_to_class(_bare(name), names)
     if class_id is None:
         return None, ("unknown ingredient", f"{name!r} is no FoodSeg103 name; correct it")
     if class_id in EXCLUDED_LABELS:

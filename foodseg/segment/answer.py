@@ -17,9 +17,10 @@ import torch
 
 from foodseg.common.errors import DataError
 from foodseg.data.photos import Photo
+from foodseg.data.question_text import MARK_FIX, find_mark
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
-from foodseg.models.mllm import VISION_TOKENS, Mllm
+from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.segmenter import PROMPTS_AT_ONCE, ImageEmbedding, Segmenter
 from foodseg.presets import Preset
@@ -133,9 +134,8 @@ def check_question(question: str) -> str:
     question = " ".join(question.split())
     if not question:
         raise DataError("question: it is empty; ask for a food in the photo.")
-    for token in VISION_TOKENS:
-        if token in question:
-            raise DataError(f"question: {token} has its own meaning to the model; leave it out.")
+    if mark := find_mark(question):
+        raise DataError(f"question: {mark}: {MARK_FIX}.")
     return question
 
 

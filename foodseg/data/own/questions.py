@@ -12,6 +12,7 @@ from unicodedata import normalize
 from foodseg.common.errors import DataError
 from foodseg.common.strict_json import JsonError, read_json
 from foodseg.data.foodseg103 import SPLITS, Problem, is_safe_id, is_said
+from foodseg.data.question_text import MARK_FIX, find_mark
 
 FILE = "questions.jsonl"
 
@@ -73,6 +74,8 @@ def _parse(line: int, data: bytes) -> Question:
             problems.append(_problem(line, name, reason, fix))
         else:
             values[name] = value
+    if mark := find_mark(values["question"] or ""):
+        problems.append(_problem(line, "question", "a model's own mark", f"{mark}: {MARK_FIX}"))
     for name in sorted(entry.keys() - _FIELDS.keys()):
         fix = f"the fields are {', '.join(FIELDS)}; correct or remove it"
         problems.append(_problem(line, repr(name), "unknown field", fix))
