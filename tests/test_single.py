@@ -187,6 +187,25 @@ def test_describe_samples(folder):
     assert describe([]).empty and describe(iter(samples)).equals(frame)
 
 
+@pytest.mark.parametrize("same", ["bytes", "id"])
+def test_a_photo_in_both_splits_leaves_training_alone_and_the_rest_is_built(folder, same):
+    for dish, split in (("0001", "train"), ("0002", "train"), ("0003", "test")):
+        folder.plate(dish, split)
+        folder.talk(dish, "{rice} [SEG1]", "{carrot} [SEG1]", split=split)
+    whole, _ = folder.build("test")
+    if same == "bytes":
+        folder.photo("0003", "test").write_bytes(folder.photo("0002").read_bytes())
+    else:
+        folder.plate("0002", "test")
+    train, report = folder.build("train")
+    test, _ = folder.build("test")
+    assert {sample.dish_id for sample in train} == {"0001"} and len(test) == len(whole)
+    assert report.left_out == {"photo in train and test": 2}
+    (problem,) = report.problems
+    assert problem.file == "Images/img_dir/train/0002.jpg" and "which stays" in problem.fix
+    check_no_shared_images(train, test)
+
+
 def test_train_and_test_share_no_image(folder):
     shared = r"test/0002.jpg is Images/img_dir/train/0001.jpg"
     for dish, split in (("0001", "train"), ("0002", "test")):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import sha256
+from foodseg.common.files import file_sha256, sha256
 from foodseg.common.progress import tqdm
 from foodseg.data.build_report import NO_MASK, BuildReport, Tally
 from foodseg.data.foodreasonseg import Conversation, Turn, read_conversations
@@ -91,6 +91,20 @@ def _categories(root: Path, tally: Tally) -> dict[int, str]:
     return categories | {i: ours for i, ours in CATEGORIES.items() if i not in different}
 
 
+def _test_photos(reader: FoodSeg103) -> dict[str, str]:
+    """The test photos by their stem and by their bytes' SHA-256; none where there is no test."""
+    if not (reader.root / "Images" / "img_dir" / "test").is_dir():
+        return {}
+    names: dict[str, str] = {}
+    for stem in reader.dish_ids("test"):
+        try:
+            path = reader.image_path("test", stem)
+        except FaultError:  # a link out of its folder: no test photo either
+            continue
+        names |= dict.fromkeys((stem, file_sha256(path)), reader.relative(path))
+    return names
+
+
 @dataclass
 class _Plate:
     dish_id: str
@@ -110,6 +124,8 @@ class _Builder:
         self.categories = _categories(self.reader.root, self.tally)
         self.file = f"FoodReasonSeg_{split}.json"
         self.conversations = read_conversations(self.reader.root / self.file, self.categories)
+        # A training photo that is a test photo too is left out: the test stays whole.
+        self.test = _test_photos(self.reader) if split == "train" else {}
         # Of a dish's earlier entries: turns, those left out included; what was said in them.
         self.turns: Counter[str] = Counter()
         self.said: set[tuple[str, str, str]] = set()  # dish, question, answer
@@ -159,6 +175,9 @@ class _Builder:
         image_path, mask_path = reader.image_path(split, dish_id), reader.mask_path(split, dish_id)
         image, mask_file = reader.relative(image_path), reader.relative(mask_path)
         data = image_path.read_bytes()
+        if twin := self.test.get(dish_id) or self.test.get(sha256(data)):
+            fix = f"it is {twin} too, which stays; take it out of one split"
+            raise FaultError(image, "file", "photo in train and test", fix)
         photo = decode_photo(data, image)
         width, height = photo.image.size
         mask = decode_mask_file(mask_path.read_bytes(), mask_file)
