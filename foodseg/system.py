@@ -212,6 +212,10 @@ def roll_out(
 
 
 def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:
-    """Each photo that the samples ask about, once, as the model sees it, by `Sample.image`."""
-    paths = dict.fromkeys(sample.image for sample in samples)
-    return {path: mllm.resize(read_photo(preset.dataset / path).image) for path in paths}
+    """Each photo that the samples ask about, once, as the model sees it, by `Sample.image`.
+
+    Raises DataError for one that can't be read, or is another than when the samples were built.
+    """
+    hashes = {sample.image: sample.image_sha256 for sample in samples}
+    photos = {path: read_photo(preset.dataset / path, known) for path, known in hashes.items()}
+    return {path: mllm.resize(photo.image) for path, photo in photos.items()}

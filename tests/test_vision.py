@@ -1,5 +1,7 @@
 """The batched vision tower equals transformers' own, and photos are read and embedded once."""
 
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +17,12 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 
 from foodseg import presets, system
 from foodseg.common.errors import DataError
+from foodseg.evaluation.evaluate import segment
 from foodseg.models.fast.vision import cut_patches, embed_patches, encode_patches
 from foodseg.models.mllm import Mllm
 from foodseg.recipes import GRPO
-from foodseg.system import read_photos, roll_out
+from foodseg.rl.answers import parse_answer
+from foodseg.system import load_segmenter, read_photos, roll_out
 from foodseg.training.sampler import GroupSampler
 
 # Windows are 2x2 merged tokens (4x4 patches): these sides leave half and quarter windows.
@@ -170,6 +174,23 @@ def test_a_photo_that_cannot_be_read_fails_the_round_that_needs_it(samples):
     sampler.reader.photos(now, following)
     with pytest.raises(DataError, match=missing):
         sampler.reader.photos(following, now)
+
+
+def test_a_photo_replaced_after_the_build_is_named_in_training_and_evaluation(samples):
+    """Of the same size, it would go unnoticed: its masks and references are the old one's."""
+    sampler = photo_sampler(samples)
+    sample = samples[0]
+    path = presets.SMOKE.dataset / sample.image
+    path.unlink()  # it may be a link to other tests' photo
+    Image.new("RGB", sample.size, "grey").save(path)
+    words = f"{path}: it is not the photo that the samples were built from; put that one back"
+    with pytest.raises(DataError, match=re.escape(words)):
+        read_photos(sampler.mllm, sampler.preset, [sample])
+    answers, references = [parse_answer("")], [sample.references]
+    with pytest.raises(DataError, match=re.escape(words)):
+        segment(presets.SMOKE, "x", [sample], answers, references, load_segmenter(presets.SMOKE))
+    unknown = replace(sample, image_sha256="")  # of data that was built without hashes
+    assert read_photos(sampler.mllm, sampler.preset, [unknown])
 
 
 def test_the_next_rounds_photos_are_read_during_this_round(samples):

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import file_sha256
 
 # What Pillow and its plugins raise for a file that is cut or damaged; found by damaging files.
 _BROKEN = (
@@ -62,20 +63,25 @@ class ImageError(DataError):
         self.why = why
 
 
-def read_photo(source: Path | str | BinaryIO | Image.Image) -> Photo:
+def read_photo(source: Path | str | BinaryIO | Image.Image, sha256: str = "") -> Photo:
     """Read a photo in any of Pillow's formats, from a file, an open file, or an opened image.
 
     Transparent pixels are laid on white; of several frames the first is taken; colour profiles
-    are not applied. Raises DataError naming the file if it can't be used.
+    are not applied. sha256: that a file's bytes must have ("": any). Raises DataError naming the
+    file if it can't be used.
     """
     if isinstance(source, Image.Image):
         return upright(source)
     name = str(getattr(source, "name", "the photo") if hasattr(source, "read") else source)
     try:
         with open_image(source) as image:
-            return upright(image, name)
+            photo = upright(image, name)
     except ImageError as error:
         raise DataError(f"{name}: {error}.") from error
+    if sha256 and file_sha256(Path(source)) != sha256:
+        fix = "put that one back, or build the samples again"
+        raise DataError(f"{name}: it is not the photo that the samples were built from; {fix}.")
+    return photo
 
 
 @contextmanager

@@ -128,7 +128,8 @@ def segment_by(
     predictions: dict[int, Prediction] = {}
     with one_thread(preset.device):
         for image, indices in tqdm(by_image.items(), f"{row}: masks"):
-            embedding = segmenter.embed_image(read_photo(preset.dataset / image).image)
+            photo = read_photo(preset.dataset / image, samples[indices[0]].image_sha256)
+            embedding = segmenter.embed_image(photo.image)
             for index in indices:
                 masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
                 said = answer.completion, named_in_conclusion(answer, sample, names)
