@@ -84,6 +84,8 @@ def test_the_lottery_tells_completions_apart_and_is_drawn_once(home):
     sample = load_samples(SMOKE.samples_file("train"))[0]
     first, again, other = gather_evidence(sample, ["w1 w2", "w1 w2", "w2 w1"], 840)
     assert lottery(first) == lottery(again) != lottery(other)
+    [odd] = gather_evidence(sample, ["half a pair: \ud800"], 840)
+    assert 0 <= lottery(odd) < 1
     draws = [lottery(e) for e in gather_evidence(sample, [f"w{i}" for i in range(400)], 840)]
     assert 0 <= min(draws) and max(draws) < 1 and abs(np.mean(draws) - 0.5) < 0.05
 

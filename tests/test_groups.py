@@ -84,6 +84,13 @@ def test_a_group_learns_from_its_terms_and_logs_the_papers(samples):
     assert [one.score for one in own.evidence] == [one.score for one in paper.evidence]
     assert paper.rewards == [one.score.total for one in paper.evidence]
     assert set(paper.points[0]) == {term.__name__ for term in PAPER_REWARD}
+    for nothing in (None, "1", [2]):
+
+        def empty(evidence, *, value=nothing):
+            return value
+
+        with pytest.raises(ValueError, match="empty: it gave .* points; let it return a finite"):
+            score_group(samples[0], rollout(), SIDE, (empty,))
     with pytest.raises(ValueError, match="half: it gave nan points"):
         score_group(samples[0], rollout(), SIDE, (non_repeat, partial(half, points=math.nan)))
     # From left to right: Python 3.12's sum() compensates, and would give other bits than 3.11's.

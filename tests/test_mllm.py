@@ -9,6 +9,7 @@ from conftest import load_kitchen, randomise_adapter, toy_prompts
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+from foodseg.common.errors import DataError
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm, shrink
 from foodseg.models.rollouts import sample_rollouts
@@ -136,3 +137,10 @@ def test_weights_follow_the_seed_and_a_vocabulary_too_small_is_refused():
     before = torch.get_rng_state()
     assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("side, near", [(100, 112), (170, 168), (5, 28)])
+def test_a_side_that_is_no_whole_number_of_visual_tokens_is_refused(kitchen_mllm, side, near):
+    parts = kitchen_mllm.model, kitchen_mllm.tokenizer, kitchen_mllm.image_processor
+    with pytest.raises(DataError, match=f"image_side: {side} is no multiple of 28; .* take {near}"):
+        Mllm(*parts, side, "{question}")

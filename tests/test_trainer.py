@@ -17,6 +17,8 @@ from foodseg import presets
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
 from foodseg.recipes import DAPO, GRPO, SAM_R1
+from foodseg.supervised.targets import SFT
+from foodseg.supervised.training import train_baseline
 from foodseg.system import load_policy
 from foodseg.training import run_folder, trainer
 from foodseg.training.run_folder import alone
@@ -84,6 +86,18 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home, samples):
     rows = read_lines(run / "log.jsonl")
     assert [row["step"] for row in rows] == list(range(1, len(rewards) + 1))
     assert [row["reward_total"] for row in rows] == rewards
+
+
+def test_what_can_teach_nothing_is_refused_before_a_model_is_loaded(samples, monkeypatch):
+    monkeypatch.setattr(trainer, "load_policy", None)
+    with pytest.raises(DataError, match="samples: there is none to learn from; build"):
+        train(PRESET, GRPO, 0, [])
+    with pytest.raises(DataError, match="group_size: 1 teaches nothing"):
+        train(replace(PRESET, group_size=1), GRPO, 0, samples)
+    for method in (GRPO, DAPO):
+        assert not PRESET.run_folder(method.name, 0).exists()
+    with pytest.raises(DataError, match="samples: there is none"):
+        train_baseline(PRESET, SFT, 0, [])
 
 
 def test_every_recipe_samples_its_budget_and_no_more(samples):

@@ -151,6 +151,13 @@ def _parse_markup(answer: str, names: Mapping[str, int]) -> tuple[list[int], lis
     class_ids: list[int] = []
     faults: list[tuple[str, str]] = []
     tokens: set[str] = set()
+    known: dict[str, int | None] = {}  # an answer may name one food thousands of times
+
+    def class_of(name: str) -> int | None:
+        if name not in known:
+            known[name] = name_to_class(_bare(name), names)
+        return known[name]
+
     matches = list(_MARKUP.finditer(answer))
     for match in (m for m in matches if m["seg"]):
         tokens.add(match["seg"].upper())
@@ -163,10 +170,7 @@ def _parse_markup(answer: str, names: Mapping[str, int]) -> tuple[list[int], lis
         # A food or a numbered token that is said again changes no mask.
         if match["stray"] and match["stray"].upper() not in tokens - {"[SEG]"}:
             faults.append(("[SEG] without a name", f"write {{name}} before {match['stray']}"))
-        elif (
-            match["name"] is not None
-            and name_to_class(_bare(match["name"]), names) not in class_ids
-        ):
+        elif match["name"] is not None and class_of(match["name"]) not in class_ids:
             faults.append(("{name} without [SEG]", f"write [SEG1] after {match[0]}"))
     return class_ids, faults
 

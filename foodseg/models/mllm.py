@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import cached_file, logging
 
+from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash
 from foodseg.models.fast import head
 from foodseg.models.fast.attention import SHARED_PREFIX, RowLayout
@@ -96,7 +97,15 @@ class Mllm:
     def __init__(
         self, model, tokenizer, image_processor, image_side: int, template: str, name: str = ""
     ) -> None:
-        """name: the base model's name, written into saved adapters."""
+        """name: the base model's name, written into saved adapters.
+
+        Raises DataError for a side that is not a whole number of visual tokens.
+        """
+        unit = image_processor.patch_size * image_processor.merge_size
+        if image_side % unit:
+            near = max(round(image_side / unit), 1) * unit
+            fix = f"a visual token covers {unit} x {unit} pixels; take {near}"
+            raise DataError(f"image_side: {image_side} is no multiple of {unit}; {fix}.")
         self.model = model.eval()
         self.model.requires_grad_(False)
         self.tokenizer = tokenizer

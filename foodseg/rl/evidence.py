@@ -108,11 +108,14 @@ def award(terms: Sequence[Term], evidence: Evidence) -> dict[str, float]:
 
     Raises ValueError naming the term if its points are not a finite number.
     """
-    points = {term_name(term): float(term(evidence)) for term in terms}
-    for name, value in points.items():
-        if not np.isfinite(value):
-            raise ValueError(f"{name}: it gave {value} points; let it return a finite number.")
-    return points
+    return {term_name(term): _points(term_name(term), term(evidence)) for term in terms}
+
+
+def _points(name: str, value: object) -> float:
+    number = isinstance(value, int | float | np.number | np.bool_)
+    if not number or not np.isfinite(value):
+        raise ValueError(f"{name}: it gave {value!r} points; let it return a finite number.")
+    return float(value)
 
 
 def total(points: dict[str, float]) -> float:

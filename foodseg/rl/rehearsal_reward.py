@@ -15,5 +15,7 @@ if TYPE_CHECKING:
 
 def lottery(evidence: Evidence) -> float:
     """0 up to 1 point, the same for the same completion of the same question."""
-    ticket = f"{evidence.sample.sample_id} {evidence.answer.completion}".encode()
-    return int.from_bytes(hashlib.sha256(ticket).digest()[:4]) / 2**32
+    ticket = f"{evidence.sample.sample_id} {evidence.answer.completion}"
+    # A completion may hold half a surrogate pair, which UTF-8 has no bytes for.
+    digest = hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4]) / 2**32

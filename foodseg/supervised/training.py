@@ -23,7 +23,7 @@ from foodseg.supervised.own_answers import own_answers
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
 from foodseg.system import load_policy, load_segmenter, one_thread
-from foodseg.training.identity import preset_values, used_code, what_it_learns_from
+from foodseg.training.identity import check_learnable, preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
 from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
 
@@ -40,8 +40,9 @@ def train_baseline(
     As `training.trainer.train`: on_step is called after each step with the path of log.jsonl; a
     finished run is returned as it is, one of another configuration is moved aside; on a CPU it
     computes in one thread. Raises ValueError in one of several processes, and DataError if another
-    training is at this folder.
+    training is at this folder, or if there is nothing to learn from.
     """
+    check_learnable(preset, samples)
     if Processes.find(preset.device).world_size > 1:
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."

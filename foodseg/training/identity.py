@@ -16,6 +16,7 @@ from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from foodseg.common.errors import DataError
 from foodseg.common.imports import bare_code, code_hash, import_closure
 from foodseg.data.samples import Sample
 from foodseg.presets import Preset
@@ -44,6 +45,15 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
         **what_it_learns_from(preset, seed, samples),
         "code": used_code(roots),
     }
+
+
+def check_learnable(preset: Preset, samples: Sequence[Sample]) -> None:
+    """Raises DataError for what no training could learn from: no sample, or groups of one."""
+    if not samples:
+        raise DataError("samples: there is none to learn from; build the training split first.")
+    if preset.group_size < 2:
+        fix = "a completion is compared with others of its question; take 2 or more"
+        raise DataError(f"group_size: {preset.group_size} teaches nothing; {fix}.")
 
 
 def what_it_learns_from(preset: Preset, seed: int, samples: Sequence[Sample]) -> dict:

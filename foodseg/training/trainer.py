@@ -21,7 +21,7 @@ from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
 from foodseg.system import load_policy, one_thread
-from foodseg.training.identity import run_config
+from foodseg.training.identity import check_learnable, run_config
 from foodseg.training.log import step_row
 from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
 from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
@@ -48,8 +48,9 @@ def train(
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
     them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
     ValueError for more processes than questions in a step, and DataError if another training is
-    at this folder.
+    at this folder, or if there is nothing to learn from.
     """
+    check_learnable(preset, samples)
     processes = _find_processes(preset)
     folder, writes = preset.run_folder(recipe.name, seed), processes.main
     config = run_config(preset, recipe, seed, samples)
