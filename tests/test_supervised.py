@@ -208,6 +208,13 @@ def test_the_budget_is_that_of_the_completions_that_rl_learns_from(samples, monk
     assert seen == [completions] * PRESET.steps * PRESET.updates_per_step
 
 
+def test_data_without_answers_teaches_no_empty_thought(samples):
+    silent = [replace(sample, answer=" ") for sample in samples[:3]]
+    with pytest.raises(DataError, match=f"3 of {len(samples)} have no answer, and sft would learn"):
+        train_baseline(PRESET, SFT, 7, [*silent, *samples[3:]])
+    assert not PRESET.run_folder("sft", 7).exists()
+
+
 def test_own_right_answers_are_kept_taught_and_sampled_once(samples, monkeypatch, knowing):
     preset = replace(PRESET, mllm=knowing, group_size=4, max_new_tokens=160)  # it is often right
     result = train_baseline(preset, SFT_OWN, 0, samples)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from foodseg.common.errors import DataError
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
@@ -43,6 +44,7 @@ def train_baseline(
     training is at this folder, or if there is nothing to learn from.
     """
     check_learnable(preset, samples)
+    _check_answers(baseline, samples)
     if Processes.find(preset.device).world_size > 1:
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
@@ -60,6 +62,16 @@ def train_baseline(
         rows = restore(folder, learner)
         rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows, on_step)
         return finish(folder, config, len(rows), rows, learner)
+
+
+def _check_answers(baseline: Baseline, samples: Sequence[Sample]) -> None:
+    """The data's answers are what a baseline is taught to think, unless it has its own."""
+    silent = sum(not sample.answer.strip() for sample in samples)
+    if silent and not baseline.own:
+        raise DataError(
+            f"samples: {silent} of {len(samples)} have no answer, and {baseline.name} would learn an "
+            "empty thought; write the field answer of your questions, or train a recipe."
+        )
 
 
 @dataclass(frozen=True)
