@@ -54,8 +54,8 @@ class Recipe:
     """One method.
 
     dynamic_sampling: drop groups whose rewards are all equal and sample others in their place;
-    max_rounds: how many rollouts' worth of questions to ask for one step before giving up with an
-    error.
+    max_rounds: how many rollouts' worth of questions to ask for one step at most; it then learns
+    from the groups with signal that there are, and none is an error.
     reward: the terms whose points add up to R, functions of an `Evidence`, or such functions with
     arguments given by `functools.partial`. ranking: what gives further points, named "ranked", by a
     completion's place among earlier ones: a class used like `methods.dr_seg.RankQueue`.

@@ -13,7 +13,8 @@ from conftest import assert_same_masks, load_kitchen, watch
 from foodseg.methods.dr_seg import RankQueue
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
-from foodseg.recipes import DR_SEG_RANKED, GRPO, SAM_R1
+from foodseg.recipes import DAPO, DR_SEG_RANKED, GRPO, SAM_R1
+from foodseg.rl.dynamic_sampling import NoSignalError
 from foodseg.rl.evidence import (
     PAPER_REWARD,
     accuracy,
@@ -28,7 +29,7 @@ from foodseg.rl.groups import score_group
 from foodseg.system import roll_out
 from foodseg.training import photos
 from foodseg.training import sampler as sampler_module
-from foodseg.training.sampler import GroupSampler
+from foodseg.training.sampler import GroupSampler, draw_samples
 
 SIDE = SMOKE.image_side
 PRESET = replace(SMOKE, prompts_per_step=2, group_size=3)
@@ -119,6 +120,33 @@ def sampler(samples, recipe, monkeypatch, texts=TEXTS) -> GroupSampler:
     )
     mllm = SimpleNamespace(image_side=SIDE, resize=lambda image: image)
     return GroupSampler(mllm, PRESET, recipe, samples, seed=0)
+
+
+def by_question(evidence, *, telling):
+    """Only of these questions do the completions earn differently."""
+    return float(evidence.sample.sample_id in telling and evidence.answer.parsed)
+
+
+@pytest.mark.parametrize("count", [1, 0])
+def test_a_step_learns_from_the_groups_that_there_are_and_none_is_an_error(
+    samples, monkeypatch, count
+):
+    asked = draw_samples(samples, 0, 0, 6)  # three rollouts' worth
+    telling = tuple(sample.sample_id for sample in asked[3 : 3 + count])
+    reward = (partial(by_question, telling=telling),)
+    recipe = replace(DAPO, reward=reward, max_rounds=3)
+    drawn = sampler(samples, recipe, monkeypatch)
+    if not count:
+        with pytest.raises(
+            NoSignalError, match="0 of 2 groups have unequal rewards after 6 prompts"
+        ):
+            drawn.next_batch()
+        return
+    batch = drawn.next_batch()
+    (group,) = batch.groups
+    assert group.sample == asked[3]
+    # Two questions, two more, then the one that was missing until six had been asked.
+    assert (batch.rounds, batch.sampled, len(batch.seen)) == (4, 6 * 3, 6)
 
 
 def test_each_photo_is_embedded_once_and_each_group_is_one_decoder_call(samples, monkeypatch):

@@ -76,8 +76,11 @@ class GroupCollector(Generic[Group]):
                 "larger group, or a larger max_rounds."
             )
 
-    def take(self) -> list[Group]:
-        """The batch, in the order sampled; what was collected beyond `size` is thrown away."""
-        if not self.full:
+    def take(self, partly: bool = False) -> list[Group]:
+        """The batch, in the order sampled; what was collected beyond `size` is thrown away.
+
+        partly: also a batch that is not full.
+        """
+        if not self.full and not partly:
             raise RuntimeError(f"dynamic sampling: only {self.kept} of {self.size} groups so far.")
         return self._groups[: self.size]

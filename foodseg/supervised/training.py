@@ -69,8 +69,8 @@ def _check_answers(baseline: Baseline, samples: Sequence[Sample]) -> None:
     silent = sum(not sample.answer.strip() for sample in samples)
     if silent and not baseline.own:
         raise DataError(
-            f"samples: {silent} of {len(samples)} have no answer, and {baseline.name} would learn an "
-            "empty thought; write the field answer of your questions, or train a recipe."
+            f"samples: {silent} of {len(samples)} have no answer, and {baseline.name} would learn "
+            "an empty thought; write the field answer of your questions, or train a recipe."
         )
 
 

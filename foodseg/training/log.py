@@ -6,7 +6,7 @@ Of all that was sampled, kept or not:
   to them); points_*: the recipe's own, which it learns
   from;
 - parse_rate, ended, length (tokens), zero_variance (groups with equal rewards), rounds of
-  sampling, sampled (completions of all rounds);
+  sampling, sampled (completions of all rounds), groups (that are learnt from);
 - failure_* and habit_*: the shares of `rl.habits`; parse_rate and all failures add up to 1;
 - accuracy_given_parse: the mean accuracy reward of what parses; accuracy_several: that of questions
   with several references, parsed or not;
@@ -112,6 +112,7 @@ def step_row(batch: Batch, update: dict, processes: Processes = ALONE) -> dict:
             "zero_variance": fmean(not has_signal(group.rewards) for group in seen),
             "rounds": batch.rounds,
             "sampled": batch.sampled,
+            "groups": len(batch.groups),
             "length": fmean(length for group in seen for length in group.lengths),
             "ended": fmean(end for group in seen for end in group.ended),
         }

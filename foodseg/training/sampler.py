@@ -20,7 +20,7 @@ from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE, Rollout
 from foodseg.presets import Preset
-from foodseg.rl.dynamic_sampling import GroupCollector
+from foodseg.rl.dynamic_sampling import GroupCollector, NoSignalError
 from foodseg.rl.groups import Group, score_group
 from foodseg.system import roll_out
 from foodseg.training.photos import PhotoFeatures, PhotoReader
@@ -88,7 +88,8 @@ class GroupSampler:
     def next_batch(self) -> Batch:
         """Sample one step's groups; with dynamic sampling, until enough of them can teach.
 
-        Raises NoSignalError when `recipe.max_rounds` rollouts' questions did not bring enough.
+        After `recipe.max_rounds` rollouts' questions the step learns from those that there are.
+        Raises NoSignalError if there is none.
         """
         self.features.clear()  # the last step's photos, on a GPU's memory
         seconds, before = {"rollout": 0.0, "scoring": 0.0}, self.sampled
@@ -125,8 +126,13 @@ class GroupSampler:
             seen += groups
             # Of the groups that others hold, only the rewards count.
             rewards = self.processes.gather([group.rewards for group in groups])
-            collector.add(self._in_order(groups, count), rewards)
-        return collector.take(), seen, collector.rounds
+            try:
+                collector.add(self._in_order(groups, count), rewards)
+            except NoSignalError:
+                if not collector.kept:
+                    raise
+                break
+        return collector.take(partly=True), seen, collector.rounds
 
     def _in_order(self, groups: list[Group], count: int) -> list[Group | None]:
         """A round's groups, of which these are this process's."""
