@@ -77,11 +77,11 @@ CLAIMS = (
         "grpo-clip-higher", "grpo",
     ),
     Claim(
-        "clip-higher-tokens", DAPO, "Under it unlikely tokens gain more.", "its reason",
+        "clip-higher-tokens", DAPO, "Under Clip-Higher unlikely tokens gain more.", "its reason",
         "grpo-clip-higher", "grpo", measures.UNLIKELY_GAIN,
     ),
     Claim(
-        "clip-higher-entropy", DAPO, "It keeps the entropy up.", "a figure",
+        "clip-higher-entropy", DAPO, "Clip-Higher keeps the entropy up.", "a figure",
         "grpo-clip-higher", "grpo", measures.ENTROPY,
     ),
     Claim(
@@ -97,8 +97,8 @@ CLAIMS = (
         "grpo-token-loss", "grpo",
     ),
     Claim(
-        "token-loss-length", DAPO, "It keeps completions shorter than the sequence mean.",
-        "a figure", "grpo-token-loss", "grpo", measures.LENGTH, below=True,
+        "token-loss-length", DAPO, "The token mean keeps completions shorter.", "a figure",
+        "grpo-token-loss", "grpo", measures.LENGTH, below=True,
     ),
     Claim(
         "no-kl", DAPO, "GRPO does better without the KL term.", "left out as not needed",
@@ -174,12 +174,12 @@ CLAIMS = (
         "none for segmentation", "sd-grpo-segments", "grpo", measures.GIOU_ONE,
     ),
     Claim(
-        "segments-two", SD_GRPO, "The same for two foods.", "none for segmentation",
-        "sd-grpo-segments", "grpo", measures.GIOU_TWO,
+        "segments-two", SD_GRPO, "Segments do better than the whole: two foods.",
+        "none for segmentation", "sd-grpo-segments", "grpo", measures.GIOU_TWO,
     ),
     Claim(
-        "segments-many", SD_GRPO, "The same for three and more.", "none for segmentation",
-        "sd-grpo-segments", "grpo", measures.GIOU_MANY,
+        "segments-many", SD_GRPO, "Segments do better than the whole: three foods and more.",
+        "none for segmentation", "sd-grpo-segments", "grpo", measures.GIOU_MANY,
     ),
     Claim(
         "segments-grow", SD_GRPO, "The gain grows with the number of segments.",
@@ -190,7 +190,7 @@ CLAIMS = (
         "its abstract, of captions", "sd-grpo", "grpo", measures.GIOU_SEVERAL,
     ),
     Claim(
-        "blend-segments", SD_GRPO, "There it beats the segments alone as well.",
+        "blend-segments", SD_GRPO, "Where foods share one clue, blending beats the segments alone.",
         "its abstract, of captions", "sd-grpo", "sd-grpo-segments", measures.GIOU_SEVERAL,
     ),
     # -- GRTO -------------------------------------------------------------------------------------
@@ -199,37 +199,37 @@ CLAIMS = (
         "its abstract", "grto", "grto-frozen",
     ),
     Claim(
-        "grto-policy", GRTO, "The policy itself becomes better by it.",
+        "grto-policy", GRTO, "GRTO's policy itself becomes better.",
         "its abstract: gradients complement rewards", "grto", "grto-frozen", measures.LATE_IOU,
     ),
     Claim(
-        "b-grto", GRTO, "Training the tool beforehand does better still.", "its abstract",
+        "b-grto", GRTO, "B-GRTO, which trains the tool first, does better still.", "its abstract",
         "b-grto", "grto",
     ),
     Claim(
-        "b-grto-faster", GRTO, "It converges faster.", "its abstract",
+        "b-grto-faster", GRTO, "B-GRTO converges faster.", "its abstract",
         "b-grto", "grto", measures.MIDDLE_MASK,
     ),
     # -- ViSurf -----------------------------------------------------------------------------------
     Claim(
-        "visurf", VISURF, "The true answer in the group beats reinforcement alone.", "its abstract",
-        "visurf", "grpo",
+        "visurf", VISURF, "ViSurf, the true answer in the group, beats reinforcement alone.",
+        "its abstract", "visurf", "grpo",
     ),
     Claim(
-        "visurf-sft", VISURF, "It beats supervised fine-tuning alone.", "its abstract",
+        "visurf-sft", VISURF, "ViSurf beats supervised fine-tuning alone.", "its abstract",
         "visurf", "sft",
     ),
     # -- Often asked ------------------------------------------------------------------------------
     Claim(
-        "rft-own", OTHERS, "It does better than fine-tuning on the base's own right answers.",
+        "rft-own", OTHERS, "Reinforcement does better than fine-tuning on own right answers.",
         "none; what separates reinforcement from choosing among samples", "grpo", "sft-own",
     ),
     Claim(
-        "no-kl-pass", OTHERS, "Without it fewer questions are solved by one of 8 samples.",
+        "no-kl-pass", OTHERS, "Without the KL term fewer questions are solved by one of 8 samples.",
         "none; a fear often voiced", "grpo-no-kl", "grpo", measures.PASS, below=True,
     ),
     Claim(
-        "no-kl-foods", OTHERS, "Without it a group's answers name fewer different foods.",
+        "no-kl-foods", OTHERS, "Without the KL term a group's answers name fewer different foods.",
         "none; a fear often voiced", "grpo-no-kl", "grpo", measures.DISTINCT, below=True,
     ),
     Claim(
