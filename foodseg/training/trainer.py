@@ -50,8 +50,8 @@ def train(
     ValueError for more processes than questions in a step, and DataError if another training is
     at this folder, or if there is nothing to learn from.
     """
-    check_learnable(preset, samples)
     processes = _find_processes(preset)
+    check_learnable(preset, samples)
     folder, writes = preset.run_folder(recipe.name, seed), processes.main
     config = run_config(preset, recipe, seed, samples)
     with alone(folder) if writes else nullcontext(), one_thread(preset.device):
