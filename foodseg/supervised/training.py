@@ -43,12 +43,12 @@ def train_baseline(
     computes in one thread. Raises ValueError in one of several processes, and DataError if another
     training is at this folder, or if there is nothing to learn from.
     """
-    check_learnable(preset, samples)
-    _check_answers(baseline, samples)
     if Processes.find(preset.device).world_size > 1:
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
         )
+    check_learnable(preset, samples)
+    _check_answers(baseline, samples)
     folder = preset.run_folder(baseline.name, seed)
     config = baseline_config(preset, baseline, seed, samples)
     with alone(folder), one_thread(preset.device):
