@@ -204,7 +204,7 @@ def test_the_sampler_goes_on_from_its_state(samples, monkeypatch):
     assert [g.points for g in got.groups] != [g.points for g in fresh.groups]
 
 
-def test_the_suffix_follows_the_template(samples):
+def test_braces_of_a_template_reach_the_model_single(samples):
     mllm = load_kitchen(torch.float32)
     plain = roll_out(mllm, replace(PRESET, max_new_tokens=1), samples[:1], 1, 0.0)
     mllm.template += " Look {{again}}."

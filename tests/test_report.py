@@ -180,6 +180,9 @@ def test_all_sampled_completions_are_counted_beside_those_learnt_from(empty_home
     write_run("dapo-seed1", steps=1, sampled=24, seconds=9.0)
     frame = results.results_frame(SMOKE, [0, 1])
     assert frame.loc["DAPO", list(costs.COSTS)].tolist() == pytest.approx([27, 9, 8.5])
+    folder = SMOKE.run_folder("dapo", 0)
+    write_lines(folder / "log.jsonl", [{"groups": 2}, {"groups": 1}])  # a step found one alone
+    assert costs.run_costs(folder) == (30, 9, 8.0)
     write_run("sft-seed0", steps=1, sampled=0)
     sampled, learnt_from, seconds = costs.run_costs(SMOKE.run_folder("sft", 0))
     assert np.isnan(sampled) and np.isnan(learnt_from) and seconds == 8.0

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foodseg.common.files import read_lines
+
 COSTS = ("sampled", "learnt_from", "seconds")
 
 
@@ -24,9 +26,12 @@ def training_costs(folders: Sequence[Path]) -> dict[str, float]:
 
 
 def run_costs(folder: Path) -> tuple[float, float, float]:
-    """COSTS of one finished run, from its result."""
+    """COSTS of one finished run, from its result and its log."""
     result = json.loads((folder / "result.json").read_text())
     if not result.get("sampled"):  # a supervised run, or one of an earlier version
         return np.nan, np.nan, result["seconds"]
-    round_size = result["preset"]["prompts_per_step"] * result["preset"]["group_size"]
-    return result["sampled"], result["steps"] * round_size, result["seconds"]
+    preset, log = result["preset"], folder / "log.jsonl"
+    # A step of dynamic sampling may have found fewer groups; other rows don't say how many.
+    rows = read_lines(log) if log.exists() else [{}] * result["steps"]
+    groups = sum(row.get("groups", preset["prompts_per_step"]) for row in rows)
+    return result["sampled"], groups * preset["group_size"], result["seconds"]

@@ -3,8 +3,7 @@
 Of all that was sampled, kept or not:
 
 - reward_*: the paper's terms, in every recipe's log (labelled points, SAM-R1's form, are no points
-  to them); points_*: the recipe's own, which it learns
-  from;
+  to them); points_*: the recipe's own, which it learns from;
 - parse_rate, ended, length (tokens), zero_variance (groups with equal rewards), rounds of
   sampling, sampled (completions of all rounds), groups (that are learnt from);
 - failure_* and habit_*: the shares of `rl.habits`; parse_rate and all failures add up to 1;
