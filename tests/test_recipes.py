@@ -91,6 +91,10 @@ def test_two_terms_of_one_name_are_refused():
     replace(GRPO, reward=(ranked,))
     with pytest.raises(ValueError, match="two terms are called ranked"):
         replace(GRPO, reward=(ranked,), ranking=RankQueue)
+    with pytest.raises(ValueError, match="doesn't go with a ranking"):
+        replace(VISURF, ranking=RankQueue)
+    with pytest.raises(ValueError, match="labelled_points not with a tool"):
+        replace(SAM_R1, tool=recipes.GRTO.tool)
 
 
 @pytest.mark.parametrize(
