@@ -1,5 +1,6 @@
 """Every notebook at the smoke preset, run by the Makefile's own rules into a temporary folder."""
 
+import ast
 import os
 import re
 import subprocess
@@ -57,6 +58,25 @@ def written(output: nbformat.NotebookNode) -> str:
     data = output.get("data", {})
     texts = [value for kind, value in data.items() if kind.startswith("text/")]
     return "\n".join([output.get("text", ""), *texts])
+
+
+@every_notebook
+def test_no_parameter_is_bound_again(source):
+    """An import of the same name would take the place of what the command line gave."""
+    after = code(nbformat.read(source, as_version=4))[1:]
+    bound = {
+        name
+        for cell in after
+        for node in ast.walk(ast.parse(re.sub(r"^%.*", "", cell.source, flags=re.M)))
+        for name in (
+            [alias.asname or alias.name for alias in node.names]
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            else [node.id]
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            else []
+        )
+    }
+    assert not bound & DEFAULTS.keys()
 
 
 @every_notebook

@@ -1,0 +1,64 @@
+"""Campaigns: what `make test` tries in short and `make torture` in full.
+
+A test that asks for the fixture `campaign` is one. It says what it tries and is told how often:
+
+    for index in range(campaign("a state file cut at a random byte: refused", 20, 1000)): ...
+
+`make torture` (`pytest --torture`) runs these tests alone and writes docs/reliability.md.
+"""
+
+import pytest
+
+from foodseg.common.files import PROJECT, write_atomically
+from foodseg.common.provenance import provenance
+
+PAGE = PROJECT / "docs" / "reliability.md"
+HEAD = """# What was tried to break the kit
+
+`make torture` tries each of these in full and writes this page; `make test` tries them in short.
+
+| tried | times | seconds | outcome |
+|---|---:|---:|---|
+"""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--torture", action="store_true", help="run the campaigns alone, in full")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--torture"):
+        left_out = [item for item in items if "campaign" not in item.fixturenames]
+        items[:] = [item for item in items if "campaign" in item.fixturenames]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture()
+def campaign(request):
+    """(what is tried, how often in short, how often in full) -> how often."""
+
+    def how_often(what: str, short: int, full: int) -> int:
+        times = full if request.config.getoption("--torture") else short
+        request.node.user_properties.append(("campaign", (what, times)))
+        return times
+
+    return how_often
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not config.getoption("--torture"):
+        return
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call"
+    ]
+    rows = sorted((dict(report.user_properties)["campaign"], report) for report in reports)
+    lines = [
+        f"| {what} | {times:,} | {report.duration:.0f} | {report.outcome} |"
+        for (what, times), report in rows
+    ]
+    made = provenance("cpu")
+    foot = f"\n\nAt commit {made['commit']}, on {made['processor']}, Python {made['python']}.\n"
+    write_atomically(PAGE, (HEAD + "\n".join(lines) + foot).encode())
