@@ -42,6 +42,7 @@ from foodseg.rl.evidence import (
     segmentation_format,
     term_name,
     thinking_format,
+    usable_format,
 )
 from foodseg.rl.objectives import Objective
 
@@ -159,6 +160,16 @@ DAPO_BOX_SUM = replace(
     name="dapo-box-sum",
     title="DAPO, box L1 as printed (a sum)",
     reward=(thinking_format, segmentation_format, accuracy_box_sum, non_repeat),
+)
+
+# The published term looks at the lengths of an answer's lists, so one that SAM2 can't segment may
+# earn 4 of 7 points: [{"bbox_2d": [[], [], [], []], "point_2d": [[], []]}]. Ours pays for the whole
+# answer or not at all, and such a one earns 2.
+DAPO_USABLE_FORM = replace(
+    DAPO,
+    name="dapo-usable-form",
+    title="DAPO, form paid if SAM2 can use it",
+    reward=(thinking_format, usable_format, accuracy, non_repeat),
 )
 
 # DAPO with one term of the reward left out, or both formats. Objects are assigned by all three

@@ -258,7 +258,7 @@ _SCORED = """\
   found and, with FoodLMM, names the food; such a row does not compare with the others."""
 NOTES = f"""\
 * The **paper:** columns are as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. All
-  other columns were measured by this run.
+  other columns were measured here; the last table says at which commit and on what.
 * GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over plates
   and seeds; of one seed over plates alone.
 {_NOT_MEASURED}

@@ -133,6 +133,11 @@ def segmentation_format(evidence: Evidence) -> float:
     return evidence.score.segmentation_format
 
 
+def usable_format(evidence: Evidence) -> float:
+    """0 or 2: SAM2 can segment the answer, every item of which has a box and a point of numbers."""
+    return 2.0 * evidence.answer.parsed
+
+
 def accuracy(evidence: Evidence) -> float:
     """0 to 3: box IoU, box L1 and point L2 over a one-to-one assignment of objects."""
     return evidence.score.accuracy

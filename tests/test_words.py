@@ -1,0 +1,72 @@
+"""Numbers in prose come from the files that hold them, or from the code that counts them."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_memory import paper_mllm
+
+from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+RESULTS = pd.read_csv(PROJECT / "figures" / "results_table.csv", index_col="method")
+
+
+def table_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_readmes_results_are_the_tables():
+    """Each row of it, column by column by its heading; the figures' page has more columns."""
+    whole = table_rows((PROJECT / "figures" / "results_table.md").read_text())
+    heads, rows = whole[0], {row[0]: row for row in whole[2 : 2 + len(RESULTS)]}
+    shown = table_rows(README[README.index("| method | paper: gIoU") :])
+    for row in shown[2 : 2 + len(RESULTS)]:
+        assert row == [rows[row[0]][heads.index(head)] for head in shown[0]]
+    assert len(rows) == len(RESULTS)
+
+
+def test_the_readmes_sentences_about_the_gap_and_the_form():
+    words = " ".join(README.split())
+    won = re.search(r"GRPO wins (\d+)%, DAPO (\d+)%", words)
+    assert [int(share) for share in won.groups()] == [
+        round(100 * RESULTS.gap[name]) for name in ("GRPO", "DAPO")
+    ]
+    page = (PROJECT / "figures" / "results_table.md").read_text()
+    form = re.search(r"gain over the base: (\d+%) of GRPO's .*?, (\d+%) of DAPO's", page)
+    assert f"({form[1]} and {form[2]})" in words
+
+
+@pytest.mark.parametrize("document, groups", [("performance.md", 8), ("paper_preset.md", 4)])
+def test_memory_by_count(document, groups):
+    sizes = ModelSizes.of(paper_mllm(None))
+    plans = plan_table(sizes, [GroupTokens(1100, (150,) * 8)] * groups, (12, 16, 24, 48, 80))
+    counted = {
+        f"{plan['GPU (GB)']} GB": [
+            f"{plan['groups in a forward']:g}",
+            f"{plan['layers checkpointed']} of 36" if plan["layers checkpointed"] else "none",
+            f"{plan['peak, counted (GB)']} GB",
+        ]
+        for plan in plans
+    }
+    rows = table_rows((PROJECT / "docs" / document).read_text())
+    told = {row[0]: row[1:] for row in rows if re.fullmatch(r"\d+ GB", row[0])}
+    assert len(told) >= 3 and told == {name: counted[name] for name in told}
+    assert f"({counted['24 GB'][2]} for a plan of 24 GB" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    """Files, and headings of the same page or of another."""
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)|<img src=\"([^\"]+)\"", document.read_text())
+    for target in links:
+        path, _, heading = "".join(target).partition("#")
+        page = document.parent / path if path else document
+        assert page.exists(), f"{document.name}: {path}"
+        if heading:
+            slugs = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+            assert heading in [re.sub(r"[^\w\- ]", "", s.lower()).replace(" ", "-") for s in slugs]
