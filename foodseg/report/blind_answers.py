@@ -47,9 +47,9 @@ REWARDS = (
 THOUGHT = "It is one of these foods. <look>the whole plate</look>"
 UNUSABLE = [{BOX_KEY: [[], [], [], []], POINT_KEY: [[], []], POINTS_KEY: [[[], [], []]]}]
 
-EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the picture's sides, where a box may begin or end
+EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the picture's sides, where a box may begin or end
 MOST_BOXES = 3
-SEARCHED = 60  # training questions on which boxes are searched: more change the boxes by little
+SEARCHED = 40  # training questions on which boxes are searched
 
 Box = tuple[int, int, int, int]
 

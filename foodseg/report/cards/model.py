@@ -2,8 +2,8 @@
 
     python -m foodseg.report.cards.model runs/kitchen/dapo-seed0
 
-It takes the place of PEFT's empty card in adapter/. Evaluate first: the card tells the results in
-predictions/<run>/ of this very adapter. The words are in model.md.jinja.
+It takes the place of PEFT's empty card in adapter/, or stands beside merged weights. Evaluate
+first: the card tells the results in predictions/<run>/ of this very adapter. The words are in model.md.jinja.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from foodseg.report.tables import to_markdown
 SETTINGS = ("preset", "recipe", "seed", "samples", "data", "base", "segmenter", "code")
 
 
-def write_card(folder: Path | str) -> Path:
+def write_card(folder: Path | str, merged: Path | None = None) -> Path:
     """Write adapter/README.md of a run's folder; returns its path.
 
+    merged: the folder of base and adapter in one (`foodseg.merge`), whose card is written instead.
     Raises DataError if the run is not finished, or if its adapter is not the one that it trained.
     """
     run = read_run(Path(folder))
     card = ModelCard.from_template(
-        front_matter(run),
+        front_matter(run, merged is not None),
         template_path=Path(__file__).with_name("model.md.jinja"),
         run=run,
+        merged=merged is not None,
         base=run.base,
         result=run.result,
         recipe=run.result["recipe"],
@@ -52,23 +54,25 @@ def write_card(folder: Path | str) -> Path:
         settings=json.dumps({name: run.result[name] for name in SETTINGS}, indent=2),
         **_method(run.result["recipe"]),
     )
-    write_atomically(run.adapter / "README.md", f"{card}\n".encode())
-    return run.adapter / "README.md"
+    path = (merged or run.adapter) / "README.md"
+    write_atomically(path, f"{card}\n".encode())
+    return path
 
 
-def front_matter(run: TrainedRun) -> ModelCardData:
-    """The card's metadata, by the hub's own class."""
+def front_matter(run: TrainedRun, merged: bool = False) -> ModelCardData:
+    """The card's metadata, by the hub's own class; merged: of weights that need no PEFT."""
+    lora = [] if merged else ["lora"]
     kind = "reinforcement-learning" if run.rewarded else "supervised"
     results = {"eval_results": _eval_results(run)} if run.evaluations else {}
     return ModelCardData(
         model_name=f"{run.base.name.rpartition('/')[2]}-{run.folder.name}",
         base_model=run.base.name,
-        base_model_relation="adapter",
-        library_name="peft",
+        base_model_relation="finetune" if merged else "adapter",
+        library_name="transformers" if merged else "peft",
         pipeline_tag="image-text-to-text",
         language="en",
         datasets=list(run.datasets) or None,
-        tags=["lora", "food", "reasoning-segmentation", kind, run.result["recipe"]["name"]],
+        tags=[*lora, "food", "reasoning-segmentation", kind, run.result["recipe"]["name"]],
         **run.base.licence,
         **results,
     )
