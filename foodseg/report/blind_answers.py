@@ -192,15 +192,12 @@ def page(preset: Preset, frame: pd.DataFrame) -> Iterator[str]:
         f"{NOTHING} where it has not been trained here. Ranks are those of a training's first step."
     )
     yield to_markdown(frame.map(_number))
-    above = [
-        name
-        for name, row in frame.iterrows()
-        if row["blind"] >= max(row[["GRPO's policy", "base"]])
-    ]
+    seeing = frame[["its own policy", "GRPO's policy"]].max(axis=1)
+    above = list(frame.index[frame["blind"] >= seeing])
     yield (
         f"A blind answer earns as much as a trained one or more under: {'; '.join(above)}."
         if above
-        else "No blind answer earns as much as GRPO's policy does."
+        else "No blind answer earns as much as a trained policy does."
     )
     pixels = f"{preset.thresholds.box_l1:g} and {preset.thresholds.point_l2:g} of {PAPER_SIDE}"
     yield (

@@ -3,7 +3,8 @@
     python -m foodseg.report.cards.model runs/kitchen/dapo-seed0
 
 It takes the place of PEFT's empty card in adapter/, or stands beside merged weights. Evaluate
-first: the card tells the results in predictions/<run>/ of this very adapter. The words are in model.md.jinja.
+first: the card tells the results in predictions/<run>/ of this very adapter. The words are in
+model.md.jinja.
 """
 
 from __future__ import annotations
