@@ -78,7 +78,7 @@ _ADAPTER = Known(
     )
 )
 _RUN = Known(
-    ("config.json", "log.jsonl", "tool.jsonl", "state.pt", "result.json"),
+    ("config.json", "log.jsonl", "tool.jsonl", "own_answers.txt", "state.pt", "result.json"),
     {"adapter": _ADAPTER, "adapter.partial": _ADAPTER},
     _is_run,
 )

@@ -168,7 +168,10 @@ def test_the_tables_have_all_that_the_writers_write(home, kitchen_mllm):
 
 
 def test_a_name_that_is_no_text_is_printed_all_the_same(checkout):
-    for file in ("__init__.py", "clean.py", "common/__init__.py", "common/files.py"):
+    for file in (
+        *("__init__.py", "clean.py"),
+        *(f"common/{name}.py" for name in ("__init__", "errors", "files")),
+    ):
         write(checkout / "foodseg" / file, (PACKAGE / file).read_text())
     (checkout / os.fsdecode(b"runs/kitchen/\xff")).touch()
     command = [sys.executable, "-S", "-m", "foodseg.clean"]

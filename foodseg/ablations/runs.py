@@ -14,6 +14,8 @@ from pathlib import Path
 
 from foodseg.ablations.rows import BOUND, Row
 from foodseg.ablations.validation import validation_split
+from foodseg.common.errors import DataError
+from foodseg.common.files import load_json
 from foodseg.data.samples import Sample, load_samples
 from foodseg.presets import KITCHEN, Preset, require
 from foodseg.recipes import Recipe
@@ -102,9 +104,12 @@ class Runs:
         return self.preset.run_folder(run.name.rpartition("-seed")[0], run.seed) / "log.jsonl"
 
     def outcome(self, run: Run) -> dict | None:
-        """The run's outcome.json, current or not; None before it ended."""
+        """The run's outcome.json, current or not; None before it ended, or if it is broken."""
         path = self.folder(run) / "outcome.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return load_json(path) if path.exists() else None
+        except DataError:  # a broken one is made again, which trains nothing
+            return None
 
     def finished(self, run: Run) -> bool:
         """Whether its outcome is there, of today's configuration, and need not be tried again."""

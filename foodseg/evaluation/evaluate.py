@@ -7,7 +7,6 @@ U = |GT|, and no sample is ever left out.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import read_lines, write_json, write_lines
+from foodseg.common.files import load_json, read_lines, write_json, write_lines
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.data.photos import read_photo
@@ -217,4 +216,4 @@ def load_predictions(folder: Path) -> list[Prediction]:
 
 def load_result(folder: Path) -> dict:
     """The result that `evaluate` wrote to the folder."""
-    return json.loads((folder / "result.json").read_text())
+    return load_json(folder / "result.json")

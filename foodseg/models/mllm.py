@@ -184,7 +184,8 @@ class Mllm:
     def load_adapter(self, folder: str | Path) -> None:
         """Load a saved adapter for inference, and word questions as in its training.
 
-        Raises ValueError if the adapter or a part of it has no effect, or its template is missing.
+        Raises ValueError if the adapter or a part of it has no effect, and DataError if its
+        template is missing or is none.
         """
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
@@ -327,8 +328,10 @@ def _load_tokenizer(source: str | Path, revision: str | None):
 
 
 def _read_template(file: Path) -> str:
-    if not file.exists():
-        raise ValueError(
-            f"{file} is missing, so the adapter's wording of questions is unknown; train it again."
+    template = file.read_text() if file.exists() else ""
+    if "{question}" not in template:
+        raise DataError(
+            f"{file}: it is missing or has no {{question}} in it, so the adapter's wording of "
+            "questions is unknown; copy it again, or train the adapter again."
         )
-    return file.read_text()
+    return template

@@ -1,7 +1,8 @@
 """The folder of one training run, which may be killed anywhere and started again.
 
 config.json (what decides the run's bits), log.jsonl (a row a step), state.pt (all that the next
-step needs), and at the end adapter/ and result.json, which is written last.
+step needs, below a line with its SHA-256), and at the end adapter/ and result.json, which is
+written last and has a hash of every file that it stands for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ import torch
 from filelock import FileLock, Timeout
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import file_hash, write_atomically, write_json, write_lines
+from foodseg.common.files import (
+    file_hash,
+    load_json,
+    read_sealed,
+    sha256,
+    sync,
+    write_json,
+    write_lines,
+    write_sealed,
+)
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.models.mllm import ADAPTER_WEIGHTS
@@ -76,18 +86,57 @@ def alone(folder: Path) -> Iterator[None]:
 def claim(folder: Path, config: dict) -> dict | None:
     """Make the folder this configuration's; returns its result if the run is finished.
 
-    A run of another configuration is moved aside.
+    A run of another configuration, or of one that can't be read, is moved aside. A finished run of
+    which a file was changed is none: it goes on from its last checkpoint and writes it again.
     """
-    config_file, result_file = folder / "config.json", folder / "result.json"
-    if config_file.exists() and json.loads(config_file.read_text()) != config:
+    if problem := _not_ours(folder, config):
         aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
         os.replace(folder, aside)
-        tqdm.write(f"{folder.name}: other settings than before; the old run is in {aside.name}.")
-    if not config_file.exists():
-        write_json(config_file, config)
-    if result_file.exists() and (folder / "adapter").exists():
-        return json.loads(result_file.read_text())
-    return None
+        tqdm.write(f"{folder.name}: {problem}; the old run is in {aside.name}.")
+    if not (folder / "config.json").exists():
+        write_json(folder / "config.json", config)
+    result_file = folder / "result.json"
+    if not result_file.exists():
+        return None
+    if problem := _not_whole(folder, config):
+        tqdm.write(f"{folder.name}: {problem}; it goes on from its last checkpoint.")
+        result_file.unlink()
+        return None
+    return load_json(result_file)
+
+
+def _not_ours(folder: Path, config: dict) -> str:
+    """Why the folder's run can't be this configuration's; empty if it is, or if there is none."""
+    file = folder / "config.json"
+    if not file.exists():
+        kept = [name for name in ("state.pt", "result.json") if (folder / name).exists()]
+        return f"config.json is missing beside {kept[0]}" if kept else ""
+    try:
+        return "" if load_json(file) == config else "other settings than before"
+    except DataError:
+        return "config.json is broken"
+
+
+def _not_whole(folder: Path, config: dict) -> str:
+    """Why a finished run is none: the file of it that is not as it was; empty if all are."""
+    try:
+        result = load_json(folder / "result.json")
+        whole = result.pop("sha256") == _digest(result) and result | config == result
+        files = result["files"]
+    except (DataError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        return "result.json is broken"
+    changed = [name for name, known in files.items() if _hash(folder / name) != known]
+    return f"{changed[0]} is missing or was changed" if changed else ""
+
+
+def _digest(result: dict) -> str:
+    return sha256(json.dumps(result).encode())
+
+
+def _hash(path: Path) -> str | None:
+    return file_hash(path) if path.is_file() else None
 
 
 def restore(folder: Path, learner: Learner, writes: bool = True) -> list[dict]:
@@ -95,10 +144,13 @@ def restore(folder: Path, learner: Learner, writes: bool = True) -> list[dict]:
 
     writes: whether this process writes the folder. Rows after the checkpoint belong to steps that
     are taken again, and the last of them may be half written: the log is cut to the checkpoint's.
+    Raises DataError for a checkpoint that was cut or changed.
     """
     rows, path = [], folder / "state.pt"
     if path.exists():
-        saved = torch.load(path, weights_only=True, map_location="cpu")
+        fix = "put a copy back, or remove it to train from the first step on"
+        content = io.BytesIO(read_sealed(path, fix))
+        saved = torch.load(content, weights_only=True, map_location="cpu")
         rows = saved["rows"]
         learner.load_state_dict(saved["state"])
     if writes:
@@ -128,7 +180,9 @@ def take_steps(
             bar.update()
             if writes:
                 _note(log, rows[-1])
-            if writes and len(rows) % preset.checkpoint_every == 0:
+            # At the end too: what comes after it may fail, or the run go on for more steps.
+            due = len(rows) % preset.checkpoint_every == 0 or learner.ends(len(rows))
+            if writes and due:
                 save_checkpoint(folder, rows, learner)
             if writes and on_step:
                 on_step(log)
@@ -144,7 +198,7 @@ def save_checkpoint(folder: Path, rows: list[dict], learner: Learner) -> None:
     """Write the log's rows so far and the learner's state to state.pt."""
     buffer = io.BytesIO()
     torch.save({"rows": rows, "state": learner.state_dict()}, buffer)
-    write_atomically(folder / "state.pt", buffer.getvalue())
+    write_sealed(folder / "state.pt", buffer.getbuffer())
 
 
 def finish(folder: Path, config: dict, steps: int, rows: list[dict], learner: Learner) -> dict:
@@ -154,25 +208,34 @@ def finish(folder: Path, config: dict, steps: int, rows: list[dict], learner: Le
     """
     adapter = save_adapter(folder, learner.save)
     decoder = adapter / DECODER
+    files = [*adapter.iterdir(), *folder.glob("*.jsonl")]
     seconds = sum(v for row in rows for k, v in row.items() if k.startswith("seconds_"))
     result = config | {
         "steps": steps,
         "sampled": learner.sampled,
         "seconds": round(seconds, 1),
         "adapter": file_hash(adapter / ADAPTER_WEIGHTS),
-        "decoder": file_hash(decoder) if decoder.exists() else None,
+        "decoder": _hash(decoder),
+        "files": {str(file.relative_to(folder)): file_hash(file) for file in sorted(files)},
         **provenance(config["preset"]["device"]),
     }
+    result["sha256"] = _digest(result)
     write_json(folder / "result.json", result)
     return result
 
 
 def save_adapter(folder: Path, save: Callable[[Path], None]) -> Path:
-    """Let `save` write into a new folder, which then becomes adapter/ at once; returns that."""
+    """Let `save` write into a new folder, which then becomes adapter/ at once; returns that.
+
+    It is on the disk by then: a result that is written next never stands beside less.
+    """
     partial, adapter = folder / "adapter.partial", folder / "adapter"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save(partial)
+    for path in (*partial.iterdir(), partial):
+        sync(path)
     shutil.rmtree(adapter, ignore_errors=True)
     os.replace(partial, adapter)
+    sync(folder)
     return adapter

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foodseg.common.files import read_lines, write_lines
+from foodseg.common.files import write_lines
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
@@ -86,6 +86,7 @@ class PolicyLearner:
         self.tool = (
             ToolUpdater(self.sampler.features, recipe.tool, processes) if recipe.tool else None
         )
+        self.tool_rows: list[dict] = []
 
     @property
     def sampled(self) -> int:
@@ -113,26 +114,27 @@ class PolicyLearner:
     def train_tool_first(self, log: Path, again: bool) -> list[dict]:
         """B-GRTO's stage before the policy's first step; returns its log rows.
 
-        again: the policy has begun already, so the stage is over and its rows are in the log.
+        again: the policy has begun already, so the stage is over and its rows are in the state.
         """
         if not self.tool:
             return []
-        if again:
-            return read_lines(log)
-        rows = train_tool_off_policy(self.tool, self.sampler)
+        if not again:
+            self.tool_rows = train_tool_off_policy(self.tool, self.sampler)
         if self.sampler.processes.main:
-            write_lines(log, rows)
-        return rows
+            write_lines(log, self.tool_rows)
+        return self.tool_rows
 
     def state_dict(self) -> dict:
         """All that the next step needs."""
         adapter = [parameter.detach().cpu() for parameter in self.mllm.lora_parameters()]
-        return {"adapter": adapter} | {name: p.state_dict() for name, p in self._parts().items()}
+        state = {"adapter": adapter, "tool_rows": self.tool_rows}
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict`."""
         for parameter, value in zip(self.mllm.lora_parameters(), state["adapter"], strict=True):
             parameter.data.copy_(value)
+        self.tool_rows = state["tool_rows"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 

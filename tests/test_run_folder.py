@@ -1,0 +1,153 @@
+"""A run's folder: what was written is read back as it was, or refused, or written again."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load, save_file
+
+from foodseg.common.errors import DataError
+from foodseg.common.files import read_lines
+from foodseg.presets import SMOKE
+from foodseg.training.run_folder import claim, finish, restore, take_steps
+
+PRESET = replace(SMOKE, steps=5, checkpoint_every=2)
+CONFIG = {"preset": {"name": "smoke", "device": "cpu", "steps": 5}, "recipe": {"name": "toy"}}
+WEIGHTS = "adapter/adapter_model.safetensors"
+
+
+class Toy:
+    """A learner without a model: its weight follows from every step before."""
+
+    sampled = 0
+
+    def __init__(self, steps=5):
+        self.steps, self.weight = steps, torch.zeros(8)
+
+    def ends(self, steps):
+        return steps >= self.steps
+
+    def step(self, index):
+        generator = torch.Generator().manual_seed(index)
+        self.weight = self.weight * 1.25 + torch.randn(8, generator=generator)
+        return {"loss": self.weight.sum().item(), "seconds_update": 0.0}
+
+    def state_dict(self):
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state):
+        self.weight = state["weight"]
+
+    def save(self, folder):
+        save_file({"weight": self.weight}, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text("{}")
+
+
+def run(folder, learner=None, config=CONFIG):
+    """What every training does with its folder; the learner's weight in the end."""
+    if claim(folder, config):
+        return load((folder / WEIGHTS).read_bytes())["weight"]
+    learner = learner or Toy(config["preset"]["steps"])
+    rows = take_steps(folder, "toy", PRESET, learner, restore(folder, learner))
+    finish(folder, config, len(rows), rows, learner)
+    return load((folder / WEIGHTS).read_bytes())["weight"]
+
+
+@pytest.fixture()
+def folder(tmp_path):
+    return tmp_path / "runs" / "toy-seed0"
+
+
+def interrupted(folder, after=3):
+    """A run that ended in the middle of a step."""
+
+    class Stopped(Toy):
+        def step(self, index):
+            if index == after:
+                raise KeyboardInterrupt
+            return super().step(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, Stopped())
+    return folder
+
+
+def damaged(file, how):
+    data = bytearray(file.read_bytes())
+    if how == "flipped":
+        data[len(data) // 2] ^= 4
+    file.write_bytes({"emptied": b"", "halved": data[: len(data) // 2]}.get(how, data))
+
+
+DAMAGES = ("emptied", "halved", "flipped")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_by_name_each_time(folder, how):
+    expected = run(folder.with_name("whole"))
+    damaged(interrupted(folder) / "state.pt", how)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"toy-seed0/state\.pt: it was cut or changed .*remove"):
+            run(folder)
+    (folder / "state.pt").unlink()
+    assert torch.equal(run(folder), expected)
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_believed(folder):
+    file = interrupted(folder) / "state.pt"
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 37):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="state"):
+            restore(folder, Toy(), writes=False)
+    file.write_bytes(whole)
+    assert [row["step"] for row in restore(folder, Toy())] == [1, 2]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize(
+    "name", [WEIGHTS, "adapter/adapter_config.json", "log.jsonl", "result.json"]
+)
+def test_a_finished_run_with_a_damaged_file_writes_it_again(folder, name, how, capsys):
+    expected = run(folder)
+    log, taken = read_lines(folder / "log.jsonl"), []
+    damaged(folder / name, how)
+
+    class Counted(Toy):
+        def step(self, index):
+            taken.append(index)
+            return super().step(index)
+
+    assert torch.equal(run(folder, Counted()), expected) and taken == []
+    assert read_lines(folder / "log.jsonl") == log
+    assert name in capsys.readouterr().out
+    assert claim(folder, CONFIG)["files"].keys() == {
+        *(WEIGHTS, "adapter/adapter_config.json", "log.jsonl")
+    }
+
+
+def test_an_adapter_that_lost_a_file_is_not_finished(folder):
+    run(folder)
+    (folder / WEIGHTS).unlink()
+    assert claim(folder, CONFIG) is None and not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "removed"])
+def test_a_checkpoint_of_unknown_settings_is_moved_aside(folder, how, capsys):
+    expected = run(folder.with_name("whole"))
+    state = (interrupted(folder) / "state.pt").read_bytes()
+    if how == "removed":
+        (folder / "config.json").unlink()
+    else:
+        damaged(folder / "config.json", how)
+    assert torch.equal(run(folder), expected)
+    [aside] = folder.parent.glob("toy-seed0.before-*")
+    assert (aside / "state.pt").read_bytes() == state
+    said = capsys.readouterr().out
+    assert "toy-seed0: " in said and "; the old run is in toy-seed0.before-" in said
+
+
+def test_a_broken_log_is_named_by_file_and_line(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"st')
+    with pytest.raises(DataError, match=r"log\.jsonl: line 2: it is no JSON .*start what writes"):
+        read_lines(tmp_path / "log.jsonl")
