@@ -151,3 +151,16 @@ def test_a_broken_log_is_named_by_file_and_line(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"st')
     with pytest.raises(DataError, match=r"log\.jsonl: line 2: it is no JSON .*start what writes"):
         read_lines(tmp_path / "log.jsonl")
+
+
+def test_a_weight_that_is_no_number_is_never_saved_as_finished(folder):
+    class Ruined(Toy):
+        def step(self, index):
+            row = super().step(index)
+            self.weight[3] = torch.nan if index == 4 else self.weight[3]
+            return row
+
+    with pytest.raises(DataError, match="toy-seed0: step 5 made a weight NaN .*learning rate"):
+        run(folder, Ruined())
+    assert not (folder / "result.json").exists() and not (folder / "adapter").exists()
+    assert torch.equal(run(folder), run(folder.with_name("whole")))  # from the checkpoint before

@@ -92,7 +92,10 @@ class BaselineLearner:
         began = time.perf_counter()
         batches = draw_batches(self.samples, self.seed, index, self.updater.preset)
         updates = [self.updater.gradient_step(batch) for batch in batches]
-        return {name: fmean(one[name] for one in updates) for name in updates[0]} | {
+        taken = [one for one in updates if one]
+        means = {name: fmean(one[name] for one in taken) for name in taken[0]} if taken else {}
+        return means | {
+            "skipped_steps": len(updates) - len(taken),
             "seconds_update": time.perf_counter() - began,
             "peak_memory_mb": peak_memory_mb(self.updater.mllm.device),
         }

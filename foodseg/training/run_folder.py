@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from filelock import FileLock, Timeout
@@ -195,10 +195,27 @@ def _note(log: Path, row: dict) -> None:
 
 
 def save_checkpoint(folder: Path, rows: list[dict], learner: Learner) -> None:
-    """Write the log's rows so far and the learner's state to state.pt."""
+    """Write the log's rows so far and the learner's state to state.pt.
+
+    Raises DataError for a state with a NaN or an infinite weight: the run could never recover.
+    """
+    state = learner.state_dict()
+    if not _finite(state):
+        raise DataError(
+            f"{folder.name}: step {len(rows)} made a weight NaN or infinite, so it was not saved; "
+            "lower the learning rate and start again."
+        )
     buffer = io.BytesIO()
-    torch.save({"rows": rows, "state": learner.state_dict()}, buffer)
+    torch.save({"rows": rows, "state": state}, buffer)
     write_sealed(folder / "state.pt", buffer.getbuffer())
+
+
+def _finite(value: Any) -> bool:
+    """Whether no tensor in a state has a NaN or an infinity; plain numbers count and set."""
+    if isinstance(value, torch.Tensor):
+        return bool((value < torch.inf).all())  # minus infinity has a meaning in Dr. Seg's queue
+    values = value.values() if isinstance(value, dict) else value
+    return not isinstance(value, dict | list | tuple) or all(map(_finite, values))
 
 
 def finish(folder: Path, config: dict, steps: int, rows: list[dict], learner: Learner) -> dict:
