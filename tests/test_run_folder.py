@@ -9,6 +9,7 @@ from safetensors.torch import load, save_file
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
 from foodseg.presets import SMOKE
+from foodseg.rl.dynamic_sampling import NoSignalError
 from foodseg.training.run_folder import claim, finish, restore, take_steps
 
 PRESET = replace(SMOKE, steps=5, checkpoint_every=2)
@@ -164,3 +165,44 @@ def test_a_weight_that_is_no_number_is_never_saved_as_finished(folder):
         run(folder, Ruined())
     assert not (folder / "result.json").exists() and not (folder / "adapter").exists()
     assert torch.equal(run(folder), run(folder.with_name("whole")))  # from the checkpoint before
+
+
+def longer(before, config, rows):
+    return before["recipe"] == config["recipe"] and len(rows) == before["preset"]["steps"]
+
+
+def test_a_finished_run_goes_on_for_more_steps(folder, capsys):
+    more = CONFIG | {"preset": CONFIG["preset"] | {"steps": 8}}
+    expected = run(folder.with_name("whole"), config=more)
+    run(folder)
+    assert claim(folder, more, longer) is None and not (folder / "result.json").exists()
+    assert "toy-seed0: it goes on after step 5" in capsys.readouterr().out
+    assert torch.equal(run(folder, config=more), expected)
+    assert claim(folder, more, longer)["steps"] == 8
+    assert [row["step"] for row in read_lines(folder / "log.jsonl")] == list(range(1, 9))
+    # Without its checkpoint it can't go on, and is kept.
+    (folder / "state.pt").unlink()
+    claim(folder, more | {"preset": more["preset"] | {"steps": 9}}, longer)
+    [aside] = folder.parent.glob("toy-seed0.before-*")
+    assert (aside / "result.json").exists()
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_run_without_signal_keeps_what_it_has_and_says_what_helps(folder, after):
+    class Silent(Toy):
+        def step(self, index):
+            if index == after:
+                raise NoSignalError("0 of 8 groups.")
+            return super().step(index)
+
+    for _ in range(2):  # nothing is lost by trying again
+        with pytest.raises(NoSignalError, match="toy-seed0: 0 of 8 groups. .* max_rounds") as error:
+            run(folder, Silent())
+        assert ("after step 3 is in adapter/" in str(error.value)) == bool(after)
+    assert (folder / WEIGHTS).exists() == bool(after)
+    assert not (folder / "result.json").exists()
+    if after:
+        toy = Toy()
+        assert len(restore(folder, toy)) == 3
+        assert torch.equal(load((folder / WEIGHTS).read_bytes())["weight"], toy.weight)
+    assert torch.equal(run(folder), run(folder.with_name("whole")))

@@ -190,6 +190,19 @@ def test_a_finished_run_is_kept_beside_another_seeds_and_moved_aside_for_other_s
     assert not folder.exists()
 
 
+def test_a_finished_run_goes_on_for_more_steps_with_the_bits_of_the_longer_run(samples):
+    run = PRESET.run_folder("dapo", 0)
+    train(replace(PRESET, steps=4), DAPO, 0, samples)
+    whole = adapter(run)
+    run.rename(run.with_name("whole"))
+    first = train(replace(PRESET, steps=2), DAPO, 0, samples)
+    result = train(replace(PRESET, steps=4), replace(DAPO, max_rounds=11), 0, samples)
+    assert first["steps"] < result["steps"] and adapter(run) == whole
+    assert not list(run.parent.glob("*.before-*"))
+    train(replace(PRESET, steps=2), DAPO, 0, samples)  # a step can't be taken back
+    assert len(list(run.parent.glob("dapo-seed0.before-*"))) == 1
+
+
 def test_a_training_leaves_no_model_behind(samples, monkeypatch):
     """On a GPU the next training, and the evaluation, need its room at once."""
     alive = []

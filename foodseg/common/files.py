@@ -115,6 +115,12 @@ def _seal(content: bytes | memoryview) -> bytes:
     return f"sha256 {sha256(content)}\n".encode()
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line, which ends with its line break, to a text file."""
+    with path.open("a") as file:
+        file.write(line)
+
+
 def write_json(path: Path, value) -> None:
     """Write a value as indented JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())

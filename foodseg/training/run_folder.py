@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import (
+    append_line,
     file_hash,
     load_json,
     read_sealed,
@@ -36,6 +37,7 @@ from foodseg.common.provenance import provenance
 from foodseg.models.mllm import ADAPTER_WEIGHTS
 from foodseg.models.segmenter import DECODER
 from foodseg.presets import Preset
+from foodseg.rl.dynamic_sampling import NoSignalError
 
 OnStep = Callable[[Path], None]
 
@@ -83,19 +85,32 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def claim(folder: Path, config: dict) -> dict | None:
+def claim(
+    folder: Path, config: dict, goes_on: Callable[[dict, dict, list[dict]], bool] | None = None
+) -> dict | None:
     """Make the folder this configuration's; returns its result if the run is finished.
 
     A run of another configuration, or of one that can't be read, is moved aside. A finished run of
     which a file was changed is none: it goes on from its last checkpoint and writes it again.
+
+    goes_on: whether the run in the folder is the beginning of this configuration's, from its own
+    configuration, the new one and its log's rows; then it is continued. Raises DataError for a
+    checkpoint that was cut or changed.
     """
-    if problem := _not_ours(folder, config):
+    config_file, result_file = folder / "config.json", folder / "result.json"
+    problem, before = _not_ours(folder, config)
+    if problem and before and goes_on and (saved := _load(folder)):
+        if goes_on(before, config, saved["rows"]):
+            result_file.unlink(missing_ok=True)
+            write_json(config_file, config)
+            tqdm.write(f"{folder.name}: it goes on after step {len(saved['rows'])}.")
+            return None
+    if problem:
         aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
         os.replace(folder, aside)
         tqdm.write(f"{folder.name}: {problem}; the old run is in {aside.name}.")
-    if not (folder / "config.json").exists():
-        write_json(folder / "config.json", config)
-    result_file = folder / "result.json"
+    if not config_file.exists():
+        write_json(config_file, config)
     if not result_file.exists():
         return None
     if problem := _not_whole(folder, config):
@@ -105,16 +120,17 @@ def claim(folder: Path, config: dict) -> dict | None:
     return load_json(result_file)
 
 
-def _not_ours(folder: Path, config: dict) -> str:
-    """Why the folder's run can't be this configuration's; empty if it is, or if there is none."""
+def _not_ours(folder: Path, config: dict) -> tuple[str, dict]:
+    """Why the folder's run is not this configuration's, empty if it is; and its configuration."""
     file = folder / "config.json"
     if not file.exists():
         kept = [name for name in ("state.pt", "result.json") if (folder / name).exists()]
-        return f"config.json is missing beside {kept[0]}" if kept else ""
+        return f"config.json is missing beside {kept[0]}" if kept else "", {}
     try:
-        return "" if load_json(file) == config else "other settings than before"
+        before = load_json(file)
     except DataError:
-        return "config.json is broken"
+        return "config.json is broken", {}
+    return "" if before == config else "other settings than before", before
 
 
 def _not_whole(folder: Path, config: dict) -> str:
@@ -146,16 +162,23 @@ def restore(folder: Path, learner: Learner, writes: bool = True) -> list[dict]:
     are taken again, and the last of them may be half written: the log is cut to the checkpoint's.
     Raises DataError for a checkpoint that was cut or changed.
     """
-    rows, path = [], folder / "state.pt"
-    if path.exists():
-        fix = "put a copy back, or remove it to train from the first step on"
-        content = io.BytesIO(read_sealed(path, fix))
-        saved = torch.load(content, weights_only=True, map_location="cpu")
-        rows = saved["rows"]
+    saved = _load(folder)
+    if saved:
         learner.load_state_dict(saved["state"])
+    rows = saved["rows"] if saved else []
     if writes:
         write_lines(folder / "log.jsonl", rows)
     return rows
+
+
+def _load(folder: Path) -> dict | None:
+    """The last checkpoint's rows and state; None before the first."""
+    path = folder / "state.pt"
+    if not path.exists():
+        return None
+    fix = "put a copy back, or remove it to train from the first step on"
+    content = io.BytesIO(read_sealed(path, fix))
+    return torch.load(content, weights_only=True, map_location="cpu")
 
 
 def take_steps(
@@ -171,15 +194,23 @@ def take_steps(
     """Take the steps that follow `rows`, each logged and some checkpointed; returns all rows.
 
     on_step: called after each step with the path of log.jsonl. steps: how many the progress bar
-    expects, the preset's by default.
+    expects, the preset's by default. Raises NoSignalError, which says what helps, after a
+    checkpoint of the step before and its adapter.
     """
     log = folder / "log.jsonl"
     with tqdm(None, title, steps or preset.steps, initial=len(rows), disable=not writes) as bar:
         while not learner.ends(len(rows)):
-            rows.append({"step": len(rows) + 1} | learner.step(len(rows)))
+            try:
+                row = learner.step(len(rows))
+            except NoSignalError as error:
+                if writes and rows:
+                    save_checkpoint(folder, rows, learner)
+                    save_adapter(folder, learner.save)
+                raise NoSignalError(_what_helps(folder, len(rows), error)) from None
+            rows.append({"step": len(rows) + 1} | row)
             bar.update()
             if writes:
-                _note(log, rows[-1])
+                append_line(log, json.dumps(rows[-1]) + "\n")
             # At the end too: what comes after it may fail, or the run go on for more steps.
             due = len(rows) % preset.checkpoint_every == 0 or learner.ends(len(rows))
             if writes and due:
@@ -189,9 +220,12 @@ def take_steps(
     return rows
 
 
-def _note(log: Path, row: dict) -> None:
-    with log.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+def _what_helps(folder: Path, steps: int, error: NoSignalError) -> str:
+    kept = f"; the adapter after step {steps} is in adapter/" if steps else ""
+    return (
+        f"{folder.name}: {error} With a larger max_rounds of its recipe the run goes on if each "
+        f"step so far found all its groups; with other settings it begins again{kept}."
+    )
 
 
 def save_checkpoint(folder: Path, rows: list[dict], learner: Learner) -> None:

@@ -21,7 +21,7 @@ from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
 from foodseg.system import load_policy, one_thread
-from foodseg.training.identity import check_learnable, run_config
+from foodseg.training.identity import check_learnable, goes_on, run_config
 from foodseg.training.log import step_row
 from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
 from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
@@ -44,18 +44,20 @@ def train(
     """Train one adapter, or go on where an interrupted run stopped; returns its result.
 
     on_step: called after each step with the path of log.jsonl (for live curves). A finished run
-    of the same configuration is returned as it is; one of another configuration is moved aside.
+    of the same configuration is returned as it is; with more `steps`, or a larger `max_rounds`
+    where that makes no other step, a run goes on; one of other settings is moved aside.
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
     them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
-    ValueError for more processes than questions in a step, and DataError if another training is
-    at this folder, or if there is nothing to learn from.
+    ValueError for more processes than questions in a step, DataError if another training is at
+    this folder, or if there is nothing to learn from, and NoSignalError if dynamic sampling finds
+    no group to learn from: the run is kept as it was before that step.
     """
     processes = _find_processes(preset)
     check_learnable(preset, samples)
     folder, writes = preset.run_folder(recipe.name, seed), processes.main
     config = run_config(preset, recipe, seed, samples)
     with alone(folder) if writes else nullcontext(), one_thread(preset.device):
-        if result := processes.from_main(claim(folder, config) if writes else None):
+        if result := processes.from_main(claim(folder, config, goes_on) if writes else None):
             return result
         learner = PolicyLearner(preset, recipe, seed, samples, processes)
         rows = restore(folder, learner, writes)
