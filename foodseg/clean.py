@@ -85,7 +85,7 @@ _RUN = Known(
 RUNS = Known(
     ("*-seed[0-9]*.lock",),
     {
-        "predictions": _any_of("predictions.jsonl", "result.json"),
+        "predictions": _any_of("predictions.jsonl", "result.json", "unfinished.jsonl"),
         "ablations": _any_of("outcome.json", "output.txt", also=("*.lock",)),
         "*": _RUN,
     },

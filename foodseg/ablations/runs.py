@@ -17,6 +17,7 @@ from foodseg.ablations.validation import validation_split
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
 from foodseg.data.samples import Sample, load_samples
+from foodseg.evaluation.unfinished import EVALUATION_FIELDS
 from foodseg.presets import KITCHEN, Preset, require
 from foodseg.recipes import Recipe
 from foodseg.supervised.targets import Baseline
@@ -24,11 +25,6 @@ from foodseg.supervised.training import baseline_config
 from foodseg.training.identity import as_json, run_config, samples_hash, used_code
 
 SPLITS = ("test", "validation")
-# The preset's fields that an evaluation reads; rows that aren't trained have no others. The batch
-# counts because it decides how prompts are padded, and so how sums are rounded.
-_EVALUATION_FIELDS = (
-    "segmenter_config image_side prompt_template max_new_tokens evaluation_batch dtype device"
-).split()
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class Runs:
         learning, asked = self._samples[run.split]
         training = run.method and config(self.preset, run.method, run.seed, learning)
         evaluation = {
-            "preset": {name: as_json(getattr(self.preset, name)) for name in _EVALUATION_FIELDS},
+            "preset": {name: as_json(getattr(self.preset, name)) for name in EVALUATION_FIELDS},
             **self.preset.weights,
             "questions": samples_hash(asked),
             "code": _evaluation_code(baseline),
