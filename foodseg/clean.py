@@ -20,7 +20,7 @@ from pathlib import Path
 from foodseg.common.files import PROJECT
 
 # A file that was being written has one of these behind its name.
-ENDINGS = ("", ".part", ".partial")
+ENDINGS = ("", ".part", ".partial", ".*.partial")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ _SINGLE = tuple(
     for kind in ("parquet", "report.json", "unchecked")
 )
 DATASETS = Known(
-    (*_SINGLE, "README.md", "croissant.json"),
+    (*_SINGLE, "README.md", "croissant.json", "FoodSeg103.lock"),
     {"FoodSeg103": _FOODSEG103, "FoodSeg103.partial": _FOODSEG103},
     # Whoever makes the card their own takes this line out of it.
     marks={"README.md": b"<!-- Written by `python -m foodseg."},
@@ -133,7 +133,7 @@ _WEIGHTS = Known(
 def _build(notebooks: Path) -> Known:
     """A preset's folder in build, where the notebooks of this folder are executed."""
     names = [path.stem for path in notebooks.glob("*.ipynb")]
-    kinds = ("ipynb", "running.ipynb", "failed.ipynb")
+    kinds = ("ipynb", "running.ipynb", "failed.ipynb", "ipynb.lock")
     executed = (f"{name}.{kind}" for name in names for kind in kinds)
     return Known((*executed, "seeds-[0-9]*"), {"figures": _FIGURES, "weights": _WEIGHTS})
 

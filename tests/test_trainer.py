@@ -16,12 +16,12 @@ import pytest
 from foodseg import presets
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
+from foodseg.common.lock import alone
 from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.supervised.targets import SFT
 from foodseg.supervised.training import train_baseline
 from foodseg.system import load_policy
 from foodseg.training import run_folder, trainer
-from foodseg.training.run_folder import alone
 from foodseg.training.sampler import draw_samples
 from foodseg.training.trainer import train
 
@@ -185,7 +185,7 @@ def test_a_finished_run_is_kept_beside_another_seeds_and_moved_aside_for_other_s
     assert json.loads((run / "config.json").read_text())["preset"]["learning_rate"] == 1e-4
     # A folder is trained in by one process at a time.
     folder = PRESET.run_folder("dapo", 0)
-    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
+    with alone(folder), pytest.raises(DataError, match="dapo-seed0: another process is at it"):
         train(short, DAPO, 0, samples)
     assert not folder.exists()
 

@@ -65,10 +65,11 @@ def _digest(paths: tuple[Path, ...]) -> str:
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """The path of a partial file to write, which becomes `path` when the block ends well.
 
-    Where an exception ends the block, the partial file is removed and an older `path` is kept.
+    Where an exception ends the block, the partial file is removed and an older `path` is kept. It
+    is this process's own: of two that write the same file, the last one's stays, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)

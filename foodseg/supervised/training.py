@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from foodseg.common.errors import DataError
+from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
@@ -26,7 +27,7 @@ from foodseg.supervised.updates import SupervisedUpdater
 from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import check_learnable, preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
-from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
 
 
 def train_baseline(

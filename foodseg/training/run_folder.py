@@ -12,13 +12,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from filelock import FileLock, Timeout
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import (
@@ -66,25 +64,6 @@ class Learner(Protocol):
         """Write what was learnt."""
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold `<folder>.lock` until the block ends, or the process, however it ends.
-
-    The file lies beside the folder, which may be moved aside meanwhile. Raises DataError if another
-    process holds it.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(folder.name + ".lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise DataError(f"{folder.name}: another process is at this run; wait for it.") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def claim(
     folder: Path, config: dict, goes_on: Callable[[dict, dict, list[dict]], bool] | None = None
 ) -> dict | None:
@@ -98,6 +77,9 @@ def claim(
     checkpoint that was cut or changed.
     """
     config_file, result_file = folder / "config.json", folder / "result.json"
+    for partial in folder.glob("*.partial"):  # a killed process's; the folder's lock is ours
+        if partial.is_file():
+            partial.unlink()
     problem, before = _not_ours(folder, config)
     if problem and before and goes_on and (saved := _load(folder)):
         if goes_on(before, config, saved["rows"]):

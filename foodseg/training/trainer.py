@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foodseg.common.files import write_lines
+from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
@@ -24,7 +25,7 @@ from foodseg.system import load_policy, one_thread
 from foodseg.training.identity import check_learnable, goes_on, run_config
 from foodseg.training.log import step_row
 from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
-from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.updates import PolicyUpdater
 
