@@ -1,13 +1,23 @@
 """An interrupted evaluation goes on where it stopped, and believes only what is its own."""
 
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
+from functools import partial
+from unittest.mock import patch
 
 import pytest
 from conftest import watch
+from faults import as_expected, with_fault
 
 from foodseg.common.errors import DataError
 from foodseg.evaluation import evaluate as module
-from foodseg.evaluation.evaluate import evaluate, load_predictions
+from foodseg.evaluation.evaluate import (
+    Prediction,
+    compare,
+    evaluate,
+    load_predictions,
+    save_predictions,
+)
 from foodseg.evaluation.unfinished import FILE, Unfinished
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
@@ -70,3 +80,31 @@ def test_predictions_that_were_changed_are_refused(test_samples, kitchen_mllm):
     file.write_text(file.read_text().replace('"parsed": false', '"parsed": true', 1) + " ")
     with pytest.raises(DataError, match=r"predictions\.jsonl: it was cut or changed .* again"):
         load_predictions(folder)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
+def test_a_fault_at_any_change_of_a_file_costs_no_answer(test_samples, full):
+    folder, asked, number = SMOKE.predictions_folder("base"), test_samples[:3], 0
+
+    def answer(sample):
+        return asdict(compare(sample, sample.union_mask(), True, "It is the rice."))
+
+    def work():
+        kept = Unfinished(folder, {"adapter": None})
+        rows = [kept.once(s.sample_id, partial(answer, s)) for s in asked]
+        with patch.object(module, "provenance", lambda device: {}):  # it starts git
+            save_predictions(SMOKE, "base", [Prediction(**row) for row in rows], 1.0)
+        return (folder / "predictions.jsonl").read_bytes()
+
+    expected = work()
+    while True:
+        number += 1
+        shutil.rmtree(folder)
+        status, said = with_fault(work, folder, number, full)
+        if (status, said) == (0, ""):
+            break
+        assert as_expected(status, said, folder, full), said
+        if (folder / "result.json").exists():
+            assert len(load_predictions(folder)) == 3
+        assert work() == expected and not (folder / FILE).exists(), number
+    assert number > 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,15 @@ from typing import Any
 from foodseg.common.errors import DataError
 
 PROJECT = Path(__file__).resolve().parents[2]
+# Of a disk: full, over the quota, read-only, broken, forbidden; or the place of a file or folder is
+# taken by the other.
+REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES", "EPERM"),
+        *("EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG"),
+    )
+)
 LARGE = 2**28  # bytes; files of so many are hashed once, as long as they stay as they are
 
 
@@ -62,19 +72,33 @@ def _digest(paths: tuple[Path, ...]) -> str:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises DataError, which names `path`, where the disk refuses what the block writes there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        reason, fix = os.strerror(error.errno), "make room or give the permission, and start again"
+        raise DataError(f"{path}: it can't be written ({reason}); {fix}.") from error
+
+
+@contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """The path of a partial file to write, which becomes `path` when the block ends well.
 
     Where an exception ends the block, the partial file is removed and an older `path` is kept. It
-    is this process's own: of two that write the same file, the last one's stays, whole.
+    is this process's own: of two that write the same file, the last one's stays, whole. Raises
+    DataError as `writing`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, *contents: bytes | memoryview) -> None:
@@ -118,7 +142,7 @@ def _seal(content: bytes | memoryview) -> bytes:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line, which ends with its line break, to a text file."""
-    with path.open("a") as file:
+    with writing(path), path.open("a") as file:
         file.write(line)
 
 

@@ -24,6 +24,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from foodseg.common.files import writing
 from foodseg.common.lock import alone
 
 SECONDS_TO_START_A_KERNEL = 300
@@ -83,7 +84,7 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None
     another process runs it: one whose make was killed alone, say.
     """
     _check_parameters(source, parameters)
-    with alone(target):
+    with alone(target), writing(target):
         _run(source, target, parameters)
 
 

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import file_hash, load_json, read_lines, write_json, write_lines
+from foodseg.common.files import (
+    file_hash,
+    load_json,
+    read_lines,
+    write_json,
+    write_lines,
+    writing,
+)
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.data.photos import read_photo
@@ -213,14 +220,16 @@ def save_predictions(
     """
     folder = preset.predictions_folder(row)
     # The result is removed first and written last: if it is there, the predictions are its own.
-    (folder / "result.json").unlink(missing_ok=True)
+    with writing(folder / "result.json"):
+        (folder / "result.json").unlink(missing_ok=True)
     result = {"preset": preset.name, "row": row, "adapter": adapter, "decoder": decoder}
     result |= summarise(predictions) | more
     result |= {"seconds": round(seconds, 1), **provenance(device or preset.device)}
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
     result["predictions"] = file_hash(folder / "predictions.jsonl")
     write_json(folder / "result.json", result)
-    (folder / FILE).unlink(missing_ok=True)
+    with writing(folder / FILE):
+        (folder / FILE).unlink(missing_ok=True)
     return load_result(folder)
 
 

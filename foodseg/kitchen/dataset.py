@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import writing
 from foodseg.common.lock import alone
 from foodseg.common.progress import tqdm
 from foodseg.data.foodseg103 import CATEGORIES
@@ -67,7 +68,7 @@ def write_kitchen(
     """
     counts = {"train": train_plates, "test": test_plates}
     seeds = {split: plate_seeds(split, count, seed) for split, count in counts.items()}
-    with alone(Path(root)):
+    with alone(Path(root)), writing(Path(root)):
         _write_kitchen(Path(root), seeds, workers)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import (
@@ -29,6 +30,7 @@ from foodseg.common.files import (
     write_json,
     write_lines,
     write_sealed,
+    writing,
 )
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
@@ -79,17 +81,20 @@ def claim(
     config_file, result_file = folder / "config.json", folder / "result.json"
     for partial in folder.glob("*.partial"):  # a killed process's; the folder's lock is ours
         if partial.is_file():
-            partial.unlink()
+            with writing(partial):
+                partial.unlink()
     problem, before = _not_ours(folder, config)
     if problem and before and goes_on and (saved := _load(folder)):
         if goes_on(before, config, saved["rows"]):
-            result_file.unlink(missing_ok=True)
+            with writing(result_file):
+                result_file.unlink(missing_ok=True)
             write_json(config_file, config)
             tqdm.write(f"{folder.name}: it goes on after step {len(saved['rows'])}.")
             return None
     if problem:
         aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-        os.replace(folder, aside)
+        with writing(aside):
+            os.replace(folder, aside)
         tqdm.write(f"{folder.name}: {problem}; the old run is in {aside.name}.")
     if not config_file.exists():
         write_json(config_file, config)
@@ -97,7 +102,8 @@ def claim(
         return None
     if problem := _not_whole(folder, config):
         tqdm.write(f"{folder.name}: {problem}; it goes on from its last checkpoint.")
-        result_file.unlink()
+        with writing(result_file):
+            result_file.unlink()
         return None
     return load_json(result_file)
 
@@ -260,15 +266,20 @@ def finish(folder: Path, config: dict, steps: int, rows: list[dict], learner: Le
 def save_adapter(folder: Path, save: Callable[[Path], None]) -> Path:
     """Let `save` write into a new folder, which then becomes adapter/ at once; returns that.
 
-    It is on the disk by then: a result that is written next never stands beside less.
+    It is on the disk by then: a result that is written next never stands beside less. Raises
+    DataError as `files.writing`.
     """
     partial, adapter = folder / "adapter.partial", folder / "adapter"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save(partial)
-    for path in (*partial.iterdir(), partial):
-        sync(path)
-    shutil.rmtree(adapter, ignore_errors=True)
-    os.replace(partial, adapter)
-    sync(folder)
+    with writing(adapter):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            save(partial)
+        except SafetensorError as error:  # its words for a full disk, among others
+            raise DataError(f"{adapter}: it can't be written ({error}); make room.") from error
+        for path in (*partial.iterdir(), partial):
+            sync(path)
+        shutil.rmtree(adapter, ignore_errors=True)
+        os.replace(partial, adapter)
+        sync(folder)
     return adapter
