@@ -74,7 +74,7 @@ def _any_of(*files: str, also: tuple[str, ...] = ()) -> Known:
 _ADAPTER = Known(
     (
         *("adapter_config.json", "adapter_model.safetensors", "prompt_template.txt", "README.md"),
-        *("decoder.safetensors", "mask_head.safetensors"),
+        *("trained_for.json", "decoder.safetensors", "mask_head.safetensors"),
     )
 )
 _RUN = Known(

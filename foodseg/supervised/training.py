@@ -111,7 +111,7 @@ class BaselineLearner:
 
     def save(self, folder: Path) -> None:
         """Write the adapter and, if it was trained, the mask head."""
-        self.updater.mllm.save_adapter(folder)
+        self.updater.mllm.save_adapter(folder, self.updater.preset.name)
         if self.updater.head:
             self.updater.head.save(folder)
 

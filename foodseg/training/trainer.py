@@ -143,7 +143,7 @@ class PolicyLearner:
 
     def save(self, folder: Path) -> None:
         """Write the adapter and, if it was trained, the mask decoder."""
-        self.mllm.save_adapter(folder)
+        self.mllm.save_adapter(folder, self.sampler.preset.name)
         if self.tool:
             save_decoder(self.tool.segmenter, folder / DECODER)
 
