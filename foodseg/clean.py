@@ -20,7 +20,7 @@ from pathlib import Path
 from foodseg.common.files import PROJECT
 
 # A file that was being written has one of these behind its name.
-ENDINGS = ("", ".part", ".partial")
+ENDINGS = ("", ".part", ".partial", ".*.partial")
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,18 @@ def _any_of(*files: str, also: tuple[str, ...] = ()) -> Known:
 _ADAPTER = Known(
     (
         *("adapter_config.json", "adapter_model.safetensors", "prompt_template.txt", "README.md"),
-        *("decoder.safetensors", "mask_head.safetensors"),
+        *("trained_for.json", "decoder.safetensors", "mask_head.safetensors"),
     )
 )
 _RUN = Known(
-    ("config.json", "log.jsonl", "tool.jsonl", "state.pt", "result.json"),
+    ("config.json", "log.jsonl", "tool.jsonl", "own_answers.txt", "state.pt", "result.json"),
     {"adapter": _ADAPTER, "adapter.partial": _ADAPTER},
     _is_run,
 )
 RUNS = Known(
     ("*-seed[0-9]*.lock",),
     {
-        "predictions": _any_of("predictions.jsonl", "result.json"),
+        "predictions": _any_of("predictions.jsonl", "result.json", "unfinished.jsonl"),
         "ablations": _any_of("outcome.json", "output.txt", also=("*.lock",)),
         "*": _RUN,
     },
@@ -108,7 +108,7 @@ _SINGLE = tuple(
     for kind in ("parquet", "report.json", "unchecked")
 )
 DATASETS = Known(
-    (*_SINGLE, "README.md", "croissant.json"),
+    (*_SINGLE, "README.md", "croissant.json", "FoodSeg103.lock"),
     {"FoodSeg103": _FOODSEG103, "FoodSeg103.partial": _FOODSEG103},
     # Whoever makes the card their own takes this line out of it.
     marks={"README.md": b"<!-- Written by `python -m foodseg."},
@@ -133,7 +133,7 @@ _WEIGHTS = Known(
 def _build(notebooks: Path) -> Known:
     """A preset's folder in build, where the notebooks of this folder are executed."""
     names = [path.stem for path in notebooks.glob("*.ipynb")]
-    kinds = ("ipynb", "running.ipynb", "failed.ipynb")
+    kinds = ("ipynb", "running.ipynb", "failed.ipynb", "ipynb.lock")
     executed = (f"{name}.{kind}" for name in names for kind in kinds)
     return Known((*executed, "seeds-[0-9]*"), {"figures": _FIGURES, "weights": _WEIGHTS})
 

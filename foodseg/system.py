@@ -100,6 +100,8 @@ def load_adapter(mllm: Mllm, folder: Path, preset: Preset) -> None:
     try:
         with one_thread(preset.device):  # it asks the model whether the adapter changes anything
             mllm.load_adapter(folder)
+    except DataError:
+        raise
     except (ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{folder}: {_first_line(error)}") from None
 

@@ -229,7 +229,7 @@ def saved_adapter(tmp_path_factory) -> Path:
     for parameter in mllm.lora_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         parameter.data.copy_(noise * 0.05)
-    mllm.save_adapter(folder)
+    mllm.save_adapter(folder, SMOKE.name)
     return folder
 
 

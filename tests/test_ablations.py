@@ -20,7 +20,7 @@ from foodseg.ablations import execute as one
 from foodseg.ablations import frame as numbers
 from foodseg.ablations import outputs
 from foodseg.ablations import run_all as table
-from foodseg.ablations.__main__ import parse
+from foodseg.ablations.__main__ import main, parse
 from foodseg.ablations.differences import difference_word, differences_sentence
 from foodseg.ablations.dots import NEAR, difference_dots, scale_limit
 from foodseg.ablations.frame import ablations_frame
@@ -236,7 +236,7 @@ def test_no_signal_is_a_result_and_another_error_is_raised_and_tried_again(
         raise RuntimeError("the norm is not finite")
 
     def nested(*_):  # and two processes do not share a run
-        with pytest.raises(DataError, match="another process is at this run"):
+        with pytest.raises(DataError, match="another process is at it"):
             one.execute(runs, run)
         raise NoSignalError("3 of 8 groups")
 
@@ -248,6 +248,15 @@ def test_no_signal_is_a_result_and_another_error_is_raised_and_tried_again(
     monkeypatch.setattr(one, "train", nested)
     outcome = one.execute(runs, run)
     assert outcome["failure"] == "NoSignalError: 3 of 8 groups" and runs.finished(run)
+
+
+def test_a_place_that_cannot_be_written_is_named_in_one_sentence(home, capsys):
+    (home / "runs").write_text("a file where a folder should be")
+    for arguments in (["dapo", "--preset", "smoke"], ["--rows", "dapo", "--preset", "smoke"]):
+        assert main(arguments) == 1
+        said = [line for line in capsys.readouterr().err.splitlines() if "ablations: " in line]
+        assert len(said) == 1 and f"{home / 'runs'}" in said[0]
+        assert "it can't be written" in said[0] and "start again" in said[0]
 
 
 CHILD = """

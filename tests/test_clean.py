@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,14 +162,17 @@ def test_the_tables_have_all_that_the_writers_write(home, kitchen_mllm):
     restore(run, learner := SimpleNamespace(state_dict=dict))
     save_checkpoint(run, [], learner)
     kitchen_mllm.add_lora(4, 8, 0)
-    save_adapter(run, kitchen_mllm.save_adapter)
+    save_adapter(run, partial(kitchen_mllm.save_adapter, preset="smoke"))
     claim(run, CONFIG | {"seed": 1})  # moves the first aside
     said = clean(home, home)
     assert len(said) == 2 and everything(home) == {"datasets", "runs"}
 
 
 def test_a_name_that_is_no_text_is_printed_all_the_same(checkout):
-    for file in ("__init__.py", "clean.py", "common/__init__.py", "common/files.py"):
+    for file in (
+        *("__init__.py", "clean.py"),
+        *(f"common/{name}.py" for name in ("__init__", "errors", "files")),
+    ):
         write(checkout / "foodseg" / file, (PACKAGE / file).read_text())
     (checkout / os.fsdecode(b"runs/kitchen/\xff")).touch()
     command = [sys.executable, "-S", "-m", "foodseg.clean"]

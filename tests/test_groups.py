@@ -141,6 +141,7 @@ def test_a_step_learns_from_the_groups_that_there_are_and_none_is_an_error(
             NoSignalError, match="0 of 2 groups have unequal rewards after 6 prompts"
         ):
             drawn.next_batch()
+        assert drawn.state_dict() == {"cursor": 0, "rounds": 0, "queue": None}  # nothing is lost
         return
     batch = drawn.next_batch()
     (group,) = batch.groups

@@ -16,7 +16,7 @@ from foodseg.recipes import B_GRTO, DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, VISURF
 from foodseg.rl.evidence import accuracy
 from foodseg.supervised.targets import LISA
 from foodseg.supervised.training import baseline_config
-from foodseg.training.identity import as_json, run_config, used_code
+from foodseg.training.identity import as_json, goes_on, run_config, used_code
 
 METHODS = {"GRPO": GRPO, "DAPO": DAPO, "SAM-R1": SAM_R1, "Dr. Seg": DR_SEG, "SD-GRPO": SD_GRPO}
 METHODS |= {"ViSurf": VISURF, "B-GRTO": B_GRTO, "ranked": replace(GRPO, ranking=RankQueue)}
@@ -151,3 +151,23 @@ def test_what_cannot_be_told_apart_by_its_source_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             as_json(value)
+
+
+def test_only_a_larger_budget_lets_a_run_go_on():
+    def config(steps=3, rounds=10, **other):
+        recipe = replace(DAPO, max_rounds=rounds, **other)
+        return run_config(replace(SMOKE, steps=steps), recipe, 0, [])
+
+    full = [{"groups": SMOKE.prompts_per_step}]
+    fewer = [*full, {"groups": SMOKE.prompts_per_step - 1}]
+    before = config()
+    for after in (config(steps=4), config(rounds=11), config(rounds=0), config(4, 11)):
+        assert goes_on(before, after, full)
+    # A step that learnt from fewer groups would have asked for more.
+    assert goes_on(before, config(steps=4), fewer)
+    for after in (config(rounds=11), config(rounds=0), config(4, 11)):
+        assert not goes_on(before, after, fewer)
+    for after in (config(steps=2), config(rounds=9), config(4, 9), config(budget=2)):
+        assert not goes_on(before, after, full)
+    assert not goes_on(config(rounds=0), before, full)
+    assert not goes_on(before, run_config(replace(SMOKE, steps=4), GRPO, 0, []), full)

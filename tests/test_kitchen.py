@@ -1,11 +1,17 @@
 """The kitchen's plates, labelled with what is visible, and the dataset that is written of them."""
 
 import json
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import watch
+from faults import as_expected, with_fault
 from PIL import Image
 
 from foodseg.common.errors import DataError
@@ -99,6 +105,67 @@ def test_an_interrupted_write_is_not_taken_for_a_finished_one(tmp_path, monkeypa
     write_kitchen(target, 1, 1, seed=0, workers=1)
     assert len(list((target / "Images").rglob("*.jpg"))) == 2
     assert not target.with_name("FoodSeg103.partial").exists()
+
+
+def test_a_second_drawing_is_refused_and_a_lost_plate_noticed(tmp_path, monkeypatch):
+    target = tmp_path / "FoodSeg103"
+    drawn = []
+
+    def draw(seed):
+        with pytest.raises(DataError, match="FoodSeg103: another process is at it"):
+            write_kitchen(target, 3, 0, seed=0, workers=1)
+        for picture in list(tmp_path.rglob("*.jpg")) if len(drawn) == 1 else []:
+            picture.unlink()
+        drawn.append(seed)
+        return draw_plate(seed)
+
+    monkeypatch.setattr(kitchen, "draw_plate", draw)
+    with pytest.raises(DataError, match="2 files in img_dir, not 3"):
+        write_kitchen(target, 3, 0, seed=0, workers=1)
+    assert len(drawn) == 3 and not target.exists()
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
+def test_a_fault_at_any_change_of_a_file_leaves_no_half_dataset(tmp_path, full, monkeypatch):
+    plate = draw_plate(1)
+    monkeypatch.setattr(kitchen, "draw_plate", lambda seed: plate)
+    target, number = tmp_path / "datasets" / "FoodSeg103", 0
+
+    def work():
+        write_kitchen(target, 1, 1, seed=0, workers=1)
+        return folder_bytes(target)
+
+    expected = work()
+    while True:
+        number += 1
+        shutil.rmtree(target.parent)
+        status, said = with_fault(work, target.parent, number, full)
+        if (status, said) == (0, ""):
+            break
+        assert as_expected(status, said, target, full), said
+        assert folder_bytes(target) == expected if target.exists() else work() == expected
+    assert number > 20
+
+
+DRAWING = """
+import sys
+from foodseg.kitchen.dataset import write_kitchen
+if __name__ == "__main__":
+    write_kitchen(sys.argv[1], 5000, 0, seed=0, workers=2)
+"""
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    (tmp_path / "draw.py").write_text(DRAWING)
+    command = [sys.executable, str(tmp_path / "draw.py"), str(tmp_path / "FoodSeg103")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        while not list(tmp_path.rglob("*.png")):
+            assert parent.poll() is None
+            time.sleep(0.05)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    assert len(children) == 3  # two workers and multiprocessing's tracker
+    assert psutil.wait_procs(children, timeout=30)[1] == []
 
 
 # Plates

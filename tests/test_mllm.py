@@ -21,7 +21,7 @@ def adapter(kitchen_mllm, tmp_path):
     """The folder of a saved adapter of random weights."""
     kitchen_mllm.add_lora(4, 8, seed=0)
     randomise_adapter(kitchen_mllm)
-    kitchen_mllm.save_adapter(tmp_path)
+    kitchen_mllm.save_adapter(tmp_path, "kitchen")
     return tmp_path
 
 
@@ -33,7 +33,42 @@ def test_an_adapter_names_its_base_and_no_path_of_this_machine(adapter):
         "adapter_config.json",
         "adapter_model.safetensors",
         "prompt_template.txt",
+        "trained_for.json",
     ]
+
+
+def emptied(folder):
+    (folder / "prompt_template.txt").write_text("")
+
+
+def reworded(folder):
+    file = folder / "prompt_template.txt"
+    file.write_text(file.read_text().replace("Think", "Guess"))
+
+
+MISFITS = {
+    "other side": (None, "trained for preset kitchen, on photos of 168 pixels .* have 112; choose"),
+    "emptied": (emptied, r"prompt_template\.txt: it is not the wording .* copy it again"),
+    "reworded": (reworded, r"prompt_template\.txt: it is not the wording"),
+    "no side": (lambda folder: (folder / "trained_for.json").unlink(), r"trained_for\.json: it is"),
+    "broken": (lambda folder: (folder / "trained_for.json").write_text("{"), "json: it is no JSON"),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_an_adapter_says_itself_what_it_was_trained_for(adapter, misfit):
+    """At every door: outside its run no other file tells. Nothing of the model is changed."""
+    change, words = MISFITS[misfit]
+    mllm = load_kitchen(torch.float32)
+    if change:
+        change(adapter)
+    else:
+        mllm.image_side = 112
+    template = mllm.template
+    with pytest.raises(DataError, match=words) as error:
+        mllm.load_adapter(adapter)
+    assert str(adapter) in str(error.value) and "\n" not in str(error.value)
+    assert mllm.peft is None and mllm.template == template
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,14 +15,17 @@ from safetensors.torch import load_file
 from foodseg.ablations import execute
 from foodseg.ablations.__main__ import main
 from foodseg.ablations.runs import Runs
-from foodseg.common.files import read_lines
+from foodseg.common.files import load_json, read_lines
 from foodseg.common.processes import Processes
+from foodseg.models.mllm import ADAPTER_WEIGHTS
 from foodseg.presets import SMOKE
 from foodseg.recipes import DAPO, GRPO
 from foodseg.supervised.targets import SFT
 from foodseg.supervised.training import train_baseline
 from foodseg.training import launch as launch_module
+from foodseg.training import run_folder
 from foodseg.training.launch import train_on_all_gpus
+from foodseg.training.run_folder import finish
 from foodseg.training.trainer import train
 
 SCRIPT = str(Path(__file__).with_name("train_in_processes.py"))
@@ -81,16 +85,18 @@ def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
     def launch(function, arguments, num_processes):
         started.append((function, num_processes))
         folder = arguments[0].run_folder(arguments[1].name, arguments[2])
-        (folder / "adapter").mkdir(parents=True)
-        (folder / "result.json").write_text('{"steps": 5}')
+        config = load_json(folder / "config.json")
+        learner = SimpleNamespace(sampled=0, save=lambda to: (to / ADAPTER_WEIGHTS).touch())
+        finish(folder, config, 5, [], learner)
 
     monkeypatch.setenv("FOODSEG_HOME", str(tmp_path))
     monkeypatch.setattr(launch_module, "notebook_launcher", launch)
+    monkeypatch.setattr(run_folder, "provenance", lambda device: {})  # there is no GPU to name
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
     preset = replace(SMOKE, device="cuda")
-    assert train_on_all_gpus(preset, GRPO, 0, []) == {"steps": 5}
+    assert train_on_all_gpus(preset, GRPO, 0, [])["steps"] == 5
     assert started == [(train, SMOKE.prompts_per_step)]
-    assert train_on_all_gpus(preset, GRPO, 0, []) == {"steps": 5} and len(started) == 1
+    assert train_on_all_gpus(preset, GRPO, 0, [])["steps"] == 5 and len(started) == 1
 
 
 def test_every_question_has_one_process_and_more_are_refused(monkeypatch):

@@ -45,3 +45,15 @@ def test_the_processors_model_is_named_where_the_system_tells_it(tmp_path, monke
     for known, name in (("arm", "arm"), ("", platform.machine())):
         monkeypatch.setattr(platform, "processor", lambda known=known: known)
         assert provenance.processor_name() == name
+
+
+def test_two_processes_that_write_one_file_never_mix(tmp_path, monkeypatch):
+    """The first to begin ends last; what stands there in between and afterwards is whole."""
+    file = tmp_path / "table.md"
+    with files.whole_or_nothing(file) as ours:
+        ours.write_text("ours")
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: -1)
+            files.write_atomically(file, b"theirs")
+        assert file.read_text() == "theirs"
+    assert file.read_text() == "ours" and list(tmp_path.iterdir()) == [file]

@@ -137,7 +137,7 @@ def test_an_adapter_is_evaluated_with_the_prompt_that_it_was_trained_with(sample
     mllm.load_adapter(adapter)
     assert mllm.template == look_prompt(prompts.PAPER) != prompts.PAPER
     (adapter / "prompt_template.txt").unlink()
-    with pytest.raises(ValueError, match="prompt_template.txt is missing"):
+    with pytest.raises(ValueError, match="prompt_template.txt: it is missing"):
         load_policy(short).load_adapter(adapter)
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from foodseg.common.run_notebook import main, run_notebook
@@ -24,7 +25,14 @@ def write(path: Path, *sources: str) -> Path:
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """The files in a folder, without locks."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
 
 
 def start(source: Path) -> subprocess.Popen:
@@ -74,14 +82,24 @@ def test_a_failed_run_is_kept_apart_and_replaces_an_older_result(tmp_path, capsy
 def test_a_run_that_is_killed_leaves_no_result(tmp_path):
     waiting = "open('ready', 'w').close()\ntime.sleep(60)"
     with start(write(tmp_path / "toy.ipynb", "import time", waiting)) as process:
-        for _ in range(600):
-            if (tmp_path / "ready").exists():
-                break
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.1)
+        wait_for(tmp_path / "ready", process)
         process.terminate()
         assert process.wait(30) != 0
     assert left(tmp_path / "out") == ["toy.failed.ipynb"]
+
+
+def test_a_second_run_is_refused_and_a_kernel_ends_with_its_runner(tmp_path, capsys):
+    """As where make alone is killed, so that its notebook lives on, and is started again."""
+    waiting = "open('ready', 'w').close()\ntime.sleep(600)"
+    source = write(tmp_path / "toy.ipynb", "import time", waiting)
+    with start(source) as process:
+        wait_for(tmp_path / "ready", process)
+        assert main([str(source), str(tmp_path / "out" / "toy.ipynb")]) == 1
+        assert "toy.ipynb: another process is at it; wait for it or" in capsys.readouterr().err
+        assert process.poll() is None and left(tmp_path / "out") == ["toy.running.ipynb"]
+        kernels = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert kernels and psutil.wait_procs(kernels, timeout=30)[1] == []
 
 
 def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):

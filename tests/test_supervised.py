@@ -1,5 +1,6 @@
 """Supervised baselines: what is learnt, by what loss, and how far a kill can set it back."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from foodseg import presets
 from foodseg.common.errors import DataError
-from foodseg.common.files import read_lines
+from foodseg.common.files import read_lines, read_sealed
 from foodseg.evaluation.evaluate import to_original
 from foodseg.models.mask_loss import mask_losses
 from foodseg.rl.answers import parse_answer
@@ -219,7 +220,7 @@ def test_own_right_answers_are_kept_taught_and_sampled_once(samples, monkeypatch
     preset = replace(PRESET, mllm=knowing, group_size=4, max_new_tokens=160)  # it is often right
     result = train_baseline(preset, SFT_OWN, 0, samples)
     run = preset.run_folder(SFT_OWN.name, 0)
-    rows = read_lines(run / own_answers.FILE)
+    rows = json.loads(bytes(read_sealed(run / own_answers.FILE, "")))
     assert 0 < len(rows) < result["sampled"] == 3 * 2 * 4
     by_id = {sample.sample_id: sample for sample in samples}
     for row in rows:

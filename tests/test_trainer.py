@@ -16,12 +16,12 @@ import pytest
 from foodseg import presets
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
+from foodseg.common.lock import alone
 from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.supervised.targets import SFT
 from foodseg.supervised.training import train_baseline
 from foodseg.system import load_policy
 from foodseg.training import run_folder, trainer
-from foodseg.training.run_folder import alone
 from foodseg.training.sampler import draw_samples
 from foodseg.training.trainer import train
 
@@ -185,9 +185,22 @@ def test_a_finished_run_is_kept_beside_another_seeds_and_moved_aside_for_other_s
     assert json.loads((run / "config.json").read_text())["preset"]["learning_rate"] == 1e-4
     # A folder is trained in by one process at a time.
     folder = PRESET.run_folder("dapo", 0)
-    with alone(folder), pytest.raises(DataError, match="another process is at this run"):
+    with alone(folder), pytest.raises(DataError, match="dapo-seed0: another process is at it"):
         train(short, DAPO, 0, samples)
     assert not folder.exists()
+
+
+def test_a_finished_run_goes_on_for_more_steps_with_the_bits_of_the_longer_run(samples):
+    run = PRESET.run_folder("dapo", 0)
+    train(replace(PRESET, steps=4), DAPO, 0, samples)
+    whole = adapter(run)
+    run.rename(run.with_name("whole"))
+    first = train(replace(PRESET, steps=2), DAPO, 0, samples)
+    result = train(replace(PRESET, steps=4), replace(DAPO, max_rounds=11), 0, samples)
+    assert first["steps"] < result["steps"] and adapter(run) == whole
+    assert not list(run.parent.glob("*.before-*"))
+    train(replace(PRESET, steps=2), DAPO, 0, samples)  # a step can't be taken back
+    assert len(list(run.parent.glob("dapo-seed0.before-*"))) == 1
 
 
 def test_a_training_leaves_no_model_behind(samples, monkeypatch):

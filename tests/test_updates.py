@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import kitchen_policy, toy_rollouts
 
+from foodseg.common.errors import DataError
 from foodseg.common.processes import Processes
 from foodseg.models.fast.layers import training_layers
 from foodseg.models.shared_prefix import completion_mask, pad_rows, score_groups
@@ -237,6 +238,52 @@ def test_a_rollout_without_any_signal_takes_no_step(make):
     assert rows[1]["gradient_steps"] == 0
     [row], moved = run(*make(), GRPO, (EQUAL,))  # its KL term has a gradient
     assert row["gradient_steps"] == 2 and largest_difference(moved, adapter(make()[0])) > 1e-4
+
+
+def poisoned(value, *calls):
+    """Scores whose gradient is `value` in the forwards of these numbers, from 0; in all without."""
+    done = []
+
+    def score(mllm, some, temperature):
+        scores, number = score_groups(mllm, some, temperature), len(done)
+        if scores.log_probs.requires_grad:
+            done.append(number)
+            if number in calls or not calls:
+                scores.log_probs.register_hook(lambda gradient: gradient * value)
+        return scores
+
+    return score
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_left_out_and_counted(make, value):
+    """Of DAPO's two gradient steps the first, whose two groups have a forward each."""
+    start, expected = adapter(make()[0]), run(*make(), DAPO, (ONE_PART,))[1]
+    mllm, rollouts = make()
+    rewards = [REWARDS[0], *ONE_PART[1:]]  # a first mini-batch with signal before the second
+    [row], ours = run(mllm, rollouts, DAPO, (rewards,), score=poisoned(value, 0))
+    assert row["skipped_steps"] == 1 and row["gradient_steps"] == 1 and row["ratio"] == 1.0
+    assert np.isfinite(row["loss"]) and np.isfinite(row["gradient_norm"])
+    # As if the first had no signal.
+    assert largest_difference(ours, expected) == 0 < largest_difference(ours, start)
+
+
+def test_several_gradients_in_a_row_that_are_not_finite_end_the_run(make):
+    mllm, rollouts = make()
+    before = adapter(mllm)
+    updater = PolicyUpdater(mllm, PRESET, GRPO, score=poisoned(float("nan")))
+    for _ in range(2):
+        row = updater.update(scored(rollouts))
+        assert (row["skipped_steps"], row["gradient_steps"], row["loss"]) == (2, 0, None)
+    with pytest.raises(DataError, match="gradient: 5 in a row are NaN .*lower the learning rate"):
+        updater.update(scored(rollouts))
+    assert largest_difference(adapter(mllm), before) == 0
+    assert updater.optimizer.learning_rate == PRESET.learning_rate
+    finite = PolicyUpdater(mllm, PRESET, GRPO, score=poisoned(float("nan"), *range(8)))
+    for _ in range(3):  # four gradients of two forwards each are skipped, then all is well
+        row = finite.update(scored(rollouts))
+    assert row["skipped_steps"] == finite.optimizer.skipped_in_a_row == 0
+    assert finite.optimizer.skipped == 4
 
 
 def test_the_warm_up_counts_gradient_steps(make):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from foodseg.ablations.rows import BOUND
 from foodseg.ablations.runs import Run, Runs
 from foodseg.common.errors import DataError
-from foodseg.common.files import read_lines, write_json
+from foodseg.common.files import read_lines, write_json, writing
+from foodseg.common.lock import alone
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import evaluate, evaluate_bound
 from foodseg.presets import Preset
@@ -19,7 +20,6 @@ from foodseg.supervised.evaluation import evaluate_baseline
 from foodseg.supervised.targets import Baseline
 from foodseg.supervised.training import train_baseline
 from foodseg.system import find_decoder, load_policy, load_segmenter
-from foodseg.training.run_folder import alone
 from foodseg.training.trainer import train
 
 # What an outcome has of its evaluation's result.
@@ -36,7 +36,8 @@ def execute(runs: Runs, run: Run) -> dict:
     started = time.perf_counter()
     folder, identity = runs.folder(run), runs.identity(run)
     with alone(folder):
-        (folder / "outcome.json").unlink(missing_ok=True)
+        with writing(folder / "outcome.json"):
+            (folder / "outcome.json").unlink(missing_ok=True)
         outcome = {"row": run.row.name, "seed": run.seed, "identity": identity}
         try:
             outcome |= _train_and_evaluate(runs, run)

@@ -20,6 +20,7 @@ from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.outputs import write_results
 from foodseg.ablations.rows import Row
 from foodseg.ablations.runs import Run, Runs, runs_of
+from foodseg.common.files import writing
 from foodseg.common.progress import tqdm
 from foodseg.presets import Preset
 
@@ -180,11 +181,13 @@ class _Child:
     @classmethod
     def start(cls, runs: Runs, run: Run, command: Command) -> _Child:
         folder = runs.folder(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        # A reason or a result of other settings must not pass for this run's.
-        (folder / "outcome.json").unlink(missing_ok=True)
+        with writing(folder / "output.txt"):
+            folder.mkdir(parents=True, exist_ok=True)
+            # A reason or a result of other settings must not pass for this run's.
+            (folder / "outcome.json").unlink(missing_ok=True)
+            output = (folder / "output.txt").open("ab")
         threads = {"OMP_NUM_THREADS": "1"} if runs.preset.device == "cpu" else {}
-        with (folder / "output.txt").open("ab") as output:
+        with output:
             process = subprocess.Popen(
                 command(runs, run),
                 # Closed with this process, however it ends: the child's sign to end as well.

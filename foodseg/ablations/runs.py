@@ -14,7 +14,10 @@ from pathlib import Path
 
 from foodseg.ablations.rows import BOUND, Row
 from foodseg.ablations.validation import validation_split
+from foodseg.common.errors import DataError
+from foodseg.common.files import load_json
 from foodseg.data.samples import Sample, load_samples
+from foodseg.evaluation.unfinished import EVALUATION_FIELDS
 from foodseg.presets import KITCHEN, Preset, require
 from foodseg.recipes import Recipe
 from foodseg.supervised.targets import Baseline
@@ -22,11 +25,6 @@ from foodseg.supervised.training import baseline_config
 from foodseg.training.identity import as_json, run_config, samples_hash, used_code
 
 SPLITS = ("test", "validation")
-# The preset's fields that an evaluation reads; rows that aren't trained have no others. The batch
-# counts because it decides how prompts are padded, and so how sums are rounded.
-_EVALUATION_FIELDS = (
-    "segmenter_config image_side prompt_template max_new_tokens evaluation_batch dtype device"
-).split()
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,12 @@ class Runs:
         return self.preset.run_folder(run.name.rpartition("-seed")[0], run.seed) / "log.jsonl"
 
     def outcome(self, run: Run) -> dict | None:
-        """The run's outcome.json, current or not; None before it ended."""
+        """The run's outcome.json, current or not; None before it ended, or if it is broken."""
         path = self.folder(run) / "outcome.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return load_json(path) if path.exists() else None
+        except DataError:  # a broken one is made again, which trains nothing
+            return None
 
     def finished(self, run: Run) -> bool:
         """Whether its outcome is there, of today's configuration, and need not be tried again."""
@@ -122,7 +123,7 @@ class Runs:
         learning, asked = self._samples[run.split]
         training = run.method and config(self.preset, run.method, run.seed, learning)
         evaluation = {
-            "preset": {name: as_json(getattr(self.preset, name)) for name in _EVALUATION_FIELDS},
+            "preset": {name: as_json(getattr(self.preset, name)) for name in EVALUATION_FIELDS},
             **self.preset.weights,
             "questions": samples_hash(asked),
             "code": _evaluation_code(baseline),

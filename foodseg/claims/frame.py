@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -17,7 +16,7 @@ from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.claims.field import CLAIMS, Claim
 from foodseg.claims.measures import OfLog, answers_difference, log_difference
 from foodseg.claims.rule import NO_DIFFERENCE, NOT_HERE, Difference, verdict
-from foodseg.common.files import read_lines
+from foodseg.common.files import load_json, read_lines
 from foodseg.evaluation.evaluate import Prediction, load_predictions
 
 NUMBERS = ("treated_mean", "control_mean", "mean", "low", "high", "seeds")
@@ -47,7 +46,7 @@ class EndedRuns:
 
 def _counted(log: Path) -> list[dict]:
     """A log's rows, each with the completions sampled up to it, those before the first included."""
-    rows, result = read_lines(log), json.loads((log.parent / "result.json").read_text())
+    rows, result = read_lines(log), load_json(log.parent / "result.json")
     after = np.cumsum([row.get("sampled", 0) for row in rows])
     before = result["sampled"] - after[-1]
     counts = (after + before).tolist()

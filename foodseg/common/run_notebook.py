@@ -24,6 +24,9 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from foodseg.common.files import writing
+from foodseg.common.lock import alone
+
 SECONDS_TO_START_A_KERNEL = 300
 SECONDS_BETWEEN_REPORTS = 20
 
@@ -77,11 +80,16 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, str]) -> None
 
     parameters: text values that replace those of the cell tagged "parameters".
     Raises ValueError for a parameter that the notebook doesn't have; papermill's and nbclient's
-    own errors when a cell fails or the kernel dies, after keeping X.failed.ipynb.
+    own errors when a cell fails or the kernel dies, after keeping X.failed.ipynb; DataError if
+    another process runs it: one whose make was killed alone, say.
     """
     _check_parameters(source, parameters)
+    with alone(target), writing(target):
+        _run(source, target, parameters)
+
+
+def _run(source: Path, target: Path, parameters: dict[str, str]) -> None:
     running, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
-    target.parent.mkdir(parents=True, exist_ok=True)
     # An older result must not survive a run that fails or is killed.
     target.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.any_form import read_any_form
 from foodseg.evaluation.evaluate import Prediction, save_predictions, segment
+from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE
 from foodseg.models.segmenter import Segmenter
@@ -51,15 +53,16 @@ def evaluate_best_of(
     Sampled at the trainings' temperature, read strictly. The result has the gIoU of a single one
     of them, `sampled_giou`: the mean over all.
     """
-    start = time.perf_counter()
-    texts = _sample_texts(preset, samples, mllm)
+    start, known = time.perf_counter(), depends_on(preset, samples, __name__, mllm, segmenter)
+    kept = Unfinished(preset.predictions_folder(BEST_OF), known)
+    texts = _sample_texts(preset, samples, mllm, kept)
     repeated = [sample for sample in samples for _ in range(SAMPLES)]
     answers = [parse_answer(text) for text in texts]
     pairs = zip(answers, repeated, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
-    predictions = segment(preset, BEST_OF, repeated, answers, references, segmenter)
+    predictions = segment(preset, BEST_OF, repeated, answers, references, segmenter, kept.once)
     best, mean = best_of(predictions)
-    seconds = time.perf_counter() - start
+    seconds = kept.seconds + time.perf_counter() - start
     return save_predictions(preset, BEST_OF, best, seconds, sampled_giou=mean)
 
 
@@ -74,11 +77,17 @@ def best_of(predictions: Sequence[Prediction]) -> tuple[list[Prediction], float]
     return [predictions[index] for index in starts + chosen], float(ious.mean())
 
 
-def _sample_texts(preset: Preset, samples: Sequence[Sample], mllm: Mllm) -> list[str]:
+def _sample_texts(
+    preset: Preset, samples: Sequence[Sample], mllm: Mllm, kept: Unfinished
+) -> list[str]:
     """SAMPLES completions of each question, one question's after another's."""
+
+    def sample(first: int) -> list[str]:
+        batch = samples[first : first + preset.evaluation_batch]
+        rollouts = roll_out(mllm, preset, batch, SAMPLES, TEMPERATURE, seed=first)
+        return [text for rollout in rollouts for text in rollout.texts]
+
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{BEST_OF}: samples"):
-        batch = samples[i : i + preset.evaluation_batch]
-        for rollout in roll_out(mllm, preset, batch, SAMPLES, TEMPERATURE, seed=i):
-            texts += rollout.texts
+        texts += kept.once(f"samples from {i} on", partial(sample, i))
     return texts

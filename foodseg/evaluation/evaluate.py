@@ -7,23 +7,31 @@ U = |GT|, and no sample is ever left out.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import read_lines, write_json, write_lines
+from foodseg.common.files import (
+    file_hash,
+    load_json,
+    read_lines,
+    write_json,
+    write_lines,
+    writing,
+)
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, encode_mask, intersection_union
 from foodseg.data.samples import Sample
 from foodseg.evaluation.metrics import measure
+from foodseg.evaluation.unfinished import FILE, Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
@@ -31,6 +39,9 @@ from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.evidence import to_original
 from foodseg.rl.named_foods import food_names, named_in_conclusion
 from foodseg.system import one_thread, roll_out
+
+# The value of that name, made by the function unless it is known: `Unfinished.once`.
+Once = Callable[[str, Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -65,20 +76,33 @@ def evaluate(
 ) -> dict:
     """Answer every sample and write predictions.jsonl and result.json of this row.
 
-    labelled: see `rl.answers.parse_answer`.
+    An interrupted evaluation goes on where it stopped. labelled: see `rl.answers.parse_answer`.
     """
-    start = time.perf_counter()
+    start, known = time.perf_counter(), depends_on(preset, samples, __name__, mllm, segmenter)
+    known |= {"labelled": labelled}
+    kept = Unfinished(preset.predictions_folder(row), known)
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
         batch = samples[i : i + preset.evaluation_batch]
-        rollouts = roll_out(mllm, preset, batch, group_size=1, temperature=0.0)
-        texts += [rollout.texts[0] for rollout in rollouts]
+        texts += kept.once(f"answers from {i} on", partial(_answer, mllm, preset, batch))
     answers = [parse_answer(text, labelled) for text in texts]
     pairs = zip(answers, samples, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
-    predictions = segment(preset, row, samples, answers, references, segmenter)
-    seconds, hashes = time.perf_counter() - start, (mllm.adapter_hash, segmenter.decoder_hash)
+    predictions = segment(preset, row, samples, answers, references, segmenter, kept.once)
+    seconds = kept.seconds + time.perf_counter() - start
+    hashes = mllm.adapter_hash, segmenter.decoder_hash
     return save_predictions(preset, row, predictions, seconds, *hashes)
+
+
+def _answer(mllm: Mllm, preset: Preset, batch: Sequence[Sample]) -> list[str]:
+    """Each sample's greedy completion."""
+    rollouts = roll_out(mllm, preset, batch, group_size=1, temperature=0.0)
+    return [rollout.texts[0] for rollout in rollouts]
+
+
+def _make(name: str, value: Callable[[], Any]) -> Any:
+    """Make a value, without keeping it as `Unfinished.once` does."""
+    return value()
 
 
 def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segmenter) -> dict:
@@ -97,13 +121,14 @@ def segment(
     answers: Sequence[Answer],
     references: Sequence[tuple[Reference, ...]],
     segmenter: Segmenter,
+    once: Once = _make,
 ) -> list[Prediction]:
-    """SAM2's masks for each sample's references, compared with the truth."""
+    """SAM2's masks for each sample's references, compared with the truth; once: `segment_by`'s."""
 
     def masks_of(embedding: ImageEmbedding, index: int) -> np.ndarray:
         return segmenter.predict(embedding, references[index])
 
-    predictions = segment_by(masks_of, preset, row, samples, answers, segmenter)
+    predictions = segment_by(masks_of, preset, row, samples, answers, segmenter, once)
     pairs = zip(predictions, references, strict=True)
     return [replace(prediction, references=one) for prediction, one in pairs]
 
@@ -115,25 +140,33 @@ def segment_by(
     samples: Sequence[Sample],
     answers: Sequence[Answer],
     segmenter: Segmenter,
+    once: Once = _make,
 ) -> list[Prediction]:
     """The union of each answer's masks, compared with the truth; each photo is embedded once.
 
     masks_of: (the photo's embedding, index of the sample) -> bool (N, H, W) at the photo's size; an
-    answer without masks is unparsed. On a CPU in one thread.
+    answer without masks is unparsed. once: `Unfinished.once`, where an interrupted evaluation is
+    to go on. On a CPU in one thread.
     """
     names = food_names(samples)
     by_image: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_image.setdefault(sample.image, []).append(index)
+
+    def predict(image: str, indices: list[int]) -> list[dict]:
+        photo = read_photo(preset.dataset / image, samples[indices[0]].image_sha256)
+        embedding, rows = segmenter.embed_image(photo.image), []
+        for index in indices:
+            masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
+            said = answer.completion, named_in_conclusion(answer, sample, names)
+            rows.append(asdict(compare(sample, masks.any(axis=0), len(masks) > 0, *said)))
+        return rows
+
     predictions: dict[int, Prediction] = {}
     with one_thread(preset.device):
         for image, indices in tqdm(by_image.items(), f"{row}: masks"):
-            photo = read_photo(preset.dataset / image, samples[indices[0]].image_sha256)
-            embedding = segmenter.embed_image(photo.image)
-            for index in indices:
-                masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
-                said = answer.completion, named_in_conclusion(answer, sample, names)
-                predictions[index] = compare(sample, masks.any(axis=0), len(masks) > 0, *said)
+            rows = once(f"masks of {image}", partial(predict, image, indices))
+            predictions |= zip(indices, map(_prediction, rows), strict=True)
     return [predictions[index] for index in range(len(samples))]
 
 
@@ -187,34 +220,49 @@ def save_predictions(
     """
     folder = preset.predictions_folder(row)
     # The result is removed first and written last: if it is there, the predictions are its own.
-    (folder / "result.json").unlink(missing_ok=True)
+    with writing(folder / "result.json"):
+        (folder / "result.json").unlink(missing_ok=True)
     result = {"preset": preset.name, "row": row, "adapter": adapter, "decoder": decoder}
     result |= summarise(predictions) | more
     result |= {"seconds": round(seconds, 1), **provenance(device or preset.device)}
     write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
+    result["predictions"] = file_hash(folder / "predictions.jsonl")
     write_json(folder / "result.json", result)
+    with writing(folder / FILE):
+        (folder / FILE).unlink(missing_ok=True)
     return load_result(folder)
 
 
 def load_predictions(folder: Path) -> list[Prediction]:
-    """The predictions that `evaluate` wrote to the folder; DataError if another version did."""
-    predictions = []
-    for row in read_lines(folder / "predictions.jsonl"):
+    """The predictions that `evaluate` wrote to the folder.
+
+    Raises DataError if another version did, or if the file was cut or changed since.
+    """
+    file, predictions = folder / "predictions.jsonl", []
+    known = load_result(folder) if (folder / "result.json").exists() else {}
+    if known.get("predictions", file_hash(file)) != file_hash(file):
+        fix = "remove result.json beside it and evaluate this row again"
+        raise DataError(f"{file}: it was cut or changed after it was written; {fix}.")
+    for row in read_lines(file):
         if "image" not in row:
             fix = "another version wrote it; evaluate this row again or remove its folder"
             raise DataError(f"{folder.name}/predictions.jsonl: field image is missing: {fix}.")
-        row["foods_named"] = tuple(row["foods_named"])
-        row["references"] = tuple(
-            Reference(
-                *(tuple(one[part]) for part in ("box", "point")),
-                tuple(map(tuple, one.get("more", ()))),
-            )
-            for one in row["references"]
-        )
-        predictions.append(Prediction(**row))
+        predictions.append(_prediction(row))
     return predictions
+
+
+def _prediction(row: dict) -> Prediction:
+    """From its fields as JSON has them, without tuples."""
+    references = tuple(
+        Reference(
+            *(tuple(one[part]) for part in ("box", "point")),
+            tuple(map(tuple, one.get("more", ()))),
+        )
+        for one in row["references"]
+    )
+    return Prediction(**row | {"foods_named": tuple(row["foods_named"]), "references": references})
 
 
 def load_result(folder: Path) -> dict:
     """The result that `evaluate` wrote to the folder."""
-    return json.loads((folder / "result.json").read_text())
+    return load_json(folder / "result.json")

@@ -12,17 +12,21 @@ so that a test plate is in nobody's training, whatever the dataset's own seed (0
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import writing
+from foodseg.common.lock import alone
 from foodseg.common.progress import tqdm
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.kitchen.plates import draw_plate
@@ -59,13 +63,18 @@ def write_kitchen(
     category_id.txt, FoodReasonSeg_{train,test}.json. The same arguments give the same bytes,
     whatever the number of worker processes (1 draws in this process; a script that uses more
     needs the usual `if __name__ == "__main__":`). `root` exists only when it is complete; until
-    then files go to `<root>.partial`. Raises DataError if `root` is there and isn't empty.
+    then files go to `<root>.partial`. Raises DataError if `root` is there and isn't empty, or if
+    another process draws it.
     """
-    root = Path(root)
-    if root.is_file() or (root.is_dir() and any(root.iterdir())):
-        raise DataError(f"{root}: the dataset is there already; remove it to draw it again.")
     counts = {"train": train_plates, "test": test_plates}
     seeds = {split: plate_seeds(split, count, seed) for split, count in counts.items()}
+    with alone(Path(root)), writing(Path(root)):
+        _write_kitchen(Path(root), seeds, workers)
+
+
+def _write_kitchen(root: Path, seeds: dict[Split, range], workers: int) -> None:
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise DataError(f"{root}: the dataset is there already; remove it to draw it again.")
     partial_root = root.with_name(root.name + ".partial")
     if partial_root.exists():
         shutil.rmtree(partial_root)
@@ -80,9 +89,18 @@ def write_kitchen(
         conversations, entries = entries[: len(seeds[split])], entries[len(seeds[split]) :]
         text = json.dumps(conversations, indent=1) + "\n"
         (partial_root / f"FoodReasonSeg_{split}.json").write_text(text, encoding="utf-8")
+    _check_count(partial_root, len(jobs))
     if root.exists():
         root.rmdir()
     partial_root.rename(root)
+
+
+def _check_count(root: Path, plates: int) -> None:
+    for kind in ("img_dir", "ann_dir"):
+        found = sum(path.is_file() for path in (root / "Images" / kind).glob("*/*"))
+        if found != plates:
+            fix = "another program removed some or wrote there; draw them again"
+            raise DataError(f"{root}: {found} files in {kind}, not {plates}: {fix}.")
 
 
 def draw_all(draw: Callable, jobs: Sequence, workers: int) -> Iterator:
@@ -92,8 +110,19 @@ def draw_all(draw: Callable, jobs: Sequence, workers: int) -> Iterator:
         yield from bar(map(draw, jobs))
         return
     # Not fork: a notebook that has used torch holds threads, which a forked child would hang on.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=_end_with_parent) as pool:
         yield from bar(pool.map(draw, jobs))
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it ends, even when that is killed."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _write_plate(root: Path, job: tuple[Split, int]) -> dict:

@@ -27,7 +27,7 @@ from transformers import (
 from transformers.utils import cached_file, logging
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import file_hash
+from foodseg.common.files import file_hash, load_json, sha256
 from foodseg.models.fast import head
 from foodseg.models.fast.attention import SHARED_PREFIX, RowLayout
 from foodseg.models.fast.decoding import SlicedCache, StaticCache
@@ -40,9 +40,9 @@ LORA_TARGETS = (
     r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 IMAGE_TOKEN = "<|image_pad|>"
-# An adapter's folder: PEFT's two files, and the wording of questions.
+# An adapter's folder: PEFT's two files, the wording of questions, and what it was trained for.
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TEMPLATE_FILE = "prompt_template.txt"
+TEMPLATE_FILE, TRAINED_FOR = "prompt_template.txt", "trained_for.json"
 # Sampling one of these would make the next forward look for an image that is not there.
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
 
@@ -184,12 +184,14 @@ class Mllm:
     def load_adapter(self, folder: str | Path) -> None:
         """Load a saved adapter for inference, and word questions as in its training.
 
-        Raises ValueError if the adapter or a part of it has no effect, or its template is missing.
+        Raises ValueError if the adapter or a part of it has no effect, and DataError if it was
+        trained for another image side, or if its template is another one or no template.
         """
+        template = self._read_template(Path(folder))
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
         self.adapter_hash = file_hash(Path(folder) / ADAPTER_WEIGHTS)
-        self.template = _read_template(Path(folder) / TEMPLATE_FILE)
+        self.template = template
         matrices = {n: p for n, p in self.peft.named_parameters() if "lora_B" in n}
         dead = [n for n, p in matrices.items() if not (p.any() and p.isfinite().all())]
         if dead:
@@ -209,16 +211,41 @@ class Mllm:
         cache = DynamicCache(config=self.language_model.config)
         return self.hidden_states(self.embed_tokens(ids)[None], None, ids.expand(3, 1, -1), cache)
 
-    def save_adapter(self, folder: str | Path) -> None:
+    def _read_template(self, folder: Path) -> str:
+        """The adapter's prompt template, once it is known that the adapter is for this model."""
+        for name in (TEMPLATE_FILE, TRAINED_FOR):
+            if not (folder / name).is_file():
+                fix = "copy the whole folder again, or train the adapter again"
+                raise DataError(f"{folder / name}: it is missing; {fix}.")
+        made, template = load_json(folder / TRAINED_FOR), (folder / TEMPLATE_FILE).read_bytes()
+        if (side := made.get("image_side")) != self.image_side:
+            raise DataError(
+                f"{folder}: it was trained for preset {made.get('preset')}, on photos of {side} "
+                f"pixels a side, and this model's have {self.image_side}; choose its preset, or "
+                "train it again."
+            )
+        if made.get("template") != sha256(template):
+            raise DataError(
+                f"{folder / TEMPLATE_FILE}: it is not the wording of questions that the adapter "
+                "was trained with; copy it again, or train the adapter again."
+            )
+        return template.decode()
+
+    def save_adapter(self, folder: str | Path, preset: str) -> None:
         """Write the adapter in PEFT's format, and the prompt template that it was trained with.
 
-        The base goes by its hub id, or by its folder's name, never by a path of this machine.
+        preset: the name of the one that it was trained for; with the image side and the template's
+        SHA-256 it tells where the adapter belongs, also outside its run. The base goes by its hub
+        id, or by its folder's name, never by a path of this machine.
         """
         for config in self.peft.peft_config.values():
             config.base_model_name_or_path = self.name
         # Embeddings are frozen; to find that out itself, PEFT would look the base up on the hub.
         self.peft.save_pretrained(folder, save_embedding_layers=False)
-        (Path(folder) / TEMPLATE_FILE).write_text(self.template)
+        template = self.template.encode()
+        (Path(folder) / TEMPLATE_FILE).write_bytes(template)
+        made = {"preset": preset, "image_side": self.image_side, "template": sha256(template)}
+        (Path(folder) / TRAINED_FOR).write_text(json.dumps(made, indent=2) + "\n")
         # PEFT's card is an empty form; a filled one is `foodseg.report.cards.model`'s.
         (Path(folder) / "README.md").unlink(missing_ok=True)
 
@@ -324,11 +351,3 @@ def _load_tokenizer(source: str | Path, revision: str | None):
         file = cached_file(source, "chat_template.json", revision=revision)
         tokenizer.chat_template = json.loads(Path(file).read_text())["chat_template"]
     return tokenizer
-
-
-def _read_template(file: Path) -> str:
-    if not file.exists():
-        raise ValueError(
-            f"{file} is missing, so the adapter's wording of questions is unknown; train it again."
-        )
-    return file.read_text()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from foodseg.common.files import read_lines
+from foodseg.common.files import load_json, read_lines
 
 COSTS = ("sampled", "learnt_from", "seconds")
 
@@ -27,7 +26,7 @@ def training_costs(folders: Sequence[Path]) -> dict[str, float]:
 
 def run_costs(folder: Path) -> tuple[float, float, float]:
     """COSTS of one finished run, from its result and its log."""
-    result = json.loads((folder / "result.json").read_text())
+    result = load_json(folder / "result.json")
     if not result.get("sampled"):  # a supervised run, or one of an earlier version
         return np.nan, np.nan, result["seconds"]
     preset, log = result["preset"], folder / "log.jsonl"

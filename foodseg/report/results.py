@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import chain
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import load_json
 from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, SAMPLES
 from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result
@@ -202,7 +202,7 @@ def _provenance(preset: Preset, row: str) -> dict:
         masks = f"none; masks {evaluation['masks']['sha256']}"
         return UNKNOWN | {"adapter": masks, "commit": evaluation["commit"]}
     run = preset.predictions_folder(row).parents[1] / row / "result.json"
-    training = json.loads(run.read_text()) if run.exists() else {}
+    training = load_json(run) if run.exists() else {}
     if evaluation["adapter"] != training.get("adapter"):
         raise DataError(
             f"predictions/{row}: they are not those of the adapter in runs/{preset.name}/{row}; "

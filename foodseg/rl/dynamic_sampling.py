@@ -72,8 +72,8 @@ class GroupCollector(Generic[Group]):
         if not self.full and 0 < self.max_groups <= self.seen:
             raise NoSignalError(
                 f"dynamic sampling: {self.kept} of {self.size} groups have unequal rewards after "
-                f"{self.seen} prompts; give easier or harder prompts, a higher temperature, a "
-                "larger group, or a larger max_rounds."
+                f"{self.seen} prompts; give easier or harder prompts, a larger group_size, or a "
+                "larger max_rounds."
             )
 
     def take(self, partly: bool = False) -> list[Group]:

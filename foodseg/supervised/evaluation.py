@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import evaluate, save_predictions, segment_by
+from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import Rollout
 from foodseg.models.shared_prefix import completion_tokens, predicting_states
@@ -99,11 +101,19 @@ def evaluate_teacher_forced(
 
 def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> dict:
     began, texts, states = time.perf_counter(), [], []
+    known = depends_on(preset, samples, __name__, mllm, head.segmenter)
+    kept = Unfinished(preset.predictions_folder(row), known)
+
+    def answers_and_states(first: int) -> list[list]:
+        rollouts = answer(samples[first : first + preset.evaluation_batch])
+        found = zip(rollouts, seg_states(mllm, rollouts), strict=True)
+        return [[to_text(mllm, rollout.tokens[0]), state.tolist()] for rollout, state in found]
+
     with one_thread(preset.device):
         for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
-            rollouts = answer(samples[i : i + preset.evaluation_batch])
-            texts += [to_text(mllm, rollout.tokens[0]) for rollout in rollouts]
-            states += seg_states(mllm, rollouts)
+            for text, state in kept.once(f"answers from {i} on", partial(answers_and_states, i)):
+                texts.append(text)
+                states.append(torch.tensor(state, dtype=mllm.model.dtype, device=mllm.device))
         answers = [parse_answer(text) for text in texts]
         predictions = segment_by(
             lambda embedding, i: head.predict(embedding, states[i]),
@@ -112,8 +122,9 @@ def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> 
             samples,
             answers,
             head.segmenter,
+            kept.once,
         )
-    seconds = time.perf_counter() - began
+    seconds = kept.seconds + time.perf_counter() - began
     return save_predictions(preset, row, predictions, seconds, mllm.adapter_hash)
 
 

@@ -9,12 +9,13 @@ ever gives.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import read_lines, write_lines
+from foodseg.common.files import read_sealed, write_sealed
 from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
@@ -23,7 +24,7 @@ from foodseg.recipes import GRPO
 from foodseg.rl.evidence import Evidence
 from foodseg.training.sampler import GroupSampler
 
-FILE = "own.jsonl"
+FILE = "own_answers.txt"  # below the seal, JSON
 
 
 def own_answers(
@@ -32,12 +33,14 @@ def own_answers(
     """Samples in which a right completion of the base stands for the data's answer.
 
     A question has as many as it has right completions. They are written to FILE of the run's folder
-    and read back when the run goes on. Raises DataError if no completion is right.
+    and read back when the run goes on. Raises DataError if no completion is right, or if the file
+    was changed.
     """
-    by_id = {sample.sample_id: sample for sample in samples}
-    if not (folder / FILE).exists():
-        write_lines(folder / FILE, _sample(preset, seed, samples, mllm))
-    kept = [(by_id[row["sample_id"]], row["completion"]) for row in read_lines(folder / FILE)]
+    by_id, file = {sample.sample_id: sample for sample in samples}, folder / FILE
+    if not file.exists():
+        write_sealed(file, json.dumps(_sample(preset, seed, samples, mllm), indent=1).encode())
+    rows = json.loads(bytes(read_sealed(file, "remove it: it is made again")))
+    kept = [(by_id[row["sample_id"]], row["completion"]) for row in rows]
     if not kept:
         raise DataError(f"{folder.name}: none of the base's completions is right; sample more.")
     return [replace(sample, answer=completion) for sample, completion in kept]

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from foodseg.common.errors import DataError
+from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
@@ -26,7 +27,7 @@ from foodseg.supervised.updates import SupervisedUpdater
 from foodseg.system import load_policy, load_segmenter, one_thread
 from foodseg.training.identity import check_learnable, preset_values, used_code, what_it_learns_from
 from foodseg.training.memory import peak_memory_mb
-from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
 
 
 def train_baseline(
@@ -92,7 +93,10 @@ class BaselineLearner:
         began = time.perf_counter()
         batches = draw_batches(self.samples, self.seed, index, self.updater.preset)
         updates = [self.updater.gradient_step(batch) for batch in batches]
-        return {name: fmean(one[name] for one in updates) for name in updates[0]} | {
+        taken = [one for one in updates if one]
+        means = {name: fmean(one[name] for one in taken) for name in taken[0]} if taken else {}
+        return means | {
+            "skipped_steps": len(updates) - len(taken),
             "seconds_update": time.perf_counter() - began,
             "peak_memory_mb": peak_memory_mb(self.updater.mllm.device),
         }
@@ -107,7 +111,7 @@ class BaselineLearner:
 
     def save(self, folder: Path) -> None:
         """Write the adapter and, if it was trained, the mask head."""
-        self.updater.mllm.save_adapter(folder)
+        self.updater.mllm.save_adapter(folder, self.updater.preset.name)
         if self.updater.head:
             self.updater.head.save(folder)
 

@@ -64,10 +64,14 @@ class SupervisedUpdater:
             parameter.data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def gradient_step(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """Learn from these samples at once; returns the losses and the gradient's norm."""
+    def gradient_step(self, samples: Sequence[Sample]) -> dict[str, float] | None:
+        """Learn from these samples at once; returns the losses and the gradient's norm.
+
+        None for a gradient that is not finite: no step was taken.
+        """
         losses, rate = self.gradients(samples), self.optimizer.learning_rate
-        return losses | {"gradient_norm": self.optimizer.step(), "learning_rate": rate}
+        norm = self.optimizer.step()
+        return None if norm is None else losses | {"gradient_norm": norm, "learning_rate": rate}
 
     def gradients(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Fill in the gradients of these samples' mean losses; returns the losses."""

@@ -47,6 +47,25 @@ def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Samp
     }
 
 
+def goes_on(before: dict, config: dict, rows: Sequence[dict]) -> bool:
+    """Whether a run of the configuration `before` is `config`'s so far: only its budget is smaller.
+
+    rows: of its log. `steps` decides only where a run of a recipe ends. `max_rounds` decides
+    nothing in a step that found all its groups; one that learnt from fewer would have asked on.
+    """
+    if _without_budget(before) != _without_budget(config):
+        return False
+    old, new = before["recipe"]["max_rounds"], config["recipe"]["max_rounds"]
+    full = all(row["groups"] == config["preset"]["prompts_per_step"] for row in rows)
+    asks_on = old == new or (full and 0 < old and (new == 0 or old < new))  # 0 sets no limit
+    return asks_on and before["preset"]["steps"] <= config["preset"]["steps"]
+
+
+def _without_budget(config: dict) -> dict:
+    preset, recipe = config["preset"] | {"steps": None}, config["recipe"] | {"max_rounds": None}
+    return config | {"preset": preset, "recipe": recipe}
+
+
 def check_learnable(preset: Preset, samples: Sequence[Sample]) -> None:
     """Raises DataError for what no training could learn from: no sample, or groups of one."""
     if not samples:

@@ -16,7 +16,7 @@ from accelerate import notebook_launcher
 
 from foodseg.data.samples import Sample
 from foodseg.presets import Preset
-from foodseg.training.identity import run_config
+from foodseg.training.identity import goes_on, run_config
 from foodseg.training.run_folder import claim
 from foodseg.training.trainer import train
 
@@ -41,7 +41,7 @@ def train_on_all_gpus(
         return train(preset, recipe, seed, samples, on_step)
     count = min(gpus, preset.prompts_per_step)
     folder, config = preset.run_folder(recipe.name, seed), run_config(preset, recipe, seed, samples)
-    if result := claim(folder, config):
+    if result := claim(folder, config, goes_on):
         return result
     notebook_launcher(train, (preset, recipe, seed, samples), num_processes=count)
     return claim(folder, config)

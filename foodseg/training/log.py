@@ -17,7 +17,8 @@ Of all that was sampled, kept or not:
 Of the gradient steps, over the tokens that were trained on:
 
 - loss, gradient_norm: means over the rollout's `gradient_steps` mini-batches, the norm before
-  clipping; gradient_norm_max: the largest;
+  clipping; gradient_norm_max: the largest; skipped_steps: mini-batches whose gradient was NaN or
+  infinite, left out;
 - clip_low_fraction, clip_high_fraction, kl, ratio: see `rl.objectives.PolicyLoss`. Without a KL
   term `kl` is that of the policy that sampled, over the first group that learns;
 - entropy, sampler_gap: of the first mini-batch, whose policy is the one that sampled; sampler_gap

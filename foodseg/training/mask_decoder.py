@@ -87,7 +87,8 @@ class ToolUpdater:
 
         tool_loss and tool_iou are the weighted means, before the step, of the loss and of the IoU
         in decoder cells over `tool_references` references; None if there is none: then no step is
-        taken. seconds_tool: all of it. Raises RuntimeError for a gradient that is not finite.
+        taken, nor is one by a gradient that is not finite, which tool_skipped counts.
+        seconds_tool: all of it.
         """
         start = time.perf_counter()
         weights = self.training.weights
@@ -127,17 +128,20 @@ class ToolUpdater:
         included; see `update`."""
         shared = self.processes.gather([(one.weights.sum().item(), one.written) for one in lessons])
         total = sum(weight for weight, _ in shared)
+        nothing = {"tool_loss": None, "tool_iou": None, "tool_references": 0, "tool_skipped": 0}
         if not total:
-            return {"tool_loss": None, "tool_iou": None, "tool_references": 0}
+            return nothing
         sums = sum(self.processes.gather([self.gradients(lessons, total).cpu()]))
         self.processes.sum_gradients(self.optimizer.parameters)
-        self.optimizer.step()
+        if self.optimizer.step() is None:
+            return nothing | {"tool_skipped": 1}
         self.optimizer.zero_gradients()
         loss, iou = sums.tolist()
         return {
             "tool_loss": loss,
             "tool_iou": iou,
             "tool_references": sum(count for _, count in shared),
+            "tool_skipped": 0,
         }
 
     def gradients(self, lessons: Sequence[Lesson], total: float) -> Tensor:

@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from foodseg.common.errors import DataError
+
 MAX_GRADIENT_NORM = 1.0
+# So many gradients in a row that are no finite numbers end a run: it would learn nothing any more.
+MOST_SKIPPED = 5
 
 
 class Optimizer:
-    """AdamW on `parameters`.
+    """AdamW on `parameters`; `skipped` gradients since it was made were not finite, and not used.
 
     factor: what the learning rate is multiplied by at an optimizer step, numbered from 0.
     """
@@ -30,6 +34,7 @@ class Optimizer:
             self.parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adamw, factor)
+        self.skipped = self.skipped_in_a_row = 0
 
     @property
     def learning_rate(self) -> float:
@@ -46,15 +51,30 @@ class Optimizer:
         """Forget the last step's gradients."""
         self.adamw.zero_grad()
 
-    def step(self) -> float:
+    def step(self) -> float | None:
         """Clip the gradient to norm 1 and take a step; returns its norm before clipping.
 
-        Raises RuntimeError for a gradient that is not finite.
+        None, and no step, for a gradient that is NaN or infinite: it would ruin every weight.
+        Raises DataError for the fifth of those in a row.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
+        if not norm.isfinite():
+            self._skip()
+            return None
+        self.skipped_in_a_row = 0
         self.adamw.step()
         self.schedule.step()
         return norm.item()
+
+    def _skip(self) -> None:
+        self.zero_gradients()
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row == MOST_SKIPPED:
+            raise DataError(
+                f"gradient: {MOST_SKIPPED} in a row are NaN or infinite, so nothing can be learnt; "
+                'lower the learning rate, or take dtype "float32".'
+            )
 
     def state_dict(self) -> dict:
         """AdamW's moments and the schedule's place."""

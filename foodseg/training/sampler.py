@@ -89,13 +89,18 @@ class GroupSampler:
         """Sample one step's groups; with dynamic sampling, until enough of them can teach.
 
         After `recipe.max_rounds` rollouts' questions the step learns from those that there are.
-        Raises NoSignalError if there is none.
+        Raises NoSignalError if there is none: then the batch can be asked for again.
         """
         self.features.clear()  # the last step's photos, on a GPU's memory
         seconds, before = {"rollout": 0.0, "scoring": 0.0}, self.sampled
+        start = self.state_dict()
         size = self.preset.prompts_per_step
         if self.recipe.dynamic_sampling:
-            groups, seen, rounds = self._refilled_batch(seconds)
+            try:
+                groups, seen, rounds = self._refilled_batch(seconds)
+            except NoSignalError:
+                self.load_state_dict(start)
+                raise
         else:
             seen, rounds = self._round(size, seconds), 1
             groups = self._in_order(seen, size)

@@ -15,16 +15,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foodseg.common.files import read_lines, write_lines
+from foodseg.common.files import write_lines
+from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
 from foodseg.system import load_policy, one_thread
-from foodseg.training.identity import check_learnable, run_config
+from foodseg.training.identity import check_learnable, goes_on, run_config
 from foodseg.training.log import step_row
 from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
-from foodseg.training.run_folder import OnStep, alone, claim, finish, restore, take_steps
+from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.updates import PolicyUpdater
 
@@ -44,18 +45,20 @@ def train(
     """Train one adapter, or go on where an interrupted run stopped; returns its result.
 
     on_step: called after each step with the path of log.jsonl (for live curves). A finished run
-    of the same configuration is returned as it is; one of another configuration is moved aside.
+    of the same configuration is returned as it is; with more `steps`, or a larger `max_rounds`
+    where that makes no other step, a run goes on; one of other settings is moved aside.
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
     them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
-    ValueError for more processes than questions in a step, and DataError if another training is
-    at this folder, or if there is nothing to learn from.
+    ValueError for more processes than questions in a step, DataError if another training is at
+    this folder, or if there is nothing to learn from, and NoSignalError if dynamic sampling finds
+    no group to learn from: the run is kept as it was before that step.
     """
     processes = _find_processes(preset)
     check_learnable(preset, samples)
     folder, writes = preset.run_folder(recipe.name, seed), processes.main
     config = run_config(preset, recipe, seed, samples)
     with alone(folder) if writes else nullcontext(), one_thread(preset.device):
-        if result := processes.from_main(claim(folder, config) if writes else None):
+        if result := processes.from_main(claim(folder, config, goes_on) if writes else None):
             return result
         learner = PolicyLearner(preset, recipe, seed, samples, processes)
         rows = restore(folder, learner, writes)
@@ -86,6 +89,7 @@ class PolicyLearner:
         self.tool = (
             ToolUpdater(self.sampler.features, recipe.tool, processes) if recipe.tool else None
         )
+        self.tool_rows: list[dict] = []
 
     @property
     def sampled(self) -> int:
@@ -113,32 +117,33 @@ class PolicyLearner:
     def train_tool_first(self, log: Path, again: bool) -> list[dict]:
         """B-GRTO's stage before the policy's first step; returns its log rows.
 
-        again: the policy has begun already, so the stage is over and its rows are in the log.
+        again: the policy has begun already, so the stage is over and its rows are in the state.
         """
         if not self.tool:
             return []
-        if again:
-            return read_lines(log)
-        rows = train_tool_off_policy(self.tool, self.sampler)
+        if not again:
+            self.tool_rows = train_tool_off_policy(self.tool, self.sampler)
         if self.sampler.processes.main:
-            write_lines(log, rows)
-        return rows
+            write_lines(log, self.tool_rows)
+        return self.tool_rows
 
     def state_dict(self) -> dict:
         """All that the next step needs."""
         adapter = [parameter.detach().cpu() for parameter in self.mllm.lora_parameters()]
-        return {"adapter": adapter} | {name: p.state_dict() for name, p in self._parts().items()}
+        state = {"adapter": adapter, "tool_rows": self.tool_rows}
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict`."""
         for parameter, value in zip(self.mllm.lora_parameters(), state["adapter"], strict=True):
             parameter.data.copy_(value)
+        self.tool_rows = state["tool_rows"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
     def save(self, folder: Path) -> None:
         """Write the adapter and, if it was trained, the mask decoder."""
-        self.mllm.save_adapter(folder)
+        self.mllm.save_adapter(folder, self.sampler.preset.name)
         if self.tool:
             save_decoder(self.tool.segmenter, folder / DECODER)
 

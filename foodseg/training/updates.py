@@ -9,7 +9,8 @@ the gradient is not computed:
   otherwise; the log's `sampler_gap` says by how much. Later steps take the sampler's log-probs;
 - without a KL term a group whose advantages are all 0 has a gradient of exactly 0: it is left out,
   while its tokens still count in its mini-batch's normaliser. A mini-batch of such groups alone
-  takes no step: AdamW would move on by its momentum and weight decay, with nothing to learn from;
+  takes no step: AdamW would move on by its momentum and weight decay, with nothing to learn from.
+  Nor does one whose gradient is not finite;
 - without a KL term the reference scores only the first group, for the log's `kl`.
 
 How many groups share a forward is planned from the free memory (`training.forwards`), in each
@@ -94,12 +95,15 @@ class PolicyUpdater:
         are explained in `training.log`; those of tokens are None if no step was taken.
         Raises torch.OutOfMemoryError if even the smallest forward does not fit.
         """
-        start, steps = time.perf_counter(), []
+        start, steps, skipped = time.perf_counter(), [], self.optimizer.skipped
         for judged in mini_batches(self._judged(groups), self.preset.groups_per_update):
             if step := self._gradient_step(self._collate(judged), on_policy=not steps):
                 steps.append(step)
-        seconds = {"seconds_update": time.perf_counter() - start}
-        return step_figures(steps) | self._log_prob_figures(steps) | seconds
+        figures = step_figures(steps) | self._log_prob_figures(steps)
+        return figures | {
+            "skipped_steps": self.optimizer.skipped - skipped,
+            "seconds_update": time.perf_counter() - start,
+        }
 
     def backward(self, batch: MiniBatch, part: range, *, on_policy: bool) -> dict:
         """Forward and backward of some of the rows; returns their diagnostics.
@@ -129,7 +133,7 @@ class PolicyUpdater:
         return figures | {"entropy": entropy}
 
     def _gradient_step(self, batch: MiniBatch | None, on_policy: bool) -> GradientStep | None:
-        """None if no process has a row to learn from: no step was taken."""
+        """None if no step was taken: no process has a row, or the gradient is not finite."""
         self.optimizer.zero_gradients()
         forwards = []
         if batch:
@@ -141,7 +145,8 @@ class PolicyUpdater:
             return None
         # A process without a row still takes part in the sum.
         self.processes.sum_gradients(self.optimizer.parameters)
-        return GradientStep(forwards, self.optimizer.step(), batch)
+        norm = self.optimizer.step()
+        return None if norm is None else GradientStep(forwards, norm, batch)
 
     def _judged(self, groups: Sequence[Group | None]) -> list[Judged | None]:
         mine = [group for group in groups if group]

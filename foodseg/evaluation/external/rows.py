@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import load_json
 from foodseg.presets import Preset
 
 # generate-then-segment: the system answered the question by itself, as every row of ours does.
@@ -35,7 +35,7 @@ class ExternalRow:
 def external_rows(preset: Preset) -> list[ExternalRow]:
     """Every system that has been scored with the preset's questions, by title."""
     files = preset.predictions_folder("base").parent.glob("*/result.json")
-    results = [json.loads(file.read_text()) for file in files]
+    results = [load_json(file) for file in files]
     rows = [ExternalRow(r["row"], r["system"], r["protocol"]) for r in results if "system" in r]
     return sorted(rows, key=lambda row: row.title)
 

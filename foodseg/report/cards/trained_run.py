@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import file_hash
+from foodseg.common.files import file_hash, load_json
 from foodseg.evaluation.base_rows import ANY_FORM, KNOWLEDGE
 from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from foodseg.models.segmenter import DECODER, MASK_HEAD
@@ -105,13 +104,13 @@ def read_run(folder: Path) -> TrainedRun:
                 f"{file}: it is missing; name the folder of a finished run, such as "
                 "runs/kitchen/dapo-seed0."
             )
-    result = json.loads((folder / "result.json").read_text())
+    result = load_json(folder / "result.json")
     if file_hash(weights) != result["adapter"]:
         raise DataError(
             f"{weights}: it is not the file that this run trained ({result['adapter']}); train it "
             "again."
         )
-    source = json.loads(settings.read_text())["base_model_name_or_path"]
+    source = load_json(settings)["base_model_name_or_path"]
     datasets = DATASETS.get(result["preset"]["name"], ())
     evaluations = _read_evaluations(folder, result)
     return TrainedRun(folder, result, find_base(source), datasets, evaluations)
@@ -121,7 +120,7 @@ def _read_evaluations(folder: Path, result: dict) -> tuple[dict, ...]:
     suffix = "-validation" if "-validation-seed" in folder.name else ""
     rows = (folder.name, *(f"{row}{suffix}" for row in REFERENCE_ROWS))
     files = [folder.parent / "predictions" / row / "result.json" for row in rows]
-    own, *others = [json.loads(f.read_text()) if f.exists() else None for f in files]
+    own, *others = [load_json(f) if f.exists() else None for f in files]
     trained = (result["adapter"], result.get("decoder"))
     if own is None or (own["adapter"], own.get("decoder")) != trained:
         return ()

@@ -1,0 +1,110 @@
+"""An interrupted evaluation goes on where it stopped, and believes only what is its own."""
+
+import shutil
+from dataclasses import asdict, replace
+from functools import partial
+from unittest.mock import patch
+
+import pytest
+from conftest import watch
+from faults import as_expected, with_fault
+
+from foodseg.common.errors import DataError
+from foodseg.evaluation import evaluate as module
+from foodseg.evaluation.evaluate import (
+    Prediction,
+    compare,
+    evaluate,
+    load_predictions,
+    save_predictions,
+)
+from foodseg.evaluation.unfinished import FILE, Unfinished
+from foodseg.models.segmenter import Segmenter
+from foodseg.presets import SMOKE
+
+
+def test_values_are_made_once_and_again_after_a_broken_line(tmp_path):
+    first = Unfinished(tmp_path, {"adapter": "a"})
+    assert [first.once(name, lambda name=name: [name, 1.5]) for name in "abc"][2] == ["c", 1.5]
+    file, whole = tmp_path / FILE, (tmp_path / FILE).read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for place in range(0, len(whole), 7):  # one bit flipped
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        before = whole[:place].count(b"\n")  # whole lines, the first of which is no value
+        assert list(Unfinished(tmp_path, {"adapter": "a"}).values) == list(
+            "abc"[: max(before - 1, 0)]
+        )
+    for length in range(len(whole)):  # killed while it wrote
+        file.write_bytes(whole[:length])
+        kept = Unfinished(tmp_path, {"adapter": "a"})
+        assert file.read_bytes() == (b"".join(lines[: whole[:length].count(b"\n")]) or lines[0])
+        assert kept.once("d", lambda: 4) == 4 and kept.once("d", None) == 4
+
+
+def test_values_of_other_settings_are_forgotten(tmp_path, capsys):
+    Unfinished(tmp_path, {"adapter": "a"}).once("answers", lambda: 1)
+    assert Unfinished(tmp_path, {"adapter": "a"}).values == {"answers": 1}
+    assert "goes on after 1 parts" in capsys.readouterr().out
+    assert Unfinished(tmp_path, {"adapter": "b"}).values == {}
+    assert Unfinished(tmp_path, {"adapter": "a"}).values == {}
+
+
+@pytest.mark.parametrize("name", ["roll_out", "read_photo"])
+def test_an_evaluation_goes_on_with_the_same_bits(test_samples, kitchen_mllm, monkeypatch, name):
+    """What was done before the stop, batches of answers and photos, is not done again."""
+    preset = replace(SMOKE, evaluation_batch=2)
+    asked = test_samples[:6]
+    segmenter = Segmenter(SMOKE.segmenter_config)
+    folder = preset.predictions_folder("base")
+    evaluate(preset, "base", asked, kitchen_mllm, segmenter)
+    whole = (folder / "predictions.jsonl").read_bytes()
+    assert not (folder / FILE).exists()
+    (folder / "result.json").unlink()
+    total = len({sample.image for sample in asked}) if name == "read_photo" else 3
+    stop = total - 1  # the last but one is done, the last is not
+    with monkeypatch.context() as patched:
+        done = watch(patched, module, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(preset, "base", asked, kitchen_mllm, segmenter)
+        assert len(done) == stop
+    again = watch(monkeypatch, module, name)
+    evaluate(preset, "base", asked, kitchen_mllm, segmenter)
+    assert len(again) == total - stop + 1
+    assert (folder / "predictions.jsonl").read_bytes() == whole and not (folder / FILE).exists()
+
+
+def test_predictions_that_were_changed_are_refused(test_samples, kitchen_mllm):
+    folder = SMOKE.predictions_folder("base")
+    evaluate(SMOKE, "base", test_samples[:2], kitchen_mllm, Segmenter(SMOKE.segmenter_config))
+    file = folder / "predictions.jsonl"
+    file.write_text(file.read_text().replace('"parsed": false', '"parsed": true', 1) + " ")
+    with pytest.raises(DataError, match=r"predictions\.jsonl: it was cut or changed .* again"):
+        load_predictions(folder)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
+def test_a_fault_at_any_change_of_a_file_costs_no_answer(test_samples, full):
+    folder, asked, number = SMOKE.predictions_folder("base"), test_samples[:3], 0
+
+    def answer(sample):
+        return asdict(compare(sample, sample.union_mask(), True, "It is the rice."))
+
+    def work():
+        kept = Unfinished(folder, {"adapter": None})
+        rows = [kept.once(s.sample_id, partial(answer, s)) for s in asked]
+        with patch.object(module, "provenance", lambda device: {}):  # it starts git
+            save_predictions(SMOKE, "base", [Prediction(**row) for row in rows], 1.0)
+        return (folder / "predictions.jsonl").read_bytes()
+
+    expected = work()
+    while True:
+        number += 1
+        shutil.rmtree(folder)
+        status, said = with_fault(work, folder, number, full)
+        if (status, said) == (0, ""):
+            break
+        assert as_expected(status, said, folder, full), said
+        if (folder / "result.json").exists():
+            assert len(load_predictions(folder)) == 3
+        assert work() == expected and not (folder / FILE).exists(), number
+    assert number > 15
