@@ -31,6 +31,23 @@ refuse_path = $(if $(filter-out 1,$(words x$2x))$(call special_in,$2),$(error \
   $1=$2 has white space or one of $(SPECIAL) in it: choose another folder))
 $(call refuse_path,FOODSEG_HOME,$(value FOODSEG_HOME))
 $(call refuse_path,VENV,$(value VENV))
+# Other models for the paper preset: each choice has folders of its own, which foodseg/presets.py
+# names alike. A folder by its whole path, since a notebook runs in its own.
+chosen_mllm := $(or $(value MLLM),$(value FOODSEG_MLLM))
+chosen_segmenter := $(or $(value SEGMENTER),$(value FOODSEG_SEGMENTER))
+$(call refuse_path,MLLM,$(chosen_mllm))
+$(call refuse_path,SEGMENTER,$(chosen_segmenter))
+ifneq ($(chosen_mllm)$(chosen_segmenter),)
+  ifneq ($(PRESET),paper)
+    $(error MLLM= and SEGMENTER= choose the models of the paper preset: add PRESET=paper)
+  endif
+endif
+whole_path = $(if $(wildcard $1),$(abspath $1),$1)
+export FOODSEG_MLLM := $(call whole_path,$(chosen_mllm))
+export FOODSEG_SEGMENTER := $(call whole_path,$(chosen_segmenter))
+OWN_MODELS := Qwen/Qwen2.5-VL-3B-Instruct facebook/sam2.1-hiera-large
+CHOICE := $(subst $() ,,$(foreach model,\
+  $(filter-out $(OWN_MODELS),$(FOODSEG_MLLM) $(FOODSEG_SEGMENTER)),--$(subst /,--,$(model))))
 ifeq ($(filter-out ~%,$(VENV)),)
   $(error VENV=$(VENV) is empty or begins with ~: write the whole path, or leave it out)
 endif
@@ -53,15 +70,15 @@ ENVIRONMENT := $(VENV)/.installed
 BENCH_ENVIRONMENT := $(VENV)/.installed-bench
 PY          := $(VENV)/bin/python
 BUILD       := build
-OUT         := $(BUILD)/$(PRESET)
+OUT         := $(BUILD)/$(PRESET)$(CHOICE)
 EXECUTED    := notebooks/executed
 # The rest as foodseg/presets.py has it.
 DATA_HOME       := $(FOODSEG_HOME:%=%/)
 DATASET         := $(DATA_HOME)datasets/$(PRESET)
-RUNS            := $(DATA_HOME)runs/$(PRESET)
+RUNS            := $(DATA_HOME)runs/$(PRESET)$(CHOICE)
 FIGURES_smoke   := $(DATA_HOME)build/smoke/figures
 FIGURES_kitchen := figures
-FIGURES_paper   := figures/paper
+FIGURES_paper   := figures/paper$(CHOICE)
 FIGURES_dry-run := $(DATA_HOME)build/dry-run/figures
 FIGURES         := $(FIGURES_$(PRESET))
 
@@ -144,6 +161,7 @@ help:                 ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "Choose with PRESET=smoke|kitchen|paper and SEEDS=0,1,2, as in: make table PRESET=smoke SEEDS=0"
 	@echo "make PRESET=paper DRY_RUN=1 rehearses the paper preset: its sizes, random weights, drawn plates."
+	@echo "make PRESET=paper takes MLLM=id-or-folder and SEGMENTER=id-or-file; see docs/paper_preset.md."
 	@echo "make ablations takes ROWS=grpo,dapo too, for a part of the table."
 	@echo "make score takes PROTOCOL=generate-then-segment or teacher-forced, and SYSTEM=title; see docs/other_systems.md."
 

@@ -17,6 +17,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from foodseg.common.errors import DataError
+from foodseg.models.sam2 import SAM2_TINY
+from foodseg.presets import KITCHEN, PAPER, REVISIONS, get_preset
+
 PROJECT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (PROJECT / "notebooks").glob("*.ipynb"))
 ALL = [f"{number:02}" for number in range(1, 10)]
@@ -106,7 +110,7 @@ class Project:
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess:
         # A make that runs these tests must not pass its own flags and variables on.
-        ours = ("MAKE", "MFLAGS", "PRESET", "SEEDS", "VENV", "FOODSEG_HOME", "DRY_RUN")
+        ours = ("MAKE", "MFLAGS", "PRESET", "SEEDS", "VENV", "FOODSEG_", "DRY_RUN")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         command = ["make", *arguments]
         return subprocess.run(
@@ -378,6 +382,65 @@ def test_the_official_sets_are_fetched_for_the_paper_preset(project):
         assert ("HF_HUB_OFFLINE := 1" in project.make("-pn", goal).stdout) == offline
 
 
+BIG, OLD = "Qwen/Qwen2.5-VL-7B-Instruct", "facebook/sam2-hiera-large"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name"),
+    [
+        ({}, "paper"),
+        ({"MLLM": PAPER.mllm, "SEGMENTER": PAPER.segmenter}, "paper"),
+        ({"MLLM": BIG}, "paper--Qwen--Qwen2.5-VL-7B-Instruct"),
+        ({"SEGMENTER": OLD}, "paper--facebook--sam2-hiera-large"),
+        (
+            {"MLLM": "some/one@abc", "SEGMENTER": OLD},
+            "paper--some--one@abc--facebook--sam2-hiera-large",
+        ),
+        ({"MLLM": "weights"}, "paper----{root}--weights"),
+    ],
+)
+def test_other_models_have_folders_of_their_own(project, monkeypatch, chosen, name):
+    """Which make and the preset name alike."""
+    project.write("weights/config.json")
+    name = name.format(root=str(project.root)[1:].replace("/", "--"))
+    words = [f"{key}={value}" for key, value in chosen.items()]
+    made = project.make("-pn", "PRESET=paper", *words).stdout
+    for variable, folder in (("OUT", "build/"), ("RUNS", "runs/"), ("FIGURES_paper", "figures/")):
+        assert f"{variable} := {folder}{name}\n" in made.replace(" " * 9, " ")
+    assert "DATASET := datasets/paper\n" in made  # all read the same questions
+    for key in ("MLLM", "SEGMENTER"):
+        value = re.search(f"^(?:export )?FOODSEG_{key} := (.*)$", made, re.MULTILINE)[1]
+        whole = chosen.get(key, "").replace("weights", str(project.root / "weights"))
+        assert value == whole
+        monkeypatch.setenv(f"FOODSEG_{key}", value)
+    preset = get_preset("paper")
+    assert preset.name == name and get_preset(name) == preset
+    assert preset.run_folder("dapo", 0).parts[-2:] == (name, "dapo-seed0")
+    assert preset.predictions_folder("base").parts[-3] == name
+    assert preset.figures.name == preset.build_folder.name == name
+    assert preset.dataset == PAPER.dataset
+    assert preset.samples_file("test") == PAPER.samples_file("test")
+    assert (preset == PAPER) == (name == "paper")
+
+
+def test_a_chosen_model_brings_its_commit_or_configuration(monkeypatch, tmp_path):
+    monkeypatch.setenv("FOODSEG_MLLM", BIG)
+    monkeypatch.setenv("FOODSEG_SEGMENTER", "facebook/sam2-hiera-tiny")
+    preset = get_preset("paper")
+    assert (preset.mllm, preset.mllm_revision) == (BIG, REVISIONS[BIG])
+    assert preset.weights["base"] != PAPER.weights["base"]
+    assert (preset.segmenter, preset.segmenter_config) == ("facebook/sam2-hiera-tiny", SAM2_TINY)
+    assert get_preset("kitchen") == KITCHEN and get_preset("dry-run").name == "dry-run"
+    for wrong, words in (
+        ("some/one", "no model that this kit knows; name a folder"),
+        ("here", "no model that this kit knows"),
+        (str(tmp_path / "gone"), "there is no such folder"),
+    ):
+        monkeypatch.setenv("FOODSEG_MLLM", wrong)
+        with pytest.raises(DataError, match=f"MLLM={wrong}.*{words}"):
+            get_preset("paper")
+
+
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
     project.write("pyproject.toml")
     steps = [line.split(" --")[0] for line in project.ran("bench")]
@@ -417,6 +480,8 @@ PRESETS = "smoke, kitchen or paper"
         *(("all", [f"PRESET={name}"], PRESETS) for name in ("lunch", "smoke kitchen", "smoke ")),
         *(("all", [f"SEEDS={seeds}"], "0,1,2") for seeds in ("0 1", "0 ")),
         ("bench", ["PRESET=smoke"], "leave PRESET=smoke out"),
+        *(("all", [f"{key}=a/b"], "add PRESET=paper") for key in ("MLLM", "SEGMENTER")),
+        *(("all", ["PRESET=paper", f"MLLM={x}"], "has white space") for x in ("a b", "a$b", "a;b")),
         # Only the paper preset is rehearsed.
         ("all", ["DRY_RUN=1", "PRESET=kitchen"], "make PRESET=paper DRY_RUN=1"),
         ("all", ["DRY_RUN=1", "PRESET=smoke"], "make PRESET=paper DRY_RUN=1"),
