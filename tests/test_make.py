@@ -52,7 +52,8 @@ if (project / "fail").exists() and (project / "fail").read_text() == source.stem
     target.with_suffix(".failed.ipynb").touch()
     sys.exit(1)
 runs = "runs/" + preset
-figures = "figures" if preset == "kitchen" else f"build/{{preset}}/figures"
+published = {{"kitchen": "figures", "paper": "figures/paper"}}
+figures = published.get(preset, f"build/{{preset}}/figures")
 products = {{
     "01": [f"datasets/{{preset}}/foodreasonseg_single_{{s}}.parquet" for s in ("train", "test")],
     "02": [f"{{runs}}/predictions/base/result.json"],
@@ -236,6 +237,8 @@ def test_a_rehearsal_of_the_paper_preset_writes_its_weights_first(project):
         ("foodseg/training/updates.py", ALL[3:]),
         ("foodseg/weights/kitchen_mllm/a", ALL[1:]),
         ("foodseg/bench/run.py", []),
+        ("foodseg/doctor/__init__.py", []),
+        ("foodseg/doctor/verdict.py", []),
         ("foodseg/kitchen/pretraining/curriculum.py", []),
         ("README.md", []),
     ],
@@ -374,10 +377,11 @@ def test_another_systems_masks_are_scored_and_then_in_the_table(project, monkeyp
 def test_the_official_sets_are_fetched_for_the_paper_preset(project):
     line = "-m foodseg.data.fetch"
     folder = "datasets/paper/FoodSeg103"
+    first = "-m foodseg.doctor data"
     for chosen in ((), ("PRESET=paper",), ("PRESET=smoke",)):
-        assert project.ran("data", *chosen) == [f"{line} {folder}"]
+        assert project.ran("data", *chosen) == [first, f"{line} {folder}"]
     away = project.root / "é,=+@~{}#"  # characters that serve
-    assert project.ran("data", f"FOODSEG_HOME={away}") == [f"{line} {away}/{folder}"]
+    assert project.ran("data", f"FOODSEG_HOME={away}") == [first, f"{line} {away}/{folder}"]
     for goal, offline in (("data", False), ("table", True)):  # the hub's client obeys it
         assert ("HF_HUB_OFFLINE := 1" in project.make("-pn", goal).stdout) == offline
 
@@ -441,6 +445,19 @@ def test_a_chosen_model_brings_its_commit_or_configuration(monkeypatch, tmp_path
             get_preset("paper")
 
 
+def test_the_doctor_is_asked_first_and_only_for_the_paper_preset(project):
+    line = "-m foodseg.doctor --seeds"
+    assert project.ran("doctor", "SEEDS=0") == [f"{line} 0"]
+    assert project.ran("PRESET=paper")[:2] == [f"{line} 0,1,2 all", "01"]
+    assert project.ran("PRESET=paper", "ablations")[0] == f"{line} 0,1,2 all"
+    assert project.ran("PRESET=paper", "claims")[0] == f"{line} 0,1,2 all"
+    shutil.rmtree(project.root / "build")  # the data alone can be built without a GPU
+    data = project.ran(f"build/paper/{NAMES[0]}.ipynb", "SEEDS=0")
+    assert data == [f"{line} 0 data", "01"]
+    for others in ((), ("ablations",), ("PRESET=smoke", "claims"), ("PRESET=paper", "DRY_RUN=1")):
+        assert not [step for step in project.ran(*others) if "doctor" in step]
+
+
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
     project.write("pyproject.toml")
     steps = [line.split(" --")[0] for line in project.ran("bench")]
@@ -501,8 +518,8 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, goal, arguments, sente
 
 def test_help_names_every_door_and_ci_runs_the_test_command(project):
     text = project.make("help").stdout
-    doors = "all table figures ablations claims data score test lab bench base clean help".split()
-    assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
+    doors = "all table figures ablations claims doctor data score test lab bench base clean help"
+    assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors.split())
     script = PROJECT / ".ci/run"
     assert os.access(script, os.X_OK) and script.read_text().splitlines()[-1] == "exec make test"
 

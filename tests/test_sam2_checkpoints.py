@@ -119,7 +119,7 @@ def test_a_hub_id_is_fetched_once_checked_and_named_when_it_fails(tmp_path, monk
     file.write_bytes(b"not it")
     asked = []
 
-    def download(repository, name, tqdm_class):
+    def download(repository, name, revision, tqdm_class):
         asked.append((repository, name))
         return str(file)
 
@@ -133,7 +133,7 @@ def test_a_hub_id_is_fetched_once_checked_and_named_when_it_fails(tmp_path, monk
     assert find_checkpoint("facebook/sam2.1-hiera-large") == file
     assert asked == [("facebook/sam2.1-hiera-large", file.name)] * 2
 
-    def fail(repository, name, tqdm_class):
+    def fail(repository, name, revision, tqdm_class):
         raise OSError("no network")
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)

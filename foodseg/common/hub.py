@@ -6,6 +6,7 @@ hidden outside a terminal, and by `transformers` while it loads a model; ours ar
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -43,13 +44,29 @@ def fetch_model(source: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-def fetch_file(repository: str, name: str, by_hand: str) -> Path:
+def is_here(source: str | Path, revision: str | None = None, file: str | None = None) -> bool:
+    """Whether a model, or one file of its repository, needs no network."""
+    if Path(source).is_dir():
+        return True
+    patterns = [file] if file else MODEL_FILES
+    options = {"allow_patterns": patterns, "local_files_only": True}
+    try:
+        folder = Path(snapshot_download(str(source), revision=revision, **options))
+    except (OSError, ValueError):
+        return False
+    index = folder / "model.safetensors.index.json"  # names the parts of a large model
+    parts = json.loads(index.read_text())["weight_map"].values() if index.is_file() else []
+    wanted = {file} if file else set(parts) or {"model.safetensors"}
+    return all((folder / name).is_file() for name in wanted)
+
+
+def fetch_file(repository: str, name: str, by_hand: str, revision: str | None = None) -> Path:
     """A file of a model's repository, in the hub's cache.
 
     by_hand: what else the user can do, for the sentence of the DataError.
     """
     try:
-        return Path(hf_hub_download(repository, name, tqdm_class=tqdm))
+        return Path(hf_hub_download(repository, name, revision=revision, tqdm_class=tqdm))
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = _reason(error, repository)
         raise DataError(f"{repository}: {name} can't be fetched ({reason}); {by_hand}.") from error
