@@ -24,6 +24,14 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How a base is asked by another paper: its prompt, and the most tokens of an answer."""
+
+    prompt_template: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
 class Preset:
     """Sizes and sources of one scale of the experiment.
 
@@ -35,9 +43,9 @@ class Preset:
     shares: warmup_steps in rollouts; steps, how many rollouts' worth of completions a run may
     sample; groups_per_update, the groups of one gradient step. supervised_learning_rate: of the
     baselines. published: folder of the checkout for the figures (None: they go to build/).
-    data: name of the preset whose data this one reads ("": its own). extra_reward: terms added to
-    every recipe's. thresholds: of the accuracy reward, in pixels of an
-    840 x 840 model image.
+    parents: the protocol of a second base row (None: no such row). data: name of the preset whose
+    data this one reads ("": its own). extra_reward: terms added to every recipe's. thresholds: of
+    the accuracy reward, in pixels of an 840 x 840 model image.
     """
 
     name: str
@@ -64,6 +72,7 @@ class Preset:
     published: str | None = None
     mllm_revision: str | None = None
     knowledge: str | None = None
+    parents: Protocol | None = None
     data: str = ""
     thresholds: RewardThresholds = RewardThresholds()
     supervised_learning_rate: float = 3e-4  # LISA's
@@ -186,6 +195,7 @@ PAPER = Preset(
     device="cuda",
     published="figures/paper",
     mllm_revision=REVISIONS["Qwen/Qwen2.5-VL-3B-Instruct"],
+    parents=Protocol(prompts.PARENTS, 1024),
 )
 
 # On a CPU, where a step of the paper's would take hours, a dry run takes a smaller one.
@@ -194,6 +204,7 @@ _CPU_STEP = {
     "prompts_per_step": 1,
     "group_size": 2,
     "max_new_tokens": 8,
+    "parents": Protocol(prompts.PARENTS, 8),
     "groups_per_update": 1,
 }
 

@@ -35,6 +35,8 @@ def fetch_model(source: str | Path, revision: str | None = None) -> Path:
     """
     if Path(source).is_dir():
         return Path(source)
+    if Path(source).is_absolute():
+        raise DataError(f"{source}: there is no such folder; name a model's folder, or a hub id.")
     try:
         options = {"allow_patterns": MODEL_FILES, "tqdm_class": tqdm}
         return Path(snapshot_download(str(source), revision=revision, **options))

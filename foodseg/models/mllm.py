@@ -310,6 +310,14 @@ class Mllm:
         """
         return head.log_probabilities(hidden, self.model.lm_head.weight, self._banned, temperature)
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (N, vocabulary) after each hidden state (N, D), float32 or float64.
+
+        Those of the vision tokens, which are banned, are minus infinity.
+        """
+        logits = head.logits(hidden, self.model.lm_head.weight)
+        return logits.index_fill_(-1, self._banned, float("-inf"))
+
     def token_log_probabilities(
         self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
