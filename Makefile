@@ -31,6 +31,23 @@ refuse_path = $(if $(filter-out 1,$(words x$2x))$(call special_in,$2),$(error \
   $1=$2 has white space or one of $(SPECIAL) in it: choose another folder))
 $(call refuse_path,FOODSEG_HOME,$(value FOODSEG_HOME))
 $(call refuse_path,VENV,$(value VENV))
+# Other models for the paper preset: each choice has folders of its own, which foodseg/presets.py
+# names alike. A folder by its whole path, since a notebook runs in its own.
+chosen_mllm := $(or $(value MLLM),$(value FOODSEG_MLLM))
+chosen_segmenter := $(or $(value SEGMENTER),$(value FOODSEG_SEGMENTER))
+$(call refuse_path,MLLM,$(chosen_mllm))
+$(call refuse_path,SEGMENTER,$(chosen_segmenter))
+ifneq ($(chosen_mllm)$(chosen_segmenter),)
+  ifneq ($(PRESET),paper)
+    $(error MLLM= and SEGMENTER= choose the models of the paper preset: add PRESET=paper)
+  endif
+endif
+whole_path = $(if $(wildcard $1),$(abspath $1),$1)
+export FOODSEG_MLLM := $(call whole_path,$(chosen_mllm))
+export FOODSEG_SEGMENTER := $(call whole_path,$(chosen_segmenter))
+OWN_MODELS := Qwen/Qwen2.5-VL-3B-Instruct facebook/sam2.1-hiera-large
+CHOICE := $(subst $() ,,$(foreach model,\
+  $(filter-out $(OWN_MODELS),$(FOODSEG_MLLM) $(FOODSEG_SEGMENTER)),--$(subst /,--,$(model))))
 ifeq ($(filter-out ~%,$(VENV)),)
   $(error VENV=$(VENV) is empty or begins with ~: write the whole path, or leave it out)
 endif
@@ -53,15 +70,15 @@ ENVIRONMENT := $(VENV)/.installed
 BENCH_ENVIRONMENT := $(VENV)/.installed-bench
 PY          := $(VENV)/bin/python
 BUILD       := build
-OUT         := $(BUILD)/$(PRESET)
+OUT         := $(BUILD)/$(PRESET)$(CHOICE)
 EXECUTED    := notebooks/executed
 # The rest as foodseg/presets.py has it.
 DATA_HOME       := $(FOODSEG_HOME:%=%/)
 DATASET         := $(DATA_HOME)datasets/$(PRESET)
-RUNS            := $(DATA_HOME)runs/$(PRESET)
+RUNS            := $(DATA_HOME)runs/$(PRESET)$(CHOICE)
 FIGURES_smoke   := $(DATA_HOME)build/smoke/figures
 FIGURES_kitchen := figures
-FIGURES_paper   := figures/paper
+FIGURES_paper   := figures/paper$(CHOICE)
 FIGURES_dry-run := $(DATA_HOME)build/dry-run/figures
 FIGURES         := $(FIGURES_$(PRESET))
 
@@ -89,14 +106,14 @@ ABLATION_SEEDS := $(if $(filter smoke,$(PRESET)),$(firstword $(seeds)),$(SEEDS))
 export TOKENIZERS_PARALLELISM := false
 # Your own matplotlibrc plays no part in the figures.
 export MPLCONFIGDIR := $(abspath $(VENV))/matplotlib
-ifeq ($(filter paper,$(PRESET))$(filter data lab,$(MAKECMDGOALS)),)
+ifeq ($(filter paper,$(PRESET))$(filter doctor data lab,$(MAKECMDGOALS)),)
   # The weights and the data of these presets come with the kit: nothing asks the network.
   export HF_HUB_OFFLINE := 1
 endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims data score test lab bench base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims doctor data score test lab bench base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -105,15 +122,26 @@ figures: $(07)     ## figures/segmentation_results.{png,pdf}, and only what they
 # Two trainings in one folder must not meet: with other doors, this one is the last.
 ablations: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBOOKS),$(01))
 ablations:            ## figures/ablations.{md,csv,png}: every method (hours; goes on where it stopped)
+	$(checked)
 	$(PY) -m foodseg.ablations --preset $(PRESET) --seeds $(ABLATION_SEEDS) --rows "$(ROWS)"
 
 # With ablations it comes after: they share trainings, and its table's are the first.
 claims: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBOOKS),$(01)) $(filter ablations,$(MAKECMDGOALS))
 claims:               ## figures/claims.{md,csv,png}: the field's claims, a verdict each (hours; goes on)
+	$(checked)
 	$(PY) -m foodseg.claims --preset $(PRESET)
+
+# What the paper preset lacks here, before it fetches or trains; the others need nothing of it. The
+# data alone can be made without a GPU.
+DOCTOR := $(PY) -m foodseg.doctor
+checked := $(if $(filter paper,$(PRESET)),$(DOCTOR) --seeds $(SEEDS) \
+  $(if $(filter-out $(01),$(or $(MAKECMDGOALS),all)),all,data))
+doctor: $(ENVIRONMENT)  ## what PRESET=paper lacks on this machine, and its cost in GB and hours
+	$(DOCTOR) --seeds $(SEEDS)
 
 # Of the paper preset whichever is chosen: the others draw their own.
 data: $(ENVIRONMENT)  ## FoodSeg103 and FoodReasonSeg for PRESET=paper: checked, or fetched (1.3 GB)
+	$(DOCTOR) data
 	$(PY) -m foodseg.data.fetch $(DATA_HOME)datasets/paper/FoodSeg103
 
 # A shell may have a NAME of its own; only one that is typed here names the row.
@@ -144,6 +172,7 @@ help:                 ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "Choose with PRESET=smoke|kitchen|paper and SEEDS=0,1,2, as in: make table PRESET=smoke SEEDS=0"
 	@echo "make PRESET=paper DRY_RUN=1 rehearses the paper preset: its sizes, random weights, drawn plates."
+	@echo "make PRESET=paper takes MLLM=id-or-folder and SEGMENTER=id-or-file; see docs/paper_preset.md."
 	@echo "make ablations takes ROWS=grpo,dapo too, for a part of the table."
 	@echo "make score takes PROTOCOL=generate-then-segment or teacher-forced, and SYSTEM=title; see docs/other_systems.md."
 
@@ -190,11 +219,12 @@ $(WEIGHTS_dry-run): | $(ENVIRONMENT)
 	$(PY) -m foodseg.dry_run
 
 # What each notebook imports of the package. The style of a picture is no reason to train again, so
-# foodseg/report counts for the last ones only; how the shipped weights were made is `make base`.
+# foodseg/report counts for the last ones only, and the doctor for none; how the shipped weights were
+# made is `make base`.
 IMPORTS := $(shell $(PYTHON) -m foodseg.common.imports notebooks/*.ipynb)
 imports = $(patsubst $(notdir $1):%,%,$(filter $(notdir $1):%,$(IMPORTS)))
 $(foreach notebook,$(01) $(02) $(03) $(04) $(05),\
-  $(eval $(notebook): $(filter-out foodseg/report/%,$(call imports,$(notebook)))))
+  $(eval $(notebook): $(filter-out foodseg/report/% foodseg/doctor/%,$(call imports,$(notebook)))))
 $(foreach notebook,$(06) $(07) $(08) $(09),$(eval $(notebook): $(call imports,$(notebook))))
 $(01): foodseg/kitchen/knowledge.csv
 $(02) $(03) $(04) $(05) $(09): $(wildcard foodseg/weights/*/*)
@@ -223,5 +253,6 @@ $(call again_without,$(08),$(if $(ROWS_$(PRESET)),$(FIGURES)/ablations.csv))
 
 # A failed run is kept as X.failed.ipynb and leaves no X.ipynb, so it is not up to date.
 $(NOTEBOOKS): $(OUT)/%.ipynb: notebooks/%.ipynb $(ENVIRONMENT)
+	$(if $(filter $(01),$@),$(checked))
 	$(PY) -m foodseg.common.run_notebook $< $@ PRESET=$(PRESET) $(PARAMETERS)
 	$(if $(filter kitchen,$(PRESET)),mkdir -p $(EXECUTED) && cp $@ $(EXECUTED)/)

@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
-from transformers.utils import cached_file
 
 from foodseg.common.errors import DataError
+from foodseg.common.hub import fetch_model
 from foodseg.models.mllm import TEMPLATE_FILE, Mllm
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.segmenter import DECODER
@@ -100,15 +100,10 @@ def _load_merged(folder: Path, like: Mllm) -> Mllm:
 
 def _copy_readers(preset: Preset, folder: Path) -> None:
     """The base's tokenizer and processor as they are: to save them anew would reword them."""
+    base = fetch_model(preset.mllm, preset.mllm_revision)
     for name in READERS:
-        found = cached_file(
-            preset.mllm,
-            name,
-            revision=preset.mllm_revision,
-            _raise_exceptions_for_missing_entries=False,
-        )
-        if found:
-            shutil.copyfile(found, folder / name)
+        if (base / name).exists():
+            shutil.copyfile(base / name, folder / name)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ which preset it is in.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,19 @@ import torch
 from foodseg.common.errors import DataError
 from foodseg.common.files import PROJECT, file_hash, files_hash, home
 from foodseg.models import prompts
-from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig
+from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig, official_source
 from foodseg.rl.rehearsal_reward import lottery
 from foodseg.rl.thresholds import RewardThresholds
 
 PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a base is asked by another paper: its prompt, and the most tokens of an answer."""
+
+    prompt_template: str
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,9 @@ class Preset:
     shares: warmup_steps in rollouts; steps, how many rollouts' worth of completions a run may
     sample; groups_per_update, the groups of one gradient step. supervised_learning_rate: of the
     baselines. published: folder of the checkout for the figures (None: they go to build/).
-    extra_reward: terms added to every recipe's. thresholds: of the accuracy reward, in pixels of an
-    840 x 840 model image.
+    parents: the protocol of a second base row (None: no such row). data: name of the preset whose
+    data this one reads ("": its own). extra_reward: terms added to every recipe's. thresholds: of
+    the accuracy reward, in pixels of an 840 x 840 model image.
     """
 
     name: str
@@ -62,6 +72,8 @@ class Preset:
     published: str | None = None
     mllm_revision: str | None = None
     knowledge: str | None = None
+    parents: Protocol | None = None
+    data: str = ""
     thresholds: RewardThresholds = RewardThresholds()
     supervised_learning_rate: float = 3e-4  # LISA's
     extra_reward: tuple[Callable, ...] = ()
@@ -88,7 +100,7 @@ class Preset:
     @property
     def dataset(self) -> Path:
         """Folder in FoodSeg103's own layout."""
-        return home() / "datasets" / self.name / "FoodSeg103"
+        return home() / "datasets" / (self.data or self.name) / "FoodSeg103"
 
     @property
     def figures(self) -> Path:
@@ -102,7 +114,7 @@ class Preset:
 
     def samples_file(self, split: str) -> Path:
         """FoodReasonSeg-Single's Parquet file of a split."""
-        return home() / "datasets" / self.name / f"foodreasonseg_single_{split}.parquet"
+        return self.dataset.with_name(f"foodreasonseg_single_{split}.parquet")
 
     def run_folder(self, recipe: str, seed: int) -> Path:
         """Folder of one training run."""
@@ -154,6 +166,11 @@ SMOKE = replace(
     published=None,
 )
 
+# The commit of each model of the hub.
+REVISIONS = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": "66285546d2b821cf421d4f5eb2576359d3770cd3",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "cc594898137f460bfe9f0759e9844b3ce807cfb5",
+}
 PAPER = Preset(
     name="paper",
     mllm="Qwen/Qwen2.5-VL-3B-Instruct",
@@ -177,7 +194,8 @@ PAPER = Preset(
     dtype="bfloat16",
     device="cuda",
     published="figures/paper",
-    mllm_revision="66285546d2b821cf421d4f5eb2576359d3770cd3",
+    mllm_revision=REVISIONS["Qwen/Qwen2.5-VL-3B-Instruct"],
+    parents=Protocol(prompts.PARENTS, 1024),
 )
 
 # On a CPU, where a step of the paper's would take hours, a dry run takes a smaller one.
@@ -186,6 +204,7 @@ _CPU_STEP = {
     "prompts_per_step": 1,
     "group_size": 2,
     "max_new_tokens": 8,
+    "parents": Protocol(prompts.PARENTS, 8),
     "groups_per_update": 1,
 }
 
@@ -217,9 +236,51 @@ def dry_run_preset() -> Preset:
     )
 
 
+def chosen_preset() -> Preset:
+    """`PAPER` with the models that make's MLLM= and SEGMENTER= name, by the environment.
+
+    Other models than its own have folders of their own, as the Makefile names them too: their
+    names stand in the preset's, so that no row of one is taken for a row of another. Raises
+    DataError for a model that this kit can't run.
+    """
+    mllm, segmenter = (os.environ.get(f"FOODSEG_{part}", "") for part in ("MLLM", "SEGMENTER"))
+    others = [one for one in (mllm, segmenter) if one not in ("", PAPER.mllm, PAPER.segmenter)]
+    name = PAPER.name + "".join("--" + one.replace("/", "--") for one in others)
+    preset = replace(PAPER, name=name, data=PAPER.name, published=f"figures/{name}")
+    if mllm:
+        source, revision = _mllm_source(mllm)
+        preset = replace(preset, mllm=source, mllm_revision=revision)
+    if segmenter:
+        source, config = official_source(segmenter)
+        preset = replace(preset, segmenter=source, segmenter_config=config)
+    return preset if others else PAPER
+
+
+def _mllm_source(chosen: str) -> tuple[str, str | None]:
+    """A folder as it is; a hub id and its commit."""
+    if Path(chosen).is_absolute():
+        if not Path(chosen).is_dir():
+            raise DataError(f"MLLM={chosen}: there is no such folder; name one, or a hub id.")
+        return chosen, None
+    source, _, revision = chosen.partition("@")
+    revision = revision or REVISIONS.get(source)
+    if source.count("/") != 1 or not revision:
+        raise DataError(
+            f"MLLM={chosen} is no model that this kit knows; name a folder by its whole path, "
+            f"{' or '.join(REVISIONS)}, or another hub id with its commit, as owner/name@commit."
+        )
+    return source, revision
+
+
 def get_preset(name: str) -> Preset:
-    """The preset of that name; raises ValueError naming the known ones."""
+    """The preset of that name; raises ValueError naming the known ones.
+
+    "paper" is `chosen_preset`, which goes by its whole name too.
+    """
     presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER, dry_run_preset())}
+    if name.partition("--")[0] == PAPER.name:
+        chosen = chosen_preset()
+        presets |= {PAPER.name: chosen, chosen.name: chosen}
     if name not in presets:
         raise ValueError(f"PRESET={name!r} is unknown; use one of {', '.join(presets)}.")
     return presets[name]
@@ -232,7 +293,8 @@ def require(path: Path, notebook: str) -> Path:
     try:
         # datasets/<preset>/... or runs/<preset>/...
         shown = path.relative_to(home())
-        target = f" (`make build/{shown.parts[1]}/{notebook}.ipynb`)"
+        preset, _, others = shown.parts[1].partition("--")
+        target = f" (`make build/{preset}/{notebook}.ipynb`{', of the same models' * bool(others)})"
     except ValueError:
         shown, target = path.name, ""
     raise DataError(f"{shown} is missing; run notebook {notebook} first{target}.")

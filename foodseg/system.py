@@ -45,7 +45,7 @@ def one_thread(device: str) -> Iterator[None]:
 def load_policy(preset: Preset, prompt: Callable[[str], str] | None = None) -> Mllm:
     """The preset's MLLM, without an adapter; prompt: a recipe's change of the prompt template.
 
-    Raises OSError and RuntimeError as `Mllm.load`.
+    Raises as `Mllm.load`.
     """
     return Mllm.load(
         preset.mllm,
@@ -192,11 +192,12 @@ def roll_out(
     seed: int = 0,
     photos: Mapping[str, Image.Image] | None = None,
     first_prompt: int = 0,
+    repetition_penalty: float = 1.0,
 ) -> list[Rollout]:
     """Embed each photo and each question once, sample `group_size` completions of each question.
 
     In one thread on a CPU (`one_thread`). photos: what `read_photos` returns for these samples, if
-    it was already called; first_prompt: as in `sample_rollouts`.
+    it was already called; first_prompt, repetition_penalty: as in `sample_rollouts`.
     """
     photos = photos or read_photos(mllm, preset, samples)
     questions = [sample.question for sample in samples]
@@ -210,6 +211,7 @@ def roll_out(
             temperature=temperature,
             seed=seed,
             first_prompt=first_prompt,
+            repetition_penalty=repetition_penalty,
         )
 
 

@@ -3,13 +3,16 @@
 import json
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from foodseg.bench.cuda import __main__ as cuda
+from foodseg.bench.cuda import check
 from foodseg.bench.cuda.page import NOT_MEASURED, cuda_section
+from foodseg.bench.cuda.precision import PRECISIONS, precision, precisions
 from foodseg.bench.cuda.rollout import rollout_by_phase
 from foodseg.bench.cuda.workload import (
     PROMPT_TOKENS,
@@ -22,6 +25,7 @@ from foodseg.bench.paired_timing import SideFailedError, Turns
 from foodseg.bench.this_trainer import this_trainer
 from foodseg.bench.workload import ban_end_token
 from foodseg.models.random_mllm import qwen2_5_vl_3b, shrink
+from foodseg.models.sam2 import KITCHEN_SAM2
 from foodseg.recipes import GRPO
 from foodseg.system import read_photos, roll_out
 
@@ -168,7 +172,101 @@ def test_without_a_gpu_or_a_stage_of_that_name_one_sentence_is_all(tmp_path, mon
     assert cuda_section(tmp_path) == NOT_MEASURED
     with pytest.raises(SystemExit):
         cuda.main(["speed"])
-    assert "stage speed is unknown; use some of step, memory, trl" in capsys.readouterr().err
+    assert (
+        "stage speed is unknown; use some of segmenter, step, memory, trl"
+        in capsys.readouterr().err
+    )
+
+
+def test_sam2s_precisions_are_timed_and_their_masks_compared(samples, monkeypatch):
+    preset = replace(TOY, segmenter_config=replace(KITCHEN_SAM2, pred_obj_scores=True))
+    [row] = rows_of(precisions, preset, samples)
+    assert min(row[name] for name in PRECISIONS) > 0 and row["weights"] == "random"
+    # TensorFloat-32 is a GPU's; here only bfloat16 rounds.
+    same = {name: row["differs"][name] for name in ("float32", "default", "tf32")}
+    assert set(same.values()) == {0.0} and 0 < row["differs"]["bfloat16"] < 0.5
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    for name, allowed in (("float32", [False] * 2), ("tf32", [True] * 2), ("default", before)):
+        with precision(name, "cpu"):
+            assert [flag.allow_tf32 for flag in flags] == allowed
+        assert [flag.allow_tf32 for flag in flags] == before
+
+
+def test_the_segmenter_alone_makes_a_page(tmp_path):
+    rows = [{name: 0.8 for name in PRECISIONS} | {"weights": "random"}]
+    rows[0]["differs"] = dict.fromkeys(PRECISIONS, 0.0) | {"bfloat16": 0.00125}
+    part = {key: value for key, value in SAMPLE.items() if key not in ("step", "memory", "trl")}
+    result = part | {"segmenter": {"measured": {}, "precisions": rows}}
+    (tmp_path / cuda.RESULT).write_text(json.dumps(result))
+    page = cuda_section(tmp_path)
+    assert "| bfloat16 | 100 | 0.1250% |" in page and "with random weights" in page
+
+
+def part(name: str, code: str, seconds: float = 20) -> check.Part:
+    return check.Part(name, ("-c", code), seconds)
+
+
+def test_a_check_that_is_cut_off_keeps_what_it_measured(tmp_path, monkeypatch):
+    """Also of a part that fails or hangs; and nothing that it started goes on."""
+    started = tmp_path / "child"
+    hang = (
+        "import os, subprocess, sys, time; from pathlib import Path; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        f"Path({str(started)!r}).write_text(str(child.pid)); "
+        "print('begun', flush=True); time.sleep(60)"
+    )
+    log = (
+        "import os; from pathlib import Path; "
+        "run = Path(os.environ['FOODSEG_HOME'], 'runs/dry-run/grpo-seed0'); "
+        "run.mkdir(parents=True); "
+        """(run / 'log.jsonl').write_text('{"seconds_update": 2.5, "completion": "w1"}')"""
+    )
+    parts = [
+        part("good", "print('fine')"),
+        part("bad", "raise SystemExit('no such file')"),
+        part("train", log),
+        part("hang", hang, 2),
+        part("late", "print('never')"),
+    ]
+    told = []
+    write = check.write_json
+    monkeypatch.setattr(
+        check, "write_json", lambda path, value: (told.append(1), write(path, value))
+    )
+    check.check(tmp_path / "out", parts[:4], "cpu")
+    result = json.loads((tmp_path / "out" / check.RESULT).read_text())
+    assert len(told) == 4  # after each part
+    outcomes = {name: one["outcome"] for name, one in result["parts"].items()}
+    assert outcomes == dict(good="done", bad="failed", train="done", hang="cut off after 2 s")
+    assert result["parts"]["bad"]["tail"] == ["no such file"]
+    assert result["parts"]["hang"]["tail"] == ["begun"]
+    assert result["steps"] == {"grpo-seed0": [{"seconds_update": 2.5}]} and "processor" in result
+    child = Path("/proc") / started.read_text() / "stat"
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+    late = check.check(tmp_path / "late", parts[4:], "cpu", seconds=0)["parts"]["late"]
+    assert late["outcome"] == "left out: no time"
+
+
+def test_the_check_is_made_of_doors_that_there_are_and_ends_in_time(tmp_path):
+    parts = check.list_parts(tmp_path)
+    assert [one.name for one in parts] == [
+        *("equalities", "weights", "01", "02", "04", "05", "bench"),
+    ]
+    # Whatever hangs, the bench has time left, and it writes what it has after each trial.
+    assert sum(one.seconds for one in parts[:-1]) + 30 < check.SECONDS <= 8 * 60
+    for one in parts:
+        for word in one.arguments:
+            if word.endswith((".py", ".ipynb")) and "executed" not in word:
+                assert (check.PROJECT / word).exists()
+    assert parts[0].arguments[-1] == "tests/test_gpu.py" and "gpu" in parts[0].arguments
+    assert set(parts[-1].arguments[2:4]) <= set(cuda.STAGES)
+
+
+def test_without_a_gpu_the_check_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert check.main([str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def trial(step: float, gigabytes: float = 10.0, **more) -> list[dict]:

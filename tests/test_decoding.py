@@ -137,3 +137,16 @@ def test_static_step_equals_the_ordinary_one(on_cpu, temperature):
     before_end = at_end.cumsum(1) - at_end.int() == 0
     # The model's norms, and these log-probs, are rounded to float32.
     assert_near(ordinary.log_probs[before_end], static.log_probs[before_end], roundings=50)
+
+
+@pytest.mark.parametrize("kind", [SlicedCache, StaticCache])
+def test_what_is_not_stored_yet_is_no_number_at_random(kind):
+    """A kernel may multiply what lies past a row's length by 0, which keeps a NaN."""
+    layer = SimpleNamespace(keys=torch.ones(3, KEY_HEADS, 7, SIZE))
+    layer.values = layer.keys
+    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN
+    try:
+        cache = kind(SimpleNamespace(layers=[layer]), LENGTHS, GROUP, STEPS)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not any(storage.any() for pair in cache.own for storage in pair)

@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import assert_same_masks
+from PIL import Image
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_lines
 from foodseg.data.references import Reference, decode_mask
 from foodseg.evaluation.base_rows import (
     BEST_OF,
+    PARENTS,
     SAMPLES,
     best_of,
     evaluate_any_form,
     evaluate_best_of,
+    evaluate_parents,
 )
 from foodseg.evaluation.evaluate import (
     compare,
@@ -25,8 +28,9 @@ from foodseg.evaluation.evaluate import (
     segment,
     summarise,
 )
+from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.segmenter import Segmenter
-from foodseg.presets import SMOKE
+from foodseg.presets import SMOKE, Protocol
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import to_original
 from foodseg.rl.named_foods import FOOD_NAMES, food_names, named_in_conclusion
@@ -142,6 +146,31 @@ def test_of_several_samples_the_best_counts_and_the_mean_is_told(
             ious.append([p.intersection / p.union for p in run])
     assert result["giou"] == pytest.approx(np.mean(np.max(ious, axis=1)))
     assert result["sampled_giou"] == pytest.approx(np.mean(ious))
+
+
+def test_the_base_is_asked_as_the_parents_ask_it(test_samples, segmenter, kitchen_mllm):
+    """Prompt, penalty, length and resizing; everything is as before when it is done."""
+    preset = replace(SMOKE, evaluation_batch=2, parents=Protocol("Find {question}!", 12))
+    own = kitchen_mllm.template
+    kitchen_mllm.model.generation_config.repetition_penalty = 4.0
+    asked = test_samples[:3]
+    result = evaluate_parents(preset, asked, kitchen_mllm, segmenter)
+    predictions = load_predictions(SMOKE.predictions_folder(PARENTS))
+    assert kitchen_mllm.template == own and result["repetition_penalty"] == 4.0
+    assert [p.sample_id for p in predictions] == [sample.sample_id for sample in asked]
+    kitchen_mllm.template = "Find {question}!"
+    for sample, prediction in zip(asked, predictions, strict=True):
+        assert sample.question[0].isupper() and sample.question.endswith("?")
+        question = sample.question[:-1].lower()
+        plate = Image.open(SMOKE.dataset / sample.image).convert("RGB")
+        photo = plate.resize((168, 168), Image.Resampling.BILINEAR)
+        assert photo.tobytes() != kitchen_mllm.resize(plate).tobytes()
+        prompts = kitchen_mllm.embed_prompts([question], kitchen_mllm.embed_images([photo]))
+        options = {"group_size": 1, "max_new_tokens": 12, "temperature": 0.0}
+        [rollout] = sample_rollouts(kitchen_mllm, prompts, repetition_penalty=4.0, **options)
+        assert rollout.texts[0] == prediction.completion
+        [plain] = sample_rollouts(kitchen_mllm, prompts, **options)
+        assert len(rollout.tokens[0]) == 12 and plain.texts != rollout.texts
 
 
 def test_the_first_of_equal_samples_is_kept(test_samples):

@@ -17,6 +17,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from foodseg.common.errors import DataError
+from foodseg.models.sam2 import SAM2_TINY
+from foodseg.presets import KITCHEN, PAPER, REVISIONS, get_preset
+
 PROJECT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (PROJECT / "notebooks").glob("*.ipynb"))
 ALL = [f"{number:02}" for number in range(1, 10)]
@@ -48,7 +52,8 @@ if (project / "fail").exists() and (project / "fail").read_text() == source.stem
     target.with_suffix(".failed.ipynb").touch()
     sys.exit(1)
 runs = "runs/" + preset
-figures = "figures" if preset == "kitchen" else f"build/{{preset}}/figures"
+published = {{"kitchen": "figures", "paper": "figures/paper"}}
+figures = published.get(preset, f"build/{{preset}}/figures")
 products = {{
     "01": [f"datasets/{{preset}}/foodreasonseg_single_{{s}}.parquet" for s in ("train", "test")],
     "02": [f"{{runs}}/predictions/base/result.json"],
@@ -106,7 +111,7 @@ class Project:
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess:
         # A make that runs these tests must not pass its own flags and variables on.
-        ours = ("MAKE", "MFLAGS", "PRESET", "SEEDS", "VENV", "FOODSEG_HOME", "DRY_RUN")
+        ours = ("MAKE", "MFLAGS", "PRESET", "SEEDS", "VENV", "FOODSEG_", "DRY_RUN")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         command = ["make", *arguments]
         return subprocess.run(
@@ -232,6 +237,8 @@ def test_a_rehearsal_of_the_paper_preset_writes_its_weights_first(project):
         ("foodseg/training/updates.py", ALL[3:]),
         ("foodseg/weights/kitchen_mllm/a", ALL[1:]),
         ("foodseg/bench/run.py", []),
+        ("foodseg/doctor/__init__.py", []),
+        ("foodseg/doctor/verdict.py", []),
         ("foodseg/kitchen/pretraining/curriculum.py", []),
         ("README.md", []),
     ],
@@ -370,12 +377,85 @@ def test_another_systems_masks_are_scored_and_then_in_the_table(project, monkeyp
 def test_the_official_sets_are_fetched_for_the_paper_preset(project):
     line = "-m foodseg.data.fetch"
     folder = "datasets/paper/FoodSeg103"
+    first = "-m foodseg.doctor data"
     for chosen in ((), ("PRESET=paper",), ("PRESET=smoke",)):
-        assert project.ran("data", *chosen) == [f"{line} {folder}"]
+        assert project.ran("data", *chosen) == [first, f"{line} {folder}"]
     away = project.root / "é,=+@~{}#"  # characters that serve
-    assert project.ran("data", f"FOODSEG_HOME={away}") == [f"{line} {away}/{folder}"]
+    assert project.ran("data", f"FOODSEG_HOME={away}") == [first, f"{line} {away}/{folder}"]
     for goal, offline in (("data", False), ("table", True)):  # the hub's client obeys it
         assert ("HF_HUB_OFFLINE := 1" in project.make("-pn", goal).stdout) == offline
+
+
+BIG, OLD = "Qwen/Qwen2.5-VL-7B-Instruct", "facebook/sam2-hiera-large"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name"),
+    [
+        ({}, "paper"),
+        ({"MLLM": PAPER.mllm, "SEGMENTER": PAPER.segmenter}, "paper"),
+        ({"MLLM": BIG}, "paper--Qwen--Qwen2.5-VL-7B-Instruct"),
+        ({"SEGMENTER": OLD}, "paper--facebook--sam2-hiera-large"),
+        (
+            {"MLLM": "some/one@abc", "SEGMENTER": OLD},
+            "paper--some--one@abc--facebook--sam2-hiera-large",
+        ),
+        ({"MLLM": "weights"}, "paper----{root}--weights"),
+    ],
+)
+def test_other_models_have_folders_of_their_own(project, monkeypatch, chosen, name):
+    """Which make and the preset name alike."""
+    project.write("weights/config.json")
+    name = name.format(root=str(project.root)[1:].replace("/", "--"))
+    words = [f"{key}={value}" for key, value in chosen.items()]
+    made = project.make("-pn", "PRESET=paper", *words).stdout
+    for variable, folder in (("OUT", "build/"), ("RUNS", "runs/"), ("FIGURES_paper", "figures/")):
+        assert f"{variable} := {folder}{name}\n" in made.replace(" " * 9, " ")
+    assert "DATASET := datasets/paper\n" in made  # all read the same questions
+    for key in ("MLLM", "SEGMENTER"):
+        value = re.search(f"^(?:export )?FOODSEG_{key} := (.*)$", made, re.MULTILINE)[1]
+        whole = chosen.get(key, "").replace("weights", str(project.root / "weights"))
+        assert value == whole
+        monkeypatch.setenv(f"FOODSEG_{key}", value)
+    preset = get_preset("paper")
+    assert preset.name == name and get_preset(name) == preset
+    assert preset.run_folder("dapo", 0).parts[-2:] == (name, "dapo-seed0")
+    assert preset.predictions_folder("base").parts[-3] == name
+    assert preset.figures.name == preset.build_folder.name == name
+    assert preset.dataset == PAPER.dataset
+    assert preset.samples_file("test") == PAPER.samples_file("test")
+    assert (preset == PAPER) == (name == "paper")
+
+
+def test_a_chosen_model_brings_its_commit_or_configuration(monkeypatch, tmp_path):
+    monkeypatch.setenv("FOODSEG_MLLM", BIG)
+    monkeypatch.setenv("FOODSEG_SEGMENTER", "facebook/sam2-hiera-tiny")
+    preset = get_preset("paper")
+    assert (preset.mllm, preset.mllm_revision) == (BIG, REVISIONS[BIG])
+    assert preset.weights["base"] != PAPER.weights["base"]
+    assert (preset.segmenter, preset.segmenter_config) == ("facebook/sam2-hiera-tiny", SAM2_TINY)
+    assert get_preset("kitchen") == KITCHEN and get_preset("dry-run").name == "dry-run"
+    for wrong, words in (
+        ("some/one", "no model that this kit knows; name a folder"),
+        ("here", "no model that this kit knows"),
+        (str(tmp_path / "gone"), "there is no such folder"),
+    ):
+        monkeypatch.setenv("FOODSEG_MLLM", wrong)
+        with pytest.raises(DataError, match=f"MLLM={wrong}.*{words}"):
+            get_preset("paper")
+
+
+def test_the_doctor_is_asked_first_and_only_for_the_paper_preset(project):
+    line = "-m foodseg.doctor --seeds"
+    assert project.ran("doctor", "SEEDS=0") == [f"{line} 0"]
+    assert project.ran("PRESET=paper")[:2] == [f"{line} 0,1,2 all", "01"]
+    assert project.ran("PRESET=paper", "ablations")[0] == f"{line} 0,1,2 all"
+    assert project.ran("PRESET=paper", "claims")[0] == f"{line} 0,1,2 all"
+    shutil.rmtree(project.root / "build")  # the data alone can be built without a GPU
+    data = project.ran(f"build/paper/{NAMES[0]}.ipynb", "SEEDS=0")
+    assert data == [f"{line} 0 data", "01"]
+    for others in ((), ("ablations",), ("PRESET=smoke", "claims"), ("PRESET=paper", "DRY_RUN=1")):
+        assert not [step for step in project.ran(*others) if "doctor" in step]
 
 
 def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
@@ -417,6 +497,8 @@ PRESETS = "smoke, kitchen or paper"
         *(("all", [f"PRESET={name}"], PRESETS) for name in ("lunch", "smoke kitchen", "smoke ")),
         *(("all", [f"SEEDS={seeds}"], "0,1,2") for seeds in ("0 1", "0 ")),
         ("bench", ["PRESET=smoke"], "leave PRESET=smoke out"),
+        *(("all", [f"{key}=a/b"], "add PRESET=paper") for key in ("MLLM", "SEGMENTER")),
+        *(("all", ["PRESET=paper", f"MLLM={x}"], "has white space") for x in ("a b", "a$b", "a;b")),
         # Only the paper preset is rehearsed.
         ("all", ["DRY_RUN=1", "PRESET=kitchen"], "make PRESET=paper DRY_RUN=1"),
         ("all", ["DRY_RUN=1", "PRESET=smoke"], "make PRESET=paper DRY_RUN=1"),
@@ -436,8 +518,8 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, goal, arguments, sente
 
 def test_help_names_every_door_and_ci_runs_the_test_command(project):
     text = project.make("help").stdout
-    doors = "all table figures ablations claims data score test lab bench base clean help".split()
-    assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors)
+    doors = "all table figures ablations claims doctor data score test lab bench base clean help"
+    assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors.split())
     script = PROJECT / ".ci/run"
     assert os.access(script, os.X_OK) and script.read_text().splitlines()[-1] == "exec make test"
 

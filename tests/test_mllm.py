@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import load_kitchen, randomise_adapter, toy_prompts
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+from foodseg.common import hub
 from foodseg.common.errors import DataError
+from foodseg.common.progress import tqdm
 from foodseg.models.mllm import Mllm
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm, shrink
 from foodseg.models.rollouts import sample_rollouts
@@ -179,3 +183,46 @@ def test_a_side_that_is_no_whole_number_of_visual_tokens_is_refused(kitchen_mllm
     parts = kitchen_mllm.model, kitchen_mllm.tokenizer, kitchen_mllm.image_processor
     with pytest.raises(DataError, match=f"image_side: {side} is no multiple of 28; .* take {near}"):
         Mllm(*parts, side, "{question}")
+
+
+def load_from(source, **options) -> Mllm:
+    sizes = {"image_side": SMOKE.image_side, "template": SMOKE.prompt_template}
+    return Mllm.load(source, **sizes, **options)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen2_vl", "llava", None])
+def test_another_kind_of_model_is_refused_before_its_weights_are_read(tmp_path, kind):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind} if kind else {}))
+    words = f"its model_type is '{kind}', and this kit runs Qwen2.5-VL .qwen2_5_vl. only"
+    with pytest.raises(DataError, match=words if kind else "no config.json with a model_type"):
+        load_from(tmp_path)
+
+
+def test_a_model_of_the_hub_is_fetched_with_a_bar_of_ours_and_its_name_kept(monkeypatch):
+    asked = []
+
+    def download(repository, **options):
+        asked.append((repository, options["revision"], options["tqdm_class"]))
+        return SMOKE.mllm
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    mllm = load_from("some/one", revision="abc")
+    # The hub's own bars are hidden where there is no terminal.
+    assert asked == [("some/one", "abc", tqdm)] and mllm.name == "some/one"
+
+
+@pytest.mark.parametrize("code", [401, 403, None])
+def test_a_hub_that_gives_no_model_is_told_in_one_sentence(monkeypatch, code):
+    def download(*_, **__):
+        if code is None:
+            raise LocalEntryNotFoundError("the hub can't be reached")
+        answer = SimpleNamespace(status_code=code, reason_phrase="No", headers={}, request=None)
+        raise GatedRepoError("closed", response=answer)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    words = r"some/one: it is no folder, and the hub did not give it \("
+    words += (
+        f"it answered {code} .*huggingface.co/some/one, then `hf auth" if code else "the hub can"
+    )
+    with pytest.raises(DataError, match=words):
+        load_from("some/one")

@@ -14,9 +14,9 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
-from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE
+from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS
 from foodseg.evaluation.evaluate import Prediction, summarise
-from foodseg.presets import parse_seeds, require
+from foodseg.presets import Protocol, parse_seeds, require
 from foodseg.report import (
     bars,
     completions,
@@ -170,6 +170,20 @@ def test_without_weights_of_the_knowledge_its_row_is_left_out(empty_home):
     assert list(frame.index) == [*METHODS, results.BOUND_TITLE]
     assert results.readable(frame).loc["GRPO", "of the gap"] == "–"
     assert KNOWLEDGE not in results.provenance_frame(preset, [0, 1]).index
+
+
+def test_a_preset_with_the_parents_protocol_has_a_second_base_row(empty_home):
+    write_all_rows()
+    preset = replace(SMOKE, parents=Protocol("{question}", 10))
+    with pytest.raises(DataError, match="run notebook 02_model_and_zero_shot first"):
+        results.results_frame(preset, [0, 1])
+    write_row(PARENTS, [prediction(0, 2), prediction(1, 0)])
+    frame = results.results_frame(preset, [0, 1])
+    title = results.PARENTS_TITLE
+    assert list(frame.index).index(title) == list(frame.index).index(results.BEST_OF_TITLE) + 1
+    assert frame.loc[title, "giou"] == pytest.approx(0.1)
+    assert PARENTS in results.provenance_frame(preset, [0, 1]).index
+    assert title in results.notes(preset, [0, 1]) and title not in results.notes(SMOKE, [0, 1])
 
 
 def test_all_sampled_completions_are_counted_beside_those_learnt_from(empty_home):

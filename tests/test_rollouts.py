@@ -20,26 +20,30 @@ def flat(rollouts):
     ]
 
 
-def test_greedy_equals_transformers_generate(kitchen_mllm):
+@pytest.mark.parametrize("penalty", [1.0, 1.05, 1.5])
+def test_greedy_equals_transformers_generate(kitchen_mllm, penalty):
     prompts = toy_prompts(kitchen_mllm)
-    rollouts = sample_rollouts(
-        kitchen_mllm, prompts, group_size=1, max_new_tokens=20, temperature=0.0
-    )
+    options = {"group_size": 1, "max_new_tokens": 20, "temperature": 0.0}
+    rollouts = sample_rollouts(kitchen_mllm, prompts, repetition_penalty=penalty, **options)
+    plain = sample_rollouts(kitchen_mllm, prompts, **options)
+    assert (flat(rollouts) == flat(plain)) == (penalty == 1.0)
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=20,
         eos_token_id=kitchen_mllm.eos_token_id,
         pad_token_id=kitchen_mllm.eos_token_id,
         suppress_tokens=kitchen_mllm.banned_token_ids,
+        repetition_penalty=penalty,
     )
     for prompt, rollout in zip(prompts, rollouts, strict=True):
         generated = kitchen_mllm.model.generate(
+            input_ids=prompt.input_ids[None],  # whose tokens count as seen
             inputs_embeds=prompt.embeddings[None],
             attention_mask=torch.ones(1, prompt.length, dtype=torch.long),
             position_ids=prompt.position_ids[:, None],
             generation_config=config,
         )
-        assert rollout.tokens[0].tolist() == generated[0].tolist()
+        assert rollout.tokens[0].tolist() == generated[0, prompt.length :].tolist()
 
 
 def test_same_seed_same_completions_and_another_seed_others(kitchen_mllm):

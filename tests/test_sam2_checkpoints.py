@@ -1,4 +1,4 @@
-"""Checkpoints of SAM2.1's official layout, of every size, with random weights."""
+"""Checkpoints of SAM2's official layouts, of every size, with random weights."""
 
 import hashlib
 from dataclasses import replace
@@ -12,17 +12,19 @@ from PIL import Image
 from sam2.build_sam import build_sam2 as build_official
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from foodseg.common import hub
 from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
-from foodseg.models import sam2
 from foodseg.models.sam2 import (
     OFFICIAL,
     SAM2_BASE_PLUS,
     SAM2_LARGE,
     SAM2_SMALL,
     SAM2_TINY,
+    Checkpoint,
     decode_prompts,
     find_checkpoint,
+    official_source,
 )
 from foodseg.models.segmenter import Segmenter, scale_prompts
 
@@ -40,6 +42,7 @@ MEMORY = {
     "no_obj_ptr",
     "no_obj_embed_spatial",
 }
+ONLY_2_1 = {"obj_ptr_tpos_proj", "no_obj_embed_spatial"}
 REFERENCES = [
     Reference((20, 30, 200, 150), (90, 80)),
     Reference((100, 10, 290, 180), (180, 90)),
@@ -48,11 +51,12 @@ REFERENCES = [
 ]
 
 
-def official_model(size: str):
+def official_model(size: str, version: str = "2.1"):
     """sam2's video-capable model with weights that make masks of more than one kind."""
     torch.manual_seed(0)
+    name = {"2.1": "sam2.1", "2.0": "sam2"}[version]
     model = build_official(
-        f"configs/sam2.1/sam2.1_hiera_{size}.yaml",
+        f"configs/{name}/{name}_hiera_{size}.yaml",
         device="cpu",
         hydra_overrides_extra=[f"++model.image_size={SIDE}"],
         apply_postprocessing=False,
@@ -64,14 +68,16 @@ def official_model(size: str):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_official_checkpoint_gives_the_official_models_masks(size, tmp_path):
-    official, config = official_model(size), replace(SIZES[size], image_size=SIDE)
+@pytest.mark.parametrize("version", ["2.1", "2.0"])
+def test_an_official_checkpoint_gives_the_official_models_masks(version, size, tmp_path):
+    official, config = official_model(size, version), replace(SIZES[size], image_size=SIDE)
     path = tmp_path / "sam2.1.pt"
     torch.save({"model": official.state_dict()}, path)
     loaded = Segmenter.load(path, config)
 
     kept, whole = loaded.model.state_dict(), official.state_dict()
-    assert {name.partition(".")[0] for name in whole.keys() - kept.keys()} == MEMORY
+    left = {name.partition(".")[0] for name in whole.keys() - kept.keys()}
+    assert left == (MEMORY if version == "2.1" else MEMORY - ONLY_2_1)
     assert kept.keys() <= whole.keys()
     assert all(torch.equal(weight, whole[name]) for name, weight in kept.items())
 
@@ -113,22 +119,47 @@ def test_a_hub_id_is_fetched_once_checked_and_named_when_it_fails(tmp_path, monk
     file.write_bytes(b"not it")
     asked = []
 
-    def download(repository, name):
+    def download(repository, name, revision, tqdm_class):
         asked.append((repository, name))
         return str(file)
 
-    monkeypatch.setattr(sam2, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
     with pytest.raises(DataError, match=f"{file}: its SHA-256 is .*, not 2647878d"):
         find_checkpoint("facebook/sam2.1-hiera-large")
     right = hashlib.sha256(b"not it").hexdigest()
-    monkeypatch.setitem(OFFICIAL, "facebook/sam2.1-hiera-large", (file.name, right))
+    monkeypatch.setitem(
+        OFFICIAL, "facebook/sam2.1-hiera-large", Checkpoint(file.name, right, SAM2_LARGE)
+    )
     assert find_checkpoint("facebook/sam2.1-hiera-large") == file
     assert asked == [("facebook/sam2.1-hiera-large", file.name)] * 2
 
-    def fail(repository, name):
+    def fail(repository, name, revision, tqdm_class):
         raise OSError("no network")
 
-    monkeypatch.setattr(sam2, "hf_hub_download", fail)
-    with pytest.raises(DataError, match="fetched .no network.; fetch it by hand from http"):
-        Segmenter.load("facebook/sam2.1-hiera-tiny", SAM2_TINY)
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    for known, folder in (
+        ("facebook/sam2.1-hiera-tiny", 92824),
+        ("facebook/sam2-hiera-tiny", 72824),
+    ):
+        words = f"fetched .no network.; fetch it by hand from https://.*/0{folder}/sam2"
+        with pytest.raises(DataError, match=words):
+            Segmenter.load(known, SAM2_TINY)
     assert find_checkpoint("somewhere/sam2.pt") == Path("somewhere/sam2.pt")
+
+
+def test_a_choice_of_segmenter_has_the_configuration_of_its_name(tmp_path):
+    sizes = {"tiny": SAM2_TINY, "small": SAM2_SMALL, "base-plus": SAM2_BASE_PLUS}
+    for size, config in (sizes | {"large": SAM2_LARGE}).items():
+        for version in ("sam2", "sam2.1"):
+            chosen = f"facebook/{version}-hiera-{size}"
+            assert official_source(chosen) == (chosen, config)
+            file = tmp_path / f"{version}_hiera_{size.replace('-', '_')}.pt"
+            file.touch()
+            assert (
+                official_source(str(file)) == official_source(str(tmp_path)) == (str(file), config)
+            )
+            file.unlink()
+    (tmp_path / "mine.pt").touch()
+    for other in ("facebook/sam3", str(tmp_path), str(tmp_path / "mine.pt"), str(file)):
+        with pytest.raises(DataError, match=f"SEGMENTER={other} names no SAM2 checkpoint .* give"):
+            official_source(other)

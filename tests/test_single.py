@@ -1,11 +1,14 @@
 """Building FoodReasonSeg-Single from small folders: what is kept, what is left out and why."""
 
+import io
 import json
+import random
 from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import official_folder
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from official_folder import CARROT, CHICKEN, OTHER, RICE, STEAK, messages
@@ -222,3 +225,31 @@ def test_train_and_test_share_no_image(folder):
         check_no_shared_images(iter(train), iter(test))
     unknown = [replace(sample, image_sha256="") for sample in train]
     check_no_shared_images(unknown, [replace(sample, image_sha256="") for sample in test])
+
+
+def test_no_flipped_bit_is_read_as_other_samples(folder, tmp_path):
+    path = tmp_path / "a.parquet"
+    save_samples(many_samples(folder)[0][:6], path)
+    data, good = path.read_bytes(), load_samples(path)
+    refused = 0
+    for bit in random.Random(0).sample(range(8 * len(data)), 200):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            assert load_samples(path) == good  # a bit that no value hangs on, as of statistics
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ") and "build it again" in str(error)
+    assert refused > 80
+    # Values are summed up by themselves: Parquet's own sums are of pages, without their headers.
+    table = pq.read_table(io.BytesIO(data))
+    turned = table.set_column(0, "sample_id", pa.array(table["sample_id"].to_pylist()[::-1]))
+    pq.write_table(turned.replace_schema_metadata(), path)
+    with pytest.raises(DataError, match="it lacks its checksums; build it again"):
+        load_samples(path)
+    with pq.ParquetWriter(path, turned.schema.remove_metadata()) as file:
+        file.write_table(turned.replace_schema_metadata())
+        file.add_key_value_metadata(pq.read_metadata(io.BytesIO(data)).metadata)
+    with pytest.raises(DataError, match="it was changed since it was built; build it again"):
+        load_samples(path)

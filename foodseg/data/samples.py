@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import whole_or_nothing
+from foodseg.common.files import sha256, whole_or_nothing
 from foodseg.data.references import Part, Reference, Size, mask_area
 
 
@@ -63,6 +63,7 @@ _PLAIN = _SCHEMA.names[:9]  # stored as they are
 
 # Samples of one row group, which is what memory holds while a file is written or gone through.
 ROW_GROUP = 512
+_SUMS = "foodseg.sha256"  # in the file's metadata: of each row group's values, in order
 
 
 def answer_fields(foods: Mapping[str, Sequence[Part]]) -> dict[str, tuple]:
@@ -78,11 +79,14 @@ def answer_fields(foods: Mapping[str, Sequence[Part]]) -> dict[str, tuple]:
 
 def save_samples(samples: Iterable[Sample], path: Path | str) -> None:
     """Writes the samples to one Parquet file as they come, whole or not at all."""
-    rows = map(_to_row, samples)
+    rows, sums = map(_to_row, samples), []
     with whole_or_nothing(Path(path)) as partial:
         with pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file:
             while group := list(islice(rows, ROW_GROUP)):
-                file.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
+                table = pa.Table.from_pylist(group, schema=_SCHEMA)
+                file.write_table(table)
+                sums.append(_sum(table.to_pylist()))
+            file.add_key_value_metadata({_SUMS: " ".join(sums)})
 
 
 def load_samples(path: Path | str) -> list[Sample]:
@@ -93,7 +97,7 @@ def load_samples(path: Path | str) -> list[Sample]:
 def iterate_samples(path: Path | str) -> Iterator[Sample]:
     """The samples of a Parquet file one by one, `ROW_GROUP` in memory.
 
-    Raises DataError for a file that is missing, is no Parquet file or has other columns.
+    Raises DataError for a file that is missing, damaged, no Parquet file or has other columns.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,10 +108,21 @@ def iterate_samples(path: Path | str) -> Iterator[Sample]:
                 names = ", ".join(sorted(different))
                 fix = "differ from this version's; build it again"
                 raise DataError(f"{path}: the columns {names} {fix}.")
-            for batch in file.iter_batches(batch_size=ROW_GROUP):
-                yield from (_from_row(row) for row in batch.to_pylist())
-    except (pa.ArrowException, OSError) as error:
+            sums = (file.metadata.metadata or {}).get(_SUMS.encode(), b"").decode().split()
+            if len(sums) != file.num_row_groups:
+                raise DataError(f"{path}: it lacks its checksums; build it again.")
+            for index, known in enumerate(sums):
+                rows = file.read_row_group(index).to_pylist()
+                if _sum(rows) != known:
+                    raise DataError(f"{path}: it was changed since it was built; build it again.")
+                yield from map(_from_row, rows)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no readable Parquet file ({error}); build it again.") from error
+
+
+def _sum(rows: list[dict]) -> str:
+    """Parquet's own checksums are of pages: a flip in a page's header may pass them."""
+    return sha256(repr(rows).encode())
 
 
 def _to_row(sample: Sample) -> dict:

@@ -1,19 +1,23 @@
 """Rows that tell what the untrained base knows from the form in which it says it.
 
 Beside the base as it is scored: its same answers read in any form; the best of several samples of
-each question, which is what a reward could point out; and the base before its habits, its
-knowledge, which `evaluate` measures with `system.load_knowledge`.
+each question, which is what a reward could point out; the base asked as the parents' papers ask it;
+and the base before its habits, its knowledge, which `evaluate` measures with
+`system.load_knowledge`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from PIL import Image
 
 from foodseg.common.progress import tqdm
+from foodseg.data.photos import read_photo
 from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.any_form import read_any_form
@@ -31,6 +35,7 @@ from foodseg.system import roll_out
 # its 348 questions, sampling for 64 took 7.4 s of one core; with four it took 5.1 s.
 SAMPLES = 4
 ANY_FORM, BEST_OF, KNOWLEDGE = "base-any-form", f"base-best-of-{SAMPLES}", "knowledge"
+PARENTS = "base-parents"
 
 
 def evaluate_any_form(
@@ -64,6 +69,48 @@ def evaluate_best_of(
     best, mean = best_of(predictions)
     seconds = kept.seconds + time.perf_counter() - start
     return save_predictions(preset, BEST_OF, best, seconds, sampled_giou=mean)
+
+
+def evaluate_parents(
+    preset: Preset, samples: Sequence[Sample], mllm: Mllm, segmenter: Segmenter
+) -> dict:
+    """The row of the base asked by `preset.parents`, as Seg-Zero and VisionReasoner test.
+
+    Their form of prompt in our words, the question in lower case and without its last mark; greedy
+    under the repetition penalty of the model's own generation_config; photos resized bilinearly.
+    The fifth difference, SAM 2.0, is the user's to choose (SEGMENTER=). The result has the penalty.
+    """
+    start = time.perf_counter()
+    penalty = mllm.model.generation_config.repetition_penalty or 1.0
+    texts = _parents_texts(preset, samples, mllm, penalty)
+    answers = [parse_answer(text) for text in texts]
+    pairs = zip(answers, samples, strict=True)
+    references = [to_original(*pair, preset.image_side) for pair in pairs]
+    predictions = segment(preset, PARENTS, samples, answers, references, segmenter)
+    seconds = time.perf_counter() - start
+    return save_predictions(preset, PARENTS, predictions, seconds, repetition_penalty=penalty)
+
+
+def _parents_texts(
+    preset: Preset, samples: Sequence[Sample], mllm: Mllm, penalty: float
+) -> list[str]:
+    theirs = replace(preset, max_new_tokens=preset.parents.max_new_tokens)
+    asked = [replace(s, question=s.question.lower().strip('."?!')) for s in samples]
+    size = preset.image_side, preset.image_side
+    texts, own = [], mllm.template
+    mllm.template = preset.parents.prompt_template
+    try:
+        for i in tqdm(range(0, len(asked), preset.evaluation_batch), f"{PARENTS}: answers"):
+            batch = asked[i : i + preset.evaluation_batch]
+            photos = {}
+            for sample in batch:
+                photo = read_photo(preset.dataset / sample.image, sample.image_sha256).image
+                photos[sample.image] = photo.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+            options = {"photos": photos, "repetition_penalty": penalty}
+            texts += [r.texts[0] for r in roll_out(mllm, theirs, batch, 1, 0.0, **options)]
+    finally:
+        mllm.template = own
+    return texts
 
 
 def best_of(predictions: Sequence[Prediction]) -> tuple[list[Prediction], float]:

@@ -28,6 +28,7 @@ from transformers.utils import cached_file, logging
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, load_json, sha256
+from foodseg.common.hub import fetch_model
 from foodseg.models.fast import head
 from foodseg.models.fast.attention import SHARED_PREFIX, RowLayout
 from foodseg.models.fast.decoding import SlicedCache, StaticCache
@@ -40,6 +41,7 @@ LORA_TARGETS = (
     r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 IMAGE_TOKEN = "<|image_pad|>"
+MODEL_TYPE = "qwen2_5_vl"
 # An adapter's folder: PEFT's two files, the wording of questions, and what it was trained for.
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TEMPLATE_FILE, TRAINED_FOR = "prompt_template.txt", "trained_for.json"
@@ -138,20 +140,23 @@ class Mllm:
         """Load weights, tokenizer and image processor from a folder or a hub id (safetensors only).
 
         image_side: side in pixels of the square model image; every coordinate in prompts, answers
-        and rewards is a pixel of it. Raises OSError if the source can't be found and RuntimeError
-        if the checkpoint leaves a weight of the model without a value.
+        and rewards is a pixel of it. Raises DataError if the source can't be found or is another
+        kind of model, and RuntimeError if the checkpoint leaves a weight of the model without a
+        value.
         """
+        name = Path(source).name if Path(source).exists() else str(source)
+        source = fetch_model(source, revision)
+        _check_kind(source)
         model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
         if report["missing_keys"] or report["mismatched_keys"]:
             raise RuntimeError(
                 f"{source}: the checkpoint lacks {sorted(report['missing_keys'])} and has other "
                 f"shapes for {sorted(map(str, report['mismatched_keys']))}; fetch it again."
             )
-        tokenizer = _load_tokenizer(source, revision)
-        processor = Qwen2VLImageProcessorPil.from_pretrained(source, revision=revision)
-        name = Path(source).name if Path(source).exists() else str(source)
+        tokenizer = _load_tokenizer(source)
+        processor = Qwen2VLImageProcessorPil.from_pretrained(source)
         return cls(model.to(device), tokenizer, processor, image_side, template, name)
 
     @property
@@ -332,6 +337,14 @@ class Mllm:
         """
         return head.log_probabilities(hidden, self.model.lm_head.weight, self._banned, temperature)
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (N, vocabulary) after each hidden state (N, D), float32 or float64.
+
+        Those of the vision tokens, which are banned, are minus infinity.
+        """
+        logits = head.logits(hidden, self.model.lm_head.weight)
+        return logits.index_fill_(-1, self._banned, float("-inf"))
+
     def token_log_probabilities(
         self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -343,11 +356,26 @@ class Mllm:
         return head.token_log_probabilities(hidden, weight, tokens, self._banned, temperature)
 
 
-def _load_tokenizer(source: str | Path, revision: str | None):
+def _check_kind(folder: Path) -> None:
+    """Another kind would be loaded as far as its names agree, and its weights be missed."""
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{folder}: it has no config.json with a model_type; name a model."
+        ) from None
+    if kind != MODEL_TYPE:
+        raise DataError(
+            f"{folder}: its model_type is {kind!r}, and this kit runs Qwen2.5-VL ({MODEL_TYPE}) "
+            "only; name one of these."
+        )
+
+
+def _load_tokenizer(source: Path):
     """The tokenizer, with a chat template that knows images."""
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(source)
     if IMAGE_TOKEN not in (tokenizer.chat_template or ""):
         # Older checkpoints keep it for their processor, in a file that no tokenizer reads.
-        file = cached_file(source, "chat_template.json", revision=revision)
+        file = cached_file(source, "chat_template.json")
         tokenizer.chat_template = json.loads(Path(file).read_text())["chat_template"]
     return tokenizer

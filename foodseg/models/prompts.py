@@ -1,8 +1,9 @@
 """The question put to the model, as chat messages.
 
-Two wordings: `KITCHEN` is short, for the tiny embedded model; `PAPER` asks the 3B model for what
+Three wordings: `KITCHEN` is short, for the tiny embedded model; `PAPER` asks the 3B model for what
 Seg-Zero's and VisionReasoner's prompts ask for (comparison, thinking, JSON with boxes and points,
-one example), in our own words. Coordinates are pixels of the model image. Methods with a prompt of
+one example), in our own words; `PARENTS` also keeps the form of theirs, for a second base row.
+Coordinates are pixels of the model image. Methods with a prompt of
 their own put other text in place of `THINK`, `THOUGHT` or `ITEMS`.
 """
 
@@ -26,6 +27,14 @@ PAPER = (
     "for example:\n"
     f"<think>{THOUGHT}</think>\n"
     f"<answer>[{ITEMS}]</answer>"
+)
+
+# VisionReasoner's form: the question as what is to be found, then the tags, then the example.
+PARENTS = (
+    'Find "{question}" by boxes and points. Look at how the objects differ, and pick those that '
+    "match best. Put the reasoning into <think> </think> tags and the result into <answer> "
+    "</answer> tags, as JSON with each object's box and a point within it, that is:\n"
+    f"<think> your reasoning here </think>\n<answer>[{ITEMS}]</answer>"
 )
 
 

@@ -52,12 +52,13 @@ def sample_rollouts(
     temperature: float = 1.0,
     seed: int = 0,
     first_prompt: int = 0,
+    repetition_penalty: float = 1.0,
 ) -> list[Rollout]:
     """Sample `group_size` completions of each prompt; temperature 0 decodes greedily.
 
     The same seed, prompts, weights and number of threads give the same completions on a CPU.
     first_prompt: index of the first of these in its round, so that random numbers don't depend on
-    which process samples a prompt.
+    which process samples a prompt. repetition_penalty: of greedy decoding, as in `transformers`.
     """
     generator = torch.Generator().manual_seed(seed)
     # As if the round's earlier prompts were sampled here too.
@@ -66,7 +67,8 @@ def sample_rollouts(
     cuda = mllm.device.type == "cuda"
     kind, decode = (StaticCache, decode_captured) if cuda else (SlicedCache, decode_shrinking)
     with lean_layers(mllm.language_model):
-        decoder = start(mllm, prompts, uniforms.to(mllm.device), temperature, kind)
+        uniforms = uniforms.to(mllm.device)
+        decoder = start(mllm, prompts, uniforms, temperature, kind, repetition_penalty)
         decode(decoder)
     return _collect(mllm, prompts, group_size, decoder)
 
@@ -77,6 +79,7 @@ def start(
     uniforms: Tensor,
     temperature: float,
     kind: type[SlicedCache] | type[StaticCache],
+    repetition_penalty: float = 1.0,
 ) -> Decoder:
     """Prefill the prompts and choose each row's first token.
 
@@ -87,7 +90,19 @@ def start(
     cache = kind(prefix, [p.length for p in prompts], group_size, uniforms.shape[1])
     starts = torch.tensor([p.next_position for p in prompts], device=mllm.device)
     hidden, starts = (x.repeat_interleave(group_size, 0) for x in (hidden, starts))
-    return Decoder(mllm, cache, hidden, starts, uniforms, temperature)
+    seen = None
+    if repetition_penalty != 1.0:
+        seen = _seen(mllm, prompts).repeat_interleave(group_size, 0), repetition_penalty
+    return Decoder(mllm, cache, hidden, starts, uniforms, temperature, seen)
+
+
+def _seen(mllm: Mllm, prompts: Sequence[Prompt]) -> Tensor:
+    """(B, vocabulary) bool: the tokens that each prompt holds."""
+    vocabulary = len(mllm.model.lm_head.weight)
+    seen = torch.zeros(len(prompts), vocabulary, dtype=torch.bool, device=mllm.device)
+    for row, prompt in zip(seen, prompts, strict=True):
+        row[prompt.input_ids] = True
+    return seen
 
 
 def _prefill(mllm: Mllm, prompts: Sequence[Prompt]) -> tuple[DynamicCache, Tensor]:
@@ -108,9 +123,22 @@ class Decoder:
     more end tokens. ended: (R,) bool, of the rows still in the batch.
     """
 
-    def __init__(self, mllm: Mllm, cache, hidden, starts, uniforms: Tensor, temperature: float):
-        """hidden (R, D) and starts (R,): each row's last prompt state and first position."""
+    def __init__(
+        self,
+        mllm: Mllm,
+        cache,
+        hidden,
+        starts,
+        uniforms: Tensor,
+        temperature: float,
+        seen: tuple[Tensor, float] | None = None,
+    ):
+        """hidden (R, D) and starts (R,): each row's last prompt state and first position.
+
+        seen: (R, vocabulary) bool, the tokens of each row's prompt, and the penalty of repeating.
+        """
         self.mllm, self.cache, self.temperature = mllm, cache, temperature
+        self.seen, self.penalty = seen or (None, 1.0)
         self.uniforms, self.starts = uniforms, starts
         self.tokens = torch.full(
             uniforms.shape, mllm.eos_token_id, dtype=torch.long, device=uniforms.device
@@ -138,14 +166,23 @@ class Decoder:
         if self.temperature:
             # In float64: sums over a whole vocabulary must not round a token's slice away.
             token = pick(distribution.exp().double(), self.uniforms[self.rows, self.cache.step])
-        else:
+        elif self.seen is None:
             token = distribution.argmax(-1)
+        else:
+            token = self._penalised(hidden).argmax(-1)
+            self.seen.scatter_(1, token[:, None], True)
         log_prob = distribution.gather(1, token[:, None])[:, 0]
         token = token.masked_fill(self.ended, self.mllm.eos_token_id)
         self.tokens[self.rows, self.cache.step] = token
         self.log_probs[self.rows, self.cache.step] = log_prob.float()
         self.ended.logical_or_(torch.isin(token, self.mllm.end_token_ids))
         self.token.copy_(token)
+
+    def _penalised(self, hidden: Tensor) -> Tensor:
+        """Logits in which a token that was seen is worse (Keskar et al. 2019, arXiv:1909.05858)."""
+        logits = self.mllm.logits(hidden)
+        worse = torch.where(logits < 0, logits * self.penalty, logits / self.penalty)
+        return torch.where(self.seen, worse, logits)
 
     def drop_ended(self) -> None:
         """Take the rows that have ended out of the batch; the last ones fill their places."""
@@ -157,6 +194,7 @@ class Decoder:
         self.rows, self.starts, self.token, self.ended = (
             x[keep] for x in (self.rows, self.starts, self.token, self.ended)
         )
+        self.seen = None if self.seen is None else self.seen[keep]
 
 
 def decode_shrinking(decoder: Decoder) -> None:

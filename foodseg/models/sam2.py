@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_sha256
+from foodseg.common.hub import fetch_file
 
 
 @dataclass(frozen=True)
@@ -71,29 +71,71 @@ KITCHEN_SAM2 = SegmenterConfig(
     pred_obj_scores=False,
 )
 
-# SAM2.1's checkpoints of 29 September 2024 (Apache-2.0) by hub id: file, and SHA-256 as public
-# projects that pin them record it; Meta's own address is CDN + file.
-CDN = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An official checkpoint: its file, that file's SHA-256, and its configuration.
+
+    sha256: as public projects that pin it record it.
+    """
+
+    file: str
+    sha256: str
+    config: SegmenterConfig
+
+    @property
+    def address(self) -> str:
+        """Meta's own."""
+        folder = "092824" if self.file.startswith("sam2.1") else "072824"
+        return f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/{self.file}"
+
+
+# By hub id (Apache-2.0): SAM2.1's of 29 September 2024, and SAM 2.0's of 29 July 2024, which the
+# parents use. For a photo the two differ in their weights only.
 OFFICIAL = {
-    "facebook/sam2.1-hiera-tiny": (
+    "facebook/sam2.1-hiera-tiny": Checkpoint(
         "sam2.1_hiera_tiny.pt",
         "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+        SAM2_TINY,
     ),
-    "facebook/sam2.1-hiera-small": (
+    "facebook/sam2.1-hiera-small": Checkpoint(
         "sam2.1_hiera_small.pt",
         "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        SAM2_SMALL,
     ),
-    "facebook/sam2.1-hiera-base-plus": (
+    "facebook/sam2.1-hiera-base-plus": Checkpoint(
         "sam2.1_hiera_base_plus.pt",
         "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        SAM2_BASE_PLUS,
     ),
-    "facebook/sam2.1-hiera-large": (
+    "facebook/sam2.1-hiera-large": Checkpoint(
         "sam2.1_hiera_large.pt",
         "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        SAM2_LARGE,
+    ),
+    "facebook/sam2-hiera-tiny": Checkpoint(
+        "sam2_hiera_tiny.pt",
+        "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+        SAM2_TINY,
+    ),
+    "facebook/sam2-hiera-small": Checkpoint(
+        "sam2_hiera_small.pt",
+        "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+        SAM2_SMALL,
+    ),
+    "facebook/sam2-hiera-base-plus": Checkpoint(
+        "sam2_hiera_base_plus.pt",
+        "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+        SAM2_BASE_PLUS,
+    ),
+    "facebook/sam2-hiera-large": Checkpoint(
+        "sam2_hiera_large.pt",
+        "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+        SAM2_LARGE,
     ),
 }
 
-# What a video needs and a photo does not, by name in SAM2.1's official checkpoints.
+# What a video needs and a photo does not, by name in the official checkpoints.
 _TEMPORAL_WEIGHTS = (
     "memory_attention.",
     "memory_encoder.",
@@ -186,6 +228,26 @@ def decode_prompts(
     return logits, ious, tokens
 
 
+def official_source(chosen: str) -> tuple[str, SegmenterConfig]:
+    """What `find_checkpoint` takes for a user's choice, and its configuration.
+
+    chosen: a hub id of `OFFICIAL`, an official checkpoint's file, which keeps its name, or a folder
+    with one such file. Raises DataError for anything else.
+    """
+    if chosen in OFFICIAL:
+        return chosen, OFFICIAL[chosen].config
+    configs = {checkpoint.file: checkpoint.config for checkpoint in OFFICIAL.values()}
+    path = Path(chosen)
+    files = [path / name for name in configs] if path.is_dir() else [path]
+    found = [file for file in files if file.name in configs and file.is_file()]
+    if len(found) != 1:
+        raise DataError(
+            f"SEGMENTER={chosen} names no SAM2 checkpoint that this kit knows; give one of "
+            f"{', '.join(OFFICIAL)}, or one of their files under its own name."
+        )
+    return str(found[0]), configs[found[0].name]
+
+
 def find_checkpoint(source: Path | str) -> Path:
     """The file of a checkpoint: a file's path as it is, or that of a hub id of `OFFICIAL`.
 
@@ -194,16 +256,12 @@ def find_checkpoint(source: Path | str) -> Path:
     """
     if str(source) not in OFFICIAL:
         return Path(source)
-    name, sha256 = OFFICIAL[str(source)]
-    try:
-        path = Path(hf_hub_download(str(source), name))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{source}: {name} can't be fetched ({error}); fetch it by hand from {CDN}{name} and "
-            "give the preset that file's path as `segmenter`."
-        ) from error
-    if (found := file_sha256(path)) != sha256:
-        raise DataError(f"{path}: its SHA-256 is {found}, not {sha256}; delete it and try again.")
+    known = OFFICIAL[str(source)]
+    by_hand = f"fetch it by hand from {known.address} and give that file's path as SEGMENTER="
+    path = fetch_file(str(source), known.file, by_hand)
+    if (found := file_sha256(path)) != known.sha256:
+        fix = "delete it and try again"
+        raise DataError(f"{path}: its SHA-256 is {found}, not {known.sha256}; {fix}.")
     return path
 
 

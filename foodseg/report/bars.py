@@ -13,6 +13,7 @@ from foodseg.report.results import (
     BOUND_TITLE,
     KNOWLEDGE_TITLE,
     METRICS,
+    PARENTS_TITLE,
 )
 from foodseg.report.style import BLACK, DIAMOND, METHOD_COLOURS, PURPLE, new_figure, styled
 
@@ -25,7 +26,8 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
     """
     figure, axes = new_figure(1, 2, 9.0, 0.42 * len(frame) + 1.0, sharey=True)
     names = {line.method: line.row for line in PAPER} | {BOUND_TITLE: "bound"}
-    names |= dict.fromkeys((ANY_FORM_TITLE, BEST_OF_TITLE), "base") | {KNOWLEDGE_TITLE: "bound"}
+    names |= dict.fromkeys((ANY_FORM_TITLE, BEST_OF_TITLE, PARENTS_TITLE), "base")
+    names |= {KNOWLEDGE_TITLE: "bound"}
     for ax, (metric, title) in zip(axes, METRICS.items(), strict=True):
         for y, (method, row) in enumerate(frame.iterrows()):
             values = seed_values[metric].get(method, [])

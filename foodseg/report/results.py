@@ -11,7 +11,7 @@ import pandas as pd
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
 from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
-from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, SAMPLES
+from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS, SAMPLES
 from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result
 from foodseg.evaluation.external.rows import external_rows
 from foodseg.presets import Preset, require
@@ -23,7 +23,9 @@ from foodseg.supervised.targets import FOODLMM, LISA, SFT, Baseline
 
 METRICS = {"giou": "gIoU", "ciou": "cIoU"}
 NOTEBOOKS = {
-    **dict.fromkeys(("base", ANY_FORM, BEST_OF, KNOWLEDGE, "bound"), "02_model_and_zero_shot"),
+    **dict.fromkeys(
+        ("base", ANY_FORM, BEST_OF, PARENTS, KNOWLEDGE, "bound"), "02_model_and_zero_shot"
+    ),
     "grpo": "04_train_grpo",
     "dapo": "05_train_dapo",
 }
@@ -34,6 +36,7 @@ UNKNOWN = dict.fromkeys(("steps", "questions learnt from", "seconds to train"), 
 UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "processor"), NOTHING)
 UNKNOWN |= dict.fromkeys(("torch", "transformers"), NOTHING)
 ANY_FORM_TITLE, BEST_OF_TITLE = "Base, read in any form", f"Base, best of {SAMPLES} samples"
+PARENTS_TITLE = "Base, by the parents' protocol"
 KNOWLEDGE_TITLE = "Knowledge (the base before its habits)"
 BOUND_TITLE = "True boxes and points + SAM2 (bound)"
 
@@ -147,6 +150,7 @@ def _rows_by_method(preset: Preset, seeds: Sequence[int]) -> dict[str, list[str]
         methods[line.method] = ours.get(line.row, [])
         if line.row == "base":
             methods |= {ANY_FORM_TITLE: [ANY_FORM], BEST_OF_TITLE: [BEST_OF]}
+            methods |= {PARENTS_TITLE: [PARENTS]} if preset.parents else {}
     methods |= {KNOWLEDGE_TITLE: [KNOWLEDGE]} if preset.knowledge else {}
     return methods | {BOUND_TITLE: ["bound"]}
 
@@ -189,7 +193,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row for each set of predictions: what made it, on what, and how long it took."""
     of_seeds = (seed_rows(method, seeds) for method in trained_methods(preset, seeds))
-    rows = ["base", ANY_FORM, BEST_OF, *chain.from_iterable(of_seeds)]
+    rows = ["base", ANY_FORM, BEST_OF, *([PARENTS] if preset.parents else [])]
+    rows += chain.from_iterable(of_seeds)
     rows += [KNOWLEDGE] if preset.knowledge else []
     rows += ["bound", *(row.name for row in external_rows(preset))]
     frame = {row: _provenance(preset, row) for row in rows}
@@ -271,6 +276,10 @@ NOTES = f"""\
   "of the gap, form aside": the same, with the base read in any form in the base's place.
 * Of one training, the mean over seeds: "sampled", all completions; "learnt from", those in the
   policy's updates (dynamic sampling drops the others); "seconds"."""
+_BY_PARENTS = f"""
+* {PARENTS_TITLE}: the untrained base under Seg-Zero's and VisionReasoner's form of prompt (in our
+  words), the repetition penalty of its own generation_config, up to 1,024 tokens, and photos
+  resized bilinearly. The segmenter is that of all rows."""
 _BASELINES_MEASURED = """
 * The other supervised rows were trained by this kit on the same backbone and data, and answer by
   generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""
@@ -281,6 +290,7 @@ def notes(preset: Preset, seeds: Sequence[int]) -> str:
     sampled = load_result(preset.predictions_folder(BEST_OF))["sampled_giou"]
     text = NOTES.replace(_NOT_MEASURED, _SCORED) if external_rows(preset) else NOTES
     text += f"\n* A single sample of the untrained base has gIoU {sampled:.3f} in the mean."
+    text += _BY_PARENTS if preset.parents else ""
     text += f"\n* {_processors(preset, seeds)}"
     return text + (_BASELINES_MEASURED if measured_baselines(preset, seeds) else "")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
 # method reads.
 NO_TRAINING_FIELDS = frozenset(
     "mllm mllm_revision segmenter train_plates test_plates checkpoint_every evaluation_batch "
-    "published knowledge supervised_learning_rate".split()
+    "published knowledge supervised_learning_rate parents data".split()
 )
 # Values of these are written down one by one.
 VALUES = ("foodseg.recipes", "foodseg.presets")

@@ -6,13 +6,15 @@
 Stages, each with a part of figures/benchmark_cuda.json, which is written after every trial
 (minutes are estimates, not measured):
 
+    segmenter  SAM2 Hiera-L in float32, TF32 and bfloat16: time, and whether masks stay (1 minute)
     step    every phase beside its floor, the whole step with one update and with two (3 minutes)
     memory  the step where PyTorch may take 24, 48 or 80 GB (3 minutes)
     trl     TRL's GRPOTrainer at the same shape (3 to 6 minutes; needs the `bench` extra)
 
 It needs a CUDA GPU with bfloat16 and 24 GB; no network, weights or data. `--commit` names the
-commit where git's history is not at hand. Run `python -m pytest -m gpu` first, which checks the
-fast ways on the device, and `python -m foodseg.bench.page` afterwards, which writes the page.
+commit where git's history is not at hand. `python -m foodseg.bench.cuda.check FOLDER` is the first
+look, at most eight minutes, in which the tests on the device come first;
+`python -m foodseg.bench.page` writes the page afterwards.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 
 import torch
 
+from foodseg.bench.cuda.precision import precisions
 from foodseg.bench.cuda.rollout import rollout_by_phase
 from foodseg.bench.cuda.workload import STEP, WITHOUT_KL, draw_questions, random_policy
 from foodseg.bench.paired_timing import Side, SideFailedError, take_turns
@@ -42,7 +45,7 @@ from foodseg.models.shared_prefix import score_groups
 from foodseg.presets import Preset
 
 RESULT = "benchmark_cuda.json"
-STAGES = ("step", "memory", "trl")
+STAGES = ("segmenter", "step", "memory", "trl")
 # In GB (10^9 bytes). A card's 24 GB are 25.8 of these, so a cap of 24 leaves what CUDA takes.
 CAPS = (24, 48, 80)
 # Completions a forward and whether layers are checkpointed: what a user of TRL would try.
@@ -82,6 +85,8 @@ def list_trials(
 ) -> dict[str, Trial]:
     """What the stage measures, by title."""
     work = (load, preset, samples)
+    if stage == "segmenter":
+        return {"precisions": (precisions, (preset, samples))}
     if stage == "step":
         halves = (load, replace(preset, groups_per_update=preset.groups_per_update // 2), samples)
         return {

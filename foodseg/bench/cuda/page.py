@@ -47,7 +47,7 @@ def cuda_section(figures: Path) -> str:
     if isinstance(rollout, list) and isinstance(step, list):
         paragraphs += ["A step with one update and no KL, phase by phase:", _phases(rollout, step)]
     steps = table({title: _step(trial) for title, trial in trials.items()}, "step")
-    return "\n\n".join([*paragraphs, steps, *_ratio(trials)])
+    return "\n\n".join([*paragraphs, steps, *_ratio(trials), *_segmenter(result)])
 
 
 def _introduction(result: dict) -> str:
@@ -89,6 +89,23 @@ def _step(trial: list[dict] | dict) -> dict[str, str]:
         "peak, GB": f"{max(row['memory'] for row in trial) * MIB / 1e9:.1f}",
         "remark": trial[-1].get("plan", ""),
     }
+
+
+def _segmenter(result: dict) -> list[str]:
+    """SAM2's precisions, of a photo and its question."""
+    rows = result.get("segmenter", {}).get("precisions", [])
+    if not isinstance(rows, list) or not rows:
+        return []
+    weights, photos = rows[0]["weights"], result["preset"]["prompts_per_step"]
+    lines = {
+        name: {
+            "ms a photo": f"{1000 * _median(rows, name) / photos:.0f}",
+            "mask pixels that differ": f"{max(row['differs'][name] for row in rows):.4%}",
+        }
+        for name in rows[0]["differs"]
+    }
+    words = f"SAM2 Hiera-L with {weights} weights, against float32 without TensorFloat-32:"
+    return [words, table(lines, "precision")]
 
 
 def _ratio(trials: dict) -> list[str]:

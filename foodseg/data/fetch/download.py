@@ -21,6 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_sha256, write_json
+from foodseg.common.hub import refusal
 from foodseg.common.progress import tqdm
 from foodseg.data.fetch.sources import HubFile, RemoteFile
 from foodseg.data.foodseg103 import Problem
@@ -96,6 +97,9 @@ def download(remote: RemoteFile, folder: Path, checksums: Checksums, wait: float
         problem = checksums.get(remote.name) and checksums.check(remote.name, target)
         if problem:
             raise DataError(str(problem))
+        if remote.sha256 and file_sha256(target) != remote.sha256:
+            fix = "remove it to fetch it again"
+            raise DataError(f"{target}: its SHA-256 is not {remote.sha256[:12]}…; {fix}.")
         return target
     folder.mkdir(parents=True, exist_ok=True)
     reasons = []
@@ -145,13 +149,12 @@ def _receive_from_hub(file: HubFile, part: Path) -> tuple[HubFile, str]:
         if about.commit_hash:
             file = replace(file, revision=about.commit_hash)
         with TemporaryDirectory(dir=part.parent, prefix=".hub-") as folder:
-            path = hf_hub_download(
-                file.repo, file.path, repo_type="dataset", revision=file.revision, local_dir=folder
-            )
+            options = {"repo_type": "dataset", "revision": file.revision, "local_dir": folder}
+            path = hf_hub_download(file.repo, file.path, tqdm_class=tqdm, **options)
             os.replace(path, part)
     except HfHubHTTPError as error:
-        answer = f"it answered {error.response.status_code} {error.response.reason_phrase}"
-        raise MirrorError(answer) from error
+        page = f"https://huggingface.co/datasets/{file.repo}"
+        raise MirrorError(refusal(error, page)) from error
     except (HTTPError, ConnectionError, RuntimeError) as error:
         raise MirrorError(f"it can't be reached ({error})") from error
     except OSError as error:

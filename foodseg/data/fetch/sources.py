@@ -22,7 +22,7 @@ class HubFile:
 class RemoteFile:
     """One file to download: its name here, and its mirrors in the order they are tried.
 
-    sha256: as its authors published it, "" if they published none.
+    sha256: as its authors or its mirror published it, "" if neither did.
     """
 
     name: str
@@ -51,16 +51,16 @@ _MIRROR = "EduardoPacheco/FoodSeg103"
 _SECOND_MIRROR = "json9473/FoodSeg103"
 
 
-def _shards(split: str, count: int) -> tuple[RemoteFile, ...]:
-    names = [f"{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
-    mirrors = (_MIRROR, _SECOND_MIRROR)
-    return tuple(
-        RemoteFile(name, tuple(HubFile(repo, f"data/{name}") for repo in mirrors)) for name in names
-    )
+def _shards(split: str, *sums: str) -> tuple[RemoteFile, ...]:
+    names = [f"{split}-{n:05d}-of-{len(sums):05d}.parquet" for n in range(len(sums))]
+    places = [
+        tuple(HubFile(repo, f"data/{n}") for repo in (_MIRROR, _SECOND_MIRROR)) for n in names
+    ]
+    return tuple(map(RemoteFile, names, places, sums))
 
 
-# No author publishes checksums of these files. The hub states the SHA-256 of its large files; for
-# the others the first download is remembered.
+# No author publishes checksums of these files. Those of the Parquet files were found on the hub in
+# November 2026; for the others what the hub states counts, or the first download is remembered.
 OFFICIAL = Sources(
     # Address and password: README of the authors' repository, LARC-CMU-SMU/FoodSeg103-Benchmark-v1
     # (quoted in its issue 29). 1.1 GB; the server is often out of reach (its issues 29, 30, 32).
@@ -69,7 +69,17 @@ OFFICIAL = Sources(
     ),
     password=b"LARCdataset9947",
     # The mirror's "validation" is the official test split: both have 2,135 images. 1.25 GB.
-    shards={"train": _shards("train", 3), "test": _shards("validation", 1)},
+    shards={
+        "train": _shards(
+            "train",
+            "7288a62861c06f1c0f677674fd9564aae277a727a146bf31688cf86befa452b7",
+            "814ef4e25036a9073a4017e8d05bad80b213df74cc9cd60e972136b5ae2e0ab9",
+            "7b16b566c273e049a10d651caf6d28951f6cdf730fba6596e832b451230d6ac1",
+        ),
+        "test": _shards(
+            "validation", "73d4d49abc2ef135dfccbce86f395d8e39215cf656d2954b516a88572f24b0e6"
+        ),
+    },
     labels=RemoteFile("id2label.json", (HubFile(_MIRROR, "id2label.json"),)),
     # The dataset's page is linked from YuehaoYin/FoodLMM's README, which also names the two files
     # and puts them beside FoodSeg103's category_id.txt.
@@ -97,13 +107,13 @@ def by_hand(folder: str, downloads: str) -> str:
     return f"""\
 To do by hand what is missing above (then run `make data` again, which goes on from there):
 1. FoodSeg103, one of
-   a. FoodSeg103.zip (1.1 GB; password {OFFICIAL.password.decode()}), from the link in the README of
+   a. {shards}
+      and id2label.json from https://huggingface.co/datasets/EduardoPacheco/FoodSeg103, into
+      {downloads}
+   b. FoodSeg103.zip (1.1 GB; password {OFFICIAL.password.decode()}), from the link in the README of
       https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1, such as
       https://drive.google.com/file/d/1WvP_u3q9ZY7QUfZWQNWFItiEazwoYgIp/view;
-      put it, packed and under that name, into
-      {downloads}
-   b. {shards}
-      and id2label.json from https://huggingface.co/datasets/EduardoPacheco/FoodSeg103; same folder
+      put it, packed and under that name, into the same folder (it unpacks in half an hour)
    c. FoodSeg103 that you have already: its Images folder and category_id.txt go into
       {folder}
 2. FoodReasonSeg_train.json and FoodReasonSeg_test.json from

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("score: interrupted; start it again.", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(f"make table PRESET={preset.name} puts it into the results table.")
+    print(f"make table PRESET={preset.data or preset.name} puts it into the results table.")
     return 0
 
 

@@ -27,11 +27,12 @@ class SlicedCache:
         self, prompts: DynamicCache, lengths: Sequence[int], group_size: int, max_new_tokens: int
     ):
         """From a cache of B right-padded prompts of these lengths; the rows follow their order."""
-        # A pair for each layer: the prompts' (B, key heads, P, D), the rows' (R, key heads, N, D).
+        # A pair for each layer: the prompts' (B, key heads, P, D), the rows' (R, key heads, N, D),
+        # zeros at first: a kernel that reads past a length weighs what it finds by 0.
         self.prompts = [(layer.keys, layer.values) for layer in prompts.layers]
         self.own = [
             tuple(
-                x.new_empty(len(x) * group_size, x.shape[1], max_new_tokens, x.shape[3])
+                x.new_zeros(len(x) * group_size, x.shape[1], max_new_tokens, x.shape[3])
                 for x in pair
             )
             for pair in self.prompts
@@ -115,13 +116,14 @@ class StaticCache:
         device = prompts.layers[0].keys.device
         count, heads, width, size = prompts.layers[0].keys.shape
         rows = count * group_size
-        # A pair for each layer: the prompts' (B P, key heads, D), the rows' (R, N, key heads, D).
+        # A pair for each layer: the prompts' (B P, key heads, D), the rows' (R, N, key heads, D),
+        # zeros at first, as above.
         self.prompts = [
             tuple(x.transpose(1, 2).flatten(0, 1) for x in (layer.keys, layer.values))
             for layer in prompts.layers
         ]
         self.own = [
-            tuple(x.new_empty(rows, max_new_tokens, heads, size) for x in pair)
+            tuple(x.new_zeros(rows, max_new_tokens, heads, size) for x in pair)
             for pair in self.prompts
         ]
         self.sizes = (group_size, width, max_new_tokens)

@@ -24,11 +24,11 @@ def log_probabilities(
 
     head: (vocabulary, D). banned: (K,) int64, the tokens whose probability is set to 0.
     """
-    logits = _logits(hidden, head) / temperature
-    return logits.index_fill_(-1, banned, float("-inf")).log_softmax(-1)
+    scaled = logits(hidden, head) / temperature
+    return scaled.index_fill_(-1, banned, float("-inf")).log_softmax(-1)
 
 
-def _logits(hidden: Tensor, head: Tensor) -> Tensor:
+def logits(hidden: Tensor, head: Tensor) -> Tensor:
     """(N, vocabulary), at least float32.
 
     Rounded to bfloat16 a logit of 16 would move in steps of an eighth, and a ratio with it past a
@@ -36,8 +36,8 @@ def _logits(hidden: Tensor, head: Tensor) -> Tensor:
     """
     if hidden.is_cuda and hidden.dtype in (torch.bfloat16, torch.float16):
         return torch.mm(hidden, head.T, out_dtype=torch.float32)
-    logits = linear(hidden, head)
-    return logits if logits.dtype == torch.float64 else logits.float()
+    product = linear(hidden, head)
+    return product if product.dtype == torch.float64 else product.float()
 
 
 def token_log_probabilities(
