@@ -173,7 +173,6 @@ def test_markup_that_is_understood(tmp_path, text, class_ids, plain):
         ("{rice} [SEG] and [SEG]", "[SEG] without a name", "[SEG]"),
         ("{} [SEG1]", "[SEG] without a name", "braces"),
         ("The {rice} is rich.", "{name} without [SEG]", "{rice}"),
-        ("{corn} [SEG1] and {rice}", "{name} without [SEG]", "{rice}"),
         ("{background} [SEG1]", "excluded label", "background"),
         ("{Other ingredients} [SEG1]", "excluded label", "Other ingredients"),
     ],
@@ -184,6 +183,16 @@ def test_markup_faults(tmp_path, text, reason, named):
     assert problem.file == "FoodReasonSeg_train.json"
     assert problem.field == "[0].conversations[1].value"
     assert named in problem.fix
+
+
+def test_a_name_without_seg_beside_one_with_it_loses_its_braces_only(tmp_path):
+    """As in FoodLMM's loader; a fault that is said twice is one."""
+    turn = answer(tmp_path, "{corn} [SEG1], {rice}, {unicorn} and {rice}")
+    assert (turn.class_ids, turn.answer) == ((59,), "corn, rice, unicorn and rice")
+    assert turn.problems == () and {note.reason for note in turn.notes} == {"{name} without [SEG]"}
+    assert ["{rice}" in note.fix for note in turn.notes] == [True, False]
+    both = answer(tmp_path, "{corn} [SEG1], {rice} and {unicorn} [SEG2]")
+    assert [problem.reason for problem in both.problems] == ["unknown ingredient"]
 
 
 def test_the_end_token_of_another_model_is_cut_off(tmp_path):

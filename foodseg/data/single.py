@@ -253,5 +253,7 @@ class _Builder:
             **answer_fields(foods),
         )
         self.tally.kept += 1
+        self.tally.unmarked += bool(turn.notes)
+        self.tally.problems += turn.notes
         self.tally.references += len(sample.references)
         return sample
