@@ -22,6 +22,7 @@ from foodseg.data.question_text import MARK_FIX, find_mark
 _MARKUP = re.compile(
     r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
 )
+_POSSESSIVE = re.compile("['’]s?$")
 # In a question it says where FoodLMM's model sees the photo; it is no word of the question.
 IMAGE_TOKEN = "<image>"
 UNMARKED = "{name} without [SEG]"
@@ -163,34 +164,27 @@ def _parse_markup(
     class_ids: dict[int, None] = {}
     faults: dict[tuple[str, str], None] = {}
     unmarked: dict[str, None] = {}
-    tokens: set[str] = set()
-    known: dict[str, int | None] = {}  # an answer may name one food thousands of times
-
-    def class_of(name: str) -> int | None:
-        if name not in known:
-            known[name] = name_to_class(_bare(name), names)
-        return known[name]
-
-    matches = list(_MARKUP.finditer(answer))
-    for match in (m for m in matches if m["seg"]):
-        tokens.add(match["seg"].upper())
-        class_id, fault = _resolve(match["name"], names)
+    # An answer may name one food thousands of times.
+    marks = list(dict.fromkeys(_MARKUP.findall(answer)))
+    tokens = {token.upper() for _, token, _ in marks} - {"[SEG]"}
+    for name in (name for name, token, _ in marks if token):
+        class_id, fault = _resolve(name, names)
         if fault:
             faults[fault] = None
         else:
             class_ids[class_id] = None
-    for match in (m for m in matches if not m["seg"]):
+    for name, _, stray in (mark for mark in marks if not mark[1]):
         # A food or a numbered token that is said again changes no mask.
-        if match["stray"] and match["stray"].upper() not in tokens - {"[SEG]"}:
-            faults[("[SEG] without a name", f"write {{name}} before {match['stray']}")] = None
-        elif match["name"] is not None and class_of(match["name"]) not in class_ids:
-            unmarked[f"write [SEG1] after {match[0]}, or take its braces off"] = None
+        if stray and stray.upper() not in tokens:
+            faults["[SEG] without a name", f"write {{name}} before {stray}"] = None
+        elif not stray and name_to_class(_bare(name), names) not in class_ids:
+            unmarked[f"write [SEG1] after {{{name}}}, or take its braces off"] = None
     return class_ids, faults, unmarked
 
 
 def _bare(name: str) -> str:
     """A name without what a sentence put to it: "steak's", "steak." and "steak," are "steak"."""
-    return re.sub(r"['’]s$|['’]$", "", name.strip().rstrip(".,;:!?"))
+    return _POSSESSIVE.sub("", name.strip().rstrip(".,;:!?"))
 
 
 def _resolve(name: str, names: Mapping[str, int]) -> tuple[int | None, tuple[str, str] | None]:
