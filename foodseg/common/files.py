@@ -93,4 +93,6 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 def read_lines(path: Path) -> list[dict]:
     """Rows of a JSON-lines file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    # Not splitlines(): a text in JSON may hold U+2028, which ends a line to that.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]

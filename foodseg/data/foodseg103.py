@@ -78,7 +78,7 @@ class FaultError(DataError):
 def read_categories(path: Path) -> dict[int, str]:
     """Class names by id from a `category_id.txt`; DataError if a line isn't a new `id<TAB>name`."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = f"the file can't be read ({error})"
         raise DataError(f"{path}: {why}; put FoodSeg103's list there.") from error
