@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_masks, exif
+from conftest import exif
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -154,14 +154,6 @@ def test_photos_of_any_size(tmp_path, says, run, size):
         assert 0 <= one["box"][1] <= one["box"][3] < size[1]
     picture = Image.open(tmp_path / "o.png")
     assert max(picture.size) < 1000 and min(picture.size) > 40
-
-
-def test_few_masks_at_once_are_the_same_masks(plate, says, system, monkeypatch):
-    says(TWO)
-    together = segment(system, read_photo(plate), "which food?").masks
-    assert len(together) == 2
-    monkeypatch.setattr("foodseg.segment.answer.MASK_PIXELS_AT_ONCE", 1)
-    assert_same_masks(segment(system, read_photo(plate), "which food?").masks, together)
 
 
 def test_what_a_large_picture_shows_lies_where_it_belongs():

@@ -7,7 +7,7 @@ All pixels are those of the upright photo (`read_photo`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import sample_rollouts
-from foodseg.models.segmenter import PROMPTS_AT_ONCE, ImageEmbedding, Segmenter
+from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import to_original
@@ -34,8 +34,6 @@ from foodseg.system import (
     load_segmenter,
     one_thread,
 )
-
-MASK_PIXELS_AT_ONCE = 64_000_000  # bounds the memory that the masks of a large photo take
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +122,7 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
     with _timed(seconds, "embedding", segmenter.device):
         embedding = segmenter.embed_image(photo.image)
     with _timed(seconds, "masks", segmenter.device):
-        masks = _predict(segmenter, embedding, references)
+        masks = segmenter.predict(embedding, references)
     words = answer.completion, answer.thinking
     return Segmentation(photo, question, *words, references, masks, seconds)
 
@@ -137,16 +135,6 @@ def check_question(question: str) -> str:
     if mark := find_mark(question):
         raise DataError(f"question: {mark}: {MARK_FIX}.")
     return question
-
-
-def _predict(
-    segmenter: Segmenter, embedding: ImageEmbedding, references: Sequence[Reference]
-) -> np.ndarray:
-    """SAM2's masks, bool (N, H, W), a few at a time."""
-    width, height = embedding.size
-    step = min(max(MASK_PIXELS_AT_ONCE // (width * height), 1), PROMPTS_AT_ONCE)
-    parts = [references[i : i + step] for i in range(0, max(len(references), 1), step)]
-    return np.concatenate([segmenter.predict(embedding, part) for part in parts])
 
 
 @contextmanager
