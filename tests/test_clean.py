@@ -168,13 +168,35 @@ def test_the_tables_have_all_that_the_writers_write(home, kitchen_mllm):
 
 
 def test_a_name_that_is_no_text_is_printed_all_the_same(checkout):
-    for file in ("__init__.py", "clean.py", "common/__init__.py", "common/files.py"):
+    for file in (
+        "__init__.py",
+        "clean.py",
+        "common/__init__.py",
+        "common/files.py",
+        "common/errors.py",
+    ):
         write(checkout / "foodseg" / file, (PACKAGE / file).read_text())
     (checkout / os.fsdecode(b"runs/kitchen/\xff")).touch()
     command = [sys.executable, "-S", "-m", "foodseg.clean"]
     strict = {"PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, cwd=checkout, env=strict, text=True, capture_output=True)
     assert done.returncode == 0 and "\\udcff: the kit did not write it." in done.stdout
+
+
+@pytest.mark.parametrize("away", ["", "away", "my photos", "~/away"])
+def test_a_home_that_is_no_absolute_path_is_no_other_folder(checkout, monkeypatch, capsys, away):
+    """A relative one would be the caller's folder, an empty one is none."""
+    stranger = checkout.parent / "stranger"
+    mine = stranger / away / "datasets/kitchen/FoodSeg103/category_id.txt"
+    write(mine, "1\tcandy")
+    monkeypatch.setattr("foodseg.clean.PROJECT", checkout)
+    monkeypatch.setattr("foodseg.common.files.PROJECT", checkout)
+    monkeypatch.setenv("FOODSEG_HOME", away)
+    monkeypatch.chdir(stranger)
+    assert main() == bool(away)
+    said = capsys.readouterr().err
+    assert mine.exists() and said.count("\n") == bool(away)
+    assert not away or f"FOODSEG_HOME={away} is no absolute path" in said
 
 
 def test_what_cannot_be_removed_is_said_in_one_sentence(checkout, monkeypatch, capsys):

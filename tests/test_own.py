@@ -1,8 +1,10 @@
 """Your own folder of images, masks and questions: built as FoodSeg103 is, every fault named."""
 
+import errno
 import hashlib
 import inspect
 import json
+import os
 import re
 import shutil
 import struct
@@ -468,6 +470,24 @@ def test_the_validator_names_faults_and_builds_the_rest(folder, tmp_path, capsys
     folder.root.rename(tmp_path / "moved")
     with pytest.raises(DataError, match="FoodSeg103: other photos are there"):
         save_own(tmp_path / "moved", out)
+
+
+def test_what_cannot_be_built_there_is_one_sentence(folder, tmp_path, monkeypatch, capsys):
+    folder.write()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        assert main([str(folder.root), "--build", str(out)]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"{out}: it can't be written (")
+    assert file.read_text() == "mine"
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([str(folder.root), "--build", str(tmp_path / "out")]) == 1
+    assert "out: it can't be written (No space left" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.partial"))
 
 
 def python_blocks() -> list[str]:

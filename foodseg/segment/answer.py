@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from foodseg.common.errors import DataError
+from foodseg.data.foodseg103 import is_said
 from foodseg.data.photos import Photo
 from foodseg.data.question_text import MARK_FIX, find_mark
 from foodseg.data.references import Reference
@@ -128,10 +129,15 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
 
 
 def check_question(question: str) -> str:
-    """The question in one line; DataError if it is empty or holds one of the model's own tokens."""
+    """The question in one line.
+
+    Raises DataError if it is empty, no UTF-8, or holds one of the model's own tokens.
+    """
     question = " ".join(question.split())
     if not question:
         raise DataError("question: it is empty; ask for a food in the photo.")
+    if not is_said(question):  # half a surrogate pair: a byte of the command line, or of JSON
+        raise DataError("question: it is no UTF-8; write it in UTF-8.")
     if mark := find_mark(question):
         raise DataError(f"question: {mark}: {MARK_FIX}.")
     return question
