@@ -376,14 +376,22 @@ def test_masks_are_read_as_class_ids(tmp_path):
     grey, palette = Image.fromarray(ids), Image.fromarray(ids)
     palette.putpalette([(7 * value) % 256 for value in range(768)])
     assert palette.mode == "P"
-    for image in (grey, palette, Image.fromarray(ids.astype(np.uint16))):
+    wide = Image.fromarray(ids.astype(np.uint16))
+    for image in (grey, palette, wide, grey.convert("RGB"), grey.convert("LA")):
         image.save(path)
         mask = reader.read_mask("train", "0007")
         assert mask.dtype == np.uint8 and (mask == ids).all()
     large = Image.fromarray(ids.astype("uint16") + 256)
-    for image in (grey.convert("RGB"), large, Image.fromarray(ids > 1), grey.convert("LA")):
-        image.save(path)
-        with pytest.raises(FaultError, match="mask not single-channel"):
+    clear = Image.merge("LA", (grey, grey))
+    for image, kind, words in (
+        (large, "PNG", "no class ids; it has values up to 511"),
+        (Image.fromarray(ids > 1), "PNG", "no class ids; it has one bit a pixel"),
+        (palette.convert("RGB"), "PNG", "coloured pixels"),
+        (clear, "PNG", "transparent pixels"),
+        (grey, "JPEG", "JPEG under a PNG's name"),  # its ids would be blurred
+    ):
+        image.save(path, kind)
+        with pytest.raises(FaultError, match=words):
             reader.read_mask("train", "0007")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(FaultError, match="unreadable mask"):

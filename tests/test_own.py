@@ -363,7 +363,7 @@ def class_ids_of_16_bits(folder):
 PHOTO, PNG, MASK = "images/bad.jpg", "images/bad.png", "masks/bad/spinach.png"
 DEEP = Image.fromarray(np.full((HEIGHT, WIDTH), 40_000, np.uint16))
 CLEAR = Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 100))
-COLOURS = np.stack([disc() * np.uint8(255)] * 3, axis=-1)
+COLOURS = np.stack([disc() * np.uint8(level) for level in (255, 255, 9)], axis=-1)
 SMALL = np.pad(disc()[9:16, 9:16], ((0, 41), (0, 57)))
 
 
@@ -381,9 +381,9 @@ SMALL = np.pad(disc()[9:16, 9:16], ((0, 41), (0, 57)))
         (lambda f: f.mask(mask=disc().T), "image and mask sizes differ", MASK, "size"),
         (lambda f: f.mask(mask=disc() & False), "empty mask", MASK, "pixels"),
         (lambda f: f.mask(mask=SMALL), "mask too small", MASK, "pixels"),
-        (lambda f: f.mask(mask=COLOURS), "mask not single-channel", MASK, "channels"),
+        (lambda f: f.mask(mask=COLOURS), "coloured pixels", MASK, "channels"),
         (grey_mask, "mask not black and white", MASK, "pixels"),
-        (class_ids_of_16_bits, "mask not single-channel", "masks/bad.png", "channels"),
+        (class_ids_of_16_bits, "no class ids", "masks/bad.png", "pixels"),
     ],
 )
 def test_a_bad_file_is_named_once_and_the_rest_built(folder, spoil, reason, file, field):

@@ -51,6 +51,8 @@ SPLITS = ("train", "test")
 # leaves none of their pixels out, as LISA's does with 255: they count as background.
 EXCLUDED_LABELS = frozenset({0, 103, 255})
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Channels of colour in Pillow's modes; the one after them, if any, is alpha.
+_COLOURS = {"LA": 1, "RGB": 3, "RGBA": 3}
 _SPREAD = {"L;2": 85, "L;4": 17}  # Pillow's raw modes of grey PNGs, and what it multiplies by
 
 
@@ -171,7 +173,7 @@ class FoodSeg103:
         return decode_photo(path.read_bytes(), self.relative(path)).image
 
     def read_mask(self, split: str, dish_id: str) -> np.ndarray:
-        """The class ids, uint8 (H, W). Raises FaultError: missing, unreadable, several channels."""
+        """The class ids, uint8 (H, W). Raises FaultError: missing, or as `decode_mask_file`."""
         path = self.mask_path(split, self.resolve_id(split, dish_id))
         return decode_mask_file(path.read_bytes(), self.relative(path))
 
@@ -211,8 +213,48 @@ def decode_photo(data: bytes, file: str) -> Photo:
         return upright(image, file)
 
 
-def stored_values(image: Image.Image) -> np.ndarray:
-    """An opened mask's pixels as its file holds them: of a palette image the indices.
+def decode_mask_file(data: bytes, file: str) -> np.ndarray:
+    """Class ids uint8 (H, W) from a PNG's bytes. Raises FaultError as `mask_values`, or for other
+    numbers."""
+    return as_class_ids(mask_values(io.BytesIO(data), file, ids=True), file)
+
+
+def as_class_ids(values: np.ndarray, file: str) -> np.ndarray:
+    """The values as uint8; FaultError if they don't fit, or of one bit, which is no id."""
+    if values.dtype == bool or values.max() > 255:
+        found = "one bit a pixel" if values.dtype == bool else f"values up to {values.max()}"
+        raise FaultError(file, "pixels", "no class ids", f"it has {found}; write ids from 0 to 255")
+    return values.astype(np.uint8)
+
+
+def mask_values(source: Path | BinaryIO, file: str, ids: bool = False) -> np.ndarray:
+    """What a mask's PNG holds, (H, W): bool if it has one bit a pixel, else whole numbers.
+
+    Grey as stored, whatever its bits; of a palette the indices; of colours one of three equal
+    channels. ids: the indices may be class ids, whose colours mean nothing; else they must say what
+    their colours say. Raises FaultError: broken, no PNG, coloured, transparent, palette.
+    """
+    with open_data(source, file, "mask") as image:
+        if image.format != "PNG":
+            fix = "lossy formats blur a mask's edge; save the mask as PNG"
+            raise FaultError(file, "format", f"{image.format} under a PNG's name", fix)
+        pixels = _stored_values(image)
+        if image.mode == "P" and not ids:
+            _check_palette(image, pixels, file)
+    if image.mode not in _COLOURS:
+        return pixels
+    count = _COLOURS[image.mode]
+    if (pixels[..., count:] < 255).any():
+        fix = "save one 8-bit channel without transparency"
+        raise FaultError(file, "channels", "transparent pixels", fix)
+    if (pixels[..., :count] != pixels[..., :1]).any():
+        fix = "its channels differ: is it a picture? save one 8-bit channel"
+        raise FaultError(file, "channels", "coloured pixels", fix)
+    return pixels[..., 0]
+
+
+def _stored_values(image: Image.Image) -> np.ndarray:
+    """An opened mask's pixels as its file holds them.
 
     Pillow spreads a PNG's grey of 2 or 4 bits over 0 to 255, where an id 3 becomes 51.
     """
@@ -222,30 +264,12 @@ def stored_values(image: Image.Image) -> np.ndarray:
     return pixels // _SPREAD[packed] if packed in _SPREAD else pixels
 
 
-def check_palette(image: Image.Image, values: np.ndarray, file: str) -> None:
-    """A black and white mask's indices must say what its colours say; else FaultError.
-
-    A program that makes a palette numbers its colours as it likes: white may be index 0.
-    """
+def _check_palette(image: Image.Image, values: np.ndarray, file: str) -> None:
+    # A program that makes a palette numbers its colours as it likes: white may be index 0.
     colours = np.asarray(image.convert("RGB"))
-    if image.mode == "P" and not np.array_equal(values > 0, colours.any(axis=2)):
+    if not np.array_equal(values > 0, colours.any(axis=2)):
         fix = "index 0 is not black, or another is; save one 8-bit channel"
         raise FaultError(file, "palette", "it can be read in two ways", fix)
-
-
-def decode_mask_file(data: bytes, file: str) -> np.ndarray:
-    """Class ids uint8 (H, W) from a PNG's bytes, of a palette image its indices.
-
-    Raises FaultError: broken, several channels.
-    """
-    with open_data(io.BytesIO(data), file, "mask") as image:
-        pixels, mode = stored_values(image), image.mode
-    # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
-    wide = mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256
-    if mode not in ("L", "P") and not wide:
-        fix = f"it has mode {mode}; save one 8-bit channel of class ids"
-        raise FaultError(file, "channels", "mask not single-channel", fix)
-    return pixels.astype(np.uint8)
 
 
 def list_files(folder: Path) -> list[Path]:
