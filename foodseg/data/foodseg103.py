@@ -119,6 +119,15 @@ def is_said(value: object) -> bool:
     return not re.search("[\ud800-\udfff]", value)  # JSON can hold half a surrogate pair
 
 
+def read_file(path: Path, file: str) -> bytes:
+    """The file's bytes; FaultError if it may not be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fix = f"it can't be read ({error.strerror}); make it readable or fetch it again"
+        raise FaultError(file, "file", "unreadable file", fix) from error
+
+
 def links_away(path: Path) -> bool:
     """Whether a file is a link to somewhere outside its folder."""
     return path.is_symlink() and path.resolve().parent != path.parent.resolve()
@@ -170,12 +179,14 @@ class FoodSeg103:
     def read_image(self, split: str, dish_id: str) -> Image.Image:
         """The photo as a PIL RGB image, upright (EXIF's turn is carried out)."""
         path = self.image_path(split, dish_id)
-        return decode_photo(path.read_bytes(), self.relative(path)).image
+        file = self.relative(path)
+        return decode_photo(read_file(path, file), file).image
 
     def read_mask(self, split: str, dish_id: str) -> np.ndarray:
         """The class ids, uint8 (H, W). Raises FaultError: missing, or as `decode_mask_file`."""
         path = self.mask_path(split, self.resolve_id(split, dish_id))
-        return decode_mask_file(path.read_bytes(), self.relative(path))
+        file = self.relative(path)
+        return decode_mask_file(read_file(path, file), file)
 
     def relative(self, path: Path) -> str:
         """`path` relative to the dataset's root, with forward slashes."""
@@ -273,9 +284,17 @@ def _check_palette(image: Image.Image, values: np.ndarray, file: str) -> None:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The folder's files, sorted."""
-    with os.scandir(folder) as entries:  # asks for no file's status, where `is_file` does
-        return sorted(folder / entry.name for entry in entries if entry.is_file())
+    """The folder's files, sorted. Raises DataError if it may not be read."""
+
+    def is_file(entry: os.DirEntry) -> bool:
+        # No file's status is asked for, and of a link only by Path, which takes one in a circle.
+        return Path(entry).is_file() if entry.is_symlink() else entry.is_file()
+
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry) for entry in entries if is_file(entry))
+    except OSError as error:
+        raise DataError(f"{folder}: it can't be read ({error.strerror}); mend that.") from error
 
 
 def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:

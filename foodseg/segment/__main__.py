@@ -62,7 +62,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
             raise DataError(f"{path}: it can't be written there; name a file in another folder.")
-    paths = [path.resolve() for path in (Path(options.photo), *(path for path, _ in written))]
+    # Not Path.resolve(), which raises for a link in a circle.
+    paths = [os.path.realpath(path) for path in (options.photo, *(path for path, _ in written))]
     if len(set(paths)) < len(paths):
         raise DataError("outputs: one of them has the name of the photo or of another; rename it.")
 

@@ -27,6 +27,7 @@ from foodseg.data.foodseg103 import (
     mask_values,
     open_data,
     read_categories,
+    read_file,
 )
 from foodseg.data.photos import read_orientation
 from foodseg.data.references import Size
@@ -73,8 +74,11 @@ class OwnFolder:
         self._folders = {normalize("NFC", path.name): path for path in folders}
 
     def image_hash(self, name: str) -> str:
-        """SHA-256 of the image's file, "" if there is none."""
-        return file_sha256(self._images[name]) if name in self._images else ""
+        """SHA-256 of the image's file, "" if there is none that can be read."""
+        try:
+            return file_sha256(self._images[name])
+        except (KeyError, OSError):
+            return ""
 
     def read_photo(self, name: str) -> OwnPhoto:
         """The photo of that name. Raises FaultError for one that is missing or can't be used."""
@@ -162,7 +166,7 @@ def _read(path: Path, file: str) -> bytes:
     if links_away(path):
         fix = "it is a link that leaves its folder; put the file itself there"
         raise FaultError(file, "link", "unsafe path", fix)
-    return path.read_bytes()
+    return read_file(path, file)
 
 
 def _check_pixels(data: bytes, file: str) -> Size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -28,12 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
         preset = get_preset(options.preset)
         if not options.masks:
             raise DataError("PREDICTIONS: name the folder of masks, as in PREDICTIONS=folder.")
-        path = Path(options.masks).resolve()
+        path = Path(os.path.realpath(options.masks))  # of a link in a circle `resolve` raises
         name = options.name or (path.parent if path.is_file() else path).name
         row = ExternalRow(name, options.system or name, options.protocol)
         print(describe(score(preset, path, row)))
     except ValueError as error:
         print(f"score: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"score: {error.filename or options.masks}: {error.strerror}; try again.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("score: interrupted; start it again.", file=sys.stderr)
