@@ -5,8 +5,11 @@ A short form of a longer campaign. Each kind is made here; no model is loaded.
 
 import io
 import json
+import os
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -225,6 +228,17 @@ def test_a_dirty_file_costs_its_own_questions(folder, capsys, what, kind):
     assert "train: 1 of 2 questions are good" in out
 
 
+def test_a_name_that_is_no_text_is_printed_all_the_same(folder):
+    place(folder.root / "masks/bad/spinach.png", None)
+    place(folder.root / os.fsdecode(b"masks/bad/\xff.png"), encode(WHITE))
+    folder.ask()
+    folder.write()
+    command = [sys.executable, "-m", "foodseg.data.own", str(folder.root)]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, env=strict, capture_output=True, text=True)
+    refused(done.returncode, done.stdout, done.stderr, r"missing mask; .*holds \\udcff")
+
+
 @pytest.mark.parametrize("name", ["images/bad.jpg", "masks/bad/spinach.png"])
 def test_a_file_that_may_not_be_read_costs_its_own_questions(folder, capsys, monkeypatch, name):
     folder.ask()
@@ -402,6 +416,17 @@ def test_a_dirty_list_of_masks_is_not_scored(home, capsys, kind):
     content, words = LISTS[kind]
     place(home / "masks" / "predictions.json", content)
     refused(*score(home, capsys), words)
+
+
+def test_a_file_whose_name_is_no_text_is_left_out_by_name(home):
+    Image.fromarray(np.ones((4, 6), bool)).save(home / "masks" / "test-0-0.png")
+    place(home / os.fsdecode(b"masks/\xff.txt"), b"notes")
+    command = [sys.executable, "-m", "foodseg.evaluation.external", str(home / "masks")]
+    command += ["--preset", "smoke", "--protocol", "generate-then-segment", "--name", "lisa-7b"]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "FOODSEG_HOME": str(home)}
+    done = subprocess.run(command, env=strict, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "1 files are no masks and were left out: \\udcff.txt." in done.stdout
 
 
 @pytest.mark.parametrize("kind", BROKEN_MASKS)

@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default="", help="name of the row (default: the folder's)")
     parser.add_argument("--system", default="", help="title in the table (default: the name)")
     options = parser.parse_args(arguments)
+    # A file's name that is no UTF-8 must not end this half way.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         preset = get_preset(options.preset)
         if not options.masks:
