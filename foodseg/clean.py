@@ -10,14 +10,13 @@ runs without the environment, on any Python from 3.8 on.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from foodseg.common.files import PROJECT
+from foodseg.common.files import PROJECT, home
 
 # A file that was being written has one of these behind its name.
 ENDINGS = ("", ".part", ".partial", ".*.partial")
@@ -188,8 +187,8 @@ def main() -> int:
     # A name that is no UTF-8 must not end this half way.
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        said = clean(PROJECT, Path(os.environ.get("FOODSEG_HOME", PROJECT)))
-    except OSError as error:
+        said = clean(PROJECT, home())
+    except (OSError, ValueError) as error:
         print(f"clean: {error}", file=sys.stderr)
         return 1
     print("\n".join(said or ["There is nothing to remove."]))

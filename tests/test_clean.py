@@ -181,6 +181,22 @@ def test_a_name_that_is_no_text_is_printed_all_the_same(checkout):
     assert done.returncode == 0 and "\\udcff: the kit did not write it." in done.stdout
 
 
+@pytest.mark.parametrize("away", ["", "away", "my photos", "~/away"])
+def test_a_home_that_is_no_absolute_path_is_no_other_folder(checkout, monkeypatch, capsys, away):
+    """A relative one would be the caller's folder, an empty one is none."""
+    stranger = checkout.parent / "stranger"
+    mine = stranger / away / "datasets/kitchen/FoodSeg103/category_id.txt"
+    write(mine, "1\tcandy")
+    monkeypatch.setattr("foodseg.clean.PROJECT", checkout)
+    monkeypatch.setattr("foodseg.common.files.PROJECT", checkout)
+    monkeypatch.setenv("FOODSEG_HOME", away)
+    monkeypatch.chdir(stranger)
+    assert main() == bool(away)
+    said = capsys.readouterr().err
+    assert mine.exists() and said.count("\n") == bool(away)
+    assert not away or f"FOODSEG_HOME={away} is no absolute path" in said
+
+
 def test_what_cannot_be_removed_is_said_in_one_sentence(checkout, monkeypatch, capsys):
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -10,6 +10,7 @@ from PIL import Image
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_lines
 from foodseg.data.references import Reference, decode_mask
+from foodseg.data.samples import Sample
 from foodseg.evaluation.base_rows import (
     BEST_OF,
     PARENTS,
@@ -112,6 +113,47 @@ def test_own_names_are_looked_for_where_they_are_asked_for(test_samples):
     answer = parse_answer("<think>It is the dragon fruits.</think><answer>[]</answer>")
     assert named_in_conclusion(answer, own, names) == ("dragon fruit",)
     assert named_in_conclusion(answer, own) == ()
+
+
+def named(sample: Sample, thinking: str) -> tuple[str, ...]:
+    answer = parse_answer(f"<think>{thinking}</think><answer>[]</answer>")
+    return named_in_conclusion(answer, sample, food_names([sample]))
+
+
+@pytest.mark.parametrize(
+    "thing, said",
+    [
+        ("tomatoes", "It is the tomato."),
+        ("eggs", "The egg, and once more the eggs."),  # one food
+        ("strawberries", "A strawberry"),
+        ("tomato", "Tomatoes are"),
+        ("leaves", "Every leaf"),
+        ("spring_onion", "The spring onions"),
+        ("spring_onion", "The spring-onion"),
+        ("Chicken", "The chickens"),
+        ("kimchi (spicy)", "Of course kimchi (spicy)!"),
+        ("豆腐", "我们有豆腐。"),
+    ],
+)
+def test_a_thing_of_ones_own_is_found_in_singular_or_plural(test_samples, thing, said):
+    own = replace(test_samples[0], foods=(thing,), question="Which one is it?")
+    assert named(own, f"Not the rice. {said}") == (thing,)
+    assert named(own, f"Rice goes with {said}") == ("rice", thing)
+
+
+def test_what_the_question_says_makes_no_conclusion(test_samples):
+    """Its words are taken out first, those of all its sentences."""
+    question = "I have rice and corn. Which food here goes into an orange juice?"
+    asked = replace(test_samples[0], foods=("orange",), question=question)
+    for said in (
+        "It is the orange. So the juice is sweet.",
+        "It is the orange. It goes with rice.",
+        "Orange and corn. Corn is what I have.",
+        "Not the lemon. The juice needs the oranges",
+    ):
+        assert named(asked, said) == ("orange",)
+    assert named(asked, "It is the orange. Or the lemon. A juice.") == ("lemon",)
+    assert named(asked, "Rice and corn.") == ()
 
 
 def test_the_bases_answers_are_scored_again_in_any_form(test_samples, segmenter):

@@ -127,7 +127,7 @@ QUESTIONS = {
         ("Which are fried?", "Not the steak: {French fries} [SEG1], and the {steak} [SEG2]."),
     ],
     "00000002": [
-        ("What gives fat?", "Of course the {butter} [SEG1], dear {eater}."),  # left out
+        ("What gives fat?", "Of course the {butter} [SEG1], dear [SEG2]."),  # left out
         ("What gives fat?", "Of course the {butter} [SEG1] does."),
         ("What is green?", "{French beans} [SEG1], and {chickens} [SEG2] are not."),
     ],

@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from itertools import groupby
 
 import numpy as np
 import official_folder
@@ -14,6 +16,7 @@ from foodseg.data.food_names import (
     index_names,
     index_spellings,
     name_to_class,
+    plain,
     spellings,
     spellings_pattern,
 )
@@ -107,12 +110,15 @@ def test_every_spelling_means_what_it_did_by_the_two_rules_of_before():
     words = [word for name in (*CATEGORIES.values(), *ALIASES) for word in spellings(name.lower())]
     for word in words:
         assert name_to_class(word, NAMES) == next(index[f] for f in stripped(word) if f in index)
-    longest_first = "|".join(sorted(index_spellings(CATEGORIES.values()), key=len, reverse=True))
+    name_of = index_spellings(CATEGORIES.values())
+    longest_first = "|".join(sorted(name_of, key=len, reverse=True))
     before = re.compile(rf"\b(?:{longest_first})\b")
     for between in (" ", ", ", "-", "/", "x", "_", "(", "'s ", "1", "é"):
         text = between.join(words)
-        assert spellings_pattern(index_spellings(CATEGORIES.values())).findall(text) == (
-            before.findall(text)
+        now = spellings_pattern(name_of).findall(text)
+        # "cheese-butter" is one name now, and was two for one food.
+        assert [food for food, _ in groupby(name_of[plain(word)] for word in now)] == (
+            [food for food, _ in groupby(name_of[word] for word in before.findall(text))]
         )
 
 
@@ -173,7 +179,6 @@ def test_markup_that_is_understood(tmp_path, text, class_ids, plain):
         ("{rice} [SEG] and [SEG]", "[SEG] without a name", "[SEG]"),
         ("{} [SEG1]", "[SEG] without a name", "braces"),
         ("The {rice} is rich.", "{name} without [SEG]", "{rice}"),
-        ("{corn} [SEG1] and {rice}", "{name} without [SEG]", "{rice}"),
         ("{background} [SEG1]", "excluded label", "background"),
         ("{Other ingredients} [SEG1]", "excluded label", "Other ingredients"),
     ],
@@ -184,6 +189,25 @@ def test_markup_faults(tmp_path, text, reason, named):
     assert problem.file == "FoodReasonSeg_train.json"
     assert problem.field == "[0].conversations[1].value"
     assert named in problem.fix
+
+
+def test_a_name_without_seg_beside_one_with_it_loses_its_braces_only(tmp_path):
+    """As in FoodLMM's loader; a fault that is said twice is one."""
+    turn = answer(tmp_path, "{corn} [SEG1], {rice}, {unicorn} and {rice}")
+    assert (turn.class_ids, turn.answer) == ((59,), "corn, rice, unicorn and rice")
+    assert turn.problems == () and {note.reason for note in turn.notes} == {"{name} without [SEG]"}
+    assert ["{rice}" in note.fix for note in turn.notes] == [True, False]
+    both = answer(tmp_path, "{corn} [SEG1], {rice} and {unicorn} [SEG2]")
+    assert [problem.reason for problem in both.problems] == ["unknown ingredient"]
+
+
+@pytest.mark.parametrize("text", ["{}", "{rice} [SEG1] ", "{a} [SEG]", "[SEG1]", "{", "{ ", " "])
+def test_a_long_answer_is_read_at_once(tmp_path, text):
+    """The markup of 100,000 characters took 131 ms of one core where it is 40 now."""
+    text = "{rice} [SEG1]" + text * (100_000 // len(text))
+    start = time.process_time()
+    answer(tmp_path, text)
+    assert time.process_time() - start < 0.5
 
 
 def test_the_end_token_of_another_model_is_cut_off(tmp_path):
@@ -352,14 +376,22 @@ def test_masks_are_read_as_class_ids(tmp_path):
     grey, palette = Image.fromarray(ids), Image.fromarray(ids)
     palette.putpalette([(7 * value) % 256 for value in range(768)])
     assert palette.mode == "P"
-    for image in (grey, palette, Image.fromarray(ids.astype(np.uint16))):
+    wide = Image.fromarray(ids.astype(np.uint16))
+    for image in (grey, palette, wide, grey.convert("RGB"), grey.convert("LA")):
         image.save(path)
         mask = reader.read_mask("train", "0007")
         assert mask.dtype == np.uint8 and (mask == ids).all()
     large = Image.fromarray(ids.astype("uint16") + 256)
-    for image in (grey.convert("RGB"), large, Image.fromarray(ids > 1), grey.convert("LA")):
-        image.save(path)
-        with pytest.raises(FaultError, match="mask not single-channel"):
+    clear = Image.merge("LA", (grey, grey))
+    for image, kind, words in (
+        (large, "PNG", "no class ids; it has values up to 511"),
+        (Image.fromarray(ids > 1), "PNG", "no class ids; it has one bit a pixel"),
+        (palette.convert("RGB"), "PNG", "coloured pixels"),
+        (clear, "PNG", "transparent pixels"),
+        (grey, "JPEG", "JPEG under a PNG's name"),  # its ids would be blurred
+    ):
+        image.save(path, kind)
+        with pytest.raises(FaultError, match=words):
             reader.read_mask("train", "0007")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(FaultError, match="unreadable mask"):

@@ -49,7 +49,8 @@ def test_all_is_built_or_reported(official, tmp_path, split):
 # leave no list to plant a differing name in (tests/test_single.py has it).
 REASONS = """
 category differs; unknown class id; missing image; missing mask; unreadable image; unreadable mask;
-mask not single-channel; image and mask sizes differ; unsafe dish_id; unknown ingredient;
+coloured pixels; JPEG under a PNG's name; no class ids; image and mask sizes differ;
+unsafe dish_id; unknown ingredient;
 [SEG] without a name; {name} without [SEG]; excluded label; empty mask; mask too small;
 answer without a question; question without an answer; wrong shape; duplicate turn;
 duplicate dish_id

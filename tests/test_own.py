@@ -1,8 +1,10 @@
 """Your own folder of images, masks and questions: built as FoodSeg103 is, every fault named."""
 
+import errno
 import hashlib
 import inspect
 import json
+import os
 import re
 import shutil
 import struct
@@ -361,7 +363,7 @@ def class_ids_of_16_bits(folder):
 PHOTO, PNG, MASK = "images/bad.jpg", "images/bad.png", "masks/bad/spinach.png"
 DEEP = Image.fromarray(np.full((HEIGHT, WIDTH), 40_000, np.uint16))
 CLEAR = Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 100))
-COLOURS = np.stack([disc() * np.uint8(255)] * 3, axis=-1)
+COLOURS = np.stack([disc() * np.uint8(level) for level in (255, 255, 9)], axis=-1)
 SMALL = np.pad(disc()[9:16, 9:16], ((0, 41), (0, 57)))
 
 
@@ -379,9 +381,9 @@ SMALL = np.pad(disc()[9:16, 9:16], ((0, 41), (0, 57)))
         (lambda f: f.mask(mask=disc().T), "image and mask sizes differ", MASK, "size"),
         (lambda f: f.mask(mask=disc() & False), "empty mask", MASK, "pixels"),
         (lambda f: f.mask(mask=SMALL), "mask too small", MASK, "pixels"),
-        (lambda f: f.mask(mask=COLOURS), "mask not single-channel", MASK, "channels"),
+        (lambda f: f.mask(mask=COLOURS), "coloured pixels", MASK, "channels"),
         (grey_mask, "mask not black and white", MASK, "pixels"),
-        (class_ids_of_16_bits, "mask not single-channel", "masks/bad.png", "channels"),
+        (class_ids_of_16_bits, "no class ids", "masks/bad.png", "pixels"),
     ],
 )
 def test_a_bad_file_is_named_once_and_the_rest_built(folder, spoil, reason, file, field):
@@ -468,6 +470,24 @@ def test_the_validator_names_faults_and_builds_the_rest(folder, tmp_path, capsys
     folder.root.rename(tmp_path / "moved")
     with pytest.raises(DataError, match="FoodSeg103: other photos are there"):
         save_own(tmp_path / "moved", out)
+
+
+def test_what_cannot_be_built_there_is_one_sentence(folder, tmp_path, monkeypatch, capsys):
+    folder.write()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        assert main([str(folder.root), "--build", str(out)]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"{out}: it can't be written (")
+    assert file.read_text() == "mine"
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([str(folder.root), "--build", str(tmp_path / "out")]) == 1
+    assert "out: it can't be written (No space left" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.partial"))
 
 
 def python_blocks() -> list[str]:

@@ -1,5 +1,6 @@
 """Any photo comes out upright, RGB, 8 bits; what is no photo is named in one sentence."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -134,7 +135,8 @@ def test_what_is_no_photo_is_named_with_its_fix(tmp_path):
 @pytest.mark.parametrize(
     "error",
     [struct.error("x"), KeyError("x"), IndexError("x"), zlib.error("x"), EOFError("x")]
-    + [RuntimeError("x"), OverflowError("x"), AttributeError("x"), AssertionError("x")],
+    + [RuntimeError("x"), OverflowError("x"), AttributeError("x"), AssertionError("x")]
+    + [SystemError("x"), MemoryError("x")],
     ids=repr,
 )
 def test_whatever_a_plugin_raises_names_the_file(tmp_path, monkeypatch, error):
@@ -148,6 +150,25 @@ def test_whatever_a_plugin_raises_names_the_file(tmp_path, monkeypatch, error):
         read_photo(path)
     with pytest.raises(FaultError, match="a.png, pixels: unreadable mask; it can't be read"):
         decode_mask_file(path.read_bytes(), "a.png")
+
+
+def test_one_flipped_bit_of_an_avif_is_read_or_named(tmp_path):
+    whole = save(two_halves(), tmp_path / "a.avif").read_bytes()
+    for bit in range(0, 8 * len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file = io.BytesIO(flipped)
+        file.name = "a.avif"
+        with contextlib.suppress(DataError):
+            assert read_photo(file).image.mode == "RGB"
+
+
+def test_formats_are_named_and_no_other_program_is_started(tmp_path):
+    for suffix in ("jpg", "png", "webp", "avif", "gif", "bmp", "tif", "jp2", "ppm"):
+        assert read_photo(save(two_halves(), tmp_path / f"a.{suffix}")).image.size == (40, 20)
+    for suffix in ("eps", "ico", "tga"):
+        with pytest.raises(DataError, match="JPEG or PNG"):
+            read_photo(save(two_halves(), tmp_path / f"a.{suffix}"))
 
 
 def test_a_photo_without_end_is_refused_before_it_is_decoded(tmp_path, monkeypatch):

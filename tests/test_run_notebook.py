@@ -56,6 +56,22 @@ def test_parameters_folder_and_interpreter_are_the_ones_asked_for(tmp_path, caps
     assert "toy: Rollout" in capsys.readouterr().out
 
 
+def test_no_folder_of_the_users_is_in_the_way(tmp_path, monkeypatch):
+    """A long TMPDIR, where a socket's path would not fit, and another Python's python3 kernel."""
+    foreign = tmp_path / "share" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    source = write(tmp_path / "toy.ipynb", "import sys; print(sys.executable, end='')")
+    assert main([str(source), str(tmp_path / "out.ipynb")]) == 0
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == sys.executable and left(long) == []
+
+
 def test_the_notebooks_own_progress_bar_is_told_now_and_then(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("foodseg.common.run_notebook.SECONDS_BETWEEN_REPORTS", 0)
     bar = "from IPython.display import display\ndisplay({'text/plain': 'GRPO: 40%|##'}, raw=True)"

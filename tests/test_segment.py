@@ -1,6 +1,8 @@
 """Asking about any photo: the evaluation's own answer, in upright pixels, and faults in a line."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_masks, exif
+from conftest import exif
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -156,14 +158,6 @@ def test_photos_of_any_size(tmp_path, says, run, size):
     assert max(picture.size) < 1000 and min(picture.size) > 40
 
 
-def test_few_masks_at_once_are_the_same_masks(plate, says, system, monkeypatch):
-    says(TWO)
-    together = segment(system, read_photo(plate), "which food?").masks
-    assert len(together) == 2
-    monkeypatch.setattr("foodseg.segment.answer.MASK_PIXELS_AT_ONCE", 1)
-    assert_same_masks(segment(system, read_photo(plate), "which food?").masks, together)
-
-
 def test_what_a_large_picture_shows_lies_where_it_belongs():
     photo = Image.new("RGB", (4800, 2400))
     mask = np.zeros((2400, 4800), dtype=bool)
@@ -185,6 +179,7 @@ def test_the_picture_takes_any_words(plate, says, system):
 def test_a_slip_on_the_command_line_overwrites_nothing(plate, tmp_path, run):
     photo = tmp_path / "a.png"
     Image.open(plate).save(photo)
+    (tmp_path / "folder.json").mkdir()
     before = photo.read_bytes()
     for question, arguments, words in (
         ("which food?", ["-o", photo], ""),
@@ -194,11 +189,34 @@ def test_a_slip_on_the_command_line_overwrites_nothing(plate, tmp_path, run):
         ("which food?", ["--json", photo], ""),
         ("  \n", [], "empty"),
         ("what is <|image_pad|>?", [], "leave it out"),
+        ("what is \udcff?", [], "no UTF-8"),  # a byte of the command line that is none
+        ("which food?", ["-o", photo / "b.png"], "b.png: it can't be written there"),
+        ("which food?", ["--mask", tmp_path], f"{tmp_path}: "),
+        ("which food?", ["--json", tmp_path / "folder.json"], "folder.json: it can't be written"),
     ):
         status, out, err = run(photo, question, *arguments)
         assert status == 1 and err.startswith("segment: ") and err.count("\n") == 1, err
         assert words in err and not out
     assert photo.read_bytes() == before and [*tmp_path.glob("b.*")] == []
+
+
+@pytest.mark.parametrize(
+    "option, name", [("-o", "o.png"), ("--mask", "m.png"), ("--json", "j.json")]
+)
+def test_a_full_disk_leaves_nothing_and_names_the_output(
+    plate, tmp_path, says, run, monkeypatch, option, name
+):
+    says(TWO)
+
+    def full(_):  # as the system says it: without a file's name
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    out = tmp_path / "out" / name
+    status, _, err = run(plate, "which food?", option, out)
+    assert status == 1 and list(out.parent.iterdir()) == []
+    said = f"segment: {out}: it can't be written (No space left on device); make room"
+    assert err.splitlines()[-1].startswith(said)
 
 
 def test_input_that_is_no_use_ends_with_one_sentence(plate, tmp_path, capsys):

@@ -1,16 +1,19 @@
 """The segmenter: sam2's own image path, no temporal module, many references in one call."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import assert_near, assert_same_masks
 from PIL import Image
 from safetensors.torch import save_file
 
 from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
+from foodseg.models import segmenter as module
 from foodseg.models.sam2 import SAM2_TINY, SegmenterConfig, build_sam2
 from foodseg.models.segmenter import Segmenter
 
@@ -60,6 +63,25 @@ def test_masks_of_the_original_size_from_one_call_equal_one_by_one(segmenter, im
     assert together.shape == (3, 70, 120) and together.dtype == bool
     assert 0 < together.sum() < together.size
     assert segmenter.predict(embedding, []).shape == (0, 70, 120)
+
+
+@pytest.mark.parametrize("size", [(70, 120, 3), (1, 999, 3), (701, 401, 3)])
+def test_masks_of_a_large_photo_are_brought_to_its_size_one_by_one(segmenter, size, monkeypatch):
+    """The same bits in less memory: 17 objects on 40 million pixels took 2.7 GB of logits."""
+    embedding = segmenter.embed_image(np.zeros(size, np.uint8))
+    together = segmenter.predict(embedding, REFERENCES * 6)
+    made = []
+
+    def watched(*arguments, **options):
+        made.append(F.interpolate(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 2 * size[0] * size[1] + 1)
+    monkeypatch.setattr(module, "F", SimpleNamespace(interpolate=watched))
+    assert np.array_equal(segmenter.predict(embedding, REFERENCES * 6), together)
+    assert [len(logits) for logits in made] == [2] * 9
+    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 1)
+    assert np.array_equal(segmenter.predict(embedding, REFERENCES * 6), together)
 
 
 def test_labelled_points_change_masks_and_leave_others_as_they_are(segmenter, image):

@@ -98,6 +98,17 @@ def test_one_reference_for_each_component(folder):
     assert len(sample.references) == 4 and report.parts_dropped == 0
 
 
+def test_turns_kept_without_a_names_braces_are_counted(folder):
+    folder.plate("0001")
+    folder.talk("0001", "{rice} [SEG1], {steak} and {tofu}.", "{carrots} [SEG1]", "The {tofu}")
+    samples, report = folder.build()
+    assert [sample.foods for sample in samples] == [("rice",), ("carrot",)]
+    assert samples[0].answer == "rice, steak and tofu."
+    assert (report.unmarked, report.left_out) == (1, {"{name} without [SEG]": 1})
+    assert ["{steak}", "{tofu}", "{tofu}"] == [p.fix.split()[3].strip(",") for p in report.problems]
+    assert "kept: 1 turns without the braces" in report.describe()
+
+
 def test_category_lists_that_differ_are_followed_and_reported(folder):
     folder.plate("0001")
     folder.talk("0001", "{gold} [SEG1]")

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import read_lines
 from foodseg.common.strict_json import JsonError, read_json
 from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.own.questions import read_questions
@@ -38,7 +39,7 @@ def test_all_else_is_what_python_reads():
     assert math.isclose(read_json("1e308"), 1e308)
 
 
-@pytest.mark.parametrize("name", ["questions.jsonl", "predictions.jsonl"])
+@pytest.mark.parametrize("name", ["questions.jsonl", "predictions.jsonl", "log.jsonl"])
 def test_a_line_ends_at_a_line_feed_alone(tmp_path, name):
     """U+2028, U+0085 and a form feed may stand in a text, raw; to `splitlines` they end a line."""
     file = tmp_path / name
@@ -48,6 +49,9 @@ def test_a_line_ends_at_a_line_feed_alone(tmp_path, name):
         file.write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
         (question,) = read_questions(file)
         assert question.problems == () and question.question == words
+    elif name == "log.jsonl":  # what the kit reads back of its own
+        file.write_text(json.dumps({"text": words}, ensure_ascii=False) + "\n", encoding="utf-8")
+        assert read_lines(file) == [{"text": words}]
     else:
         line = {"sample_id": words, "segmentation": {"size": [1, 1], "counts": [1]}}
         file.write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")

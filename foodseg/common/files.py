@@ -28,8 +28,15 @@ LARGE = 2**28  # bytes; files of so many are hashed once, as long as they stay a
 
 
 def home() -> Path:
-    """The checkout, or the absolute folder that the variable FOODSEG_HOME names."""
-    return Path(os.environ.get("FOODSEG_HOME") or PROJECT).absolute()
+    """The checkout, or the absolute folder that the variable FOODSEG_HOME names.
+
+    Raises DataError for a relative one: it would be another folder to a notebook.
+    """
+    path = Path(os.environ.get("FOODSEG_HOME") or PROJECT)
+    if not path.is_absolute():
+        fix = "write it from / on, or unset it"
+        raise DataError(f"FOODSEG_HOME={path} is no absolute path: {fix}.")
+    return path
 
 
 def sha256(data: bytes | memoryview) -> str:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
+from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -95,13 +96,17 @@ def _run(source: Path, target: Path, parameters: dict[str, str]) -> None:
     failed.unlink(missing_ok=True)
     try:
         with _private_jupyter() as connection:
+            # The path of a socket, which has "-ipc-5" behind it, ends at 103 bytes or little later.
+            transport = "ipc" if len(os.fsencode(connection)) < 95 else "tcp"
             papermill.execute_notebook(
                 source,
                 running,
                 parameters=parameters,
                 kernel_name="python3",
                 language="python",
-                config=Config(KernelManager={"transport": "ipc", "connection_file": connection}),
+                config=Config(
+                    KernelManager={"transport": transport, "connection_file": connection}
+                ),
                 cwd=source.parent,
                 progress_bar=False,
                 start_timeout=SECONDS_TO_START_A_KERNEL,
@@ -123,8 +128,10 @@ def _private_jupyter() -> Iterator[str]:
     notebook's folder two runs at once would share them.
     """
     with tempfile.TemporaryDirectory() as folder:
+        # Of several kernels of that name, the first on this path is taken.
+        write_kernel_spec(os.path.join(folder, "kernels", "python3"))
         os.environ |= {
-            "JUPYTER_PREFER_ENV_PATH": "1",
+            "JUPYTER_PATH": folder,
             "JUPYTER_RUNTIME_DIR": folder,
             "IPYTHONDIR": folder,
             # The kernel's debugger would complain about frozen modules at every start.

@@ -22,6 +22,7 @@ class BuildReport:
     counts: entries of the JSON file, dishes (distinct), turns (kept and left out), references.
     left_out: turns by reason; a turn with several faults counts under its first.
     parts_dropped: parts under `min_area` pixels, of ingredients that were asked for.
+    unmarked: turns kept without the braces of a {name} that lacks its [SEG].
     """
 
     split: str
@@ -31,6 +32,7 @@ class BuildReport:
     kept: int
     left_out: dict[str, int]
     parts_dropped: int
+    unmarked: int
     problems: tuple[Problem, ...]
 
     def to_frame(self) -> pd.DataFrame:
@@ -51,6 +53,9 @@ class BuildReport:
         lines += [f"  left out: {turns} {reason}" for reason, turns in self.left_out.items()]
         if self.parts_dropped:
             lines.append(f"  dropped: {self.parts_dropped} parts under {self.min_area} pixels")
+        if self.unmarked:
+            without = "without the braces of a name that lacks its [SEG]"
+            lines.append(f"  kept: {self.unmarked} turns {without}")
         lines += [f"  fault: {problem}" for problem in self.problems[:faults]]
         if more := len(self.problems) - len(self.problems[:faults]):
             lines.append(f"  and {more} other faults, in the saved report")
@@ -69,6 +74,7 @@ class Tally:
     references: int = 0
     kept: int = 0
     parts_dropped: int = 0
+    unmarked: int = 0
     dishes: set[str] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
@@ -78,5 +84,5 @@ class Tally:
         left_out = dict(self.left_out.most_common())
         counts = {"entries": self.entries, "dishes": len(self.dishes)}
         counts |= {"turns": self.kept + self.left_out.total(), "references": self.references}
-        rest = self.parts_dropped, tuple(self.problems)
+        rest = self.parts_dropped, self.unmarked, tuple(self.problems)
         return BuildReport(split, per, min_area, counts, self.kept, left_out, *rest)

@@ -28,10 +28,16 @@ _UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 _SPACED_LETTER = rf"[^\W{_UNSPACED}]"
+_BETWEEN_WORDS = re.compile(r"[\s_/-]+")
+
+
+_F_PLURAL = r"(?:ea|oa|l)ves$"  # leaves, loaves, halves; but olives, cloves
 
 
 def spellings(name: str) -> set[str]:
     """The name and its singulars, and the plurals of them all, by the regular English endings."""
+    if re.search(_F_PLURAL, name):  # "leave" is another word
+        return {name, name[:-3] + "f"}
     singulars = {name}
     if name.endswith("ies"):
         singulars.add(name[:-3] + "y")
@@ -48,11 +54,13 @@ def _plurals(name: str) -> set[str]:
         plurals.add(name + "es")
     if re.search(r"[^aeiou]y$", name):
         plurals.add(name[:-1] + "ies")
+    if re.search(r"(?:ea|oa|l)f$", name):
+        plurals.add(name[:-1] + "ves")
     return plurals
 
 
 def index_spellings(names: Iterable[str]) -> dict[str, str]:
-    """The name that each lower-case spelling means, halves of compound labels included.
+    """The name that each spelling means, as `plain` writes it; halves of compound labels too.
 
     A food's own name counts before another's plural or singular, and that before an alias.
     """
@@ -60,43 +68,48 @@ def index_spellings(names: Iterable[str]) -> dict[str, str]:
     aliases = {alias: name for alias, name in ALIASES.items() if name in names}
     index: dict[str, str] = {}
     for spelling, name in [*aliases.items(), *((name, name) for name in names)]:
-        index |= dict.fromkeys(spellings(spelling.lower()), name)
-    return index | {name.lower(): name for name in names}
+        index |= dict.fromkeys(spellings(plain(spelling)), name)
+    return index | {plain(name): name for name in names}
 
 
 def index_names(categories: Mapping[int, str]) -> dict[str, int]:
     """Class id by every spelling that is accepted for a name, for `name_to_class`."""
     ids: dict[str, int] = {}
     for class_id, name in categories.items():
-        ids.setdefault(_plain(name), class_id)
+        ids.setdefault(plain(name), class_id)
     return {spelling: ids[name] for spelling, name in index_spellings(ids).items()}
 
 
 def name_to_class(name: str, names: Mapping[str, int]) -> int | None:
     """The class id that an ingredient's name means, in any case and spelling; None if none."""
-    return names.get(_plain(name))
+    return names.get(plain(name))
 
 
-def _plain(name: str) -> str:
-    return " ".join(re.split(r"[\s_/-]+", name.casefold().strip()))
+def plain(name: str) -> str:
+    """The name in small letters, its words one space apart: "Spring_Onion" is "spring onion"."""
+    return _BETWEEN_WORDS.sub(" ", name.casefold()).strip() or name
 
 
 def spellings_pattern(spellings: Iterable[str]) -> re.Pattern[str]:
-    r"""What finds the spellings in a lower-case text: whole words only, the longest first.
+    r"""What finds spellings, as `plain` writes them, in a text in small letters.
 
-    A letter at a spelling's edge must not go on beyond it, but in scripts without spaces; `\b`
-    would demand a letter after "c++" and "kimchi (spicy)".
+    Whole words only, the longest first. A letter at a spelling's edge must not go on beyond it, but
+    in scripts without spaces; `\b` would demand a letter after "c++" and "kimchi (spicy)".
     """
-    longest_first = sorted(spellings, key=len, reverse=True)
+    # By first letter, so that most places in a text are passed by after one look.
+    longest_first = sorted(spellings, key=lambda spelling: (spelling[0], -len(spelling)))
     parts = []
-    for (before, after), group in groupby(longest_first, key=_edges):
-        words = "|".join(r"\s+".join(map(re.escape, spelling.split())) for spelling in group)
-        parts.append(f"{before}(?:{words}){after}")
+    for (start, end), group in groupby(longest_first, key=_edges):
+        rests = (map(re.escape, spelling[1:].split(" ")) for spelling in group)
+        parts.append(f"{start}(?:{'|'.join(map(_BETWEEN_WORDS.pattern.join, rests))}){end}")
     return re.compile("|".join(parts) or "(?!)")
 
 
 def _edges(spelling: str) -> tuple[str, str]:
-    """What must not stand before and after a spelling, as regular expressions."""
-    before = f"(?<!{_SPACED_LETTER})" if re.match(_SPACED_LETTER, spelling) else ""
-    after = f"(?!{_SPACED_LETTER})" if re.match(_SPACED_LETTER, spelling[-1:]) else ""
-    return before, after
+    """A spelling's first letter with what must not stand before it; what must not stand after."""
+    start, end = re.escape(spelling[0]), ""
+    if re.match(_SPACED_LETTER, spelling):
+        start += f"(?<!{_SPACED_LETTER}{start})"
+    if re.match(_SPACED_LETTER, spelling[-1]):
+        end = f"(?!{_SPACED_LETTER})"
+    return start, end

@@ -2,13 +2,14 @@
 
 The file is a list of `{"dish_id", "conversations": [{"form": "question" | "answer", "value"}]}`;
 in an answer an ingredient that has a mask is written `{name} [SEGn]` (FoodLMM, Yin et al. 2023).
-FoodLMM's loader skips an item that it can't resolve; here its fault is kept with its turn.
+FoodLMM's loader skips an item that it can't resolve; here its fault is kept with its turn. As
+there, a `{name}` without [SEG] beside one that has it loses its braces and nothing else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,19 @@ from foodseg.data.question_text import MARK_FIX, find_mark
 _MARKUP = re.compile(
     r"\{(?P<name>[^{}]*)\}(?:\s*(?P<seg>\[SEG\s*\d*\]))?|(?P<stray>\[SEG\s*\d*\])", re.IGNORECASE
 )
+_POSSESSIVE = re.compile("['’]s?$")
 # In a question it says where FoodLMM's model sees the photo; it is no word of the question.
 IMAGE_TOKEN = "<image>"
+UNMARKED = "{name} without [SEG]"
 END_TOKEN = "</s>"  # Llama's, in some messages; FoodLMM's loader cuts it off
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer; `problems` is empty unless the turn must be left out."""
+    """One question and its answer.
+
+    problems: why the turn must be left out. notes: faults that it can be kept with.
+    """
 
     index: int  # from 0 within its conversation, turns left out included
     field: str  # where it stands in the file, such as "[3].conversations[5].value"
@@ -36,6 +42,7 @@ class Turn:
     answer: str  # without markup
     class_ids: tuple[int, ...]  # one for each ingredient, in order of mention; () needs no mask
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,13 @@ def _pair_up(
     file: str, index: int, question: _Message, answer: _Message, names: Mapping[str, int]
 ) -> Turn:
     problems = [m.problem for m in (question, answer) if m.problem is not None]
-    class_ids, faults = _parse_markup(answer.text, names)
+    class_ids, faults, unmarked = _parse_markup(answer.text, names)
     problems += [Problem(file, answer.field, reason, fix) for reason, fix in faults]
+    notes = tuple(Problem(file, answer.field, UNMARKED, fix) for fix in unmarked)
+    if not class_ids:  # then no mask is known
+        problems, notes = [*problems, *notes], ()
     texts = plain_text(question.text), plain_text(answer.text)
-    return Turn(index, answer.field, *texts, tuple(class_ids), tuple(problems))
+    return Turn(index, answer.field, *texts, tuple(class_ids), tuple(problems), notes)
 
 
 def plain_text(message: str) -> str:
@@ -146,38 +156,35 @@ def plain_text(message: str) -> str:
     return " ".join(text.split())
 
 
-def _parse_markup(answer: str, names: Mapping[str, int]) -> tuple[list[int], list[tuple[str, str]]]:
-    """The classes named with a [SEG], each once, and the faults as (reason, fix)."""
-    class_ids: list[int] = []
-    faults: list[tuple[str, str]] = []
-    tokens: set[str] = set()
-    known: dict[str, int | None] = {}  # an answer may name one food thousands of times
-
-    def class_of(name: str) -> int | None:
-        if name not in known:
-            known[name] = name_to_class(_bare(name), names)
-        return known[name]
-
-    matches = list(_MARKUP.finditer(answer))
-    for match in (m for m in matches if m["seg"]):
-        tokens.add(match["seg"].upper())
-        class_id, fault = _resolve(match["name"], names)
+def _parse_markup(
+    answer: str, names: Mapping[str, int]
+) -> tuple[Iterable[int], Iterable[tuple[str, str]], Iterable[str]]:
+    """The classes named with a [SEG], the faults as (reason, fix), what a {name} without [SEG]
+    needs; of all each once, in order."""
+    class_ids: dict[int, None] = {}
+    faults: dict[tuple[str, str], None] = {}
+    unmarked: dict[str, None] = {}
+    # An answer may name one food thousands of times.
+    marks = list(dict.fromkeys(_MARKUP.findall(answer)))
+    tokens = {token.upper() for _, token, _ in marks} - {"[SEG]"}
+    for name in (name for name, token, _ in marks if token):
+        class_id, fault = _resolve(name, names)
         if fault:
-            faults.append(fault)
-        elif class_id not in class_ids:
-            class_ids.append(class_id)
-    for match in (m for m in matches if not m["seg"]):
+            faults[fault] = None
+        else:
+            class_ids[class_id] = None
+    for name, _, stray in (mark for mark in marks if not mark[1]):
         # A food or a numbered token that is said again changes no mask.
-        if match["stray"] and match["stray"].upper() not in tokens - {"[SEG]"}:
-            faults.append(("[SEG] without a name", f"write {{name}} before {match['stray']}"))
-        elif match["name"] is not None and class_of(match["name"]) not in class_ids:
-            faults.append(("{name} without [SEG]", f"write [SEG1] after {match[0]}"))
-    return class_ids, faults
+        if stray and stray.upper() not in tokens:
+            faults["[SEG] without a name", f"write {{name}} before {stray}"] = None
+        elif not stray and name_to_class(_bare(name), names) not in class_ids:
+            unmarked[f"write [SEG1] after {{{name}}}, or take its braces off"] = None
+    return class_ids, faults, unmarked
 
 
 def _bare(name: str) -> str:
     """A name without what a sentence put to it: "steak's", "steak." and "steak," are "steak"."""
-    return re.sub(r"['’]s$|['’]$", "", name.strip().rstrip(".,;:!?"))
+    return _POSSESSIVE.sub("", name.strip().rstrip(".,;:!?"))
 
 
 def _resolve(name: str, names: Mapping[str, int]) -> tuple[int | None, tuple[str, str] | None]:

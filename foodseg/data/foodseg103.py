@@ -51,6 +51,8 @@ SPLITS = ("train", "test")
 # leaves none of their pixels out, as LISA's does with 255: they count as background.
 EXCLUDED_LABELS = frozenset({0, 103, 255})
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Channels of colour in Pillow's modes; the one after them, if any, is alpha.
+_COLOURS = {"LA": 1, "RGB": 3, "RGBA": 3}
 _SPREAD = {"L;2": 85, "L;4": 17}  # Pillow's raw modes of grey PNGs, and what it multiplies by
 
 
@@ -78,7 +80,7 @@ class FaultError(DataError):
 def read_categories(path: Path) -> dict[int, str]:
     """Class names by id from a `category_id.txt`; DataError if a line isn't a new `id<TAB>name`."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = f"the file can't be read ({error})"
         raise DataError(f"{path}: {why}; put FoodSeg103's list there.") from error
@@ -115,6 +117,15 @@ def is_said(value: object) -> bool:
     if not isinstance(value, str) or not value.strip():
         return False
     return not re.search("[\ud800-\udfff]", value)  # JSON can hold half a surrogate pair
+
+
+def read_file(path: Path, file: str) -> bytes:
+    """The file's bytes; FaultError if it may not be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fix = f"it can't be read ({error.strerror}); make it readable or fetch it again"
+        raise FaultError(file, "file", "unreadable file", fix) from error
 
 
 def links_away(path: Path) -> bool:
@@ -168,12 +179,14 @@ class FoodSeg103:
     def read_image(self, split: str, dish_id: str) -> Image.Image:
         """The photo as a PIL RGB image, upright (EXIF's turn is carried out)."""
         path = self.image_path(split, dish_id)
-        return decode_photo(path.read_bytes(), self.relative(path)).image
+        file = self.relative(path)
+        return decode_photo(read_file(path, file), file).image
 
     def read_mask(self, split: str, dish_id: str) -> np.ndarray:
-        """The class ids, uint8 (H, W). Raises FaultError: missing, unreadable, several channels."""
+        """The class ids, uint8 (H, W). Raises FaultError: missing, or as `decode_mask_file`."""
         path = self.mask_path(split, self.resolve_id(split, dish_id))
-        return decode_mask_file(path.read_bytes(), self.relative(path))
+        file = self.relative(path)
+        return decode_mask_file(read_file(path, file), file)
 
     def relative(self, path: Path) -> str:
         """`path` relative to the dataset's root, with forward slashes."""
@@ -211,8 +224,48 @@ def decode_photo(data: bytes, file: str) -> Photo:
         return upright(image, file)
 
 
-def stored_values(image: Image.Image) -> np.ndarray:
-    """An opened mask's pixels as its file holds them: of a palette image the indices.
+def decode_mask_file(data: bytes, file: str) -> np.ndarray:
+    """Class ids uint8 (H, W) from a PNG's bytes. Raises FaultError as `mask_values`, or for other
+    numbers."""
+    return as_class_ids(mask_values(io.BytesIO(data), file, ids=True), file)
+
+
+def as_class_ids(values: np.ndarray, file: str) -> np.ndarray:
+    """The values as uint8; FaultError if they don't fit, or of one bit, which is no id."""
+    if values.dtype == bool or values.max() > 255:
+        found = "one bit a pixel" if values.dtype == bool else f"values up to {values.max()}"
+        raise FaultError(file, "pixels", "no class ids", f"it has {found}; write ids from 0 to 255")
+    return values.astype(np.uint8)
+
+
+def mask_values(source: Path | BinaryIO, file: str, ids: bool = False) -> np.ndarray:
+    """What a mask's PNG holds, (H, W): bool if it has one bit a pixel, else whole numbers.
+
+    Grey as stored, whatever its bits; of a palette the indices; of colours one of three equal
+    channels. ids: the indices may be class ids, whose colours mean nothing; else they must say what
+    their colours say. Raises FaultError: broken, no PNG, coloured, transparent, palette.
+    """
+    with open_data(source, file, "mask") as image:
+        if image.format != "PNG":
+            fix = "lossy formats blur a mask's edge; save the mask as PNG"
+            raise FaultError(file, "format", f"{image.format} under a PNG's name", fix)
+        pixels = _stored_values(image)
+        if image.mode == "P" and not ids:
+            _check_palette(image, pixels, file)
+    if image.mode not in _COLOURS:
+        return pixels
+    count = _COLOURS[image.mode]
+    if (pixels[..., count:] < 255).any():
+        fix = "save one 8-bit channel without transparency"
+        raise FaultError(file, "channels", "transparent pixels", fix)
+    if (pixels[..., :count] != pixels[..., :1]).any():
+        fix = "its channels differ: is it a picture? save one 8-bit channel"
+        raise FaultError(file, "channels", "coloured pixels", fix)
+    return pixels[..., 0]
+
+
+def _stored_values(image: Image.Image) -> np.ndarray:
+    """An opened mask's pixels as its file holds them.
 
     Pillow spreads a PNG's grey of 2 or 4 bits over 0 to 255, where an id 3 becomes 51.
     """
@@ -222,36 +275,26 @@ def stored_values(image: Image.Image) -> np.ndarray:
     return pixels // _SPREAD[packed] if packed in _SPREAD else pixels
 
 
-def check_palette(image: Image.Image, values: np.ndarray, file: str) -> None:
-    """A black and white mask's indices must say what its colours say; else FaultError.
-
-    A program that makes a palette numbers its colours as it likes: white may be index 0.
-    """
+def _check_palette(image: Image.Image, values: np.ndarray, file: str) -> None:
+    # A program that makes a palette numbers its colours as it likes: white may be index 0.
     colours = np.asarray(image.convert("RGB"))
-    if image.mode == "P" and not np.array_equal(values > 0, colours.any(axis=2)):
+    if not np.array_equal(values > 0, colours.any(axis=2)):
         fix = "index 0 is not black, or another is; save one 8-bit channel"
         raise FaultError(file, "palette", "it can be read in two ways", fix)
 
 
-def decode_mask_file(data: bytes, file: str) -> np.ndarray:
-    """Class ids uint8 (H, W) from a PNG's bytes, of a palette image its indices.
-
-    Raises FaultError: broken, several channels.
-    """
-    with open_data(io.BytesIO(data), file, "mask") as image:
-        pixels, mode = stored_values(image), image.mode
-    # 16-bit and 32-bit grey hold class ids too, as long as they fit into 8 bits.
-    wide = mode.startswith("I") and 0 <= pixels.min() <= pixels.max() < 256
-    if mode not in ("L", "P") and not wide:
-        fix = f"it has mode {mode}; save one 8-bit channel of class ids"
-        raise FaultError(file, "channels", "mask not single-channel", fix)
-    return pixels.astype(np.uint8)
-
-
 def list_files(folder: Path) -> list[Path]:
-    """The folder's files, sorted."""
-    with os.scandir(folder) as entries:  # asks for no file's status, where `is_file` does
-        return sorted(folder / entry.name for entry in entries if entry.is_file())
+    """The folder's files, sorted. Raises DataError if it may not be read."""
+
+    def is_file(entry: os.DirEntry) -> bool:
+        # No file's status is asked for, and of a link only by Path, which takes one in a circle.
+        return Path(entry).is_file() if entry.is_symlink() else entry.is_file()
+
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry) for entry in entries if is_file(entry))
+    except OSError as error:
+        raise DataError(f"{folder}: it can't be read ({error.strerror}); mend that.") from error
 
 
 def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:

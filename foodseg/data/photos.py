@@ -21,11 +21,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_sha256
 
+# All that is opened, of the 40 and more that Pillow and whatever else is installed know: one of
+# them starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 # What Pillow and its plugins raise for a file that is cut or damaged; found by damaging files.
 _BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, Image.DecompressionBombError,
-    LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
-    zlib.error,
+    LookupError, MemoryError, OSError, RuntimeError, SyntaxError, SystemError, TypeError,
+    ValueError, struct.error, zlib.error,
 )  # fmt: skip
 # What shows the stored pixels upright, by EXIF's orientation.
 _TURNS = {
@@ -64,7 +67,7 @@ class ImageError(DataError):
 
 
 def read_photo(source: Path | str | BinaryIO | Image.Image, sha256: str = "") -> Photo:
-    """Read a photo in any of Pillow's formats, from a file, an open file, or an opened image.
+    """Read a photo in one of FORMATS, from a file, an open file, or an opened image.
 
     Transparent pixels are laid on white; of several frames the first is taken; colour profiles
     are not applied. sha256: that a file's bytes must have ("": any). Raises DataError naming the
@@ -91,7 +94,8 @@ def open_image(source: Path | str | BinaryIO) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Pillow warns of large images and refuses twice as large ones: that is enough.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            Image.init()  # a Pillow built without one of the formats can't be asked for it
+            with Image.open(source, formats=[f for f in FORMATS if f in Image.OPEN]) as image:
                 yield image
     except DataError:  # the block's own
         raise

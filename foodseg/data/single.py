@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import file_sha256, sha256
+from foodseg.common.files import sha256
 from foodseg.common.progress import tqdm
 from foodseg.data.build_report import NO_MASK, BuildReport, Tally
 from foodseg.data.foodreasonseg import Conversation, Turn, read_conversations
@@ -29,6 +29,7 @@ from foodseg.data.foodseg103 import (
     decode_photo,
     other_names,
     read_categories,
+    read_file,
 )
 from foodseg.data.references import Part, Per, count_parts, referenced_parts, why_no_part
 from foodseg.data.samples import Sample, answer_fields, save_samples
@@ -99,9 +100,10 @@ def _test_photos(reader: FoodSeg103) -> dict[str, str]:
     for stem in reader.dish_ids("test"):
         try:
             path = reader.image_path("test", stem)
-        except FaultError:  # a link out of its folder: no test photo either
+            digest = sha256(read_file(path, reader.relative(path)))
+        except FaultError:  # a link out of its folder, or unreadable: no test photo either
             continue
-        names |= dict.fromkeys((stem, file_sha256(path)), reader.relative(path))
+        names |= dict.fromkeys((stem, digest), reader.relative(path))
     return names
 
 
@@ -174,13 +176,13 @@ class _Builder:
         self.tally.dishes.add(dish_id)
         image_path, mask_path = reader.image_path(split, dish_id), reader.mask_path(split, dish_id)
         image, mask_file = reader.relative(image_path), reader.relative(mask_path)
-        data = image_path.read_bytes()
+        data = read_file(image_path, image)
         if twin := self.test.get(dish_id) or self.test.get(sha256(data)):
             fix = f"it is {twin} too, which stays; take it out of one split"
             raise FaultError(image, "file", "photo in train and test", fix)
         photo = decode_photo(data, image)
         width, height = photo.image.size
-        mask = decode_mask_file(mask_path.read_bytes(), mask_file)
+        mask = decode_mask_file(read_file(mask_path, mask_file), mask_file)
         if mask.shape != (height, width):
             found = f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels"
             fix = f"{found}, the image {width}x{height}; bring them to one size"
@@ -253,5 +255,7 @@ class _Builder:
             **answer_fields(foods),
         )
         self.tally.kept += 1
+        self.tally.unmarked += bool(turn.notes)
+        self.tally.problems += turn.notes
         self.tally.references += len(sample.references)
         return sample

@@ -6,7 +6,7 @@ no feature size is fixed to 1024-pixel images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,8 @@ MASK_HEAD = "mask_head.safetensors"
 
 # In one decoder call without gradients; at SAM2's own size each takes some 40 MB meanwhile.
 PROMPTS_AT_ONCE = 32
+# Of logits at the photo's size: 256 MB. Those of 17 objects on 40 million pixels would be 2.7 GB.
+PIXELS_AT_ONCE = 64_000_000
 
 # ImageNet statistics on [0, 1] values, as in `sam2.utils.transforms.SAM2Transforms`.
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -115,11 +117,12 @@ class Segmenter:
             places = [i for i, reference in enumerate(references) if len(reference.more) == count]
             for first in range(0, len(places), PROMPTS_AT_ONCE):
                 part = places[first : first + PROMPTS_AT_ONCE]
-                masks[part] = self._decode(embedding, [references[i] for i in part])
+                logits = self._decode(embedding, [references[i] for i in part])
+                for place, mask in zip(part, cut_masks(logits, embedding.size), strict=True):
+                    masks[place] = mask
         return masks
 
-    def _decode(self, embedding: ImageEmbedding, references: Sequence[Reference]) -> np.ndarray:
-        width, height = embedding.size
+    def _decode(self, embedding: ImageEmbedding, references: Sequence[Reference]) -> Tensor:
         corners = scale_prompts(references, embedding.size, self.config.image_size)
         logits, ious, _ = decode_prompts(
             self.model,
@@ -128,9 +131,15 @@ class Segmenter:
             corners.to(self.device),
             prompt_labels(references).to(self.device),
         )
-        best = logits[torch.arange(len(logits)), ious.argmax(dim=1)]
-        full = F.interpolate(best[:, None].float(), (height, width), mode="bilinear")[:, 0]
-        return (full > 0).cpu().numpy()
+        return logits[torch.arange(len(logits)), ious.argmax(dim=1)]
+
+
+def cut_masks(logits: Tensor, size: Size) -> Iterator[np.ndarray]:
+    """Logits (N, h, w) -> N masks, bool (H, W): brought to `size`, bilinearly, and cut at 0."""
+    width, height = size
+    for part in logits.split(max(PIXELS_AT_ONCE // (width * height), 1)):
+        full = F.interpolate(part[:, None].float(), (height, width), mode="bilinear")[:, 0]
+        yield from (full > 0).cpu().numpy()
 
 
 def save_decoder(segmenter: Segmenter, path: Path | str) -> None:

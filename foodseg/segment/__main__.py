@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -58,7 +59,11 @@ def _check_outputs(options: argparse.Namespace) -> None:
     for path, suffix in written:
         if path.suffix.lower() != suffix:
             raise DataError(f"{path}: this is written as {suffix}; give it a name that ends so.")
-    paths = [path.resolve() for path in (Path(options.photo), *(path for path, _ in written))]
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+            raise DataError(f"{path}: it can't be written there; name a file in another folder.")
+    # Not Path.resolve(), which raises for a link in a circle.
+    paths = [os.path.realpath(path) for path in (options.photo, *(path for path, _ in written))]
     if len(set(paths)) < len(paths):
         raise DataError("outputs: one of them has the name of the photo or of another; rename it.")
 
@@ -66,22 +71,23 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _write(options: argparse.Namespace, answer: Segmentation, system: System) -> None:
     who = options.adapter or "the base model, without an adapter"
     print(f"preset {system.preset.name}, {who}", file=sys.stderr)
-    try:
-        if options.json:
-            text = json.dumps(as_json(answer, system), indent=2)
-            print(text) if options.json == "-" else _save(options.json, text.encode())
-        if options.json != "-":
-            print(describe(answer))
-        if options.overlay:
-            _save(options.overlay, picture_png(answer))
-        if options.mask:
-            _save(options.mask, mask_png(answer.mask))
-    except OSError as error:
-        raise DataError(f"{error.filename}: it can't be written ({error.strerror}).") from None
+    if options.json:
+        text = json.dumps(as_json(answer, system), indent=2)
+        print(text) if options.json == "-" else _save(options.json, text.encode())
+    if options.json != "-":
+        print(describe(answer))
+    if options.overlay:
+        _save(options.overlay, picture_png(answer))
+    if options.mask:
+        _save(options.mask, mask_png(answer.mask))
 
 
 def _save(path: str, content: bytes) -> None:
-    write_atomically(Path(path), content)
+    try:
+        write_atomically(Path(path), content)
+    except OSError as error:  # a full disk names no file
+        fix = "make room, or name a file elsewhere"
+        raise DataError(f"{path}: it can't be written ({error.strerror}); {fix}.") from None
     print(f"written: {path}", file=sys.stderr)
 
 

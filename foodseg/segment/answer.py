@@ -7,7 +7,7 @@ All pixels are those of the upright photo (`read_photo`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from foodseg.common.errors import DataError
+from foodseg.data.foodseg103 import is_said
 from foodseg.data.photos import Photo
 from foodseg.data.question_text import MARK_FIX, find_mark
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import sample_rollouts
-from foodseg.models.segmenter import PROMPTS_AT_ONCE, ImageEmbedding, Segmenter
+from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
 from foodseg.rl.answers import parse_answer
 from foodseg.rl.evidence import to_original
@@ -34,8 +35,6 @@ from foodseg.system import (
     load_segmenter,
     one_thread,
 )
-
-MASK_PIXELS_AT_ONCE = 64_000_000  # bounds the memory that the masks of a large photo take
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,29 +123,24 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
     with _timed(seconds, "embedding", segmenter.device):
         embedding = segmenter.embed_image(photo.image)
     with _timed(seconds, "masks", segmenter.device):
-        masks = _predict(segmenter, embedding, references)
+        masks = segmenter.predict(embedding, references)
     words = answer.completion, answer.thinking
     return Segmentation(photo, question, *words, references, masks, seconds)
 
 
 def check_question(question: str) -> str:
-    """The question in one line; DataError if it is empty or holds one of the model's own tokens."""
+    """The question in one line.
+
+    Raises DataError if it is empty, no UTF-8, or holds one of the model's own tokens.
+    """
     question = " ".join(question.split())
     if not question:
         raise DataError("question: it is empty; ask for a food in the photo.")
+    if not is_said(question):  # half a surrogate pair: a byte of the command line, or of JSON
+        raise DataError("question: it is no UTF-8; write it in UTF-8.")
     if mark := find_mark(question):
         raise DataError(f"question: {mark}: {MARK_FIX}.")
     return question
-
-
-def _predict(
-    segmenter: Segmenter, embedding: ImageEmbedding, references: Sequence[Reference]
-) -> np.ndarray:
-    """SAM2's masks, bool (N, H, W), a few at a time."""
-    width, height = embedding.size
-    step = min(max(MASK_PIXELS_AT_ONCE // (width * height), 1), PROMPTS_AT_ONCE)
-    parts = [references[i : i + step] for i in range(0, max(len(references), 1), step)]
-    return np.concatenate([segmenter.predict(embedding, part) for part in parts])
 
 
 @contextmanager

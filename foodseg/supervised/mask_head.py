@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from foodseg.models.segmenter import MASK_HEAD, ImageEmbedding, Segmenter
+from foodseg.models.segmenter import MASK_HEAD, ImageEmbedding, Segmenter, cut_masks
 
 FROZEN = ("conv_s0.", "conv_s1.")
 # Masks in one decoder call: a completion may hold as many [SEG] as it has tokens.
@@ -51,10 +51,15 @@ class MaskHead(nn.Module):
 
     def forward(self, embedding: ImageEmbedding, states: Tensor) -> Tensor:
         """Mask logits (N, height, width) in pixels of the original image, from states (N, D)."""
+        width, height = embedding.size
+        logits = self._decode(embedding, states)
+        return F.interpolate(logits[:, None], (height, width), mode="bilinear")[:, 0]
+
+    def _decode(self, embedding: ImageEmbedding, states: Tensor) -> Tensor:
         model = self.segmenter.model
         prompts = self.mlp(states.float())[:, None]
         _, dense = model.sam_prompt_encoder(points=None, boxes=None, masks=None)
-        logits = self.decoder(
+        return self.decoder(
             image_embeddings=embedding.features,
             image_pe=model.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=prompts,
@@ -62,9 +67,7 @@ class MaskHead(nn.Module):
             multimask_output=False,
             repeat_image=True,
             high_res_features=list(embedding.high_resolution),
-        )[0]
-        width, height = embedding.size
-        return F.interpolate(logits, (height, width), mode="bilinear")[:, 0]
+        )[0][:, 0]
 
     @torch.no_grad()
     def predict(self, embedding: ImageEmbedding, states: Tensor) -> np.ndarray:
@@ -72,8 +75,8 @@ class MaskHead(nn.Module):
         width, height = embedding.size
         if not len(states):
             return np.zeros((0, height, width), dtype=bool)
-        parts = [self(embedding, part) > 0 for part in states.split(MASKS_AT_ONCE)]
-        return torch.cat(parts).cpu().numpy()
+        parts = (self._decode(embedding, part) for part in states.split(MASKS_AT_ONCE))
+        return np.stack([mask for part in parts for mask in cut_masks(part, embedding.size)])
 
     def save(self, folder: Path) -> None:
         """Write MLP and decoder into the folder."""

@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", help="holds images, masks and questions.jsonl")
     parser.add_argument("--build", metavar="OUT", help="write the samples there (datasets/<name>)")
     options = parser.parse_args(arguments)
+    # A file's name that is no UTF-8 must not end this half way.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if options.build:
             reports = save_own(options.folder, options.build)

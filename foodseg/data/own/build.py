@@ -141,20 +141,24 @@ def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
     """Builds both splits into `out`: Parquet files, reports, and a link to the photos.
 
     `out` is `datasets/<name>` of a preset `replace(presets.KITCHEN, name=<name>)`. Raises DataError
-    as `build_own`, or if other photos are there.
+    as `build_own`, or if it can't be written there or other photos are there.
     """
     root, out = Path(root), Path(out)
     built = {split: build_own(root, split) for split in SPLITS}
-    out.mkdir(parents=True, exist_ok=True)
     link = out / "FoodSeg103"
-    if not link.exists() and not link.is_symlink():
-        link.symlink_to(root.resolve(), target_is_directory=True)
-    if link.resolve() != root.resolve():
-        raise DataError(f"{link}: other photos are there; build into another folder.")
-    for split, (samples, report) in built.items():
-        path = out / f"foodreasonseg_single_{split}.parquet"
-        save_samples(samples, path)
-        report.save(path.with_suffix(".report.json"))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not link.exists() and not link.is_symlink():
+            link.symlink_to(root.resolve(), target_is_directory=True)
+        if not link.exists() or not link.samefile(root):
+            raise DataError(f"{link}: other photos are there; build into another folder.")
+        for split, (samples, report) in built.items():
+            path = out / f"foodreasonseg_single_{split}.parquet"
+            save_samples(samples, path)
+            report.save(path.with_suffix(".report.json"))
+    except OSError as error:
+        fix = "make room, or build into another folder"
+        raise DataError(f"{out}: it can't be written ({error.strerror}); {fix}.") from error
     return {split: report for split, (_, report) in built.items()}
 
 

@@ -21,13 +21,13 @@ from foodseg.data.foodseg103 import (
     CATEGORIES,
     IMAGE_SUFFIXES,
     FaultError,
-    check_palette,
-    decode_mask_file,
+    as_class_ids,
     links_away,
     list_files,
+    mask_values,
     open_data,
     read_categories,
-    stored_values,
+    read_file,
 )
 from foodseg.data.photos import read_orientation
 from foodseg.data.references import Size
@@ -74,8 +74,11 @@ class OwnFolder:
         self._folders = {normalize("NFC", path.name): path for path in folders}
 
     def image_hash(self, name: str) -> str:
-        """SHA-256 of the image's file, "" if there is none."""
-        return file_sha256(self._images[name]) if name in self._images else ""
+        """SHA-256 of the image's file, "" if there is none that can be read."""
+        try:
+            return file_sha256(self._images[name])
+        except (KeyError, OSError):
+            return ""
 
     def read_photo(self, name: str) -> OwnPhoto:
         """The photo of that name. Raises FaultError for one that is missing or can't be used."""
@@ -124,9 +127,9 @@ class OwnFolder:
         file = f"masks/{path.name}"
         if file not in photo.class_masks:
             data = _read(path, file)
-            with open_data(io.BytesIO(data), file, "mask") as image:
-                one_bit = image.mode == "1"
-            labels = _decode_thing(data, file) * WHITE if one_bit else decode_mask_file(data, file)
+            values = mask_values(io.BytesIO(data), file, ids=True)
+            one_bit = values.dtype == bool
+            labels = values * np.uint8(WHITE) if one_bit else as_class_ids(values, file)
             _check_size(photo, labels, file)
             photo.class_masks[file] = labels
         return photo.class_masks[file], file
@@ -163,7 +166,7 @@ def _read(path: Path, file: str) -> bytes:
     if links_away(path):
         fix = "it is a link that leaves its folder; put the file itself there"
         raise FaultError(file, "link", "unsafe path", fix)
-    return path.read_bytes()
+    return read_file(path, file)
 
 
 def _check_pixels(data: bytes, file: str) -> Size:
@@ -186,17 +189,12 @@ def _check_pixels(data: bytes, file: str) -> Size:
 
 
 def _decode_thing(data: bytes, file: str) -> np.ndarray:
-    """A boolean mask (H, W) from a PNG of one channel with at most one value besides 0."""
-    with open_data(io.BytesIO(data), file, "mask") as image:
-        pixels, mode = stored_values(image), image.mode
-        if pixels.ndim != 2 or mode == "F":
-            fix = f"it has mode {mode}; save one channel, 0 for background and 255 for the thing"
-            raise FaultError(file, "channels", "mask not single-channel", fix)
-        if np.unique(pixels[pixels != 0]).size > 1:
-            fix = "it has grey values (or several ids); save only 0 and 255"
-            raise FaultError(file, "pixels", "mask not black and white", fix)
-        check_palette(image, pixels, file)
-    return pixels != 0
+    """A boolean mask (H, W) from a PNG with at most one value besides 0."""
+    values = mask_values(io.BytesIO(data), file)
+    if np.unique(values[values != 0]).size > 1:
+        fix = "it has grey values (or several ids); save only 0 and 255"
+        raise FaultError(file, "pixels", "mask not black and white", fix)
+    return values != 0
 
 
 def _check_size(photo: OwnPhoto, mask: np.ndarray, file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -24,16 +25,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default="", help="name of the row (default: the folder's)")
     parser.add_argument("--system", default="", help="title in the table (default: the name)")
     options = parser.parse_args(arguments)
+    # A file's name that is no UTF-8 must not end this half way.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         preset = get_preset(options.preset)
         if not options.masks:
             raise DataError("PREDICTIONS: name the folder of masks, as in PREDICTIONS=folder.")
-        path = Path(options.masks).resolve()
+        path = Path(os.path.realpath(options.masks))  # of a link in a circle `resolve` raises
         name = options.name or (path.parent if path.is_file() else path).name
         row = ExternalRow(name, options.system or name, options.protocol)
         print(describe(score(preset, path, row)))
     except ValueError as error:
         print(f"score: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"score: {error.filename or options.masks}: {error.strerror}; try again.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("score: interrupted; start it again.", file=sys.stderr)

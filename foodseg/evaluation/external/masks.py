@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import files_hash
 from foodseg.common.strict_json import read_json
-from foodseg.data.foodseg103 import FaultError, Problem, check_palette, open_data, stored_values
+from foodseg.data.foodseg103 import FaultError, Problem, mask_values
 from foodseg.data.references import Size
 
 _FILES = ("predictions.json", "predictions.jsonl")
 _RLE = '{"size": [height, width], "counts": ...}'
-# Channels of colour in Pillow's modes; the one after them, if any, is alpha.
-_COLOURS = {"LA": 1, "RGB": 3, "RGBA": 3}
 
 
 @dataclass(frozen=True)
@@ -106,36 +103,12 @@ def read_mask(entry: Path | tuple[str, object], size: Size) -> tuple[np.ndarray,
     size: (width, height) of the photo in pixels. Raises FaultError.
     """
     if isinstance(entry, Path):
-        values = _read_png(entry, size)
+        values = mask_values(entry, entry.name)
+        _check_size(entry.name, "size", values.shape[::-1], size)
         return values > 0, np.unique(values).size > 2
     where, rle = entry
     file, _, field = where.partition(", ")
     return decode_rle(rle, size, file, field), False
-
-
-def _read_png(path: Path, size: Size) -> np.ndarray:
-    with open_data(path, path.name, "mask") as image:
-        if image.format != "PNG":
-            fix = "lossy formats blur a mask's edge; save the mask as PNG"
-            raise FaultError(path.name, "format", f"{image.format} under a PNG's name", fix)
-        _check_size(path.name, "size", image.size, size)
-        return _values(path, image)
-
-
-def _values(path: Path, image: Image.Image) -> np.ndarray:
-    """One number for each pixel, (H, W), 0 for background."""
-    pixels = stored_values(image)
-    check_palette(image, pixels, path.name)
-    if image.mode in _COLOURS:
-        count = _COLOURS[image.mode]
-        if (pixels[..., count:] < 255).any():
-            fix = "save one 8-bit channel without transparency"
-            raise FaultError(path.name, "channels", "transparent pixels", fix)
-        if (pixels[..., :count] != pixels[..., :1]).any():
-            fix = "its channels differ: is it a picture? save one 8-bit channel"
-            raise FaultError(path.name, "channels", "coloured pixels", fix)
-        pixels = pixels[..., 0]
-    return pixels.astype(np.int64)
 
 
 def _check_size(file: str, field: str, found: Size, expected: Size) -> None:
