@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from foodseg.ablations import execute
 from foodseg.ablations.__main__ import main
 from foodseg.ablations.runs import Runs
+from foodseg.common.errors import DataError
 from foodseg.common.files import load_json, read_lines
+from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
 from foodseg.models.mllm import ADAPTER_WEIGHTS
 from foodseg.presets import SMOKE
@@ -94,6 +96,8 @@ def test_a_notebook_starts_one_process_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "provenance", lambda device: {})  # there is no GPU to name
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
     preset = replace(SMOKE, device="cuda")
+    with alone(preset.run_folder("grpo", 0)), pytest.raises(DataError, match="another process"):
+        train_on_all_gpus(preset, GRPO, 0, [])
     assert train_on_all_gpus(preset, GRPO, 0, [])["steps"] == 5
     assert started == [(train, SMOKE.prompts_per_step)]
     assert train_on_all_gpus(preset, GRPO, 0, [])["steps"] == 5 and len(started) == 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import notebook_launcher
 
+from foodseg.common.lock import alone
 from foodseg.data.samples import Sample
 from foodseg.presets import Preset
 from foodseg.training.identity import goes_on, run_config
@@ -34,14 +35,17 @@ def train_on_all_gpus(
     """`trainer.train`, by one process a GPU where there are several; returns its result.
 
     Those processes can't draw in the notebook: with several GPUs `on_step` is not called, and
-    log.jsonl tells how far they are. Raises RuntimeError if this process has used a GPU before.
+    log.jsonl tells how far they are. Raises RuntimeError if this process has used a GPU before, and
+    else as `trainer.train`.
     """
     gpus = torch.cuda.device_count() if preset.device == "cuda" else 1
     if gpus < 2:
         return train(preset, recipe, seed, samples, on_step)
     count = min(gpus, preset.prompts_per_step)
     folder, config = preset.run_folder(recipe.name, seed), run_config(preset, recipe, seed, samples)
-    if result := claim(folder, config, goes_on):
-        return result
+    with alone(folder):
+        if result := claim(folder, config, goes_on):
+            return result
     notebook_launcher(train, (preset, recipe, seed, samples), num_processes=count)
-    return claim(folder, config)
+    with alone(folder):
+        return claim(folder, config)
