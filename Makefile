@@ -46,8 +46,11 @@ whole_path = $(if $(wildcard $1),$(abspath $1),$1)
 export FOODSEG_MLLM := $(call whole_path,$(chosen_mllm))
 export FOODSEG_SEGMENTER := $(call whole_path,$(chosen_segmenter))
 OWN_MODELS := Qwen/Qwen2.5-VL-3B-Instruct facebook/sam2.1-hiera-large
+# A hub id, or a folder's own name and a hash of its path, which is nobody else's business.
+path_hash = $(shell $(PYTHON) -c "import hashlib; print(hashlib.sha256(b'$1').hexdigest()[:8])")
+model_name = --$(if $(filter /%,$1),$(notdir $1)-$(path_hash),$(subst /,--,$1))
 CHOICE := $(subst $() ,,$(foreach model,\
-  $(filter-out $(OWN_MODELS),$(FOODSEG_MLLM) $(FOODSEG_SEGMENTER)),--$(subst /,--,$(model))))
+  $(filter-out $(OWN_MODELS),$(FOODSEG_MLLM) $(FOODSEG_SEGMENTER)),$(call model_name,$(model))))
 ifeq ($(filter-out ~%,$(VENV)),)
   $(error VENV=$(VENV) is empty or begins with ~: write the whole path, or leave it out)
 endif

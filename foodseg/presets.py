@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from foodseg.common.errors import DataError
-from foodseg.common.files import PROJECT, file_hash, files_hash, home
+from foodseg.common.files import PROJECT, file_hash, files_hash, home, sha256
 from foodseg.models import prompts
 from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig, official_source
 from foodseg.rl.rehearsal_reward import lottery
@@ -243,9 +243,10 @@ def chosen_preset() -> Preset:
     names stand in the preset's, so that no row of one is taken for a row of another. Raises
     DataError for a model that this kit can't run.
     """
-    mllm, segmenter = (os.environ.get(f"FOODSEG_{part}", "") for part in ("MLLM", "SEGMENTER"))
+    variables = ("FOODSEG_MLLM", "FOODSEG_SEGMENTER")
+    mllm, segmenter = (os.environ.get(name, "").rstrip("/") for name in variables)
     others = [one for one in (mllm, segmenter) if one not in ("", PAPER.mllm, PAPER.segmenter)]
-    name = PAPER.name + "".join("--" + one.replace("/", "--") for one in others)
+    name = "--".join([PAPER.name, *map(_model_name, others)])
     preset = replace(PAPER, name=name, data=PAPER.name, published=f"figures/{name}")
     if mllm:
         source, revision = _mllm_source(mllm)
@@ -254,6 +255,13 @@ def chosen_preset() -> Preset:
         source, config = official_source(segmenter)
         preset = replace(preset, segmenter=source, segmenter_config=config)
     return preset if others else PAPER
+
+
+def _model_name(chosen: str) -> str:
+    """A hub id, or a folder's own name: where it lies on this machine is in no file's name."""
+    if not Path(chosen).is_absolute():
+        return chosen.replace("/", "--")
+    return f"{Path(chosen).name}-{sha256(chosen.encode())[:8]}"
 
 
 def _mllm_source(chosen: str) -> tuple[str, str | None]:

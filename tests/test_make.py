@@ -18,6 +18,7 @@ import nbformat
 import pytest
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import sha256
 from foodseg.models.sam2 import SAM2_TINY
 from foodseg.presets import KITCHEN, PAPER, REVISIONS, get_preset
 
@@ -400,13 +401,13 @@ BIG, OLD = "Qwen/Qwen2.5-VL-7B-Instruct", "facebook/sam2-hiera-large"
             {"MLLM": "some/one@abc", "SEGMENTER": OLD},
             "paper--some--one@abc--facebook--sam2-hiera-large",
         ),
-        ({"MLLM": "weights"}, "paper----{root}--weights"),
+        ({"MLLM": "weights"}, "paper--weights-{hash}"),  # never this machine's path
     ],
 )
 def test_other_models_have_folders_of_their_own(project, monkeypatch, chosen, name):
     """Which make and the preset name alike."""
     project.write("weights/config.json")
-    name = name.format(root=str(project.root)[1:].replace("/", "--"))
+    name = name.format(hash=sha256(str(project.root / "weights").encode())[:8])
     words = [f"{key}={value}" for key, value in chosen.items()]
     made = project.make("-pn", "PRESET=paper", *words).stdout
     for variable, folder in (("OUT", "build/"), ("RUNS", "runs/"), ("FIGURES_paper", "figures/")):

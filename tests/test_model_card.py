@@ -179,6 +179,15 @@ def test_the_licence_of_the_3b_base_is_carried_on(make_run, source):
     assert "drawn plates" not in words and "/srv" not in words
 
 
+def test_a_run_of_other_models_learnt_from_the_same_data(make_run):
+    preset = replace(PAPER, name="paper--Qwen--Qwen2.5-VL-7B-Instruct")
+    folder = make_run(run_config(preset, recipes.DAPO, 0, []))
+    based_on(folder, "Qwen/Qwen2.5-VL-7B-Instruct")
+    card, words = write(folder)
+    assert card.data.datasets == ["EduardoPacheco/FoodSeg103", "Yueha0/FoodReasonSeg"]
+    assert "--preset paper" in words
+
+
 def test_what_the_kit_cannot_know_is_left_to_its_user_to_name(make_run):
     folder = make_run(run_config(replace(KITCHEN, name="mine"), recipes.DAPO, 0, []))
     based_on(folder, "someone/Qwen2.5-VL-7B-Instruct")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,30 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
         try:
             yield partial
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove the partial files of `path` whose processes were killed."""
+    for partial in path.parent.glob(f"{escape(path.name)}.*.partial"):
+        number = partial.name.removeprefix(f"{path.name}.").removesuffix(".partial")
+        if number.isdecimal() and not _lives(int(number)):
+            partial.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def write_atomically(path: Path, *contents: bytes | memoryview) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -250,7 +251,8 @@ def caption(preset: Preset) -> str:
             f"Preset {preset.name}: drawn plates, a model of a few million parameters. "
             "Measured numbers are not comparable with the paper's."
         )
-    return f"Preset {preset.name}: FoodReasonSeg-Single, {preset.mllm}."
+    mllm = Path(preset.mllm).name if Path(preset.mllm).is_absolute() else preset.mllm
+    return f"Preset {preset.name}: FoodReasonSeg-Single, {mllm}."
 
 
 _NOT_MEASURED = """\

@@ -111,7 +111,7 @@ def read_run(folder: Path) -> TrainedRun:
             "again."
         )
     source = load_json(settings)["base_model_name_or_path"]
-    datasets = DATASETS.get(result["preset"]["name"], ())
+    datasets = DATASETS.get(result["preset"]["name"].partition("--")[0], ())
     evaluations = _read_evaluations(folder, result)
     return TrainedRun(folder, result, find_base(source), datasets, evaluations)
 
