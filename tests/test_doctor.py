@@ -93,7 +93,7 @@ def test_a_machine_that_serves_has_no_problem():
             {"gpu_bytes": 8 * GB},
             r"RTX 4090 has 8.0 GB, and the smallest plan needs \d+\.\d; take a l",
         ),
-        ({"model_type": "qwen3_vl"}, "is a qwen3_vl, and this kit runs Qwen2.5-VL only"),
+        ({"model_type": "qwen3_vl"}, "is qwen3_vl, and this kit runs Qwen2.5-VL only"),
         ({"data": False}, "does not hold FoodReasonSeg; run `make data`"),
         (
             {"mllm": False, "hub": "HF_HUB_OFFLINE"},
@@ -194,12 +194,12 @@ def test_a_folder_of_another_kind_is_noticed_before_anything_is_read(bare, monke
     folder = bare / "model"
     folder.mkdir()
     monkeypatch.setenv("FOODSEG_MLLM", str(folder))
-    for config, words in (({"model_type": "qwen3_vl"}, "qwen3_vl"), (None, "no model")):
+    for config, words in (({"model_type": "qwen3_vl"}, "qwen3_vl"), (None, "not given")):
         (folder / "config.json").unlink(missing_ok=True)
         if config:
             (folder / "config.json").write_text(json.dumps(config))
         assert doctor.main([]) == 1
-        assert f"is a {words}, and this kit runs Qwen2.5-VL only" in capsys.readouterr().err
+        assert f"is {words}, and this kit runs Qwen2.5-VL only" in capsys.readouterr().err
 
 
 def test_a_model_is_here_once_all_its_parts_are(tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def _config(preset: Preset, here: bool, online: bool) -> dict:
             fetch_file(preset.mllm, "config.json", "", preset.mllm_revision).read_text()
         )
     file = folder / "config.json"
-    return json.loads(file.read_text()) if file.is_file() else {"model_type": "no model"}
+    return json.loads(file.read_text()) if file.is_file() else {"model_type": "not given"}
 
 
 def _driver() -> str:

@@ -112,7 +112,7 @@ def fetch_problems(preset: Preset, facts: Facts, door: str, seeds: int) -> list[
     """What fetching and keeping lack, a sentence each with the fix; door: "data" or "all"."""
     problems = []
     if facts.model_type and facts.model_type != MODEL_TYPE:
-        found = f"{preset.mllm} is a {facts.model_type}"
+        found = f"the model_type of {preset.mllm} is {facts.model_type}"
         problems.append(f"MLLM: {found}, and this kit runs Qwen2.5-VL only; name one of these.")
     if door == "all" and not facts.data:
         problems.append(f"Data: {preset.dataset} does not hold FoodReasonSeg; run `make data`.")
