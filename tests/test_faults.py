@@ -100,29 +100,38 @@ def start(tmp_path_factory) -> Path:
     Image.fromarray(square).save(folder / "photos/masks/plate/fig.png")
     line = '{"image": "plate.png", "question": "Sweet?", "things": ["fig"], "split": "train"}\n'
     (folder / "photos/questions.jsonl").write_text(line)
-    os.environ["FOODSEG_HOME"] = str(folder)
-    for sample in load_samples(PRESET.samples_file("test"))[:5]:
+    for sample in load_samples(folder / "datasets/smoke" / PRESET.samples_file("test").name)[:5]:
         Image.fromarray(sample.union_mask()).save(folder / f"masks/{sample.sample_id}.png")
     return folder
+
+
+def at(door: Callable[[], None], home: Path) -> Callable[[], None]:
+    """The door with this home, in the process that runs it."""
+
+    def run_there() -> None:
+        os.environ["FOODSEG_HOME"] = str(home)
+        door()
+
+    return run_there
 
 
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 def test_a_door_survives_a_fault_at_any_write(door, start, tmp_path, campaign, request):
     shutil.copytree(start, tmp_path / "whole")
-    whole = run(door, tmp_path / "whole")
+    whole = run(at(door, tmp_path / "whole"), tmp_path / "whole")
     assert whole.status == 0, whole.said
     wanted = contents(tmp_path / "whole")
-    cases = [(fault, at) for fault in FAULTS for at in range(1, whole.writes + 1)]
+    cases = [(fault, number) for fault in FAULTS for number in range(1, whole.writes + 1)]
     name = request.node.callspec.id
     tries = campaign(f"{name}: killed or out of disk at a write", 3, len(cases))
-    for fault, at in random.Random(0).sample(cases, tries):
-        home = tmp_path / f"{fault} {at}".replace(" ", "-")
+    for fault, number in random.Random(0).sample(cases, tries):
+        home = tmp_path / f"{fault} {number}".replace(" ", "-")
         shutil.copytree(start, home)
-        hurt = run(door, home, fault, at)
-        told = f"{fault} at write {at} of {whole.writes}: {hurt.status} {hurt.said}"
+        hurt = run(at(door, home), home, fault, number)
+        told = f"{fault} at write {number} of {whole.writes}: {hurt.status} {hurt.said}"
         assert hurt.status <= 1, told  # killed, or one sentence; or the last write, unhurt
         assert fault != "disk full" or hurt.status == 0 or "\n" not in hurt.said, told
-        again = run(door, home)
+        again = run(at(door, home), home)
         assert again.status == 0, f"{told}; again: {again.said}"
         found = contents(home)
         others = {name for name in found | wanted if found.get(name) != wanted.get(name)}

@@ -1,7 +1,6 @@
 """The kitchen's plates, labelled with what is visible, and the dataset that is written of them."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +10,6 @@ import numpy as np
 import psutil
 import pytest
 from conftest import watch
-from faults import as_expected, with_fault
 from PIL import Image
 
 from foodseg.common.errors import DataError
@@ -123,28 +121,6 @@ def test_a_second_drawing_is_refused_and_a_lost_plate_noticed(tmp_path, monkeypa
     with pytest.raises(DataError, match="2 files in img_dir, not 3"):
         write_kitchen(target, 3, 0, seed=0, workers=1)
     assert len(drawn) == 3 and not target.exists()
-
-
-@pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
-def test_a_fault_at_any_change_of_a_file_leaves_no_half_dataset(tmp_path, full, monkeypatch):
-    plate = draw_plate(1)
-    monkeypatch.setattr(kitchen, "draw_plate", lambda seed: plate)
-    target, number = tmp_path / "datasets" / "FoodSeg103", 0
-
-    def work():
-        write_kitchen(target, 1, 1, seed=0, workers=1)
-        return folder_bytes(target)
-
-    expected = work()
-    while True:
-        number += 1
-        shutil.rmtree(target.parent)
-        status, said = with_fault(work, target.parent, number, full)
-        if (status, said) == (0, ""):
-            break
-        assert as_expected(status, said, target, full), said
-        assert folder_bytes(target) == expected if target.exists() else work() == expected
-    assert number > 20
 
 
 DRAWING = """
