@@ -116,7 +116,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims doctor data score test lab bench base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims doctor data score test torture lab bench base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -154,6 +154,9 @@ score: $(ENVIRONMENT) $(01)  ## a row for another system's masks: PREDICTIONS=fo
 
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 	$(PY) -m pytest
+
+torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliability.md (20 minutes)
+	$(PY) -m pytest --torture
 
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 	$(PY) -m jupyterlab notebooks

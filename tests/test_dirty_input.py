@@ -1,6 +1,6 @@
 """Dirty input at every door: one sentence with the file and the fix, nothing lost without a word.
 
-A short form of a longer campaign. Each kind is made here; no model is loaded.
+Each kind is made here; no model is loaded.
 """
 
 import io
@@ -29,6 +29,13 @@ from foodseg.data.single import write_single
 from foodseg.evaluation.external import __main__ as external
 from foodseg.presets import SMOKE
 from foodseg.segment import __main__ as command
+
+
+@pytest.fixture(autouse=True)
+def counted(campaign):
+    """Each test is one kind."""
+    campaign("dirty input to own data, builders, score and segment: one sentence", 1, 1)
+
 
 WHITE = disc() * np.uint8(255)
 

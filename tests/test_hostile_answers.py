@@ -209,7 +209,7 @@ def test_the_second_reading_pays_what_is_true():
 def test_hostile_answers(campaign):
     dice = random.Random(0)
     paid = 0
-    for _ in range(campaign("hostile answers, each through every reward term", 10_000, 100_000)):
+    for _ in range(campaign("hostile answers, each through every reward term", 2_000, 100_000)):
         text = hostile(dice)
         try:
             for labelled in (False, True):

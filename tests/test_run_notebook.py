@@ -1,14 +1,17 @@
 """The runner leaves a whole result or none, and runs the kernel that it should."""
 
 import json
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 
+from foodseg.common.files import PROJECT
 from foodseg.common.run_notebook import main, run_notebook
 
 
@@ -116,6 +119,33 @@ def test_a_second_run_is_refused_and_a_kernel_ends_with_its_runner(tmp_path, cap
         kernels = psutil.Process(process.pid).children(recursive=True)
         process.kill()
     assert kernels and psutil.wait_procs(kernels, timeout=30)[1] == []
+
+
+def test_a_training_notebook_is_killed_anywhere_and_ends_with_the_same_bits(home, campaign):
+    kills = campaign("a training's notebook killed by kill -9: the same bits, no kernel left", 0, 6)
+    if not kills:
+        pytest.skip("make torture kills notebooks")
+    source = PROJECT / "notebooks" / "04_train_grpo.ipynb"
+    target = home / "build" / source.name
+    command = [sys.executable, "-m", "foodseg.common.run_notebook", str(source), str(target)]
+    command += ["PRESET=smoke", "SEEDS=0"]
+    run, results = home / "runs" / "smoke", {}
+    for name in ("whole", "killed"):
+        dice, started = random.Random(0), time.monotonic()
+        for _ in range(kills if name == "killed" else 0):
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            time.sleep(dice.uniform(0, whole))
+            kernels = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+            assert psutil.wait_procs(kernels, timeout=30)[1] == []
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        whole = time.monotonic() - started
+        adapter = run / "grpo-seed0" / "adapter" / "adapter_model.safetensors"
+        predictions = run / "predictions" / "grpo-seed0" / "predictions.jsonl"
+        results[name] = adapter.read_bytes(), predictions.read_bytes()
+        run.rename(home / name)
+    assert results["killed"] == results["whole"]
 
 
 def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -51,24 +52,29 @@ def adapter(run):
     return (run / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-def run_until(home, steps):
-    """Start the script and kill -9 it once its log has so many rows (None: let it end)."""
+def run_until(home, steps=None, seconds=None):
+    """Start the script and kill -9 it once its log has so many rows, or after so many seconds.
+
+    With neither, or if it is done before, it ends by itself.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
         env=os.environ | {"FOODSEG_HOME": str(home)},
         stderr=subprocess.PIPE,
     )
-    log = home / "runs" / "smoke" / "dapo-seed1" / "log.jsonl"
-    while steps is not None and process.poll() is None:
-        if log.exists() and log.read_bytes().count(b"\n") >= steps:
+    log, started = home / "runs" / "smoke" / "dapo-seed1" / "log.jsonl", time.monotonic()
+    while not (steps is seconds is None) and process.poll() is None:
+        there = steps and log.exists() and log.read_bytes().count(b"\n") >= steps
+        if there or (seconds and time.monotonic() - started > seconds):
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.01)
     error = process.communicate()[1].decode()
-    assert process.returncode == (0 if steps is None else -signal.SIGKILL), error
+    killed = process.returncode == -signal.SIGKILL
+    assert killed if steps else killed or process.returncode == 0, error
 
 
-def test_a_run_killed_twice_ends_with_the_same_bits(home, samples):
+def test_a_run_killed_twice_ends_with_the_same_bits(home, samples, campaign):
     train(PRESET, DAPO, 1, samples)
     run = home / "runs" / "smoke" / "dapo-seed1"
     uninterrupted = adapter(run)
@@ -79,13 +85,26 @@ def test_a_run_killed_twice_ends_with_the_same_bits(home, samples):
     run_until(home, 3)  # between two checkpoints
     assert (run / "state.pt").exists()
     kept = (run / "log.jsonl").read_text().splitlines()[:2]
-    run_until(home, None)
+    started = time.monotonic()
+    run_until(home)
+    whole = time.monotonic() - started
     # Seconds and all: the steps before the checkpoint were not taken again.
     assert (run / "log.jsonl").read_text().splitlines()[:2] == kept
     assert adapter(run) == uninterrupted
     rows = read_lines(run / "log.jsonl")
     assert [row["step"] for row in rows] == list(range(1, len(rewards) + 1))
     assert [row["reward_total"] for row in rows] == rewards
+
+    kills = campaign("a training killed by kill -9: the same bits", 2, 20) - 2  # those above
+    dice = random.Random(0)
+    for number in range(kills):
+        if (run / "result.json").exists():
+            assert adapter(run) == uninterrupted
+            run.rename(home / f"run-{number}")
+        run_until(home, seconds=dice.uniform(0, 1.3 * whole))
+    run_until(home)
+    assert adapter(run) == uninterrupted
+    assert [row["reward_total"] for row in read_lines(run / "log.jsonl")] == rewards
 
 
 def test_what_can_teach_nothing_is_refused_before_a_model_is_loaded(samples, monkeypatch):
