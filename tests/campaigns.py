@@ -46,7 +46,8 @@ def campaign(request):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if not config.getoption("--torture"):
+    part = config.getoption("keyword") or config.args != config.getini("testpaths")
+    if not config.getoption("--torture") or part:
         return
     reports = [
         report
@@ -54,10 +55,14 @@ def pytest_terminal_summary(terminalreporter, config):
         for report in terminalreporter.getreports(outcome)
         if report.when == "call"
     ]
-    rows = sorted((dict(report.user_properties)["campaign"], report) for report in reports)
+    tried: dict[str, list] = {}
+    for report in reports:
+        what, times = dict(report.user_properties)["campaign"]
+        tried.setdefault(what, []).append((times, report.duration, report.outcome))
     lines = [
-        f"| {what} | {times:,} | {report.duration:.0f} | {report.outcome} |"
-        for (what, times), report in rows
+        f"| {what} | {sum(one[0] for one in of):,} | {sum(one[1] for one in of):.0f} "
+        f"| {'**fell**' if 'failed' in [one[2] for one in of] else 'stood'} |"
+        for what, of in sorted(tried.items())
     ]
     made = provenance("cpu")
     foot = f"\n\nAt commit {made['commit']}, on {made['processor']}, Python {made['python']}.\n"

@@ -8,9 +8,10 @@ import json
 import math
 import random
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
-import pytest
 from test_recipes import ALL
 
 from foodseg.data.references import encode_mask, mask_to_reference
@@ -206,10 +207,10 @@ def test_the_second_reading_pays_what_is_true():
     assert tier_of_boxes(evidence) == mask_tiers(evidence) == TIERS[0][1]
 
 
-def test_hostile_answers(campaign):
-    dice = random.Random(0)
-    paid = 0
-    for _ in range(campaign("hostile answers, each through every reward term", 2_000, 100_000)):
+def try_texts(seed: int, tries: int) -> int:
+    """Read and pay so many texts; returns how many earned for accuracy."""
+    dice, paid = random.Random(seed), 0
+    for _ in range(tries):
         text = hostile(dice)
         try:
             for labelled in (False, True):
@@ -221,5 +222,13 @@ def test_hostile_answers(campaign):
                 assert mask_tiers(evidence) == box_tiers(evidence) == tier_of_boxes(evidence)
                 paid += evidence.score.accuracy > 0
         except Exception as fault:
-            pytest.fail(f"{fault!r} for {text[:2000]!r}")
+            raise AssertionError(f"{fault!r} for {text[:2000]!r}") from fault
+    return paid
+
+
+def test_hostile_answers(campaign):
+    tries = campaign("hostile answers, each through every reward term", 2_000, 100_000)
+    parts = [tries] if tries < 10_000 else [tries // 2] * 2  # a core each
+    with ProcessPoolExecutor(len(parts), get_context("spawn")) as pool:
+        paid = sum(pool.map(try_texts, range(len(parts)), parts))
     assert paid  # some are right, so the bounds above are not all of nothing
