@@ -1,6 +1,7 @@
 """Ask about any photo: `python -m foodseg.segment photo.jpg "which food is rich in iron?"`.
 
-The answer goes to stdout as text or JSON, the picture and the mask into files.
+The answer goes to stdout as text or JSON, the picture and the mask into files. Many photos of a
+folder are asked about by `python -m foodseg.segment folder --questions FILE --out FOLDER`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from foodseg.common.files import write_atomically
 from foodseg.data.photos import read_photo
 from foodseg.presets import get_preset
 from foodseg.segment.answer import Segmentation, System, check_question, load_system, segment
+from foodseg.segment.many import read_asked, segment_many
 from foodseg.segment.picture import as_json, describe, mask_png, picture_png
 
 
@@ -23,6 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, also for an answer that can't be parsed; 1 for input that is no use."""
     options = _parse(arguments)
     try:
+        if Path(options.photo).is_dir() or options.questions or options.out:
+            return _ask_many(options)
+        if options.question is None:
+            raise DataError("question: it is missing; ask for a food in the photo.")
         _check_outputs(options)
         # Before the models are loaded, which takes long.
         photo, question = read_photo(options.photo), check_question(options.question)
@@ -41,15 +47,33 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         description="Ask about the food in a photo; the answer is text, boxes, points and a mask.",
         epilog="All pixels are those of the photo as it is shown, after EXIF's orientation.",
     )
-    parser.add_argument("photo", help="JPEG, PNG, WebP, ...")
-    parser.add_argument("question", help='such as "which food is rich in iron?"')
+    parser.add_argument("photo", help="JPEG, PNG, WebP, ...; or a folder of them")
+    parser.add_argument("question", nargs="?", help='such as "which food is rich in iron?"')
     parser.add_argument("--preset", default="kitchen", help="smoke, kitchen (default) or paper")
     parser.add_argument("--adapter", help="a run's adapter folder; without it the base answers")
     parser.add_argument("-o", "--overlay", help="write the picture of the answer, .png")
     parser.add_argument("--mask", help="write the mask, .png: 255 where the food is, 0 elsewhere")
     words = "write all of it as JSON: into this .json file, or without one in place of the text"
     parser.add_argument("--json", nargs="?", const="-", help=words)
+    words = 'of a folder: a file with a line {"image": ..., "question": ..., "id": ...} for each'
+    parser.add_argument("--questions", help=words)
+    words = "of a folder: where to write answers.jsonl, masks/<id>.png and coco.json"
+    parser.add_argument("--out", help=words)
     return parser.parse_args(arguments)
+
+
+def _ask_many(options: argparse.Namespace) -> int:
+    """Exit status: 0, or 1 if a photo could not be read."""
+    single = (options.question, options.overlay, options.mask, options.json)
+    if not (options.questions and options.out) or any(value is not None for value in single):
+        fix = "leave the question, -o, --mask and --json out, and give --questions and --out"
+        raise DataError(f"{options.photo}: for a folder of photos {fix}.")
+    folder = Path(options.photo)
+    asked = read_asked(Path(options.questions), folder)
+    system = load_system(get_preset(options.preset), options.adapter)
+    unread = segment_many(system, folder, asked, Path(options.out))
+    print(f"{len(asked)} questions; {unread} photos could not be read; written: {options.out}")
+    return 1 if unread else 0
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
