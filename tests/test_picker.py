@@ -12,7 +12,7 @@ from foodseg.presets import SMOKE
 from foodseg.segment import picker
 from foodseg.segment.answer import load_system
 from foodseg.segment.picker import Picker, show_picker
-from foodseg.segment.picture import mask_png
+from foodseg.segment.written import mask_png
 
 TEXT = (
     "<think>The <b>rice</b>.</think>"

@@ -25,7 +25,8 @@ from foodseg.presets import KITCHEN, PAPER, SMOKE
 from foodseg.recipes import GRPO
 from foodseg.segment import __main__ as command
 from foodseg.segment.answer import load_system, segment
-from foodseg.segment.picture import _reduce, as_json, describe, picture_png
+from foodseg.segment.picture import _reduce, picture_png
+from foodseg.segment.written import as_json, describe
 from foodseg.system import load_segmenter
 from foodseg.training.trainer import run_config
 

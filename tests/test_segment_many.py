@@ -14,7 +14,8 @@ from foodseg.segment import __main__ as command
 from foodseg.segment import many
 from foodseg.segment.many import read_asked, segment_many
 
-ANSWER = '<think>The fig.</think>\n<answer>[{"bbox_2d": [20, 20, 90, 90], "point_2d": [50, 50]}]</answer>'
+ITEM = '{"bbox_2d": [20, 20, 90, 90], "point_2d": [50, 50]}'
+ANSWER = f"<think>The fig.</think>\n<answer>[{ITEM}]</answer>"
 
 
 @pytest.fixture()

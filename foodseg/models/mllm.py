@@ -14,9 +14,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import (
     AutoTokenizer,
@@ -34,6 +34,9 @@ from foodseg.models.fast.attention import SHARED_PREFIX, RowLayout
 from foodseg.models.fast.decoding import SlicedCache, StaticCache
 from foodseg.models.fast.vision import cut_patches, encode_patches
 from foodseg.models.prompts import build_messages
+
+if TYPE_CHECKING:  # PEFT takes seconds to import, and the base alone needs none
+    from peft import PeftModel
 
 # Anchored on the language model: an unanchored "gate_proj" would also hit the vision tower's MLP.
 LORA_TARGETS = (
@@ -181,6 +184,8 @@ class Mllm:
 
     def add_lora(self, rank: int, alpha: int, seed: int) -> None:
         """Put a fresh, trainable LoRA adapter on every language-model projection."""
+        from peft import LoraConfig, get_peft_model
+
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS, lora_dropout=0.0)
         with torch.random.fork_rng(), _quiet_peft():
             torch.manual_seed(seed)
@@ -193,6 +198,8 @@ class Mllm:
         trained for another image side, or if its template is another one or no template.
         """
         template = self._read_template(Path(folder))
+        from peft import PeftModel
+
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
         self.adapter_hash = file_hash(Path(folder) / ADAPTER_WEIGHTS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,6 +20,9 @@ from foodseg.report.style import (
     styled,
     without_axes,
 )
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
 
 PHASES = ("rollout", "scoring", "update")
 # Panel title -> the log's columns in it, with their labels.

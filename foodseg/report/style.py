@@ -8,15 +8,18 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
 import PIL.Image
-from IPython.display import DisplayHandle, Image, display
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from foodseg.common.files import write_atomically
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
 
 # Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -102,11 +105,14 @@ def quantize(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def show(figure: Figure) -> None:
     """Show a picture below the cell."""
-    display(Image(to_png(figure)))
+    show_updatable(figure)
 
 
 def show_updatable(figure: Figure, handle: DisplayHandle | None = None) -> DisplayHandle:
     """Show a picture, in place of the one that `handle` shows, if given."""
+    # Only a notebook needs it, and a notebook has it loaded.
+    from IPython.display import Image, display
+
     image = Image(to_png(figure))
     if handle is None:
         return display(image, display_id=True)

@@ -18,7 +18,7 @@ from foodseg.data.photos import read_photo
 from foodseg.presets import get_preset
 from foodseg.segment.answer import Segmentation, System, check_question, load_system, segment
 from foodseg.segment.many import read_asked, segment_many
-from foodseg.segment.picture import as_json, describe, mask_png, picture_png
+from foodseg.segment.written import as_json, describe, mask_png
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,6 +101,9 @@ def _write(options: argparse.Namespace, answer: Segmentation, system: System) ->
     if options.json != "-":
         print(describe(answer))
     if options.overlay:
+        # Only where a picture is drawn: matplotlib takes a second to import.
+        from foodseg.segment.picture import picture_png
+
         _save(options.overlay, picture_png(answer))
     if options.mask:
         _save(options.mask, mask_png(answer.mask))

@@ -28,7 +28,7 @@ from foodseg.data.photos import read_photo
 from foodseg.data.references import decode_mask, mask_area
 from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.segment.answer import System, check_question, segment
-from foodseg.segment.picture import as_json, mask_png
+from foodseg.segment.written import as_json, mask_png
 
 FIELDS = ("image", "question", "id")
 

@@ -15,7 +15,8 @@ from foodseg.common.errors import DataError
 from foodseg.data.photos import Photo, read_photo
 from foodseg.data.samples import Sample
 from foodseg.segment.answer import System, segment
-from foodseg.segment.picture import describe, picture_png
+from foodseg.segment.picture import picture_png
+from foodseg.segment.written import describe
 
 WIDE = widgets.Layout(width="660px")
 
