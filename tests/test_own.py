@@ -2,11 +2,9 @@
 
 import errno
 import hashlib
-import inspect
 import json
 import os
 import re
-import shutil
 import struct
 import unicodedata
 import zlib
@@ -18,6 +16,7 @@ from conftest import exif
 from PIL import Image
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import file_hash, read_lines
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.own.__main__ import main
 from foodseg.data.own.build import build_own, save_own
@@ -29,6 +28,7 @@ from foodseg.evaluation.evaluate import load_predictions
 
 HEIGHT, WIDTH = 48, 64
 DOCUMENT = Path(__file__).parents[1] / "docs" / "your_own_data.md"
+README = Path(__file__).parents[1] / "README.md"
 GOOD = {"image": "good.jpg", "question": "Iron?", "things": ["spinach"], "split": "train"}
 
 
@@ -494,30 +494,31 @@ def python_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_documents_example_is_built_trained_on_and_evaluated(
-    empty_home, saved_adapter, monkeypatch, capsys
-):
+def test_the_examples_run_as_printed(empty_home, monkeypatch, capsys):
+    """Those of the document, and the README's own reward on the same data."""
     writing, training, evaluating = python_blocks()
     for block, most in ((writing, 14), (training, 10), (evaluating, 8)):
         assert len([line for line in block.splitlines() if line.strip()]) <= most
     monkeypatch.chdir(empty_home)
     exec(writing, {})
     assert main(["my_photos", "--build", "datasets/mine"]) == 0
-    from foodseg.training import trainer
-
-    calls, signature = [], inspect.signature(trainer.train)
-    monkeypatch.setattr(trainer, "train", lambda *a, **k: calls.append(signature.bind(*a, **k)))
     names = {}
     exec(training, names)
-    preset, samples = calls[0].arguments["preset"], calls[0].arguments["samples"]
-    assert [sample.foods for sample in samples] == [("spinach",)]
-    photo = read_photo(preset.dataset / samples[0].image)  # as training opens it
-    assert photo.image.size == samples[0].size
-    assert preset.run_folder("dapo", 0) == empty_home / "runs" / "mine" / "dapo-seed0"
-    shutil.copytree(saved_adapter, preset.run_folder("dapo", 0) / "adapter")
+    preset = names["preset"]
+    [sample] = load_samples(preset.samples_file("train"))
+    assert sample.foods == ("spinach",)
+    assert read_photo(preset.dataset / sample.image).image.size == sample.size
     exec(evaluating, names)
     assert "dapo-seed0" in capsys.readouterr().out
     assert len(load_predictions(preset.predictions_folder("dapo-seed0"))) == 1
+
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    [own_reward] = [block for block in blocks if "brief" in block]
+    exec(own_reward, {})
+    adapter = file_hash(empty_home / "runs/mine/brief-seed0/adapter/adapter_model.safetensors")
+    assert capsys.readouterr().out.split()[-1] == adapter
+    rows = read_lines(empty_home / "runs/mine/brief-seed0/log.jsonl")
+    assert rows and all(0 <= row["points_brief"] <= 1 for row in rows)
 
 
 def test_the_document_lists_the_very_fields():

@@ -1,11 +1,8 @@
 """Recipes: what they compose, what a run writes down of them, and that they train and resume."""
 
-import importlib.util
 import json
-import re
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,7 @@ from foodseg.common.files import read_lines
 from foodseg.methods.dr_seg import RankQueue, look_prompt
 from foodseg.models import prompts
 from foodseg.recipes import DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, VISURF, Recipe
-from foodseg.rl.evidence import accuracy, non_repeat, term_name
+from foodseg.rl.evidence import accuracy, term_name
 from foodseg.system import load_policy
 from foodseg.training.identity import as_json
 from foodseg.training.trainer import train
@@ -139,19 +136,3 @@ def test_an_adapter_is_evaluated_with_the_prompt_that_it_was_trained_with(sample
     (adapter / "prompt_template.txt").unlink()
     with pytest.raises(ValueError, match="prompt_template.txt: it is missing"):
         load_policy(short).load_adapter(adapter)
-
-
-def test_the_readmes_example_trains(home, tmp_path, monkeypatch):
-    (home / "datasets" / "smoke").rename(home / "datasets" / "mine")
-    monkeypatch.setattr(presets, "KITCHEN", PRESET)
-    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
-    [example] = [block for block in blocks if "brief" in block]
-    script = tmp_path / "own.py"
-    script.write_text(example)
-    spec = importlib.util.spec_from_file_location("own", script)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    rows = read_lines(home / "runs" / "mine" / "brief-seed0" / "log.jsonl")
-    assert all(0 < row["points_brief"] <= 1 for row in rows)
-    assert len([line for line in example.splitlines() if line]) <= 10
-    assert non_repeat in DAPO.reward
