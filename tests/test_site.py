@@ -268,6 +268,8 @@ def test_the_site_has_every_kind_of_page(site):
         assert (site / f"{page}.html").exists()
     notebook = (site / "notebooks/executed/04_train_grpo.html").read_text()
     assert "<math" in notebook and "hide-input" in notebook and "$$" not in notebook
+    table = (site / "notebooks/executed/06_results_table.html").read_text()
+    assert "<p>Base + SAM2, zero-shot</p></td>" in table  # of a Markdown output
     rewards = (site / "foodseg/rl/rewards.html").read_text()
     assert 'id="foodseg.rl.rewards.score_completion"' in rewards
 

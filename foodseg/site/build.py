@@ -38,6 +38,7 @@ SETTINGS = {
     "myst_enable_extensions": ["colon_fence", "dollarmath", "html_image"],
     "myst_heading_anchors": 4,
     "nb_execution_mode": "off",
+    "nb_render_markdown_format": "gfm",  # with tables
     # The widgets' scripts would come from outside, and no kernel would answer them.
     "nb_ipywidgets_js": {},
     "maximum_signature_line_length": 72,
@@ -80,6 +81,9 @@ def write_html(pages: Path, html: Path) -> None:
     text = COLOURS.sub("", warnings.getvalue())
     if told := [line for line in text.splitlines() if line.strip()]:
         raise DataError(_first("warnings of Sphinx", told).replace(f"{pages}/", ""))
+    # A browser shows a linked file, a page of its own say, unless it is told to save it.
+    for page in html.rglob("*.html"):
+        page.write_text(page.read_text("utf-8").replace(' download=""', ""), "utf-8")
 
 
 def _first(what: str, lines: list[str]) -> str:
