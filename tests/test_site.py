@@ -54,6 +54,8 @@ def write(path: Path, text: str = "") -> Path:
         ("](../foodseg/rl)", "](../foodseg/index.md)"),
         ("](../notebooks/09_use_it.ipynb)", "](../notebooks/executed/09_use_it.ipynb)"),
         ("](../notebooks/executed)", "](../notebooks/README.md)"),
+        ("](../figures/)", "](../index.md)"),
+        ("](..)", "](../index.md)"),
         ('<img src="../figures/gains.png" width="560">', None),
         ("](../LICENSE)", None),
         ("](https://example.org/README.md)", None),

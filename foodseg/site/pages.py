@@ -24,6 +24,8 @@ CONTENTS = {
     "Results": ("figures/**/*.md",),
     "API": ("foodseg/index",),
 }
+# The page that lists a folder's files, by the first part of its path; of others the first page.
+FOLDERS = {"foodseg": "foodseg/index.md", "notebooks": "notebooks/README.md"}
 # The target of a Markdown link or image, or of an HTML image.
 LINK = re.compile(r"""(\]\(|\bsrc=")([^)\s"#]+)""")
 
@@ -62,14 +64,9 @@ def _found(project: Path, *patterns: str) -> list[PurePosixPath]:
 
 
 def place(path: PurePosixPath) -> PurePosixPath:
-    """The page of the site that shows a file or folder of the checkout, by its path in it."""
-    name = path.as_posix()
-    if name == "README.md":
+    """The page of the site that shows a file of the checkout, by its path in it."""
+    if path.as_posix() == "README.md":
         return PurePosixPath("index.md")
-    if name in ("notebooks", "notebooks/executed"):
-        return PurePosixPath("notebooks/README.md")
-    if name.startswith("foodseg") and not path.suffix:
-        return PurePosixPath("foodseg/index.md")
     if path.match("notebooks/*.ipynb"):  # without outputs; what is shown has them
         return path.parent / "executed" / path.name
     return path.with_name(f"{path.name}.md") if path.suffix == ".py" else path
@@ -83,10 +80,14 @@ def relink(text: str, page: PurePosixPath, project: Path, linked: set[PurePosixP
 
     def led(match: re.Match) -> str:
         target = PurePosixPath(os.path.normpath(page.parent / match[2]))
-        if target.parts[0] == ".." or not (project / target).exists():
+        if ".." in target.parts or not (project / target).exists():
             return match[0]
         linked.add(target)
-        return match[1] + os.path.relpath(place(target), place(page).parent)
+        if (project / target).is_dir():
+            shown = FOLDERS.get(target.as_posix().split("/")[0], "index.md")
+        else:
+            shown = place(target)
+        return match[1] + os.path.relpath(shown, place(page).parent)
 
     return LINK.sub(led, text)
 
