@@ -71,6 +71,7 @@ MAKEFLAGS += $(if $(filter smoke kitchen,$(PRESET)),-j2,-j1)
 
 ENVIRONMENT := $(VENV)/.installed
 BENCH_ENVIRONMENT := $(VENV)/.installed-bench
+SITE_ENVIRONMENT  := $(VENV)/.installed-site
 PY          := $(VENV)/bin/python
 BUILD       := build
 OUT         := $(BUILD)/$(PRESET)$(CHOICE)
@@ -116,7 +117,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims doctor data score test torture lab bench base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims doctor data score test torture lab bench site base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -164,6 +165,10 @@ lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (5 minutes)
 	$(PY) -m foodseg.bench
 
+# What is there, as it is: no notebook is run for it.
+site: $(SITE_ENVIRONMENT)  ## build/site/index.html: notebooks, docs, tables and API as one site (a minute)
+	$(PY) -m foodseg.site
+
 base: base-mllm base-segmenter  ## make the kitchen's weights (docs/kitchen.md) from nothing (2 to 3 hours)
 # Side by side, on one core each; either goes on where it was stopped.
 # oneDNN keeps a kernel and its memory for each batch's shape: no more than 64 of them.
@@ -198,9 +203,10 @@ $(ENVIRONMENT): requirements.lock
 	$(PY) -c "import matplotlib.font_manager"
 	touch $@
 
-# TRL, with every locked package held where it is (as constraints; a constraint has no hashes).
-$(BENCH_ENVIRONMENT): $(ENVIRONMENT) pyproject.toml
-	sed -nE 's/^([a-z0-9._-]+==[^\]+) \\$$/\1/p' requirements.lock | $(PIP) --no-build-isolation --constraint /dev/stdin --editable '.[bench]'
+# An extra of pyproject.toml (TRL, Sphinx), with every locked package held where it is (as
+# constraints; a constraint has no hashes).
+$(VENV)/.installed-%: $(ENVIRONMENT) pyproject.toml
+	sed -nE 's/^([a-z0-9._-]+==[^\]+) \\$$/\1/p' requirements.lock | $(PIP) --no-build-isolation --constraint /dev/stdin --editable '.[$*]'
 	touch $@
 
 # ---- What depends on what ----------------------------------------------------------------------

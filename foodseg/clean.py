@@ -1,4 +1,4 @@
-"""Remove what every preset but paper has left in build, datasets and runs: `make clean`.
+"""Remove what every preset but paper, and the site, left in build, datasets and runs: `make clean`.
 
     python -m foodseg.clean
 
@@ -137,6 +137,14 @@ def _build(notebooks: Path) -> Known:
     return Known((*executed, "seeds-[0-9]*"), {"figures": _FIGURES, "weights": _WEIGHTS})
 
 
+# Sphinx's files have any name; the search's index says that this folder is its.
+_ANY = Known(("*",))
+_ANY.folders["*"] = _ANY
+SITE = Known(("*",), {"*": _ANY}, _holds("searchindex.js"))
+# Without these, the rest of an interrupted clean would be nobody's: they go last.
+LAST = ("config.json", "searchindex.js")
+
+
 def clean(project: Path, home: Path) -> list[str]:
     """Remove what the kit wrote under the checkout and under FOODSEG_HOME.
 
@@ -148,12 +156,15 @@ def clean(project: Path, home: Path) -> list[str]:
     places += [(home / "build", name, build) for name in ("smoke", "dry-run")]
     places += [(home / "datasets", name, DATASETS) for name in ("kitchen", "smoke", "dry-run")]
     places += [(home / "runs", name, RUNS) for name in ("kitchen", "smoke", "dry-run")]
+    places += [(project / "build", "site", SITE)]
     said: list[str] = []
     for parent, name, known in places:
         folder = parent / name
         link = next((path for path in (parent, folder) if path.is_symlink()), None)
         if link:
             said.append(f"Left {link}: it is a link.")
+        elif folder.is_dir() and not known.ours(folder):
+            said.append(f"Left {folder}: the kit did not write it.")
         elif folder.is_dir():
             left: list[str] = []
             if count := _remove(folder, known, left):
@@ -166,8 +177,7 @@ def clean(project: Path, home: Path) -> list[str]:
 def _remove(folder: Path, known: Known, left: list[str]) -> int:
     """Remove the known files and the folders without any; returns how many files that were."""
     count = 0
-    # A run's config.json goes last: without it, the rest of an interrupted clean would be no run.
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name == "config.json", path)):
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name in LAST, path)):
         if path.is_symlink():
             left.append(f"Left {path}: it is a link.")
         elif inner := known.folder(path):

@@ -83,6 +83,17 @@ def test_a_home_elsewhere_is_cleaned_and_the_checkouts_data_stays(checkout, tmp_
     assert not (home / "build/smoke").exists() and not (home / "build/dry-run").exists()
 
 
+def test_the_built_site_is_removed_and_a_strangers_is_not(checkout):
+    site = checkout / "build/site"
+    for path in ("index.html", "docs/kitchen.html", "_static/styles/furo.css"):
+        write(site / path)
+    assert f"Left {site}: the kit did not write it." in clean(checkout, checkout)
+    assert len(everything(site)) == 6
+    write(site / "searchindex.js")
+    assert f"Removed from {site}: 4 files." in clean(checkout, checkout)
+    assert not site.exists()
+
+
 @pytest.mark.parametrize(
     "path",
     [

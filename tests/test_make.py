@@ -466,6 +466,13 @@ def test_bench_installs_its_extra_once_and_needs_the_data_only(project):
     assert project.ran("bench") == ["-m foodseg.bench"]
 
 
+def test_the_site_installs_its_extra_once_and_runs_no_notebook(project):
+    project.write("pyproject.toml")
+    steps = project.ran("site")
+    assert len(steps) == 2 and "--editable .[site]" in steps[0] and steps[1] == "-m foodseg.site"
+    assert project.ran("site") == ["-m foodseg.site"]
+
+
 def test_bench_holds_every_locked_package_where_it_is(project):
     shutil.copy(PROJECT / "requirements.lock", project.root)
     shutil.copy(PROJECT / "pyproject.toml", project.root)

@@ -57,6 +57,9 @@ def test_parameters_folder_and_interpreter_are_the_ones_asked_for(tmp_path, caps
     executed = nbformat.read(tmp_path / "out" / "toy.ipynb", as_version=4)
     said = json.loads(executed.cells[-1].outputs[0].text)
     assert said == ["smoke", "0", sys.executable, str(tmp_path)]
+    # In their own cell, and no second one below it.
+    assert executed.cells[1].source == 'PRESET = "smoke"  # which\nSEEDS = "0"'
+    assert len(executed.cells) == 4
     assert "toy: Rollout" in capsys.readouterr().out
 
 
@@ -166,6 +169,14 @@ def test_two_runs_at_once_in_one_folder_keep_apart(tmp_path):
         last = nbformat.read(tmp_path / "out" / source.name, as_version=4).cells[-1]
         assert last.outputs[0].data["text/plain"] == f"'{source.stem}'"
     assert left(tmp_path) == ["one", "one.ipynb", "out", "two", "two.ipynb"]
+
+
+def test_a_parameter_that_is_no_text_is_refused(tmp_path, capsys):
+    source = write(tmp_path / "toy.ipynb")
+    source.write_text(source.read_text().replace('SEEDS = \\"0,1\\"', "SEEDS = [0, 1]"))
+    assert main([str(source), str(tmp_path / "out" / "toy.ipynb"), "SEEDS=0"]) == 1
+    assert 'the parameters cell has no line SEEDS = "..."' in capsys.readouterr().err
+    assert not (tmp_path / "out" / "toy.ipynb").exists()
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path):

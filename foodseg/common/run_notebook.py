@@ -9,7 +9,9 @@ only a notebook that ran to its end becomes X.ipynb; a failed one is kept as X.f
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -35,11 +37,13 @@ SECONDS_BETWEEN_REPORTS = 20
 class _HeadingEngine(NBClientEngine):
     """Papermill's engine, which also prints each heading and, now and then, the progress bar.
 
-    As lines: two notebooks that run side by side would redraw their bars on one line.
+    As lines: two notebooks that run side by side would redraw their bars on one line. Parameters
+    are written into their own cell: papermill would add a second one below it.
     """
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, title, **options):
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, title, values, **options):
+        set_parameters(nb_man.nb, values)
         start, autosave = nb_man.cell_start, nb_man.autosave_cell
         running, printed = {}, time.monotonic()
 
@@ -62,6 +66,20 @@ class _HeadingEngine(NBClientEngine):
 
 
 papermill_engines.register("heading", _HeadingEngine)
+
+
+def set_parameters(notebook, values: dict[str, str]) -> None:
+    """Replace the texts that the cell tagged "parameters" sets; the comments behind them stay.
+
+    Raises ValueError for a name that it sets to anything but a text.
+    """
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    for name, value in values.items():
+        text = re.compile(rf"""(?<=^{name} = )("[^"]*"|'[^']*')""", re.MULTILINE)
+        cell = next((cell for cell in cells if text.search(cell.source)), None)
+        if cell is None:
+            raise ValueError(f'the parameters cell has no line {name} = "...": write it so.')
+        cell.source = text.sub(lambda _, value=value: json.dumps(value), cell.source)
 
 
 def _heading(cell) -> str:
@@ -101,7 +119,6 @@ def _run(source: Path, target: Path, parameters: dict[str, str]) -> None:
             papermill.execute_notebook(
                 source,
                 running,
-                parameters=parameters,
                 kernel_name="python3",
                 language="python",
                 config=Config(
@@ -112,6 +129,7 @@ def _run(source: Path, target: Path, parameters: dict[str, str]) -> None:
                 start_timeout=SECONDS_TO_START_A_KERNEL,
                 engine_name="heading",
                 title=source.stem,
+                values=parameters,
             )
     except BaseException:
         if running.exists():

@@ -1,0 +1,1 @@
+"""`make site`: notebooks, pages, tables and the API of the core as one static site."""
