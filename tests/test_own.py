@@ -486,7 +486,7 @@ def test_what_cannot_be_built_there_is_one_sentence(folder, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", full)
     assert main([str(folder.root), "--build", str(tmp_path / "out")]) == 1
-    assert "out: it can't be written (No space left" in capsys.readouterr().err
+    assert "report.json: it can't be written (No space left" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.partial"))
 
 
