@@ -71,6 +71,7 @@ MAKEFLAGS += $(if $(filter smoke kitchen,$(PRESET)),-j2,-j1)
 
 ENVIRONMENT := $(VENV)/.installed
 BENCH_ENVIRONMENT := $(VENV)/.installed-bench
+DEMO_ENVIRONMENT := $(VENV)/.installed-demo
 PY          := $(VENV)/bin/python
 BUILD       := build
 OUT         := $(BUILD)/$(PRESET)$(CHOICE)
@@ -116,7 +117,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims doctor data score test lab bench base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims doctor data score test lab demo bench base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -158,6 +159,9 @@ test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 	$(PY) -m jupyterlab notebooks
 
+demo: $(DEMO_ENVIRONMENT) $(01)  ## a page in the browser: ask, see a group, watch a training (docs/demo.md)
+	$(PY) -m foodseg.demo --preset $(PRESET)
+
 bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (5 minutes)
 	$(PY) -m foodseg.bench
 
@@ -195,9 +199,20 @@ $(ENVIRONMENT): requirements.lock
 	$(PY) -c "import matplotlib.font_manager"
 	touch $@
 
-# TRL, with every locked package held where it is (as constraints; a constraint has no hashes).
+# The locked packages as constraints, which have no hashes.
+LOCKED := sed -nE 's/^([a-z0-9._-]+==[^\]+) \\$$/\1/p' requirements.lock
+
+# TRL, with every locked package held where it is.
 $(BENCH_ENVIRONMENT): $(ENVIRONMENT) pyproject.toml
-	sed -nE 's/^([a-z0-9._-]+==[^\]+) \\$$/\1/p' requirements.lock | $(PIP) --no-build-isolation --constraint /dev/stdin --editable '.[bench]'
+	$(LOCKED) | $(PIP) --no-build-isolation --constraint /dev/stdin --editable '.[bench]'
+	touch $@
+
+# Gradio asks for an earlier Pillow than the locked one, and works with that as well: it comes by
+# itself first, and then what it needs but Pillow, with every locked package held where it is.
+$(DEMO_ENVIRONMENT): $(ENVIRONMENT) pyproject.toml
+	$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['demo'], sep='\n')" | $(PIP) --no-deps -r /dev/stdin
+	$(PY) -c "from importlib.metadata import requires; print(*(r for name in ('gradio', 'playwright') for r in requires(name) if 'extra ==' not in r and not r.startswith('pillow')), sep='\n')" > $(VENV)/demo.txt
+	$(LOCKED) | $(PIP) --constraint /dev/stdin -r $(VENV)/demo.txt
 	touch $@
 
 # ---- What depends on what ----------------------------------------------------------------------
