@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -26,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     # Gradio would report its use and ask for its newest version.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # What is uploaded and answered is gone when the page is.
+    # What is uploaded and answered is gone when the page is, also when it is killed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="foodseg-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:

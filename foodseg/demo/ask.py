@@ -14,7 +14,7 @@ from foodseg.data.samples import Sample
 from foodseg.demo.systems import Systems
 from foodseg.presets import Preset
 from foodseg.rl.evidence import gather_evidence
-from foodseg.segment.answer import Segmentation, segment
+from foodseg.segment.answer import Segmentation, check_question, segment
 from foodseg.segment.picture import as_json
 
 # The paper's reward: the fields of `rl.rewards.Score`, as the page names them, and their most.
@@ -67,14 +67,13 @@ def ask(
     sample: the question's, if its truth is known. A system that can't be loaded gives a Refusal.
     Raises DataError for a question that can't be asked.
     """
+    question = check_question(question)
     for name in names:
         try:
             with systems.use(name) as system:
                 answer = segment(system, photo, question)
                 written = as_json(answer, system)
         except DataError as error:
-            if str(error).startswith("question:"):
-                raise
             yield Refusal(name, str(error))
             continue
         judgement = judge(systems.preset, sample, answer) if sample else None

@@ -22,13 +22,16 @@ from foodseg.segment.picture import NOT_PARSED
 FULL_COLOUR = 2.0  # the advantage from which on a token's colour gets no stronger
 CSS = """
 .food-cards {display: grid; gap: 14px; margin-top: 10px;
-  grid-template-columns: repeat(auto-fill, minmax(255px, 1fr))}
+  grid-template-columns: repeat(auto-fill, minmax(222px, 1fr))}
 .food-card {border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
   background: var(--background-fill-primary); color: var(--body-text-color); font-size: 14px}
 .food-card img {width: 100%; display: block}
-.food-photo {max-width: 100%; border-radius: 10px}
+.food-photo {max-width: 100%; max-height: 260px; border-radius: 10px}
+.food-plates .grid-container {
+  grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important}
 .food-card > header {display: flex; justify-content: space-between; gap: 8px; padding: 8px 12px;
   font-weight: 600}
+.food-card > header span + span {white-space: nowrap}
 .food-card > div {padding: 8px 12px; line-height: 1.45}
 .food-card pre {white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; margin: 4px 0}
 .food-text {font-family: ui-monospace, monospace; font-size: 12px; overflow-wrap: anywhere;
@@ -58,7 +61,7 @@ def note(text: str, kind: str = "quiet") -> str:
 def photo(image: Image.Image) -> str:
     """The photo that is asked about."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="JPEG", quality=90)
     return f'<img class="food-photo" alt="the photo" src="{data_uri(buffer.getvalue())}">'
 
 
@@ -93,7 +96,7 @@ def group_cards(group: SeenGroup) -> str:
     parts = [_completion_card(i, c, group) for i, c in enumerate(group.completions, 1)]
     legend = (
         "Under each picture: GRPO's and DAPO's advantage, one for the whole completion. Behind "
-        "each token: SD-GRPO's, green where it becomes more probable, red where less."
+        "each token: SD-GRPO's, green where it becomes more probable, orange where less."
     )
     above = f"<h3>{escape(group.sample.question)}</h3>{note(verdict(group), kind)}{note(legend)}"
     return above + cards(parts)
@@ -113,15 +116,15 @@ def _completion_card(number: int, completion: Completion, group: SeenGroup) -> s
 
 
 def example_cards(examples: Sequence[dict]) -> str:
-    """Logged completions, each with its step, question and reward."""
+    """Logged completions, each with its step, its question and the step's mean reward."""
     parts = []
     for row in examples:
+        mean = note(f"mean reward of the step: {row['reward_total']:.2f} of {MOST}")
         body = (
-            f"<div><i>{escape(str(row['question']))}</i></div>"
+            f"<div><i>{escape(str(row['question']))}</i>{mean}</div>"
             f'<section class="food-text">{escape(str(row["completion"]))}</section>'
         )
-        reward = f"mean reward {row['reward_total']:.2f}"
-        parts.append(_card(f"step {row['step']}", reward, None, body))
+        parts.append(_card(f"step {row['step']}", "", None, body))
     return cards(parts)
 
 

@@ -45,9 +45,8 @@ class Page:
         self.systems, self.plates, self.vocabulary = systems, plates, vocabulary
         self.preset = systems.preset
         thumbnails = [plate.thumbnail() for plate in plates]
-        # An hour after it was shown, gradio's copy of a photo is removed.
-        with gr.Blocks(title="foodseg", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-            gr.Markdown(f"## Ask about food\nPreset {self.preset.name}")
+        with gr.Blocks(title="foodseg", analytics_enabled=False) as page:
+            gr.Markdown(f"## Ask about food, preset {self.preset.name}")
             with gr.Tab("Ask"):
                 self._ask_tab(thumbnails)
             with gr.Tab("What reinforcement sees"):
@@ -89,16 +88,16 @@ class Page:
                     sources=["webcam"], type="filepath", image_mode=None, visible=False,
                     show_label=False, elem_id="camera",
                 )  # fmt: skip
-                preview = gr.HTML(_preview(plate.photo()))
+                preview = gr.HTML(_preview(plate.photo()), padding=False)
             with gr.Column(scale=3, min_width=320):
                 own = gr.Radio(
                     plate.questions, value=plate.questions[0], label="This plate's own questions"
                 )
                 question = gr.Textbox(plate.questions[0], label="Question", elem_id="question")
-                warning = gr.HTML()
+                warning = gr.HTML(padding=False)
                 choice = gr.CheckboxGroup(label="Systems", elem_id="systems")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
-        answers = gr.HTML(elem_id="answers")
+        answers = gr.HTML(elem_id="answers", padding=False)
         with gr.Row():
             png = gr.DownloadButton("PNG", size="sm", interactive=False, elem_id="png")
             words = gr.DownloadButton("JSON", size="sm", interactive=False, elem_id="json")
@@ -175,14 +174,14 @@ class Page:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 gallery = _gallery(thumbnails, "group-plates")
-                preview = gr.HTML(_preview(plate.photo()))
+                preview = gr.HTML(_preview(plate.photo()), padding=False)
             with gr.Column(scale=3, min_width=320):
                 question = gr.Radio(plate.questions, value=plate.questions[0], label="Question")
                 system = gr.Dropdown([BASE], value=BASE, label="System", elem_id="system")
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31)
                 text = f"Sample {GROUP_SIZE} completions"
                 button = gr.Button(text, variant="primary", elem_id="sample")
-        shown = gr.HTML(elem_id="group")
+        shown = gr.HTML(elem_id="group", padding=False)
         gallery.select(self._pick_for_group, None, [index, preview, question, shown])
         button.click(self._sample, [index, question, system, seed], shown)
         gr.on(None, lambda: gr.Dropdown(self.systems.names()), None, system)
@@ -205,9 +204,9 @@ class Page:
     def _training_tab(self) -> None:
         drawn, timer = gr.State(), gr.Timer(REFRESH)
         run = gr.Dropdown([], label="Run, the last written first", elem_id="run")
-        state = gr.HTML(elem_id="state")
-        curves = gr.HTML(elem_id="curves")
-        examples = gr.HTML(elem_id="examples")
+        state = gr.HTML(elem_id="state", padding=False)
+        curves = gr.HTML(elem_id="curves", padding=False)
+        examples = gr.HTML(elem_id="examples", padding=False)
         shown = [run, drawn, state, curves, examples]
         gr.on([timer.tick, run.input], self._refresh, [run, drawn], shown, show_progress="hidden")
 
@@ -224,7 +223,7 @@ class Page:
             state = markup.note(training.describe_run(log, rows))
             if now == drawn:
                 return gr.skip(), drawn, state, gr.skip(), gr.skip()
-            picture = data_uri(training.curves_png(run, rows))
+            picture = data_uri(training.curves_png(run, rows), "png")
             curves = f'<img alt="curves" src="{picture}" style="max-width:100%">'
             return (
                 gr.Dropdown(runs, value=run),
@@ -254,8 +253,8 @@ class _OnlyFromHere:
 
 def _gallery(thumbnails: list, name: str) -> gr.Gallery:
     return gr.Gallery(
-        thumbnails, elem_id=name, show_label=False, columns=4, height=230, object_fit="cover",
-        allow_preview=False, interactive=False, buttons=[],
+        thumbnails, elem_id=name, elem_classes="food-plates", show_label=False, height=230,
+        object_fit="cover", allow_preview=False, interactive=False, buttons=[],
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,14 +22,16 @@ Panel = tuple[Image.Image, np.ndarray, Sequence[Reference]]  # photo, its mask, 
 
 @styled
 def over_photo(panel: Panel, colour: str = VERMILION, width: float = 4.2) -> bytes:
-    """PNG of mask, boxes and points over the photo, which fills it; width in inches."""
+    """JPEG of mask, boxes and points over the photo, which fills it; width in inches."""
     photo, mask, references = scaled_down(*panel)
     figure = Figure(figsize=(width, max(width * photo.height / photo.width, 0.4)))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.imshow(overlay(photo, mask, colour) if mask.any() else photo, aspect="auto")
     draw_references(ax, references, [BLUE])
     without_axes([ax])
-    return to_png(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=110, pil_kwargs={"quality": 90})
+    return buffer.getvalue()
 
 
 @styled
@@ -56,6 +59,6 @@ def side_by_side(
     return to_png(figure)
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG as an address that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_uri(content: bytes, kind: str = "jpeg") -> str:
+    """A JPEG, or a picture of another kind, as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
