@@ -72,6 +72,7 @@ MAKEFLAGS += $(if $(filter smoke kitchen,$(PRESET)),-j2,-j1)
 ENVIRONMENT := $(VENV)/.installed
 BENCH_ENVIRONMENT := $(VENV)/.installed-bench
 SITE_ENVIRONMENT  := $(VENV)/.installed-site
+DEMO_ENVIRONMENT := $(VENV)/.installed-demo
 PY          := $(VENV)/bin/python
 BUILD       := build
 OUT         := $(BUILD)/$(PRESET)$(CHOICE)
@@ -117,7 +118,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims doctor data score test torture lab bench site base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims doctor data score test torture lab demo bench site base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -162,6 +163,9 @@ torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliabi
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 	$(PY) -m jupyterlab notebooks
 
+demo: $(DEMO_ENVIRONMENT) $(01)  ## a page in the browser: ask, see a group, watch a training (docs/demo.md)
+	$(PY) -m foodseg.demo --preset $(PRESET)
+
 bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (5 minutes)
 	$(PY) -m foodseg.bench
 
@@ -203,10 +207,20 @@ $(ENVIRONMENT): requirements.lock
 	$(PY) -c "import matplotlib.font_manager"
 	touch $@
 
-# An extra of pyproject.toml (TRL, Sphinx), with every locked package held where it is (as
-# constraints; a constraint has no hashes).
+# The locked packages as constraints, which have no hashes.
+LOCKED := sed -nE 's/^([a-z0-9._-]+==[^\]+) \\$$/\1/p' requirements.lock
+
+# An extra of pyproject.toml (TRL, Sphinx), with every locked package held where it is.
 $(VENV)/.installed-%: $(ENVIRONMENT) pyproject.toml
-	sed -nE 's/^([a-z0-9._-]+==[^\]+) \\$$/\1/p' requirements.lock | $(PIP) --no-build-isolation --constraint /dev/stdin --editable '.[$*]'
+	$(LOCKED) | $(PIP) --no-build-isolation --constraint /dev/stdin --editable '.[$*]'
+	touch $@
+
+# Gradio asks for an earlier Pillow than the locked one, and works with that as well: it comes by
+# itself first, and then what it needs but Pillow, with every locked package held where it is.
+$(DEMO_ENVIRONMENT): $(ENVIRONMENT) pyproject.toml
+	$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['demo'], sep='\n')" | $(PIP) --no-deps -r /dev/stdin
+	$(PY) -c "from importlib.metadata import requires; print(*(r for name in ('gradio', 'playwright') for r in requires(name) if 'extra ==' not in r and not r.startswith('pillow')), sep='\n')" > $(VENV)/demo.txt
+	$(LOCKED) | $(PIP) --constraint /dev/stdin -r $(VENV)/demo.txt
 	touch $@
 
 # ---- What depends on what ----------------------------------------------------------------------

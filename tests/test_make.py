@@ -473,6 +473,15 @@ def test_the_site_installs_its_extra_once_and_runs_no_notebook(project):
     assert project.ran("site") == ["-m foodseg.site"]
 
 
+def test_demo_installs_its_extra_once_and_needs_the_data_only(project):
+    project.write("pyproject.toml")
+    steps = project.ran("demo", "PRESET=smoke")
+    installed = [step for step in steps if step.startswith("-m pip install")]
+    assert len(installed) == 2 and "01" in steps and "04" not in steps
+    assert steps[-1] == "-m foodseg.demo --preset smoke"
+    assert project.ran("demo", "PRESET=smoke") == steps[-1:]
+
+
 def test_bench_holds_every_locked_package_where_it_is(project):
     shutil.copy(PROJECT / "requirements.lock", project.root)
     shutil.copy(PROJECT / "pyproject.toml", project.root)
@@ -526,7 +535,9 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, goal, arguments, sente
 
 def test_help_names_every_door_and_ci_runs_the_test_command(project):
     text = project.make("help").stdout
-    doors = "all table figures ablations claims doctor data score test lab bench base clean help"
+    doors = (
+        "all table figures ablations claims doctor data score test lab demo bench base clean help"
+    )
     assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors.split())
     script = PROJECT / ".ci/run"
     assert os.access(script, os.X_OK) and script.read_text().splitlines()[-1] == "exec make test"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import struct
 import unicodedata
 import zlib
@@ -514,7 +515,8 @@ def test_the_examples_run_as_printed(empty_home, monkeypatch, capsys):
 
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     [own_reward] = [block for block in blocks if "brief" in block]
-    exec(own_reward, {})
+    (empty_home / "own_reward.py").write_text(own_reward)
+    runpy.run_path(str(empty_home / "own_reward.py"))
     adapter = file_hash(empty_home / "runs/mine/brief-seed0/adapter/adapter_model.safetensors")
     assert capsys.readouterr().out.split()[-1] == adapter
     rows = read_lines(empty_home / "runs/mine/brief-seed0/log.jsonl")

@@ -25,7 +25,7 @@ from foodseg.presets import KITCHEN, PAPER, SMOKE
 from foodseg.recipes import GRPO
 from foodseg.segment import __main__ as command
 from foodseg.segment.answer import load_system, segment
-from foodseg.segment.picture import _reduce, picture_png
+from foodseg.segment.picture import picture_png, scaled_down
 from foodseg.segment.written import as_json, describe
 from foodseg.system import load_segmenter
 from foodseg.training.trainer import run_config
@@ -164,7 +164,7 @@ def test_what_a_large_picture_shows_lies_where_it_belongs():
     mask = np.zeros((2400, 4800), dtype=bool)
     mask[400:800, 1200:2400] = True
     reference = Reference(box=(1200, 400, 2399, 799), point=(1800, 600))
-    small, small_mask, (moved,) = _reduce(photo, mask, [reference])
+    small, small_mask, (moved,) = scaled_down(photo, mask, [reference])
     assert small.size == (1200, 600) and small_mask.shape == (600, 1200)
     assert np.array_equal(small_mask, mask[2::4, 2::4])
     assert moved == Reference(box=(300, 100, 600, 200), point=(450, 150))

@@ -23,7 +23,7 @@ CHARACTERS_PER_INCH, LONGEST_TEXT = 13, 400  # characters
 @styled
 def answer_picture(answer: Segmentation) -> Figure:
     """The photo with the mask, the boxes and the points; question and words stand above it."""
-    photo, mask, references = _reduce(answer.photo.image, answer.mask, answer.references)
+    photo, mask, references = scaled_down(answer.photo.image, answer.mask, answer.references)
     scale = LONGEST_SIDE / max(photo.size)
     width, height = (max(side * scale, 0.4) for side in photo.size)
     words = answer.thinking if answer.parsed else f"{NOT_PARSED}: {answer.text}"
@@ -46,7 +46,7 @@ def picture_png(answer: Segmentation) -> bytes:
         return to_png(answer_picture(answer))
 
 
-def _reduce(
+def scaled_down(
     photo: Image.Image, mask: np.ndarray, references: Sequence[Reference]
 ) -> tuple[Image.Image, np.ndarray, list[Reference]]:
     """All three scaled down to at most MOST_PIXELS a side."""
