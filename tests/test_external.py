@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +16,13 @@ from test_report import MASK, prediction, sample, write_all_rows, write_row
 from foodseg.common.errors import DataError
 from foodseg.data.references import encode_mask
 from foodseg.data.samples import save_samples
-from foodseg.evaluation import evaluate as evaluation
-from foodseg.evaluation.evaluate import load_predictions, load_result
+from foodseg.evaluation import predictions as saving
 from foodseg.evaluation.external import score as scoring
 from foodseg.evaluation.external.__main__ import main
 from foodseg.evaluation.external.masks import decode_rle
 from foodseg.evaluation.external.rows import ExternalRow, external_rows
 from foodseg.evaluation.external.score import describe, score
+from foodseg.evaluation.predictions import load_predictions, load_result
 from foodseg.presets import SMOKE
 from foodseg.report import bars, results
 from foodseg.supervised.targets import LISA
@@ -283,7 +285,7 @@ def test_an_interrupted_scoring_leaves_the_row_before_or_none(home, monkeypatch,
         assert command(home, "--name", "lisa-7b") == 130
     assert load_result(SMOKE.predictions_folder("lisa-7b")) == before
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "write_json", interrupt)
+        patch.setattr(saving, "write_json", interrupt)
         assert command(home, "--name", "lisa-7b") == 130
     assert external_rows(SMOKE) == []
     assert "interrupted; start it again" in capsys.readouterr().err
@@ -298,6 +300,19 @@ def test_the_command_names_the_row_after_the_folder_and_prints_it(home, capsys):
     with pytest.raises(SystemExit):
         main(["masks", "--preset", "smoke"])
     assert "--protocol" in capsys.readouterr().err
+
+
+def test_masks_are_scored_without_the_libraries_of_the_models(home):
+    """transformers and peft take longer to import than masks take to be scored."""
+    folder = write_masks(home, MASK, MASK)
+    code = (
+        "import sys; from foodseg.evaluation.external.__main__ import main; "
+        "status = main(sys.argv[1:]); "
+        "sys.exit(status or str({'transformers', 'peft'} & set(sys.modules)))"
+    )
+    options = [str(folder), "--preset", "smoke", "--protocol", ROW.protocol]
+    run = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
+    assert "| 2 of 2 | 1.000" in run.stdout and run.stderr.endswith("set()\n")
 
 
 def test_the_results_table_has_the_row_with_its_protocol(home):

@@ -15,7 +15,7 @@ from foodseg.common.files import write_json, write_lines
 from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS
-from foodseg.evaluation.evaluate import Prediction, summarise
+from foodseg.evaluation.predictions import Prediction, summarise
 from foodseg.presets import Protocol, parse_seeds, require
 from foodseg.report import (
     bars,

@@ -23,7 +23,7 @@ from foodseg.common.provenance import find_commit, processor_name
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, scale_reference
 from foodseg.data.samples import Sample, load_samples
-from foodseg.evaluation.evaluate import load_predictions
+from foodseg.evaluation.predictions import load_predictions
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset, get_preset
 from foodseg.recipes import Recipe

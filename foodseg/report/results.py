@@ -13,8 +13,8 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
 from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS, SAMPLES
-from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result
 from foodseg.evaluation.external.rows import external_rows
+from foodseg.evaluation.predictions import Prediction, load_predictions, load_result
 from foodseg.presets import Preset, require
 from foodseg.recipes import DAPO, GRPO, Recipe
 from foodseg.report.costs import training_costs

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from foodseg.evaluation.evaluate import Prediction, summarise
 from foodseg.evaluation.intervals import difference_interval, interval
 from foodseg.evaluation.metrics import ciou_sums, giou_sums
+from foodseg.evaluation.predictions import Prediction, summarise
 
 Run = Sequence[Prediction]
 

@@ -13,9 +13,9 @@ from foodseg.common.number_text import with_interval
 from foodseg.common.progress import tqdm
 from foodseg.data.foodseg103 import FaultError
 from foodseg.data.samples import Sample, load_samples
-from foodseg.evaluation.evaluate import Prediction, compare, save_predictions
 from foodseg.evaluation.external.masks import PredictedMasks, find_masks, read_mask
 from foodseg.evaluation.external.rows import ExternalRow, check_row
+from foodseg.evaluation.predictions import Prediction, compare, save_predictions
 from foodseg.presets import Preset
 
 NAMED = 20  # of a long list; result.json has all
