@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from foodseg import presets
+from foodseg.common import tables
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.data.references import Reference, encode_mask
@@ -27,7 +28,6 @@ from foodseg.report import (
     qualitative,
     results,
     style,
-    tables,
 )
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer

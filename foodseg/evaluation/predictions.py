@@ -24,7 +24,8 @@ from foodseg.common.files import (
 from foodseg.common.provenance import provenance
 from foodseg.data.references import Reference, encode_mask, intersection_union
 from foodseg.data.samples import Sample
-from foodseg.evaluation.metrics import measure
+from foodseg.evaluation.intervals import difference_interval
+from foodseg.evaluation.metrics import giou_sums, measure
 from foodseg.evaluation.unfinished import FILE
 from foodseg.presets import Preset
 
@@ -49,6 +50,9 @@ class Prediction:
     mask: dict
     intersection: int
     union: int
+
+
+Run = Sequence[Prediction]
 
 
 def compare(
@@ -82,6 +86,22 @@ def summarise(predictions: Sequence[Prediction]) -> dict:
         "parse_rate": float(np.mean([p.parsed for p in predictions])),
         "foods_right": float(np.mean([p.foods_right for p in predictions])),
     }
+
+
+def counts(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Intersections and unions, int (runs, questions), and the plate of each question."""
+    pairs = np.array([[(p.intersection, p.union) for p in run] for run in runs])
+    return pairs[..., 0], pairs[..., 1], [p.image for p in runs[0]]
+
+
+def paired_difference(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, float, float]:
+    """gIoU of one method's runs less that of another's: mean, and its 95% interval.
+
+    Over plates, the same for both, and each method's seeds; both must have answered the same
+    questions. A single run counts as a method without seeds.
+    """
+    row, other = giou_sums(*counts(runs)), giou_sums(*counts(others))
+    return float(row.scores.mean() - other.scores.mean()), *difference_interval(row, other)
 
 
 def save_predictions(
