@@ -308,12 +308,12 @@ def test_the_command_names_the_row_after_the_folder_and_prints_it(home, capsys):
 
 
 def test_masks_are_scored_without_the_libraries_of_the_models(home):
-    """transformers and peft take longer to import than masks take to be scored."""
+    """They take longer to import than masks take to be scored."""
     folder = write_masks(home, MASK, MASK)
     code = (
         "import sys; from foodseg.evaluation.external.__main__ import main; "
         "status = main(sys.argv[1:]); "
-        "sys.exit(status or str({'transformers', 'peft'} & set(sys.modules)))"
+        "sys.exit(status or str({'torch', 'transformers', 'peft', 'sam2'} & set(sys.modules)))"
     )
     options = [str(folder), "--preset", "smoke", "--protocol", ROW.protocol]
     run = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)

@@ -19,7 +19,7 @@ import pytest
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import sha256
-from foodseg.models.sam2 import SAM2_TINY
+from foodseg.models.sam2_checkpoints import SAM2_TINY
 from foodseg.presets import KITCHEN, PAPER, REVISIONS, get_preset
 
 PROJECT = Path(__file__).resolve().parents[1]
