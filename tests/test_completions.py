@@ -1,6 +1,7 @@
 """Another model's completions: each form read as stated, scored as our own are, the same twice."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -219,6 +220,11 @@ def write_texts(folder, *texts):
     return path
 
 
+def board_of(*numbers):
+    file = SMOKE.figures / "leaderboard.csv"
+    return leaderboard.leaderboard_frame(SMOKE, [sample(number) for number in numbers], file)
+
+
 def test_a_missing_completion_is_named_and_no_failure_of_form(drawn):
     strict, lenient = score_completions(SMOKE, write_texts(drawn, PROSE), ROW, Reading("unit"))
     assert strict["completions"]["missing"] == ["test-1-0"]
@@ -239,21 +245,21 @@ def test_both_readings_are_rows_of_the_table_and_of_the_leaderboard(drawn):
     assert all(f"* {name}: given 100%; gIoU less DAPO's" in notes for name in names)
     provenance = results.provenance_frame(SMOKE, [0, 1])
     assert list(provenance.index[-2:]) == ["lisa-7b-lenient", "lisa-7b-strict"]
-    board = leaderboard.leaderboard_frame(SMOKE, ["test-0-0", "test-1-0"])
+    board = board_of(0, 1)
     assert list(board.index[:2]) == ["grpo-seed1", "lisa-7b-lenient"]
     assert board.loc["lisa-7b-strict", "less_dapo"] == pytest.approx(0)
     assert board["less_dapo"].isna().sum() == 2  # DAPO's own
-    assert leaderboard.leaderboard_frame(SMOKE, ["test-0-0", "test-1-0"]).equals(board)
+    assert board_of(0, 1).equals(board)
 
 
 def test_the_leaderboard_leaves_out_rows_of_other_questions_and_puts_forced_ones_last(drawn):
     write_all_rows()
     path = write_texts(drawn, PROSE, PROSE)
     score_completions(SMOKE, path, replace(ROW, protocol="teacher-forced"), Reading("unit"))
-    board = leaderboard.leaderboard_frame(SMOKE, ["test-0-0", "test-1-0"])
+    board = board_of(0, 1)
     assert list(board.index[-2:]) == ["lisa-7b-lenient", "lisa-7b-strict"]
     write_row("grpo-seed0", [prediction(0, 10)])
-    assert list(leaderboard.leaderboard_frame(SMOKE, ["test-0-0"]).index) == ["grpo-seed0"]
+    assert list(board_of(0).index) == ["grpo-seed0"]
 
 
 def test_a_row_scored_as_masks_keeps_its_name_beside_the_readings(drawn):
@@ -262,3 +268,26 @@ def test_a_row_scored_as_masks_keeps_its_name_beside_the_readings(drawn):
     with pytest.raises(DataError, match="system: the row 'lisa-7b-strict' is"):
         other = ExternalRow("other", ROW.system, ROW.protocol)
         score_completions(SMOKE, write_texts(drawn, PROSE), other, Reading("unit"))
+
+
+def test_rows_not_measured_here_stay_on_the_leaderboard_and_those_taken_out_do_not(drawn):
+    write_all_rows()
+    score_completions(SMOKE, write_texts(drawn, PROSE, PROSE), ROW, Reading("unit"))
+    files = [leaderboard.write_leaderboard(SMOKE), SMOKE.figures / "leaderboard.csv"]
+    whole = board_of(0, 1)
+    for row in ("lisa-7b-strict", "grpo-seed0", "dapo-seed0", "dapo-seed1", "bound"):
+        shutil.rmtree(SMOKE.predictions_folder(row))
+    leaderboard.write_leaderboard(SMOKE)
+    fresh = [file.read_bytes() for file in files]
+    board = board_of(0, 1)
+    assert set(whole.index) - set(board.index) == {"lisa-7b-strict"}
+    assert list(board.index[~board["here"]]) == ["bound", "dapo-seed0", "dapo-seed1", "grpo-seed0"]
+    kept = board.loc["bound"].drop("here"), whole.loc["bound"].drop("here")
+    assert kept[0].equals(kept[1])
+    assert b"| abc, not measured here | Xeon |" in fresh[0]
+    leaderboard.write_leaderboard(SMOKE)
+    assert [file.read_bytes() for file in files] == fresh
+    save_samples([sample(0)], SMOKE.samples_file("test"))  # other questions, other numbers
+    write_row("base", [prediction(0, 1)])
+    leaderboard.write_leaderboard(SMOKE)
+    assert list(board_of(0).index) == ["base"]

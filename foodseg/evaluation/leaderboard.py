@@ -2,7 +2,7 @@
 
 The systems of `make score` and the rows of the results table, one line for each folder of
 predictions, with what was read and how. Scored again, the same answers give the same bytes: seconds
-are left out.
+are left out. A row of the kit's own that was not measured here stays as the file has it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from foodseg.common.files import sha256
 from foodseg.common.number_text import NOTHING, number_text
 from foodseg.common.tables import to_markdown, write_markdown, write_text
-from foodseg.data.samples import load_samples
+from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.external.rows import PROTOCOLS, account_of, external_row
 from foodseg.evaluation.predictions import Run, load_predictions, load_result, paired_difference
 from foodseg.presets import Preset
@@ -40,7 +40,8 @@ NOTES = f"""\
   empty; no question is left out.
 * less DAPO's: gIoU less that of the mean of DAPO's seeds, paired by plates, with its 95% interval.
 * input: first 16 digits of the SHA-256 of what was handed in; of the kit's own rows of the adapter.
-  predictions: of predictions.jsonl. commit: of the kit that scored it; `+`, files had been changed.
+  predictions: of predictions.jsonl. commit: of the kit that scored it; `+`, files had been changed;
+  not measured here: from an earlier state of this file.
 """
 
 
@@ -50,18 +51,22 @@ def write_leaderboard(preset: Preset) -> Path:
     Raises DataError for predictions that were cut or changed since.
     """
     samples = load_samples(preset.samples_file("test"))
-    frame = leaderboard_frame(preset, [sample.sample_id for sample in samples])
     path = preset.figures / "leaderboard.md"
-    questions = f"{len(samples)} questions (SHA-256 {sha256(repr(samples).encode())[:16]})"
+    frame = leaderboard_frame(preset, samples, path.with_suffix(".csv"))
+    questions = f"{len(samples)} questions (SHA-256 {_hash(samples)})"
     title = f"# Leaderboard\n\nPreset {preset.name}, {questions}. Best first."
     write_markdown(path, [title, to_markdown(_readable(frame)), NOTES])
     write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
     return path
 
 
-def leaderboard_frame(preset: Preset, asked: list[str]) -> pd.DataFrame:
-    """One row for each scored folder of predictions that answers these sample ids, raw numbers."""
+def leaderboard_frame(preset: Preset, samples: list[Sample], before: Path) -> pd.DataFrame:
+    """One row for each scored folder of predictions that answers the samples, raw numbers.
+
+    before: the file of an earlier leaderboard. here: whether the row is of a folder, not of it.
+    """
     lines, runs = {}, {}
+    asked = [sample.sample_id for sample in samples]
     for file in sorted(preset.predictions_folder("base").parent.glob("*/result.json")):
         row, result = file.parent.name, load_result(file.parent)
         if line := _line(row, result):
@@ -73,9 +78,31 @@ def leaderboard_frame(preset: Preset, asked: list[str]) -> pd.DataFrame:
     differences = {row: _less(row, run, dapo) for row, run in runs.items()}
     less = ["less_dapo", "less_dapo_low", "less_dapo_high"]
     frame = frame.join(pd.DataFrame.from_dict(differences, orient="index", columns=less))
+    frame = _with_earlier(frame.assign(questions=_hash(samples), here=True), before)
     order = {"forced": True, "giou": False, "row": True}
     frame = frame.assign(forced=frame["protocol"] == FORCED)
     return frame.sort_values(list(order), ascending=list(order.values())).drop(columns="forced")
+
+
+def _hash(samples: list[Sample]) -> str:
+    return sha256(repr(samples).encode())[:16]
+
+
+def _with_earlier(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """The frame with the file's rows of the kit's own, about the same questions, that it lacks."""
+    if not file.exists():
+        return frame
+    texts = dict.fromkeys(("input", "predictions", "commit", "questions"), str)
+    earlier = pd.read_csv(
+        file,
+        index_col="row",
+        dtype=texts,
+        keep_default_na=False,
+        na_values={name: [""] for name in frame.select_dtypes("number").columns},
+    )
+    known = (earlier["system"] == OURS) & earlier["questions"].isin(frame["questions"])
+    missing = earlier[known & ~earlier.index.isin(frame.index)].assign(here=False)
+    return pd.concat([frame, missing]) if len(missing) else frame
 
 
 def _line(row: str, result: dict) -> dict | None:
@@ -98,7 +125,8 @@ def _numbers(result: dict) -> dict:
     # Masks name no foods, and the bound is handed the true ones.
     right = None if result["row"] == "bound" else result["foods_right"]
     numbers |= {"read": result["parse_rate"], "foods_right": np.nan if right is None else right}
-    return numbers | {"predictions": result.get("predictions", ""), "commit": result["commit"]}
+    numbers |= {name: result[name] for name in ("commit", "processor")}
+    return numbers | {"predictions": result.get("predictions", "")}
 
 
 def _less(row: str, run: Run, dapo: list[Run]) -> tuple[float, float, float]:
@@ -120,6 +148,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     handed_in = (frame["reading"] == MASKS) & (frame["system"] != OURS)
     columns["read"] = handed_in.map({True: "given ", False: ""}) + numbers("{:.0%}", "read")
     columns["food right"] = numbers("{:.0%}", "foods_right")
-    for name in ("input", "predictions", "commit"):
+    for name in ("input", "predictions", "commit", "processor"):
         columns[name] = frame[name].replace("", NOTHING)
+    columns["commit"] += frame["here"].map({True: "", False: ", not measured here"})
     return pd.DataFrame(columns, index=frame.index)

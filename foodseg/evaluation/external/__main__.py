@@ -11,7 +11,7 @@ from pathlib import Path
 from foodseg.common.errors import DataError
 from foodseg.evaluation.external.describe import describe, form_sentence
 from foodseg.evaluation.external.readings import SCALES, parse_reading
-from foodseg.evaluation.external.rows import PROTOCOLS, ExternalRow
+from foodseg.evaluation.external.rows import PROTOCOLS, ExternalRow, check_row, rows_of_readings
 from foodseg.evaluation.external.score import score
 from foodseg.evaluation.leaderboard import write_leaderboard
 from foodseg.presets import Preset, get_preset
@@ -64,7 +64,9 @@ def _score(preset: Preset, path: Path, row: ExternalRow, reading: str) -> str:
     if not reading:
         return describe([score(preset, path, row)])
     stated = parse_reading(reading)
-    # Here, since importing the models takes longer than masks take to be scored.
+    for one in rows_of_readings(row, str(stated)):
+        check_row(preset, one)
+    # Here, since importing the models takes longer than all that comes before.
     from foodseg.evaluation.external.completions import score_completions
 
     results = score_completions(preset, path, row, stated)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from foodseg.common.errors import DataError
@@ -17,7 +16,7 @@ from foodseg.data.samples import load_samples
 from foodseg.evaluation.evaluate import segment
 from foodseg.evaluation.external.entries import account, by_sample, named, read_entries
 from foodseg.evaluation.external.readings import Reading
-from foodseg.evaluation.external.rows import ExternalRow, check_row
+from foodseg.evaluation.external.rows import ExternalRow, check_row, rows_of_readings
 from foodseg.evaluation.predictions import save_predictions
 from foodseg.presets import Preset
 from foodseg.rl.answers import Answer, parse_answer
@@ -33,14 +32,8 @@ def score_completions(preset: Preset, path: Path, row: ExternalRow, reading: Rea
     Raises DataError, and writes nothing, if the file can't be used.
     """
     start, side = time.perf_counter(), preset.image_side
-    ways = {
-        replace(row, name=f"{row.name}-strict", reading="strict"): (parse_answer, to_original),
-        replace(row, name=f"{row.name}-lenient", reading=f"lenient: {reading}"): (
-            reading.read,
-            reading.to_original,
-        ),
-    }
-    for one in ways:
+    rows = rows_of_readings(row, str(reading))
+    for one in rows:
         check_row(preset, one)
     samples = load_samples(preset.samples_file("test"))
     texts = read_completions(path)
@@ -48,7 +41,7 @@ def score_completions(preset: Preset, path: Path, row: ExternalRow, reading: Rea
     given = account(path, asked, texts.keys(), file_hash(path))
     answers: list[Answer] = []
     references = []
-    for read, place in ways.values():
+    for read, place in ((parse_answer, to_original), (reading.read, reading.to_original)):
         answers += [read(texts.get(name, "")) for name in asked]
         pairs = zip(answers[-len(asked) :], samples, strict=True)
         references += [place(answer, sample, side) for answer, sample in pairs]
@@ -56,7 +49,7 @@ def score_completions(preset: Preset, path: Path, row: ExternalRow, reading: Rea
     segmenter = load_segmenter(preset)
     predictions = segment(preset, row.name, samples * 2, answers, references, segmenter)
     seconds, results = time.perf_counter() - start, []
-    for first, one in zip((0, len(asked)), ways, strict=True):
+    for first, one in zip((0, len(asked)), rows, strict=True):
         part = slice(first, first + len(asked))
         told = [a for a, name in zip(answers[part], asked, strict=True) if name in texts]
         more = one.fields | {"completions": given | {"failures": count_failures(told)}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
@@ -54,6 +54,14 @@ def external_row(result: dict) -> ExternalRow | None:
         return None
     fields = result["row"], result["system"], result["protocol"], result.get("reading", "")
     return ExternalRow(*fields)
+
+
+def rows_of_readings(row: ExternalRow, lenient: str) -> tuple[ExternalRow, ExternalRow]:
+    """The strict and the lenient row of a system's completions; lenient: how it was read."""
+    return (
+        replace(row, name=f"{row.name}-strict", reading="strict"),
+        replace(row, name=f"{row.name}-lenient", reading=f"lenient: {lenient}"),
+    )
 
 
 def account_of(result: dict) -> dict:
