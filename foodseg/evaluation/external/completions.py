@@ -12,12 +12,12 @@ from pathlib import Path
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash
-from foodseg.data.samples import load_samples
+from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.evaluate import segment
 from foodseg.evaluation.external.entries import account, by_sample, named, read_entries
 from foodseg.evaluation.external.readings import Reading
 from foodseg.evaluation.external.rows import ExternalRow, check_row, rows_of_readings
-from foodseg.evaluation.predictions import save_predictions
+from foodseg.evaluation.predictions import Prediction, save_predictions
 from foodseg.presets import Preset
 from foodseg.rl.answers import Answer, parse_answer
 from foodseg.rl.evidence import to_original
@@ -31,7 +31,7 @@ def score_completions(preset: Preset, path: Path, row: ExternalRow, reading: Rea
     A question without a completion counts as one that can't be read, and is named in the results.
     Raises DataError, and writes nothing, if the file can't be used.
     """
-    start, side = time.perf_counter(), preset.image_side
+    start = time.perf_counter()
     rows = rows_of_readings(row, str(reading))
     for one in rows:
         check_row(preset, one)
@@ -39,22 +39,33 @@ def score_completions(preset: Preset, path: Path, row: ExternalRow, reading: Rea
     texts = read_completions(path)
     asked = [sample.sample_id for sample in samples]
     given = account(path, asked, texts.keys(), file_hash(path))
-    answers: list[Answer] = []
-    references = []
-    for read, place in ((parse_answer, to_original), (reading.read, reading.to_original)):
-        answers += [read(texts.get(name, "")) for name in asked]
-        pairs = zip(answers[-len(asked) :], samples, strict=True)
-        references += [place(answer, sample, side) for answer, sample in pairs]
-    # Both readings in one go, so that each photo is embedded once.
-    segmenter = load_segmenter(preset)
-    predictions = segment(preset, row.name, samples * 2, answers, references, segmenter)
+    said = [texts.get(name, "") for name in asked]
+    answers = [list(map(read, said)) for read in (parse_answer, reading.read)]
+    predictions = _segment(preset, row.name, samples, answers, reading)
     seconds, results = time.perf_counter() - start, []
-    for first, one in zip((0, len(asked)), rows, strict=True):
-        part = slice(first, first + len(asked))
-        told = [a for a, name in zip(answers[part], asked, strict=True) if name in texts]
+    for one, read, run in zip(rows, answers, predictions, strict=True):
+        told = [answer for answer, name in zip(read, asked, strict=True) if name in texts]
         more = one.fields | {"completions": given | {"failures": count_failures(told)}}
-        results.append(save_predictions(preset, one.name, predictions[part], seconds, **more))
+        results.append(save_predictions(preset, one.name, run, seconds, **more))
     return results
+
+
+def _segment(
+    preset: Preset,
+    row: str,
+    samples: list[Sample],
+    answers: Sequence[list[Answer]],
+    reading: Reading,
+) -> tuple[list[Prediction], list[Prediction]]:
+    """SAM2's masks of the strict and of the lenient answers; each photo is embedded once."""
+    references = []
+    for place, read in zip((to_original, reading.to_original), answers, strict=True):
+        pairs = zip(read, samples, strict=True)
+        references += [place(*pair, preset.image_side) for pair in pairs]
+    together = [answer for read in answers for answer in read]
+    segmenter = load_segmenter(preset)
+    predictions = segment(preset, row, samples * 2, together, references, segmenter)
+    return predictions[: len(samples)], predictions[len(samples) :]
 
 
 def read_completions(path: Path) -> dict[str, str]:
