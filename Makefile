@@ -150,9 +150,9 @@ data: $(ENVIRONMENT)  ## FoodSeg103 and FoodReasonSeg for PRESET=paper: checked,
 	$(PY) -m foodseg.data.fetch $(DATA_HOME)datasets/paper/FoodSeg103
 
 # A shell may have a NAME of its own; only one that is typed here names the row.
-score: $(ENVIRONMENT) $(01)  ## a row for another system's masks: PREDICTIONS=folder PROTOCOL=how NAME=row
+score: $(ENVIRONMENT) $(01)  ## rows for another system's masks or texts: PREDICTIONS=path PROTOCOL=how NAME=row
 	$(PY) -m foodseg.evaluation.external "$(PREDICTIONS)" --preset $(PRESET) --protocol "$(PROTOCOL)" \
-		--name "$(if $(filter command,$(firstword $(origin NAME))),$(NAME))" --system "$(SYSTEM)"
+		--name "$(if $(filter command,$(firstword $(origin NAME))),$(NAME))" --system "$(SYSTEM)" --reading "$(READING)"
 
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 	$(PY) -m pytest
@@ -189,7 +189,7 @@ help:                 ## this list
 	@echo "make PRESET=paper DRY_RUN=1 rehearses the paper preset: its sizes, random weights, drawn plates."
 	@echo "make PRESET=paper takes MLLM=id-or-folder and SEGMENTER=id-or-file; see docs/paper_preset.md."
 	@echo "make ablations takes ROWS=grpo,dapo too, for a part of the table."
-	@echo "make score takes PROTOCOL=generate-then-segment or teacher-forced, and SYSTEM=title; see docs/other_systems.md."
+	@echo "make score takes PROTOCOL=generate-then-segment or teacher-forced, SYSTEM=title, and for texts READING=scale; see docs/other_systems.md."
 
 # ---- The environment ---------------------------------------------------------------------------
 
@@ -231,12 +231,18 @@ $(07): $(06)
 # Last, since it reads and at smoke writes the folders of those before it.
 $(08): $(07) $(wildcard $(FIGURES)/ablations.csv $(FIGURES)/claims.csv) | $(09)
 $(09): $(05)
-# The supervised rows, once `make ablations` has measured them.
-$(06): $(wildcard $(RUNS)/predictions/sft-seed*/result.json $(RUNS)/predictions/lisa*/result.json)
-
-# The rows of other systems, once `make score` has scored their masks; no row of ours is called so.
-OTHERS := $(filter-out base bound base-% bound-% knowledge,$(notdir $(patsubst %/result.json,%,$(wildcard $(RUNS)/predictions/*/result.json))))
-$(06): $(foreach row,$(OTHERS),$(if $(findstring -seed,$(row)),,$(RUNS)/predictions/$(row)/result.json))
+# The supervised rows, once `make ablations` has measured them, and those of other systems, once
+# `make score` has scored them; no row of ours is called so.
+SCORED := $(patsubst $(RUNS)/predictions/%/result.json,%,$(wildcard $(RUNS)/predictions/*/result.json))
+OTHERS := $(filter-out base bound base-% bound-% knowledge,$(foreach row,$(SCORED),$(if $(findstring -seed,$(row)),,$(row))))
+TABLE_ROWS := $(sort $(filter sft-seed% lisa%,$(SCORED)) $(OTHERS))
+$(06): $(TABLE_ROWS:%=$(RUNS)/predictions/%/result.json) $(OUT)/table_rows
+# A row that is taken out leaves no newer file, so the list of rows is one.
+$(OUT)/table_rows:
+	mkdir -p $(OUT) && echo "$(TABLE_ROWS)" > $@
+ifneq ($(TABLE_ROWS),$(file < $(OUT)/table_rows))
+.PHONY: $(OUT)/table_rows
+endif
 
 # A dry run reads random weights in place of those that the paper preset downloads.
 WEIGHTS_dry-run := $(DATA_HOME)build/dry-run/weights/complete

@@ -119,6 +119,7 @@ _FIGURES = Known(
         for name in (
             *("shared_prefix", "results_bars", "results_table", "learning_curves", "failures"),
             *("segmentation_results", "gains", "ablations", "ablations_validation"),
+            "leaderboard",
         )
         for kind in ("png", "pdf", "md", "tex", "csv")
     )
@@ -134,7 +135,8 @@ def _build(notebooks: Path) -> Known:
     names = [path.stem for path in notebooks.glob("*.ipynb")]
     kinds = ("ipynb", "running.ipynb", "failed.ipynb", "ipynb.lock")
     executed = (f"{name}.{kind}" for name in names for kind in kinds)
-    return Known((*executed, "seeds-[0-9]*"), {"figures": _FIGURES, "weights": _WEIGHTS})
+    stamps = "seeds-[0-9]*", "table_rows"
+    return Known((*executed, *stamps), {"figures": _FIGURES, "weights": _WEIGHTS})
 
 
 # Sphinx's files have any name; the search's index says that this folder is its.

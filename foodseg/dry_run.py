@@ -20,7 +20,8 @@ import torch
 from transformers import Qwen2_5_VLConfig
 
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
-from foodseg.models.sam2 import SegmenterConfig, build_sam2
+from foodseg.models.sam2 import build_sam2
+from foodseg.models.sam2_checkpoints import SegmenterConfig
 from foodseg.presets import KITCHEN, Preset, dry_run_preset
 
 # A training peaked at 15.2 GB on a CPU; on a GPU it plans its memory, here for a card of 24 GB.

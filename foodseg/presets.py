@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from foodseg.common.errors import DataError
 from foodseg.common.files import PROJECT, file_hash, files_hash, home, sha256
 from foodseg.models import prompts
-from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE, SegmenterConfig, official_source
+from foodseg.models.sam2_checkpoints import (
+    KITCHEN_SAM2,
+    SAM2_LARGE,
+    SegmenterConfig,
+    official_source,
+)
 from foodseg.rl.rehearsal_reward import lottery
 from foodseg.rl.thresholds import RewardThresholds
 
@@ -198,6 +201,7 @@ PAPER = Preset(
     parents=Protocol(prompts.PARENTS, 1024),
 )
 
+DRY_RUN = "dry-run"
 # On a CPU, where a step of the paper's would take hours, a dry run takes a smaller one.
 _CPU_STEP = {
     "device": "cpu",
@@ -215,11 +219,13 @@ def dry_run_preset() -> Preset:
     `foodseg.dry_run` writes the weights. The models keep their sizes on a CPU too.
     """
     weights = home() / "build" / "dry-run" / "weights"
+    import torch  # it takes seconds, and the other presets don't need it
+
     # Counting leaves CUDA uninitialised, which starting one process a GPU needs.
     step = {} if torch.cuda.device_count() else _CPU_STEP
     return replace(
         PAPER,
-        name="dry-run",
+        name=DRY_RUN,
         mllm=str(weights / "mllm"),
         mllm_revision=None,
         segmenter=str(weights / "sam2.1_hiera_large.pt"),
@@ -285,12 +291,15 @@ def get_preset(name: str) -> Preset:
 
     "paper" is `chosen_preset`, which goes by its whole name too.
     """
-    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER, dry_run_preset())}
+    if name == DRY_RUN:
+        return dry_run_preset()
+    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER)}
     if name.partition("--")[0] == PAPER.name:
         chosen = chosen_preset()
         presets |= {PAPER.name: chosen, chosen.name: chosen}
     if name not in presets:
-        raise ValueError(f"PRESET={name!r} is unknown; use one of {', '.join(presets)}.")
+        known = ", ".join([*presets, DRY_RUN])
+        raise ValueError(f"PRESET={name!r} is unknown; use one of {known}.")
     return presets[name]
 
 

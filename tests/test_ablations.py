@@ -31,7 +31,7 @@ from foodseg.ablations.validation import VALIDATION_SHARE, validation_split
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.data.samples import load_samples, save_samples
-from foodseg.evaluation.evaluate import summarise
+from foodseg.evaluation.predictions import summarise
 from foodseg.models.segmenter import DECODER
 from foodseg.presets import KITCHEN, PAPER, SMOKE, parse_seeds
 from foodseg.recipes import DAPO, GRPO

@@ -25,7 +25,7 @@ from foodseg.bench.paired_timing import SideFailedError, Turns
 from foodseg.bench.this_trainer import this_trainer
 from foodseg.bench.workload import ban_end_token
 from foodseg.models.random_mllm import qwen2_5_vl_3b, shrink
-from foodseg.models.sam2 import KITCHEN_SAM2
+from foodseg.models.sam2_checkpoints import KITCHEN_SAM2
 from foodseg.recipes import GRPO
 from foodseg.system import read_photos, roll_out
 

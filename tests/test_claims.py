@@ -39,8 +39,8 @@ from foodseg.claims.rule import (
 )
 from foodseg.common.files import write_json, write_lines
 from foodseg.data.samples import Sample
+from foodseg.evaluation.predictions import paired_difference
 from foodseg.recipes import GRPO
-from foodseg.report.seeds import paired_difference
 
 
 def asking(count: int, plate: str = "a.jpg") -> Sample:

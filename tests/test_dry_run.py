@@ -13,7 +13,7 @@ from foodseg.data.samples import load_samples
 from foodseg.dry_run import DISK_BYTES, MEMORY_BYTES, missing, write_weights
 from foodseg.evaluation.evaluate import evaluate
 from foodseg.models.random_mllm import qwen2_5_vl_3b, shrink
-from foodseg.models.sam2 import KITCHEN_SAM2, SAM2_LARGE
+from foodseg.models.sam2_checkpoints import KITCHEN_SAM2, SAM2_LARGE
 from foodseg.presets import PAPER, SMOKE, dry_run_preset, get_preset
 from foodseg.recipes import DAPO, GRPO
 from foodseg.rl.evidence import gather_evidence

@@ -20,15 +20,8 @@ from foodseg.evaluation.base_rows import (
     evaluate_best_of,
     evaluate_parents,
 )
-from foodseg.evaluation.evaluate import (
-    compare,
-    evaluate,
-    evaluate_bound,
-    load_predictions,
-    load_result,
-    segment,
-    summarise,
-)
+from foodseg.evaluation.evaluate import evaluate, evaluate_bound, segment
+from foodseg.evaluation.predictions import compare, load_predictions, load_result, summarise
 from foodseg.models.rollouts import sample_rollouts
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE, Protocol

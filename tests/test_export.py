@@ -238,6 +238,17 @@ def test_foods_that_foodseg103_does_not_have_come_after_its_own(home, samples):
     assert np.array_equal(mask, own.union_mask())
 
 
+def test_plain_questions_come_with_their_photos_and_without_answers(home, samples):
+    report = export("plain", SMOKE, home / "out", ["test"])
+    assert report["splits"]["test"] == {"samples": 4, "photos": {"linked": 4}}
+    lines = (home / "out" / "questions_test.jsonl").read_text().splitlines()
+    for row, one in zip(map(json.loads, lines), samples, strict=True):
+        assert (row.pop("id"), row.pop("question")) == (one.sample_id, one.question)
+        photo = home / "out" / row.pop("image")
+        assert photo.samefile(SMOKE.dataset / one.image)
+        assert row == {"width": one.width, "height": one.height}
+
+
 def test_overlapping_foods_are_reported(samples):
     mask = np.zeros(SHAPE, bool)
     mask[:4, :4] = True
@@ -299,7 +310,7 @@ def test_photos_are_placed_as_they_are_and_must_have_their_samples_size_upright(
         photos.place_photo(source, tmp_path / "e", size[::-1], copy=False)
 
 
-@pytest.mark.parametrize("layout", ["lisa", "foodlmm"])
+@pytest.mark.parametrize("layout", ["lisa", "foodlmm", "plain"])
 def test_an_export_is_whole_or_not_there(home, samples, layout, capsys):
     out = home / "out"
     photo = SMOKE.dataset / samples[-1].image

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +16,15 @@ from test_report import MASK, prediction, sample, write_all_rows, write_row
 from foodseg.common.errors import DataError
 from foodseg.data.references import encode_mask
 from foodseg.data.samples import save_samples
-from foodseg.evaluation import evaluate as evaluation
-from foodseg.evaluation.evaluate import load_predictions, load_result
+from foodseg.evaluation import predictions as saving
 from foodseg.evaluation.external import score as scoring
 from foodseg.evaluation.external.__main__ import main
+from foodseg.evaluation.external.describe import describe
+from foodseg.evaluation.external.entries import named
 from foodseg.evaluation.external.masks import decode_rle
 from foodseg.evaluation.external.rows import ExternalRow, external_rows
-from foodseg.evaluation.external.score import describe, score
+from foodseg.evaluation.external.score import score
+from foodseg.evaluation.predictions import load_predictions, load_result
 from foodseg.presets import SMOKE
 from foodseg.report import bars, results
 from foodseg.supervised.targets import LISA
@@ -117,7 +121,7 @@ def test_masks_of_more_than_two_values_are_scored_and_reported(home):
     result = score(SMOKE, write_masks(home, soft, MASK), ROW)
     assert result["giou"] == pytest.approx((6 / 7 + 1) / 2)
     assert result["masks"]["many_valued"] == ["test-0-0"]
-    assert "1 masks have more than two values" in describe(result)
+    assert "1 masks have more than two values" in describe([result])
 
 
 def test_run_lengths_are_decoded_as_the_library_does():
@@ -211,13 +215,13 @@ def test_a_missing_mask_counts_as_empty_and_is_named(home):
     first, second = load_predictions(SMOKE.predictions_folder("lisa-7b"))
     assert (first.sample_id, first.intersection, first.union) == ("test-0-0", 3, 6)
     assert (second.intersection, second.union) == (0, 6) and (first.parsed, second.parsed) == (1, 0)
-    said = describe(result)
-    assert "| lisa-7b | LISA 7B | generate-then-segment | 1 of 2 | 0.250 [" in said
-    assert "1 questions have no mask and count as empty: test-1-0." in said
-    assert "1 masks are named after no test question and were left out: test-7-0." in said
+    said = describe([result])
+    assert "| lisa-7b | LISA 7B | generate-then-segment | masks | 1 of 2 | masks | 0.250 [" in said
+    assert "1 questions have no answer and count as empty: test-1-0." in said
+    assert "1 entries are named after no test question and were left out: test-7-0." in said
     assert "notes.txt" in said
-    assert scoring.named(range(30)).endswith("18, 19, and 10 more")  # cut in print only
-    assert "more" not in scoring.named(range(20))
+    assert named(range(30)).endswith("18, 19, and 10 more")  # cut in print only
+    assert "more" not in named(range(20))
 
 
 def test_folders_without_a_mask_of_these_questions_are_refused(home):
@@ -239,7 +243,10 @@ def test_two_files_for_one_question_are_refused(home):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"protocol": ""}, "say how the masks were made, generate-then-segment or teacher-forced"),
+        (
+            {"protocol": ""},
+            "say how the answers were made, generate-then-segment or teacher-forced",
+        ),
         ({"name": "base"}, "no name of the kit's own rows"),
         ({"name": "knowledge"}, "no name of the kit's own rows"),
         ({"name": "dapo-seed0"}, "no name of the kit's own rows"),
@@ -283,7 +290,7 @@ def test_an_interrupted_scoring_leaves_the_row_before_or_none(home, monkeypatch,
         assert command(home, "--name", "lisa-7b") == 130
     assert load_result(SMOKE.predictions_folder("lisa-7b")) == before
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "write_json", interrupt)
+        patch.setattr(saving, "write_json", interrupt)
         assert command(home, "--name", "lisa-7b") == 130
     assert external_rows(SMOKE) == []
     assert "interrupted; start it again" in capsys.readouterr().err
@@ -292,12 +299,25 @@ def test_an_interrupted_scoring_leaves_the_row_before_or_none(home, monkeypatch,
 def test_the_command_names_the_row_after_the_folder_and_prints_it(home, capsys):
     write_masks(home, MASK)
     assert command(home) == 0
-    assert "| masks | masks | generate-then-segment | 1 of 2 |" in capsys.readouterr().out
+    assert "| masks | masks | generate-then-segment | masks | 1 of 2 |" in capsys.readouterr().out
     assert main(["", "--preset", "smoke", "--protocol", ROW.protocol]) == 1
     assert "PREDICTIONS=folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["masks", "--preset", "smoke"])
     assert "--protocol" in capsys.readouterr().err
+
+
+def test_masks_are_scored_without_the_libraries_of_the_models(home):
+    """They take longer to import than masks take to be scored."""
+    folder = write_masks(home, MASK, MASK)
+    code = (
+        "import sys; from foodseg.evaluation.external.__main__ import main; "
+        "status = main(sys.argv[1:]); "
+        "sys.exit(status or str({'torch', 'transformers', 'peft', 'sam2'} & set(sys.modules)))"
+    )
+    options = [str(folder), "--preset", "smoke", "--protocol", ROW.protocol]
+    run = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
+    assert "| 2 of 2 | masks | 1.000" in run.stdout and run.stderr.endswith("set()\n")
 
 
 def test_the_results_table_has_the_row_with_its_protocol(home):
@@ -312,9 +332,11 @@ def test_the_results_table_has_the_row_with_its_protocol(home):
     row = results.readable(frame).loc[title]
     assert (row["gIoU"], row["paper: gIoU"]) == ("0.750", "–")
     # Nobody knows which foods a mask names.
-    assert (row["parsed"], row["food right"]) == ("100%", "–")
+    assert (row["parsed"], row["food right"]) == ("–", "–")
     notes = results.notes(SMOKE, [0, 1])
     assert "teacher-forced" in notes and "were not measured here" not in notes
+    # 0.75 less 0.5 on each of two plates.
+    assert f"* {title}: given 100%; gIoU less DAPO's +0.250 (" in notes
     assert bars.results_bars(frame, results.seed_values(SMOKE, [0, 1])).axes
     provenance = results.provenance_frame(SMOKE, [0, 1])
     assert provenance.index[-1] == "lisa-7b"

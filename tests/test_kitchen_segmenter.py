@@ -21,7 +21,8 @@ from foodseg.kitchen.pretraining.segmenter_scenes import (
     jitter,
 )
 from foodseg.kitchen.pretraining.segmenter_teaching import TrainingHeads, decoder_cells, settle
-from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, encode_pixels
+from foodseg.models.sam2 import build_sam2, encode_pixels
+from foodseg.models.sam2_checkpoints import KITCHEN_SAM2
 from foodseg.models.segmenter import normalise
 from foodseg.presets import KITCHEN
 from foodseg.system import load_segmenter

@@ -19,7 +19,7 @@ import pytest
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import sha256
-from foodseg.models.sam2 import SAM2_TINY
+from foodseg.models.sam2_checkpoints import SAM2_TINY
 from foodseg.presets import KITCHEN, PAPER, REVISIONS, get_preset
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -363,16 +363,19 @@ def test_another_systems_masks_are_scored_and_then_in_the_table(project, monkeyp
     project.ran()
     typed = ("score", "PREDICTIONS=a b", "PROTOCOL=teacher-forced")
     line = "-m foodseg.evaluation.external a b --preset kitchen --protocol teacher-forced --name"
-    assert project.ran(*typed, "NAME=lisa-7b", "SYSTEM=LISA 7B") == [
-        f"{line} lisa-7b --system LISA 7B"
-    ]
+    named = "NAME=lisa-7b", "SYSTEM=LISA 7B", "READING=unit,last"
+    assert project.ran(*typed, *named) == [f"{line} lisa-7b --system LISA 7B --reading unit,last"]
     monkeypatch.setenv("NAME", "my-computer")  # a shell's own name names no row
-    assert project.ran(*typed) == [f"{line}  --system "]
+    assert project.ran(*typed) == [f"{line}  --system  --reading "]
     for ours in ("base-validation", "knowledge", "grpo-rank-8-seed0"):
         project.write(f"runs/kitchen/predictions/{ours}/result.json")
     assert project.ran("table") == []
-    project.write("runs/kitchen/predictions/lisa-7b/result.json")
-    assert project.ran("table") == ["06"]
+    for row in ("lisa-7b", "other"):
+        project.write(f"runs/kitchen/predictions/{row}/result.json")
+        assert project.ran("table") == ["06"] and project.ran("table") == []
+    for row in ("other", "lisa-7b"):  # to take a row out, remove its folder
+        shutil.rmtree(project.root / f"runs/kitchen/predictions/{row}")
+        assert project.ran("table") == ["06"] and project.ran("table") == []
 
 
 def test_the_official_sets_are_fetched_for_the_paper_preset(project):

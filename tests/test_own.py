@@ -25,7 +25,7 @@ from foodseg.data.own.questions import FIELDS
 from foodseg.data.photos import read_photo
 from foodseg.data.references import decode_mask, mask_to_reference
 from foodseg.data.samples import check_no_shared_images, load_samples
-from foodseg.evaluation.evaluate import load_predictions
+from foodseg.evaluation.predictions import load_predictions
 
 HEIGHT, WIDTH = 48, 64
 DOCUMENT = Path(__file__).parents[1] / "docs" / "your_own_data.md"

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from foodseg import presets
+from foodseg.common import tables
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS
-from foodseg.evaluation.evaluate import Prediction, summarise
+from foodseg.evaluation.predictions import Prediction, summarise
 from foodseg.presets import Protocol, parse_seeds, require
 from foodseg.report import (
     bars,
@@ -27,7 +28,6 @@ from foodseg.report import (
     qualitative,
     results,
     style,
-    tables,
 )
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer

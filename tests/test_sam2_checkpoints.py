@@ -15,15 +15,14 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from foodseg.common import hub
 from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
-from foodseg.models.sam2 import (
+from foodseg.models.sam2 import decode_prompts, find_checkpoint
+from foodseg.models.sam2_checkpoints import (
     OFFICIAL,
     SAM2_BASE_PLUS,
     SAM2_LARGE,
     SAM2_SMALL,
     SAM2_TINY,
     Checkpoint,
-    decode_prompts,
-    find_checkpoint,
     official_source,
 )
 from foodseg.models.segmenter import Segmenter, scale_prompts

@@ -8,7 +8,8 @@ import pytest
 
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, decode_mask
-from foodseg.evaluation.evaluate import evaluate, load_predictions
+from foodseg.evaluation.evaluate import evaluate
+from foodseg.evaluation.predictions import load_predictions
 from foodseg.methods import sam_r1
 from foodseg.methods.sam_r1 import (
     box_tiers,

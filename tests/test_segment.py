@@ -19,7 +19,8 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_json
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, decode_mask
-from foodseg.evaluation.evaluate import evaluate, load_predictions
+from foodseg.evaluation.evaluate import evaluate
+from foodseg.evaluation.predictions import load_predictions
 from foodseg.models.segmenter import save_decoder
 from foodseg.presets import KITCHEN, PAPER, SMOKE
 from foodseg.recipes import GRPO

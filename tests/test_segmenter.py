@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from foodseg.common.errors import DataError
 from foodseg.data.references import Reference
 from foodseg.models import segmenter as module
-from foodseg.models.sam2 import SAM2_TINY, SegmenterConfig, build_sam2
+from foodseg.models.sam2 import build_sam2
+from foodseg.models.sam2_checkpoints import SAM2_TINY, SegmenterConfig
 from foodseg.models.segmenter import Segmenter
 
 SMALL = SegmenterConfig(

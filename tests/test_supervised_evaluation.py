@@ -10,7 +10,7 @@ from PIL import Image
 from test_supervised import PRESET, plain_states, several
 
 from foodseg.data.references import decode_mask, sample_ious
-from foodseg.evaluation.evaluate import load_predictions, load_result
+from foodseg.evaluation.predictions import load_predictions, load_result
 from foodseg.supervised import evaluation, training
 from foodseg.supervised.batches import target_rollouts
 from foodseg.supervised.evaluation import (

@@ -10,13 +10,9 @@ from faults import each_fault
 
 from foodseg.common.errors import DataError
 from foodseg.evaluation import evaluate as module
-from foodseg.evaluation.evaluate import (
-    Prediction,
-    compare,
-    evaluate,
-    load_predictions,
-    save_predictions,
-)
+from foodseg.evaluation import predictions as saving
+from foodseg.evaluation.evaluate import evaluate
+from foodseg.evaluation.predictions import Prediction, compare, load_predictions, save_predictions
 from foodseg.evaluation.unfinished import FILE, Unfinished
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE
@@ -90,7 +86,7 @@ def test_a_fault_at_any_change_of_a_file_costs_no_answer(test_samples):
     def work():
         kept = Unfinished(folder, {"adapter": None})
         rows = [kept.once(s.sample_id, partial(answer, s)) for s in asked]
-        with patch.object(module, "provenance", lambda device: {}):  # it starts git
+        with patch.object(saving, "provenance", lambda device: {}):  # it starts git
             save_predictions(SMOKE, "base", [Prediction(**row) for row in rows], 1.0)
         return (folder / "predictions.jsonl").read_bytes()
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.runs import Run, Runs, runs_of
-from foodseg.evaluation.evaluate import Prediction, load_predictions
+from foodseg.evaluation.predictions import Prediction, load_predictions, paired_difference
 from foodseg.report.costs import run_costs
-from foodseg.report.seeds import paired_difference, same_questions, summarise_seeds
+from foodseg.report.seeds import same_questions, summarise_seeds
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
 

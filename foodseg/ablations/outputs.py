@@ -13,10 +13,10 @@ from foodseg.ablations.frame import NUMBERS, ablations_frame, ended_runs
 from foodseg.ablations.rows import Row, all_rows
 from foodseg.ablations.runs import Runs, runs_of
 from foodseg.common.number_text import number_text, with_deviation
+from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.presets import Preset
 from foodseg.report.results import caption
 from foodseg.report.style import save
-from foodseg.report.tables import to_markdown, write_markdown, write_text
 
 NOTES = {
     "test": "Every row: evaluated on the test questions, the checkpoint of the last step.",

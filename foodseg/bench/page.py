@@ -12,9 +12,9 @@ from foodseg.bench.cuda.page import cuda_section
 from foodseg.bench.picture import benchmark_figure
 from foodseg.bench.scaling import SCORERS, Point, token_count
 from foodseg.bench.summary import PHASES, TITLES, Spread, ratio, side, table, targets
+from foodseg.common.tables import write_text
 from foodseg.presets import KITCHEN
 from foodseg.report.style import save
-from foodseg.report.tables import write_text
 
 TEMPLATE = Path(__file__).with_name("page.md")
 ROWS = {"shared": "shared prefix", "plain": "plain rows"}

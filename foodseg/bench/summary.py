@@ -8,7 +8,7 @@ from statistics import median
 
 import pandas as pd
 
-from foodseg.report.tables import to_markdown
+from foodseg.common.tables import to_markdown
 
 PHASES = ("rollout", "scoring", "update")
 TITLES = {

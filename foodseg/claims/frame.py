@@ -17,7 +17,7 @@ from foodseg.claims.field import CLAIMS, Claim
 from foodseg.claims.measures import OfLog, answers_difference, log_difference
 from foodseg.claims.rule import NO_DIFFERENCE, NOT_HERE, Difference, verdict
 from foodseg.common.files import load_json, read_lines
-from foodseg.evaluation.evaluate import Prediction, load_predictions
+from foodseg.evaluation.predictions import Prediction, load_predictions
 
 NUMBERS = ("treated_mean", "control_mean", "mean", "low", "high", "seeds")
 

@@ -13,8 +13,8 @@ from scipy import stats
 from foodseg.claims.rule import NO_DIFFERENCE, Difference
 from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import Prediction
 from foodseg.evaluation.intervals import LEVEL, PlateSums, difference_interval, sum_by_plate
+from foodseg.evaluation.predictions import Prediction
 from foodseg.rl.answers import PredictedReference, parse_answer
 from foodseg.rl.habits import habits
 

@@ -13,10 +13,10 @@ from foodseg.claims.frame import nothing_measured
 from foodseg.claims.picture import claims_picture
 from foodseg.claims.rule import NOT_SEEN, RULE, VERDICTS
 from foodseg.common.number_text import NOTHING
+from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.presets import Preset
 from foodseg.report.results import caption
 from foodseg.report.style import save
-from foodseg.report.tables import to_markdown, write_markdown, write_text
 
 TITLE = "# The field's claims, each with a verdict"
 

@@ -8,8 +8,6 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from foodseg.common.files import PROJECT
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -54,6 +52,8 @@ def processor_name() -> str:
 
 
 def _device(device: str) -> str:
-    if torch.device(device).type == "cuda":
+    if device.partition(":")[0] == "cuda":
+        import torch  # it takes seconds, and a CPU's name doesn't need it
+
         return torch.cuda.get_device_name(torch.device(device))
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"

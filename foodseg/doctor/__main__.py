@@ -26,7 +26,7 @@ from foodseg.common.files import home
 from foodseg.common.hub import fetch_file, is_here
 from foodseg.doctor.verdict import Facts, describe, fetch_problems, gpu_problems
 from foodseg.models.mllm import MODEL_TYPE
-from foodseg.models.sam2 import OFFICIAL
+from foodseg.models.sam2_checkpoints import OFFICIAL
 from foodseg.presets import REVISIONS, Preset, get_preset, parse_seeds
 
 TIMEOUT = 5  # seconds that the hub may take to answer

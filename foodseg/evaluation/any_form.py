@@ -1,20 +1,22 @@
 """References read from a completion whatever its form: what a model knows, apart from the form.
 
 Scores and rewards go by `rl.answers.parse_answer`, which repairs nothing. This reader is for one
-row of the results table, "Base, read in any form", and for the split of what training gains.
+row of the results table, "Base, read in any form", for the split of what training gains, and for
+the lenient reading of other systems' completions (`make score`).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from foodseg.rl.answers import (
     BOX_KEY,
     BOX_LENGTH,
     POINT_KEY,
     POINT_LENGTH,
+    POINTS_KEY,
     Answer,
     PredictedReference,
     parse_answer,
@@ -26,36 +28,51 @@ from foodseg.rl.answers import (
 # one, so that all of them together take linear time.
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _NUMBERS = re.compile(r"[(\[]([-+.,\deE\s]*)[)\]]")
+_RETHINK = re.compile(r"</?rethink>")
+
+Which = Literal["first", "last"]
 
 
-def read_any_form(completion: str) -> Answer:
+def read_any_form(completion: str, which: Which = "first") -> Answer:
     """Read a completion's references in any form; never raises, in linear time.
 
-    The paper's form first (`parse_answer`); else what follows `<answer>`; else the whole text. Of
-    either: JSON objects wherever they stand, with `bbox_2d` or `bbox`, and `point_2d` or the
-    first point of label 1 in `points`, [[x, y, label], ...]; else, as in prose, four numbers in
-    brackets followed by two. Numbers are taken as written; objects that lack a box or a point are
-    left out. `thinking` and `items` are those of `parse_answer`.
+    From what follows the last `<rethink>`, else from the whole text: what stands in `<answer>`, the
+    first or the last one; else what follows `</think>`; else all of it. Of each of these the
+    paper's form first (`parse_answer`); else JSON objects wherever they stand, with `bbox_2d` or
+    `bbox`, and `point_2d`, the first point of label 1 in `points`, [[x, y, label], ...], or
+    `points_1` and `points_2`; else, as in prose, four numbers in brackets followed by two. Numbers
+    are taken as written; objects that lack a box or a point are left out. `thinking` and `items`
+    are those of `parse_answer`.
     """
     strict = parse_answer(completion)
-    if strict.parsed:
-        return strict
-    for text in (completion.partition("<answer>")[2], completion):
-        if objects := _read_objects(text) or _read_prose(text):
-            return replace(strict, objects=objects)
+    for scope in dict.fromkeys((_RETHINK.split(completion)[-1], completion)):
+        for text in dict.fromkeys((_answer(scope, which), scope.rpartition("</think>")[2], scope)):
+            written = parse_answer(f"<answer>{text}</answer>").objects
+            if objects := written or _read_objects(text) or _read_prose(text):
+                return replace(strict, objects=objects)
     return strict
+
+
+def _answer(text: str, which: Which) -> str:
+    """What stands in the first or the last `<answer>`, whether it is closed or not; "" without."""
+    answers = text.split("<answer>")[1:] or [""]
+    return answers[0 if which == "first" else -1].partition("</answer>")[0]
 
 
 def _read_objects(text: str) -> tuple[PredictedReference, ...]:
     values = [parse_json(match) for match in _OBJECT.findall(text)]
-    found = [read_reference(_renamed(value)) for value in values if isinstance(value, dict)]
+    items = [_renamed(value) for value in values if isinstance(value, dict)]
+    found = [read_reference(item, labelled=True) for item in items]
     return tuple(reference for reference in found if reference)
 
 
 def _renamed(item: dict) -> dict:
-    """The item's box and point under the paper's keys."""
+    """The item's box and points under the paper's keys; Seg-Zero's two points are both inside."""
     box = item.get(BOX_KEY, item.get("bbox"))
-    return {BOX_KEY: box, POINT_KEY: item.get(POINT_KEY, _first_inside(item.get("points")))}
+    pair = [item[key] for key in ("points_1", "points_2") if isinstance(item.get(key), list)]
+    if pair and POINT_KEY not in item:
+        return {BOX_KEY: box, POINTS_KEY: [[*point, 1] for point in pair]}
+    return {BOX_KEY: box, POINT_KEY: item.get(POINT_KEY, _first_inside(item.get(POINTS_KEY)))}
 
 
 def _first_inside(points: Any) -> list | None:

@@ -21,7 +21,8 @@ from foodseg.data.photos import read_photo
 from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.any_form import read_any_form
-from foodseg.evaluation.evaluate import Prediction, save_predictions, segment
+from foodseg.evaluation.evaluate import segment
+from foodseg.evaluation.predictions import Prediction, save_predictions
 from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE

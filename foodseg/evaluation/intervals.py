@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 Interval = tuple[float, float]
 LEVEL = 0.95
@@ -136,7 +136,7 @@ def _student(rows: Sequence[PlateSums]) -> float:
     if not total:
         return 1.0
     spread = sum(variance**2 / (count - 1) for variance, _, count in parts if count > 1)
-    return float(stats.t.ppf(TAILS[1], total**2 / spread) / stats.norm.ppf(TAILS[1]))
+    return float(special.stdtrit(total**2 / spread, TAILS[1]) / special.ndtri(TAILS[1]))
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -6,16 +6,18 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foodseg.common.files import append_line, sha256, write_atomically
 from foodseg.common.imports import code_hash, import_closure
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.data.samples import Sample
-from foodseg.models.mllm import Mllm
-from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
+
+if TYPE_CHECKING:
+    from foodseg.models.mllm import Mllm
+    from foodseg.models.segmenter import Segmenter
 
 FILE = "unfinished.jsonl"
 # The preset's fields that an evaluation reads; rows that aren't trained have no others. The batch

@@ -22,7 +22,6 @@ from foodseg.common.files import file_hash, write_atomically
 from foodseg.data.references import Reference, Size
 from foodseg.models.sam2 import (
     PROMPT_LABELS,
-    SegmenterConfig,
     build_sam2,
     decode_prompts,
     encode_pixels,
@@ -30,6 +29,7 @@ from foodseg.models.sam2 import (
     load_weights,
     read_weights,
 )
+from foodseg.models.sam2_checkpoints import SegmenterConfig
 
 # In a run's adapter/, where its recipe trains one: GRTO's mask decoder, and the mask head of a
 # baseline that writes [SEG] (foodseg.supervised).

@@ -20,15 +20,15 @@ import pandas as pd
 from foodseg import recipes
 from foodseg.common.number_text import NOTHING
 from foodseg.common.provenance import find_commit, processor_name
+from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference, scale_reference
 from foodseg.data.samples import Sample, load_samples
-from foodseg.evaluation.evaluate import load_predictions
+from foodseg.evaluation.predictions import load_predictions
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset, get_preset
 from foodseg.recipes import Recipe
 from foodseg.report.results import caption
-from foodseg.report.tables import to_markdown, write_markdown, write_text
 from foodseg.rl.answers import BOX_KEY, POINT_KEY, POINTS_KEY, write_items
 from foodseg.rl.evidence import Evidence, Segment, award, gather_evidence, total
 from foodseg.rl.thresholds import PAPER_SIDE

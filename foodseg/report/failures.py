@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import Prediction
+from foodseg.evaluation.predictions import Prediction
 
 FOUND_IOU = 0.5
 UNPARSED = "no answer that parses"

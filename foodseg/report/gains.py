@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from foodseg.common.errors import DataError
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import Prediction
+from foodseg.evaluation.predictions import Prediction
 from foodseg.report.failures import iou
 from foodseg.report.style import (
     BLACK,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from foodseg.data.references import decode_mask
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import Prediction
+from foodseg.evaluation.predictions import Prediction
 from foodseg.report.failures import iou
 from foodseg.report.pictures import overlay
 from foodseg.report.style import BLACK, GREY, TRUTH, styled

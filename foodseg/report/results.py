@@ -13,8 +13,13 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
 from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS, SAMPLES
-from foodseg.evaluation.evaluate import Prediction, load_predictions, load_result
-from foodseg.evaluation.external.rows import external_rows
+from foodseg.evaluation.external.rows import account_of, external_row, external_rows
+from foodseg.evaluation.predictions import (
+    Prediction,
+    load_predictions,
+    load_result,
+    paired_difference,
+)
 from foodseg.presets import Preset, require
 from foodseg.recipes import DAPO, GRPO, Recipe
 from foodseg.report.costs import training_costs
@@ -32,7 +37,7 @@ NOTEBOOKS = {
 }
 # Trained by this kit on the same backbone and data; `make ablations` measures them.
 BASELINES = (SFT, LISA, FOODLMM)
-# What is not known of masks that another system handed in.
+# What is not known of a system whose answers were handed in.
 UNKNOWN = dict.fromkeys(("steps", "questions learnt from", "seconds to train"), NOTHING)
 UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "processor"), NOTHING)
 UNKNOWN |= dict.fromkeys(("torch", "transformers"), NOTHING)
@@ -102,9 +107,11 @@ def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
         frame.setdefault(method, {})
         if rows:
             frame[method] |= summarise_seeds([runs[row] for row in rows])
-    # A system that handed in masks named no foods, and the bound is handed the true ones.
-    for method in (BOUND_TITLE, *(row.title for row in external_rows(preset))):
-        frame[method]["foods_right"] = np.nan
+    # The bound is handed the true foods; masks name none, and there is nothing to parse.
+    frame[BOUND_TITLE]["foods_right"] = np.nan
+    for row in external_rows(preset):
+        if not row.reading:
+            frame[row.title] |= {"foods_right": np.nan, "parse_rate": np.nan}
     for method in trained_methods(preset, seeds):
         frame[method.title] |= training_costs([preset.run_folder(method.name, s) for s in seeds])
     frame = {method: frame[method] for method in methods}
@@ -204,9 +211,10 @@ def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
 
 def _provenance(preset: Preset, row: str) -> dict:
     evaluation = load_result(preset.predictions_folder(row))
-    if "system" in evaluation:
-        masks = f"none; masks {evaluation['masks']['sha256']}"
-        return UNKNOWN | {"adapter": masks, "commit": evaluation["commit"]}
+    if other := external_row(evaluation):
+        what = "completions" if other.reading else "masks"
+        given = f"none; {what} {account_of(evaluation)['sha256']}"
+        return UNKNOWN | {"adapter": given, "commit": evaluation["commit"]}
     run = preset.predictions_folder(row).parents[1] / row / "result.json"
     training = load_json(run) if run.exists() else {}
     if evaluation["adapter"] != training.get("adapter"):
@@ -259,10 +267,11 @@ _NOT_MEASURED = """\
 * LISA and FoodLMM were not measured here. FoodLMM's own score reads its masks at the ground-truth
   answer's `[SEG]` positions, which is another protocol than generate-then-segment."""
 _SCORED = """\
-* A row that names a protocol is another system's: it handed in masks (`make score`), and "parsed"
-  says for how many questions. generate-then-segment: it answered by itself, as in all our rows.
+* A row that names a protocol is another system's (`make score`), and "parsed" is of completions
+  alone. generate-then-segment: it answered by itself, as in all our rows.
   teacher-forced: its masks were read at the data's own answer, which tells that something is to be
-  found and, with FoodLMM, names the food; such a row does not compare with the others."""
+  found and, with FoodLMM, names the food; such a row does not compare with the others. strict: its
+  completions were read as ours are; lenient: in any form, with the coordinates as stated."""
 NOTES = f"""\
 * The **paper:** columns are as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. All
   other columns were measured here; the last table says at which commit and on what.
@@ -290,11 +299,24 @@ _BASELINES_MEASURED = """
 def notes(preset: Preset, seeds: Sequence[int]) -> str:
     """What a reader of this very table must know, as a Markdown list."""
     sampled = load_result(preset.predictions_folder(BEST_OF))["sampled_giou"]
-    text = NOTES.replace(_NOT_MEASURED, _SCORED) if external_rows(preset) else NOTES
+    others = _others(preset, seeds)
+    text = NOTES.replace(_NOT_MEASURED, f"{_SCORED}\n{others}") if others else NOTES
     text += f"\n* A single sample of the untrained base has gIoU {sampled:.3f} in the mean."
     text += _BY_PARENTS if preset.parents else ""
     text += f"\n* {_processors(preset, seeds)}"
     return text + (_BASELINES_MEASURED if measured_baselines(preset, seeds) else "")
+
+
+def _others(preset: Preset, seeds: Sequence[int]) -> str:
+    """Of each other system how many questions it answered, and its paired difference from DAPO."""
+    dapo, lines = [read_predictions(preset, row) for row in seed_rows(DAPO, seeds)], []
+    for row in external_rows(preset):
+        folder = preset.predictions_folder(row.name)
+        given = account_of(load_result(folder))["given"] / len(dapo[0])
+        less = paired_difference([load_predictions(folder)], dapo)
+        difference = number_text("{:+.3f} ({:+.3f} to {:+.3f})", *less)
+        lines.append(f"* {row.title}: given {given:.0%}; gIoU less DAPO's {difference}, by plates.")
+    return "\n".join(lines)
 
 
 def _processors(preset: Preset, seeds: Sequence[int]) -> str:

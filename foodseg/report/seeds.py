@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from foodseg.evaluation.evaluate import Prediction, summarise
-from foodseg.evaluation.intervals import difference_interval, interval
+from foodseg.evaluation.intervals import interval
 from foodseg.evaluation.metrics import ciou_sums, giou_sums
-
-Run = Sequence[Prediction]
+from foodseg.evaluation.predictions import Run, counts, summarise
 
 
 def summarise_seeds(runs: Sequence[Run]) -> dict:
@@ -23,7 +20,7 @@ def summarise_seeds(runs: Sequence[Run]) -> dict:
     result = {"seeds": len(runs), "questions": len(runs[0])}
     for name, sums in (("giou", giou_sums), ("ciou", ciou_sums)):
         mean, deviation = summaries[name].agg(["mean", "std"])  # of one run NaN
-        low, high = interval(sums(*_counts(runs)))
+        low, high = interval(sums(*counts(runs)))
         result |= {name: mean, f"{name}_sd": deviation, f"{name}_low": low, f"{name}_high": high}
     return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
 
@@ -34,22 +31,6 @@ def same_questions(runs: Sequence[Run]) -> bool:
     return len(asked) > 1 and all(one == asked[0] for one in asked)
 
 
-def paired_difference(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, float, float]:
-    """gIoU of one method's runs less that of another's: mean, and its 95% interval.
-
-    Over plates, the same for both, and each method's seeds; both must have answered the same
-    questions. A single run counts as a method without seeds.
-    """
-    row, other = giou_sums(*_counts(runs)), giou_sums(*_counts(others))
-    return float(row.scores.mean() - other.scores.mean()), *difference_interval(row, other)
-
-
 def is_difference(low: float, high: float) -> bool:
     """Whether a difference may be called one: its interval excludes 0. False for NaN."""
     return low > 0 or high < 0
-
-
-def _counts(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Intersections and unions, int (seeds, questions), and the plate of each question."""
-    counts = np.array([[(p.intersection, p.union) for p in run] for run in runs])
-    return counts[..., 0], counts[..., 1], [p.image for p in runs[0]]

@@ -20,7 +20,8 @@ import torch
 
 from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample
-from foodseg.evaluation.evaluate import evaluate, save_predictions, segment_by
+from foodseg.evaluation.evaluate import evaluate, segment_by
+from foodseg.evaluation.predictions import save_predictions
 from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import Rollout

@@ -17,7 +17,7 @@ from foodseg.bench.paired_timing import Turns, clock
 from foodseg.common.hub import is_here
 from foodseg.data.photos import read_photo
 from foodseg.data.samples import Sample
-from foodseg.models.sam2 import OFFICIAL
+from foodseg.models.sam2_checkpoints import OFFICIAL
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset
 

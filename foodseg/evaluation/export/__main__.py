@@ -1,8 +1,10 @@
-"""Write FoodReasonSeg-Single in the layout that another system's own code reads.
+"""Write FoodReasonSeg-Single in a layout that other systems read.
 
     python -m foodseg.evaluation.export lisa --preset paper --out FOLDER
     python -m foodseg.evaluation.export foodlmm --preset paper --out FOLDER --splits train test
+    python -m foodseg.evaluation.export plain --preset paper --out FOLDER
 
+lisa is ReasonSeg's layout, foodlmm FoodReasonSeg's, plain JSON lines and a folder of photos.
 docs/other_systems.md says what to do with it.
 """
 
@@ -22,9 +24,10 @@ from foodseg.data.foodseg103 import SPLITS
 from foodseg.data.samples import load_samples
 from foodseg.evaluation.export.foodlmm import write_foodlmm
 from foodseg.evaluation.export.lisa import write_lisa
+from foodseg.evaluation.export.plain import write_plain
 from foodseg.presets import Preset, get_preset
 
-WRITERS = {"lisa": write_lisa, "foodlmm": write_foodlmm}
+WRITERS = {"lisa": write_lisa, "foodlmm": write_foodlmm, "plain": write_plain}
 REPORT = "export_report.json"
 
 
@@ -56,10 +59,8 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 if the input can't be used; 130 after Ctrl-C, with no half export left."""
     parser = argparse.ArgumentParser(prog="python -m foodseg.evaluation.export")
-    parser.description = (
-        "Write FoodReasonSeg-Single in the layout that another system's code reads."
-    )
-    parser.add_argument("layout", choices=WRITERS, help="whose code is to read it")
+    parser.description = "Write FoodReasonSeg-Single in a layout that other systems read."
+    parser.add_argument("layout", choices=WRITERS, help="whose code is to read it; plain: any")
     parser.add_argument("--preset", default="kitchen", help="whose data")
     where = "folder to write, which must not exist yet"
     parser.add_argument("--out", type=Path, required=True, help=where)

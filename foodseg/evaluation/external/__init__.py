@@ -1,1 +1,1 @@
-"""Masks that another system predicted, scored by this kit's metrics as a row of the table."""
+"""What another system answered, masks or completions, scored by this kit's metrics as rows."""

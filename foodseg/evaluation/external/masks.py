@@ -15,9 +15,10 @@ from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import files_hash
-from foodseg.common.strict_json import read_json
 from foodseg.data.foodseg103 import FaultError, Problem, mask_values
 from foodseg.data.references import Size
+from foodseg.evaluation.external.entries import by_sample, read_entries
+from foodseg.evaluation.external.readings import STATE_IT
 
 _FILES = ("predictions.json", "predictions.jsonl")
 _RLE = '{"size": [height, width], "counts": ...}'
@@ -65,36 +66,12 @@ def find_masks(path: Path) -> PredictedMasks:
 
 
 def _from_file(path: Path, others: tuple[str, ...]) -> PredictedMasks:
-    entries, problems = {}, []
-    for field, sample_id, mask in _listed(path):
-        if not isinstance(sample_id, str) or mask is None:
-            fix = f'write {{"sample_id": ..., "segmentation": {_RLE}}}'
-            problems.append(Problem(path.name, field, "wrong shape", fix))
-        elif sample_id in entries:
-            fix = f"{sample_id!r} has a mask already; write one, the union if there are several"
-            problems.append(Problem(path.name, field, "repeated sample_id", fix))
-        else:
-            entries[sample_id] = (f"{path.name}, {field}", mask)
-    return PredictedMasks(entries, others, tuple(problems), files_hash([path]))
-
-
-def _listed(path: Path) -> list[tuple[str, object, object]]:
-    """(field, sample id, mask) of every entry; a mask of None where there is none."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".jsonl":
-            # Not splitlines(): a text in JSON may hold U+2028, which ends a line to that.
-            lines = enumerate(text.split("\n"), start=1)
-            items = [(f"line {number}", read_json(line)) for number, line in lines if line.strip()]
-        elif isinstance(value := read_json(text), dict):
-            return [(f"[{key!r}]", key, mask) for key, mask in value.items()]
-        else:
-            items = [(f"[{i}]", item) for i, item in enumerate(value)]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: broken JSON ({error}); write it again.") from error
-    rows = [(field, item if isinstance(item, dict) else {}) for field, item in items]
     # "mask" is the key in this kit's own predictions.jsonl.
-    return [(f, row.get("sample_id"), row.get("segmentation", row.get("mask"))) for f, row in rows]
+    listed = read_entries(path, ["sample_id"], ["segmentation", "mask"])
+    fix = f'write {{"sample_id": ..., "segmentation": {_RLE}}}; of completions, {STATE_IT}'
+    found, problems = by_sample(path, listed, dict, fix)
+    entries = {name: (f"{path.name}, {field}", mask) for name, (field, mask) in found.items()}
+    return PredictedMasks(entries, others, tuple(problems), files_hash([path]))
 
 
 def read_mask(entry: Path | tuple[str, object], size: Size) -> tuple[np.ndarray, bool]:

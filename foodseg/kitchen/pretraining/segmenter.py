@@ -43,7 +43,8 @@ from foodseg.kitchen.pretraining.segmenter_teaching import (
     settle,
 )
 from foodseg.kitchen.pretraining.work_folder import WORK_HELP, load, made_once, save_whole
-from foodseg.models.sam2 import KITCHEN_SAM2, build_sam2, decode_prompts, encode_pixels
+from foodseg.models.sam2 import build_sam2, decode_prompts, encode_pixels
+from foodseg.models.sam2_checkpoints import KITCHEN_SAM2
 from foodseg.models.segmenter import Segmenter, normalise
 from foodseg.presets import KITCHEN
 

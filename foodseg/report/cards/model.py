@@ -18,12 +18,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_atomically
+from foodseg.common.tables import to_markdown
 from foodseg.data.fetch.sources import LICENCE
 from foodseg.models.mllm import TEMPLATE_FILE
 from foodseg.models.segmenter import DECODER, MASK_HEAD
 from foodseg.report.cards.trained_run import KITCHEN_BASE, REFERENCE_ROWS, TrainedRun, read_run
 from foodseg.report.results import METRICS, measured_table
-from foodseg.report.tables import to_markdown
 
 SETTINGS = ("preset", "recipe", "seed", "samples", "data", "base", "segmenter", "code")
 

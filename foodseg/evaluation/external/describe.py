@@ -1,0 +1,51 @@
+"""What `make score` prints: the rows, what was missing or odd, and form and substance apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from foodseg.common.number_text import number_text, with_interval
+from foodseg.evaluation.external.entries import named
+from foodseg.evaluation.external.rows import account_of
+from foodseg.evaluation.predictions import load_predictions, paired_difference
+from foodseg.presets import Preset
+
+NOTES = {
+    "missing": "questions have no answer and count as empty",
+    "unknown": "entries are named after no test question and were left out",
+    "many_valued": "masks have more than two values; all but 0 are foreground",
+    "other_files": "files are no masks and were left out",
+}
+
+
+def describe(results: Sequence[dict]) -> str:
+    """The scored rows as a table, and by name what was missing or odd."""
+    lines = [
+        "| row | system | protocol | reading | given | read | gIoU [95%] | cIoU [95%] |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for result in results:
+        given = account_of(result)
+        numbers = [with_interval(result[m], result[f"{m}_interval"]) for m in ("giou", "ciou")]
+        share = f"{given['given']} of {result['samples']}"
+        read = f"{result['parse_rate']:.0%}" if result["reading"] else "masks"
+        names = result["row"], result["system"], result["protocol"], result["reading"] or "masks"
+        lines.append(f"| {' | '.join([*names, share, read, *numbers])} |")
+    given = account_of(results[0])
+    for key, what in NOTES.items():
+        if given.get(key):
+            lines.append(f"{len(given[key])} {what}: {named(given[key])}.")
+    for result in results:
+        failures = account_of(result).get("failures", {})
+        if failures:
+            counts = ", ".join(f"{kind} {count}" for kind, count in failures.items())
+            lines.append(f"Not read, {result['reading']}: {counts}.")
+    return "\n".join(lines)
+
+
+def form_sentence(preset: Preset, strict: dict, lenient: dict) -> str:
+    """How much gIoU the form of the same answers costs, by plates."""
+    runs = [load_predictions(preset.predictions_folder(one["row"])) for one in (lenient, strict)]
+    difference = paired_difference(runs[:1], runs[1:])
+    text = number_text("{:+.3f} ({:+.3f} to {:+.3f})", *difference)
+    return f"Form, the same answers read leniently less strictly: gIoU {text}, paired by plates."

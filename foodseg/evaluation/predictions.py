@@ -1,0 +1,169 @@
+"""One question's prediction, a row's predictions and its result: compared, summarised, kept.
+
+No model is loaded or imported here, so that masks from elsewhere are scored without waiting for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foodseg.common.errors import DataError
+from foodseg.common.files import (
+    file_hash,
+    load_json,
+    read_lines,
+    write_json,
+    write_lines,
+    writing,
+)
+from foodseg.common.provenance import provenance
+from foodseg.data.references import Reference, encode_mask, intersection_union
+from foodseg.data.samples import Sample
+from foodseg.evaluation.intervals import difference_interval
+from foodseg.evaluation.metrics import giou_sums, measure
+from foodseg.evaluation.unfinished import FILE
+from foodseg.presets import Preset
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One question answered. References and mask are in original-image pixels.
+
+    image: the sample's, which names its plate: a plate's questions are no independent draws.
+    parsed: whether there is any mask. foods_named: of `food_names`, those that the conclusion adds
+    to the question's; foods_right: whether they are exactly the foods asked for. mask: COCO RLE of
+    the union; intersection, union: pixels.
+    """
+
+    sample_id: str
+    image: str
+    completion: str
+    parsed: bool
+    foods_named: tuple[str, ...]
+    foods_right: bool
+    references: tuple[Reference, ...]
+    mask: dict
+    intersection: int
+    union: int
+
+
+Run = Sequence[Prediction]
+
+
+def compare(
+    sample: Sample,
+    mask: np.ndarray,
+    parsed: bool,
+    completion: str = "",
+    foods: tuple[str, ...] = (),
+) -> Prediction:
+    """A predicted mask, bool (H, W) at the photo's size, compared with the truth."""
+    intersection, union = intersection_union(mask, sample.union_mask())
+    return Prediction(
+        sample_id=sample.sample_id,
+        image=sample.image,
+        completion=completion,
+        parsed=parsed,
+        foods_named=foods,
+        foods_right=set(foods) == set(sample.foods),
+        references=(),
+        mask=encode_mask(mask),
+        intersection=intersection,
+        union=union,
+    )
+
+
+def summarise(predictions: Sequence[Prediction]) -> dict:
+    """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods."""
+    counts = [p.intersection for p in predictions], [p.union for p in predictions]
+    metrics = measure(*counts, [p.image for p in predictions])
+    return asdict(metrics) | {
+        "parse_rate": float(np.mean([p.parsed for p in predictions])),
+        "foods_right": float(np.mean([p.foods_right for p in predictions])),
+    }
+
+
+def counts(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Intersections and unions, int (runs, questions), and the plate of each question."""
+    pairs = np.array([[(p.intersection, p.union) for p in run] for run in runs])
+    return pairs[..., 0], pairs[..., 1], [p.image for p in runs[0]]
+
+
+def paired_difference(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, float, float]:
+    """gIoU of one method's runs less that of another's: mean, and its 95% interval.
+
+    Over plates, the same for both, and each method's seeds; both must have answered the same
+    questions. A single run counts as a method without seeds.
+    """
+    row, other = giou_sums(*counts(runs)), giou_sums(*counts(others))
+    return float(row.scores.mean() - other.scores.mean()), *difference_interval(row, other)
+
+
+def save_predictions(
+    preset: Preset,
+    row: str,
+    predictions: list[Prediction],
+    seconds: float,
+    adapter: str | None = None,
+    decoder: str | None = None,
+    device: str | None = None,
+    **more: Any,
+) -> dict:
+    """Write predictions.jsonl and result.json of this row; returns the result.
+
+    seconds: what answering took. adapter, decoder: hashes of trained weights, None for the base's
+    own. device: what it ran on, if not the preset's. more: goes into the result.
+    """
+    folder = preset.predictions_folder(row)
+    # The result is removed first and written last: if it is there, the predictions are its own.
+    with writing(folder / "result.json"):
+        (folder / "result.json").unlink(missing_ok=True)
+    result = {"preset": preset.name, "row": row, "adapter": adapter, "decoder": decoder}
+    result |= summarise(predictions) | more
+    result |= {"seconds": round(seconds, 1), **provenance(device or preset.device)}
+    write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
+    result["predictions"] = file_hash(folder / "predictions.jsonl")
+    write_json(folder / "result.json", result)
+    with writing(folder / FILE):
+        (folder / FILE).unlink(missing_ok=True)
+    return load_result(folder)
+
+
+def load_predictions(folder: Path) -> list[Prediction]:
+    """The predictions that `evaluate` wrote to the folder.
+
+    Raises DataError if another version did, or if the file was cut or changed since.
+    """
+    file, predictions = folder / "predictions.jsonl", []
+    known = load_result(folder) if (folder / "result.json").exists() else {}
+    if known.get("predictions", file_hash(file)) != file_hash(file):
+        fix = "remove result.json beside it and evaluate this row again"
+        raise DataError(f"{file}: it was cut or changed after it was written; {fix}.")
+    for row in read_lines(file):
+        if "image" not in row:
+            fix = "another version wrote it; evaluate this row again or remove its folder"
+            raise DataError(f"{folder.name}/predictions.jsonl: field image is missing: {fix}.")
+        predictions.append(prediction_of(row))
+    return predictions
+
+
+def prediction_of(row: dict) -> Prediction:
+    """From its fields as JSON has them, without tuples."""
+    references = tuple(
+        Reference(
+            *(tuple(one[part]) for part in ("box", "point")),
+            tuple(map(tuple, one.get("more", ()))),
+        )
+        for one in row["references"]
+    )
+    return Prediction(**row | {"foods_named": tuple(row["foods_named"]), "references": references})
+
+
+def load_result(folder: Path) -> dict:
+    """The result that `evaluate` wrote to the folder."""
+    return load_json(folder / "result.json")
