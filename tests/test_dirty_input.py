@@ -386,7 +386,7 @@ LISTS = {
     "number": (b"7", "broken JSON"),
     "UTF-16": ("{}".encode("utf-16"), "broken JSON"),
     "of numbers": (b"[1, 2]", "wrong shape"),
-    "of nobody": (b'{"x": {}}', "none of its 1 masks is named after"),
+    "of nobody": (b'{"x": {}}', "none of its 1 entries is named after"),
     "counts Infinity": (b'{"test-0-0": {"size": [4, 6], "counts": [Infinity]}}', "no JSON number"),
     "counts 1e999": (b'{"test-0-0": {"size": [4, 6], "counts": [1e999]}}', "too large"),
     "counts 2.5": (b'{"test-0-0": {"size": [4, 6], "counts": [2.5, 21.5]}}', "no run lengths"),
