@@ -26,7 +26,7 @@ from foodseg.common.progress import tqdm
 FAULTS = ("killed", "killed within", "disk full")
 LIMIT = 64  # bytes
 # Fields that differ from run to run; the last three are hashes of some.
-PASSING = ("seconds", "peak_memory", "sha256", "log.jsonl", "tool.jsonl")
+PASSING = ("seconds", "peak_memory", "commit", "sha256", "log.jsonl", "tool.jsonl")
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate"}
 
 
