@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -231,6 +232,17 @@ def saved_adapter(tmp_path_factory) -> Path:
         parameter.data.copy_(noise * 0.05)
     mllm.save_adapter(folder, SMOKE.name)
     return folder
+
+
+@pytest.fixture()
+def says(monkeypatch):
+    """The model writes what the test hands in, to `foodseg.segment`."""
+
+    def set_text(text):
+        rollouts = [SimpleNamespace(texts=(text,))]
+        monkeypatch.setattr("foodseg.segment.answer.sample_rollouts", lambda *_, **__: rollouts)
+
+    return set_text
 
 
 def exif(orientation: int) -> Image.Exif:

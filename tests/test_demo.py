@@ -55,17 +55,6 @@ def run_adapter(home, saved_adapter):
     return run
 
 
-@pytest.fixture()
-def says(monkeypatch):
-    """Every system writes what the test hands in."""
-
-    def set_text(text):
-        rollouts = [SimpleNamespace(texts=(text,))]
-        monkeypatch.setattr("foodseg.segment.answer.sample_rollouts", lambda *_, **__: rollouts)
-
-    return set_text
-
-
 def bomb():
     """A small file of 196 million pixels."""
     buffer = io.BytesIO()

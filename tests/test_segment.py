@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,17 +51,6 @@ def knowing_system(knowing):
 @pytest.fixture()
 def plate(test_samples):
     return SMOKE.dataset / test_samples[0].image
-
-
-@pytest.fixture()
-def says(monkeypatch):
-    """The model writes what the test hands in."""
-
-    def set_text(text):
-        rollouts = [SimpleNamespace(texts=(text,))]
-        monkeypatch.setattr("foodseg.segment.answer.sample_rollouts", lambda *_, **__: rollouts)
-
-    return set_text
 
 
 @pytest.fixture()

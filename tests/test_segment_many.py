@@ -7,7 +7,7 @@ import pytest
 from conftest import watch
 from PIL import Image
 from pycocotools.coco import COCO
-from test_segment import says, system  # noqa: F401
+from test_segment import system  # noqa: F401
 
 from foodseg.common.errors import DataError
 from foodseg.segment import __main__ as command
@@ -19,7 +19,7 @@ ANSWER = f"<think>The fig.</think>\n<answer>[{ITEM}]</answer>"
 
 
 @pytest.fixture()
-def photos(tmp_path, says):  # noqa: F811
+def photos(tmp_path, says):
     says(ANSWER)
     folder = tmp_path / "photos"
     folder.mkdir()
