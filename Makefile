@@ -157,7 +157,7 @@ score: $(ENVIRONMENT) $(01)  ## rows for another system's masks or texts: PREDIC
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 	$(PY) -m pytest
 
-torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliability.md (20 minutes)
+torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliability.md (half an hour)
 	$(PY) -m pytest --torture
 
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab

@@ -1,4 +1,4 @@
-"""One model out of a base and its adapter, which `transformers` and vLLM load without the kit.
+"""One model out of a base and its adapter, which `transformers` loads without the kit.
 
     python -m foodseg.merge runs/kitchen/dapo-seed0 merged/dapo
 
@@ -11,7 +11,6 @@ copied beside the weights.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from dataclasses import replace
@@ -117,13 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="", choices=DTYPES, help="default: the preset's")
     options = parser.parse_args(arguments)
     try:
-        trained = json.loads((options.run / "result.json").read_text())["preset"]["name"]
-        preset = get_preset(options.preset or trained)
+        preset = get_preset(options.preset or read_run(options.run).result["preset"]["name"])
         tokens = merge(options.run, options.out, preset, options.dtype)
-    except FileNotFoundError as error:
-        print(f"merge: {error.filename}: it is missing; name a finished run.", file=sys.stderr)
-        return 1
-    except DataError as error:
+    except ValueError as error:  # DataError is one, and so is a preset of one's own
         print(f"merge: {error}", file=sys.stderr)
         return 1
     print(f"written: {options.out}, the same {tokens:,} greedy tokens in {QUESTIONS} answers")

@@ -289,7 +289,7 @@ def test_a_log_is_read_while_it_is_written(home):
     (log.parent / "result.json").touch()
     assert training.describe_run(log, rows).startswith("Finished.")
     log.write_text("{]\n" + log.read_text())
-    with pytest.raises(DataError, match="log.jsonl: it is no log"):
+    with pytest.raises(DataError, match="log.jsonl: it is no JSON"):
         training.read_log(log)
 
 

@@ -89,10 +89,16 @@ def test_bfloat16_weights_are_written_as_such(run, tmp_path):
 
 def test_what_cannot_be_merged_is_said_in_one_sentence(run, tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 1
-    assert "result.json: it is missing" in capsys.readouterr().err
+    assert "result.json: it is missing; name the folder" in capsys.readouterr().err
+    own = json.loads((run / "result.json").read_text())
+    own["preset"]["name"] = "mine"
+    (run / "result.json").write_text(json.dumps(own))
+    assert main([str(run), str(tmp_path / "out")]) == 1
+    assert "PRESET='mine' is unknown" in capsys.readouterr().err
+    smoke = ["--preset", "smoke"]
     (tmp_path / "there").mkdir()
-    assert main([str(run), str(tmp_path / "there")]) == 1
+    assert main([str(run), str(tmp_path / "there"), *smoke]) == 1
     assert "it is there already" in capsys.readouterr().err
     shutil.copyfile(run / "result.json", run / "adapter" / MASK_HEAD)
-    assert main([str(run), str(tmp_path / "out")]) == 1
+    assert main([str(run), str(tmp_path / "out"), *smoke]) == 1
     assert "its mask head reads hidden states" in capsys.readouterr().err

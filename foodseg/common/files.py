@@ -185,16 +185,17 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 def load_json(path: Path) -> Any:
     """The value of a JSON file of the kit's. Raises DataError if it is broken."""
-    return _parsed(path, "", path.read_bytes())
+    return parse_json(path, "", path.read_bytes())
 
 
 def read_lines(path: Path) -> list[dict]:
     """Rows of a JSON-lines file of the kit's. Raises DataError if one is broken."""
     lines = enumerate(path.read_bytes().splitlines(), 1)
-    return [_parsed(path, f"line {number}: ", line) for number, line in lines]
+    return [parse_json(path, f"line {number}: ", line) for number, line in lines]
 
 
-def _parsed(path: Path, where: str, text: bytes) -> Any:
+def parse_json(path: Path, where: str, text: bytes) -> Any:
+    """The value of JSON text of the file. Raises DataError, naming file and place, if broken."""
     try:
         return json.loads(text)
     except ValueError as error:  # UnicodeDecodeError too

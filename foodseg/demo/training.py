@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import pandas as pd
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import parse_json
 from foodseg.presets import Preset
 from foodseg.report.curves import LIVE_PANELS, example_completions, run_curves
 from foodseg.report.style import to_png
@@ -38,20 +38,13 @@ def read_log(log: Path) -> pd.DataFrame:
     Raises DataError for a log that is broken elsewhere.
     """
     lines = log.read_bytes().rpartition(b"\n")[0].splitlines()
-    return pd.DataFrame([_parsed(log, line) for line in lines])
+    return pd.DataFrame([parse_json(log, "", line) for line in lines])
 
 
 def _first_row(log: Path) -> dict:
     with log.open("rb") as file:
         line = file.readline()
-    return _parsed(log, line) if line.endswith(b"\n") else {}
-
-
-def _parsed(log: Path, line: bytes) -> dict:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{log}: it is no log ({error}); train the run again.") from None
+    return parse_json(log, "", line) if line.endswith(b"\n") else {}
 
 
 def state_of(log: Path) -> tuple[int, int, bool]:

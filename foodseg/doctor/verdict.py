@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from foodseg.models.mllm import MODEL_TYPE
@@ -201,7 +202,7 @@ def describe(preset: Preset, facts: Facts, seeds: int) -> list[str]:
 
 
 def _hours_line(preset: Preset, facts: Facts, seeds: int) -> str:
-    known = next((name for name in sorted(CARDS, key=len, reverse=True) if name in facts.gpu), None)
+    known = next((name for name in CARDS if re.search(rf"\b{name}\b", facts.gpu)), None)
     card = known or "A100"
     questions = facts.questions or QUESTIONS
     training, answers = hours(preset, facts.sizes, card, seeds, questions)

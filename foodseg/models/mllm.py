@@ -197,9 +197,9 @@ class Mllm:
         Raises ValueError if the adapter or a part of it has no effect, and DataError if it was
         trained for another image side, or if its template is another one or no template.
         """
-        template = self._read_template(Path(folder))
         from peft import PeftModel
 
+        template = self._read_template(Path(folder))
         with _quiet_peft():
             self.peft = PeftModel.from_pretrained(self.model, folder).eval()
         self.adapter_hash = file_hash(Path(folder) / ADAPTER_WEIGHTS)

@@ -3,8 +3,8 @@
 Three wordings: `KITCHEN` is short, for the tiny embedded model; `PAPER` asks the 3B model for what
 Seg-Zero's and VisionReasoner's prompts ask for (comparison, thinking, JSON with boxes and points,
 one example), in our own words; `PARENTS` also keeps the form of theirs, for a second base row.
-Coordinates are pixels of the model image. Methods with a prompt of
-their own put other text in place of `THINK`, `THOUGHT` or `ITEMS`.
+Coordinates are pixels of the model image. Methods with a prompt of their own put other text in
+place of `THINK`, `THOUGHT` or `ITEMS`.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def write_answer(items: str) -> str:
 def blind_answer(boxes: Sequence[Box], labelled: bool) -> str:
     """The completion with these boxes, in pixels of the model image, each with its centre.
 
-    labelled: as SAM-R1 has it, with a point of label 0 in the corner that food seldom reaches.
+    labelled: as SAM-R1 has it, with a point of label 0 in the box's corner.
     """
     items = [Reference(box, ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2)) for box in boxes]
     if not labelled:
@@ -147,11 +147,15 @@ def segment_with(preset: Preset, segmenter: Segmenter) -> Segment:
     return segment
 
 
-def measure(preset: Preset, recipe: Recipe, segment: Segment) -> dict[str, float | str]:
+def measure(
+    preset: Preset,
+    recipe: Recipe,
+    training: Sequence[Sample],
+    test: Sequence[Sample],
+    segment: Segment,
+) -> dict[str, float | str]:
     """One line of the table: what each kind of answer earns on the test questions."""
-    training, test = (load_samples(preset.samples_file(split)) for split in ("train", "test"))
-    spread = training[:: max(len(training) // SEARCHED, 1)]
-    boxes = find_boxes(preset, recipe, spread)
+    boxes = find_boxes(preset, recipe, training[:: max(len(training) // SEARCHED, 1)][:SEARCHED])
     answers = {
         "true answers": [_true_answer(preset, sample) for sample in test],
         "its own policy": _answers_of(preset, f"{recipe.name}-seed0"),
@@ -217,7 +221,8 @@ def main() -> None:
     parser.add_argument("--preset", default="kitchen")
     preset = get_preset(parser.parse_args().preset)
     segment = segment_with(preset, load_segmenter(preset))
-    rows = [measure(preset, recipe, segment) for recipe in REWARDS]
+    questions = [load_samples(preset.samples_file(split)) for split in ("train", "test")]
+    rows = [measure(preset, recipe, *questions, segment) for recipe in REWARDS]
     frame = pd.DataFrame(rows).set_index("reward of")
     path = preset.figures / "blind_answers"
     write_markdown(path.with_suffix(".md"), list(page(preset, frame)))

@@ -110,11 +110,7 @@ def _write(options: argparse.Namespace, answer: Segmentation, system: System) ->
 
 
 def _save(path: str, content: bytes) -> None:
-    try:
-        write_atomically(Path(path), content)
-    except OSError as error:  # a full disk names no file
-        fix = "make room, or name a file elsewhere"
-        raise DataError(f"{path}: it can't be written ({error.strerror}); {fix}.") from None
+    write_atomically(Path(path), content)
     print(f"written: {path}", file=sys.stderr)
 
 

@@ -84,10 +84,10 @@ def segment_many(system: System, folder: Path, asked: list[Asked], out: Path) ->
     Started again after a kill, it goes on where it stopped. Raises DataError if another process is
     at `out`.
     """
-    models = system.preset, (), __name__, system.mllm, system.segmenter
+    depends = depends_on(system.preset, (), __name__, system.mllm, system.segmenter)
     with alone(out):
         out.mkdir(parents=True, exist_ok=True)
-        kept = Unfinished(out, depends_on(*models) | {"photos": str(folder.resolve())})
+        kept = Unfinished(out, depends | {"photos": str(folder.resolve())})
         rows = [
             kept.once(json.dumps(asdict(one)), partial(_answer, system, folder, one))
             for one in tqdm(asked, f"{folder.name}: answers")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import writing
 from foodseg.common.progress import tqdm
 from foodseg.data.build_report import BuildReport, Tally
 from foodseg.data.foodseg103 import SPLITS, FaultError, Problem
@@ -146,7 +147,7 @@ def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
     root, out = Path(root), Path(out)
     built = {split: build_own(root, split) for split in SPLITS}
     link = out / "FoodSeg103"
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         if not link.exists() and not link.is_symlink():
             link.symlink_to(root.resolve(), target_is_directory=True)
@@ -156,9 +157,6 @@ def save_own(root: Path | str, out: Path | str) -> dict[str, BuildReport]:
             path = out / f"foodreasonseg_single_{split}.parquet"
             save_samples(samples, path)
             report.save(path.with_suffix(".report.json"))
-    except OSError as error:
-        fix = "make room, or build into another folder"
-        raise DataError(f"{out}: it can't be written ({error.strerror}); {fix}.") from error
     return {split: report for split, (_, report) in built.items()}
 
 
