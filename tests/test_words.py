@@ -30,7 +30,7 @@ def test_the_readmes_results_are_the_tables():
     assert len(rows) == len(RESULTS)
 
 
-def test_the_readmes_sentences_about_the_gap_and_the_form():
+def test_the_readmes_sentences_about_the_gap_the_form_and_blind_answers():
     words = " ".join(README.split())
     won = re.search(r"GRPO wins (\d+)%, DAPO (\d+)%", words)
     assert [int(share) for share in won.groups()] == [
@@ -39,6 +39,8 @@ def test_the_readmes_sentences_about_the_gap_and_the_form():
     page = (PROJECT / "figures" / "results_table.md").read_text()
     form = re.search(r"gain over the base: (\d+%) of GRPO's .*?, (\d+%) of DAPO's", page)
     assert f"({form[1]} and {form[2]})" in words
+    blind = pd.read_csv(PROJECT / "figures" / "blind_answers.csv", index_col="reward of").blind
+    assert f"[{blind['DAPO']:.1f} of the paper's 7 points]" in words
 
 
 @pytest.mark.parametrize("document, groups", [("performance.md", 8), ("paper_preset.md", 4)])
