@@ -219,6 +219,27 @@ def test_input_that_is_no_use_ends_with_one_sentence(plate, tmp_path, capsys):
         assert err.count("\n") == 1 and words in err
 
 
+def test_a_test_plate_comes_with_its_questions(plate, test_samples, tmp_path, capsys):
+    moved = tmp_path / "any name.jpg"
+    shutil.copy(plate, moved)
+    own = [sample.question for sample in test_samples if sample.image == test_samples[0].image]
+    for photo in (plate, moved):
+        assert command.main([str(photo), "--suggest", "--preset", "smoke"]) == 0
+        assert capsys.readouterr().out.splitlines() == own
+    Image.new("RGB", (40, 30)).save(tmp_path / "mine.png")
+    for photo, why in (("mine.png", "no test plate of preset smoke"), ("none.png", "no such file")):
+        assert command.main([str(tmp_path / photo), "--suggest", "--preset", "smoke"]) == 1
+        assert why in capsys.readouterr().err.replace("there is no such file", "no such file")
+    assert command.main([str(plate), QUESTION, "--suggest"]) == 1
+    assert "leave the others out" in capsys.readouterr().err
+
+
+def test_words_that_no_training_question_has_are_named(plate, samples, says, run):
+    says(TWO)
+    assert "No training question" not in run(str(plate), samples[0].question)[2]
+    assert "No training question has “salmon”" in run(str(plate), "Where is the salmon?")[2]
+
+
 def test_an_adapter_answers_in_the_bases_place(plate, saved_adapter, system, capsys):
     options = ["--preset", "smoke", "--adapter", str(saved_adapter), "--json"]
     assert command.main([str(plate), QUESTION, *options]) == 0

@@ -50,9 +50,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def _serve(options: argparse.Namespace, folder: str) -> None:
     # After the environment is set, which gradio reads when it is imported.
     from foodseg.demo.page import Page
-    from foodseg.demo.plates import load_plates, load_vocabulary
     from foodseg.demo.systems import Systems
     from foodseg.presets import get_preset
+    from foodseg.segment.plates import load_plates, load_vocabulary
 
     preset = get_preset(options.preset)
     systems = Systems(preset)

@@ -11,7 +11,7 @@ from PIL import Image
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
 from foodseg.demo.ask import TERMS, Judgement, mask_iou
-from foodseg.demo.plates import Plate
+from foodseg.segment.plates import Plate
 from foodseg.demo.systems import Systems
 from foodseg.methods.sd_grpo import segmented, token_bytes
 from foodseg.models.rollouts import TEMPERATURE

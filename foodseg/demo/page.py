@@ -19,7 +19,8 @@ from foodseg.demo import markup, training
 from foodseg.demo.ask import Reply, all_as_json, ask
 from foodseg.demo.group import GROUP_SIZE, sample_group
 from foodseg.demo.pictures import data_uri, side_by_side
-from foodseg.demo.plates import Plate, read_upload, unseen_words, warn_of_words
+from foodseg.demo.uploads import read_upload
+from foodseg.segment.plates import Plate, unseen_words, warn_of_words
 from foodseg.demo.systems import BASE, Systems
 
 REFRESH = 2  # seconds between two looks at a run's log

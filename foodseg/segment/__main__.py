@@ -1,7 +1,8 @@
 """Ask about any photo: `python -m foodseg.segment photo.jpg "which food is rich in iron?"`.
 
 The answer goes to stdout as text or JSON, the picture and the mask into files. Many photos of a
-folder are asked about by `python -m foodseg.segment folder --questions FILE --out FOLDER`.
+folder are asked about by `python -m foodseg.segment folder --questions FILE --out FOLDER`. A test
+plate's own questions are listed by `python -m foodseg.segment photo.jpg --suggest`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_atomically
 from foodseg.data.photos import read_photo
-from foodseg.presets import get_preset
+from foodseg.presets import Preset, get_preset
 from foodseg.segment.answer import Segmentation, System, check_question, load_system, segment
 from foodseg.segment.many import read_asked, segment_many
+from foodseg.segment.plates import suggest_questions, warn_of_words, words_unseen_in_training
 from foodseg.segment.written import as_json, describe, mask_png
 
 
@@ -27,14 +29,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if Path(options.photo).is_dir() or options.questions or options.out:
             return _ask_many(options)
+        if options.suggest:
+            return _suggest(options)
         if options.question is None:
-            raise DataError("question: it is missing; ask for a food in the photo.")
+            raise DataError("question: it is missing; ask for a food, or --suggest lists some.")
         _check_outputs(options)
         # Before the models are loaded, which takes long.
         photo, question = read_photo(options.photo), check_question(options.question)
         system = load_system(get_preset(options.preset), options.adapter)
         answer = segment(system, photo, question)
         _write(options, answer, system)
+        _warn_of_unseen(system.preset, question)
     except ValueError as error:  # DataError is one, and so is an unknown preset
         print(f"segment: {error}", file=sys.stderr)
         return 1
@@ -51,6 +56,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("question", nargs="?", help='such as "which food is rich in iron?"')
     parser.add_argument("--preset", default="kitchen", help="smoke, kitchen (default) or paper")
     parser.add_argument("--adapter", help="a run's adapter folder; without it the base answers")
+    words = "list the questions that a test plate comes with, and ask none"
+    parser.add_argument("--suggest", action="store_true", help=words)
     parser.add_argument("-o", "--overlay", help="write the picture of the answer, .png")
     parser.add_argument("--mask", help="write the mask, .png: 255 where the food is, 0 elsewhere")
     words = "write all of it as JSON: into this .json file, or without one in place of the text"
@@ -74,6 +81,19 @@ def _ask_many(options: argparse.Namespace) -> int:
     unread = segment_many(system, folder, asked, Path(options.out))
     print(f"{len(asked)} questions; {unread} photos could not be read; written: {options.out}")
     return 1 if unread else 0
+
+
+def _suggest(options: argparse.Namespace) -> int:
+    outputs = (options.question, options.adapter, options.overlay, options.mask, options.json)
+    if any(value is not None for value in outputs):
+        raise DataError("--suggest: it lists questions and asks none; leave the others out.")
+    print("\n".join(suggest_questions(get_preset(options.preset), options.photo)))
+    return 0
+
+
+def _warn_of_unseen(preset: Preset, question: str) -> None:
+    if warning := warn_of_words(words_unseen_in_training(preset, question)):
+        print(f"segment: {warning} --suggest lists a plate's questions.", file=sys.stderr)
 
 
 def _check_outputs(options: argparse.Namespace) -> None:

@@ -1,8 +1,7 @@
-"""What can be asked about: the test plates with their questions, and photos of the user's own."""
+"""What can be asked: the test plates with their questions, and the words that training has seen."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from foodseg.common.errors import DataError
+from foodseg.common.files import file_sha256
 from foodseg.data.photos import Photo, read_photo
 from foodseg.data.samples import Sample, load_samples
 from foodseg.presets import Preset, require
@@ -52,10 +53,36 @@ def load_plates(preset: Preset) -> list[Plate]:
     return [Plate(preset.dataset / image, tuple(samples)) for image, samples in found.items()]
 
 
+def suggest_questions(preset: Preset, photo: str | Path) -> list[str]:
+    """A test plate's own questions, known by its file's bytes; raises DataError for another photo.
+
+    A preset's drawn plates are all that its model knows.
+    """
+    read_photo(photo)  # what is no photo is refused as such
+    found, plates = file_sha256(Path(photo)), load_plates(preset)
+    for plate in plates:
+        if plate.samples[0].image_sha256 == found:
+            return plate.questions
+    raise DataError(
+        f"{photo}: no test plate of preset {preset.name}, so it has no questions of its own; "
+        f"name one of {plates[0].path.parent}, or ask in your own words."
+    )
+
+
 def load_vocabulary(preset: Preset) -> frozenset[str]:
     """The words of all training questions; raises DataError if notebook 01 was not run."""
     samples = load_samples(require(preset.samples_file("train"), NOTEBOOK))
     return frozenset(_words(sample.question for sample in samples))
+
+
+def words_unseen_in_training(preset: Preset, question: str) -> list[str]:
+    """The question's words that mean nothing to a model made for drawn plates.
+
+    None for a preset of a general model, and none where the questions are not on disk.
+    """
+    if not (preset.train_plates and preset.samples_file("train").exists()):
+        return []
+    return unseen_words(question, load_vocabulary(preset))
 
 
 def unseen_words(question: str, vocabulary: frozenset[str]) -> list[str]:
@@ -69,13 +96,6 @@ def warn_of_words(words: Sequence[str]) -> str:
         return ""
     listed = ", ".join(f"“{word}”" for word in words)
     return f"No training question has {listed}: the answer may be confident and mean nothing."
-
-
-def read_upload(path: str | Path) -> Photo:
-    """A photo of the user's, under its own name; raises DataError as `segment` does."""
-    file = io.BytesIO(Path(path).read_bytes())
-    file.name = Path(path).name  # where the browser's file was put is nobody's business
-    return read_photo(file)
 
 
 def _words(questions: Iterable[str]) -> list[str]:
