@@ -434,8 +434,12 @@ def test_the_table_by_hand(runs):
     assert grpo.gain == pytest.approx(0.125) and np.isnan([grpo.gain_low, grpo.gain_high]).all()
     assert frame.loc[["base", "dapo"], "gain"].isna().all()
     lines = outputs.readable(frame)
-    assert lines.loc["GRPO", "gIoU"] == "0.375 ± 0.177" and lines.loc["GRPO", "seconds"] == "4 ± 1"
-    gains = lines["gIoU less DAPO's, 95% over plates and seeds"]
+    assert lines.loc["GRPO", "gIoU"] == "0.375 ± 0.177"
+    assert outputs.costs(frame).loc["GRPO", ["seconds", "command"]].tolist() == [
+        "4 ± 1",
+        "`python -m foodseg.ablations grpo --seed 0 --preset smoke`",
+    ]
+    gains = lines["less DAPO's"]
     assert gains["GRPO"] == "+0.125 (one seed)" and gains["DAPO"] == "–"
     finish(runs, Run(DAPO_ROW, 1), (5, 1))
     finish(runs, Run(BASE), (0, 0))

@@ -63,6 +63,8 @@ def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) ->
         differences_sentence(frame),
         missing_sentence(frame, split),
         *sections(frame),
+        "## What each row costs, and its command",
+        to_markdown(costs(frame)),
         "## Where each row comes from",
         to_markdown(frame.loc[frame["seeds"] > 0, ORIGIN]),
     ]
@@ -86,7 +88,7 @@ def read_table(preset: Preset, split: str = "test") -> pd.DataFrame | None:
 
 
 def sections(frame: pd.DataFrame) -> list[str]:
-    """A heading and a table for each family; below it which runs failed."""
+    """A heading and a table of scores for each family; below it which runs failed."""
     texts = []
     for family, lines in frame.groupby("family", sort=False):
         texts += [f"## {family}", to_markdown(readable(lines))]
@@ -96,26 +98,32 @@ def sections(frame: pd.DataFrame) -> list[str]:
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Lines of `ablations_frame` as text, to be printed: "–" where nothing was measured."""
+    """Scores of `ablations_frame`'s lines as text: "–" where nothing was measured."""
     lines = [
         {
             "gIoU": with_deviation(row.giou, row.giou_sd),
-            "gIoU, 95% over plates and seeds": number_text(
-                "{:.2f}–{:.2f}", row.giou_low, row.giou_high
-            ),
-            "cIoU": with_deviation(row.ciou, row.ciou_sd),
-            "cIoU, 95% over plates and seeds": number_text(
-                "{:.2f}–{:.2f}", row.ciou_low, row.ciou_high
-            ),
-            "gIoU less DAPO's, 95% over plates and seeds": gain_text(row),
+            "95%": number_text("{:.2f}–{:.2f}", row.giou_low, row.giou_high),
+            "less DAPO's": gain_text(row),
             "a difference": difference_word(row),
+            "cIoU": with_deviation(row.ciou, row.ciou_sd),
             "parsed": number_text("{:.0%}", row.parse_rate),
             "food right": number_text("{:.0%}", row.foods_right),
+            "seeds": (f"{row.seeds}" if row.seeds == row.of else f"{row.seeds} of {row.of}")
+            + (", failed" if row.failure else ""),
+        }
+        for row in frame.itertuples()
+    ]
+    return pd.DataFrame(lines, index=pd.Index(frame["title"], name="method"))
+
+
+def costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """What one run of each line samples and takes, as text, and the command that makes it."""
+    frame = frame.drop_duplicates("command")  # another reading of the same models costs nothing
+    lines = [
+        {
             "sampled": number_text("{:,.0f}", row.sampled_most),
             "seconds": with_deviation(row.seconds, row.seconds_sd, 0),
             "peak MB": number_text("{:.0f}", row.peak_memory_mb),
-            "seeds": (f"{row.seeds}" if row.seeds == row.of else f"{row.seeds} of {row.of}")
-            + (", failed" if row.failure else ""),
             "command": f"`{row.command}`",
         }
         for row in frame.itertuples()
