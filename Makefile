@@ -118,7 +118,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims doctor data score test torture lab demo bench site base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims why doctor data score test torture lab demo bench site base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -178,6 +178,9 @@ base: base-mllm base-segmenter  ## make the kitchen's weights (docs/kitchen.md) 
 # oneDNN keeps a kernel and its memory for each batch's shape: no more than 64 of them.
 base-mllm base-segmenter: base-%: $(ENVIRONMENT)
 	ONEDNN_PRIMITIVE_CACHE_CAPACITY=64 $(PY) -m foodseg.kitchen.pretraining.$(if $(filter mllm,$*),curriculum,segmenter)
+
+why: $(ENVIRONMENT)   ## which trainings on disk are today's, and why the others would be made again
+	$(PY) -m foodseg.ablations.why --preset $(PRESET)
 
 # By the shell's Python, and only what is known: it must not need the environment.
 clean:                ## remove what all but paper wrote: build, data, runs (not the environment)

@@ -26,13 +26,13 @@ from foodseg.demo.__main__ import main
 from foodseg.demo.ask import MOST, Refusal, Reply, all_as_json, ask
 from foodseg.demo.group import GROUP_SIZE, sample_group, token_texts, verdict
 from foodseg.demo.pictures import side_by_side
-from foodseg.demo.uploads import read_upload
-from foodseg.segment.plates import load_plates, load_vocabulary, unseen_words, warn_of_words
 from foodseg.demo.systems import BASE, HELD, Systems
+from foodseg.demo.uploads import read_upload
 from foodseg.presets import SMOKE
 from foodseg.rl.advantages import group_advantages
 from foodseg.rl.answers import write_items
 from foodseg.rl.rewards import score_completion
+from foodseg.segment.plates import load_plates, load_vocabulary, unseen_words, warn_of_words
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -11,7 +11,6 @@ from PIL import Image
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
 from foodseg.demo.ask import TERMS, Judgement, mask_iou
-from foodseg.segment.plates import Plate
 from foodseg.demo.systems import Systems
 from foodseg.methods.sd_grpo import segmented, token_bytes
 from foodseg.models.rollouts import TEMPERATURE
@@ -21,6 +20,7 @@ from foodseg.rl.dynamic_sampling import has_signal
 from foodseg.rl.evidence import to_original
 from foodseg.rl.groups import Group, score_group
 from foodseg.segment.answer import System
+from foodseg.segment.plates import Plate
 from foodseg.system import one_thread, roll_out
 
 GROUP_SIZE = 8

@@ -19,9 +19,9 @@ from foodseg.demo import markup, training
 from foodseg.demo.ask import Reply, all_as_json, ask
 from foodseg.demo.group import GROUP_SIZE, sample_group
 from foodseg.demo.pictures import data_uri, side_by_side
+from foodseg.demo.systems import BASE, Systems
 from foodseg.demo.uploads import read_upload
 from foodseg.segment.plates import Plate, unseen_words, warn_of_words
-from foodseg.demo.systems import BASE, Systems
 
 REFRESH = 2  # seconds between two looks at a run's log
 PREVIEW = 560  # pixels, the longest side of the photo that is asked about

@@ -1,4 +1,4 @@
-"""A notebook widget to ask about a photo: a list, an upload, a text field, and the answer."""
+"""A notebook widget to ask about a photo: thumbnails, an upload, a text field, and the answer."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
+from IPython.display import Image as Picture
 from IPython.display import display
+from PIL import Image
 
 from foodseg.common.errors import DataError
 from foodseg.data.photos import Photo, read_photo
-from foodseg.data.samples import Sample
 from foodseg.segment.answer import System, segment
 from foodseg.segment.picture import picture_png
+from foodseg.segment.plates import Plate
 from foodseg.segment.written import describe
 
 WIDE = widgets.Layout(width="660px")
+AT_ONCE = 6  # thumbnails beside each other
+SCREENSHOT = Path(__file__).with_name("picker.png")
 
 
 class Picker:
     """The widgets and what they do; display `view`.
 
-    samples: the list offers their photos, and suggests their questions; folder: the dataset's, in
-    which the photos are. An uploaded photo is asked about until another is picked.
+    plates: AT_ONCE of them are shown as thumbnails, the slider has the others; a plate's own
+    questions are suggested. An uploaded photo is asked about until a plate is picked.
     """
 
-    def __init__(self, system: System, samples: Sequence[Sample], folder: Path):
-        self.system, self.folder = system, folder
-        self.questions: dict[str, list[str]] = {}
-        for sample in samples:
-            self.questions.setdefault(sample.image, []).append(sample.question)
-        names = [(Path(image).name, image) for image in self.questions]
-        self.photo = widgets.Dropdown(options=names, description="photo")
+    def __init__(self, system: System, plates: Sequence[Plate]):
+        self.system, self.plates, self.plate = system, plates, plates[0]
+        last = (len(plates) - 1) // AT_ONCE
+        self.page = widgets.IntSlider(max=last, description="more plates", continuous_update=False)
+        self.strip = widgets.HBox()
         self.upload = widgets.FileUpload(accept="image/*", description="your own")
         self.question = widgets.Combobox(
             description="question", ensure_option=False, continuous_update=False, layout=WIDE
@@ -42,18 +44,32 @@ class Picker:
         self.ask = widgets.Button(description="ask", button_style="primary")
         self.picture = widgets.Image(format="png", layout=WIDE)
         self.words = widgets.HTML()
-        above = widgets.HBox([self.photo, self.upload])
-        self.view = widgets.VBox([above, self.question, self.ask, self.words, self.picture])
-        self.photo.observe(lambda _: self._picked(), "value")
+        above = [self.strip, widgets.HBox([self.page, self.upload])]
+        self.view = widgets.VBox([*above, self.question, self.ask, self.words, self.picture])
+        self.page.observe(lambda _: self._turn(), "value")
         self.upload.observe(lambda _: self._uploaded(), "value")
         self.ask.on_click(lambda _: self._answer())
-        self._picked()
+        self._turn()
+        self.pick(self.plate)
 
-    def _picked(self) -> None:
-        self.upload.value = ()
-        questions = self.questions[self.photo.value]
-        self.question.options, self.question.value = questions, questions[0]
+    def pick(self, plate: Plate) -> None:
+        """Ask about this plate from now on."""
+        self.plate, self.upload.value = plate, ()
+        self.question.options, self.question.value = plate.questions, plate.questions[0]
         self._show_photo()
+
+    def _turn(self) -> None:
+        first = self.page.value * AT_ONCE
+        shown = self.plates[first : first + AT_ONCE]
+        self.strip.children = [self._thumbnail(plate) for plate in shown]
+
+    def _thumbnail(self, plate: Plate) -> widgets.VBox:
+        button = widgets.Button(description="this one", layout=widgets.Layout(width="112px"))
+        button.on_click(lambda _: self.pick(plate))
+        try:
+            return widgets.VBox([widgets.Image(value=_png(plate.thumbnail())), button])
+        except DataError as error:  # the others can still be picked
+            return widgets.VBox([widgets.Label(str(error)), button])
 
     def _uploaded(self) -> None:
         if self.upload.value:
@@ -64,15 +80,13 @@ class Picker:
         try:
             image = self._read().image.copy()
             image.thumbnail((660, 660))
-            buffer = io.BytesIO()
-            image.save(buffer, format="PNG")
-            self.picture.value = buffer.getvalue()
+            self.picture.value = _png(image)
         except DataError as error:
             self._say(str(error))
 
     def _read(self) -> Photo:
         if not self.upload.value:
-            return read_photo(self.folder / self.photo.value)
+            return self.plate.photo()
         file = io.BytesIO(self.upload.value[0]["content"])
         file.name = self.upload.value[0]["name"]
         return read_photo(file)
@@ -93,9 +107,16 @@ class Picker:
         self.words.value = f"<pre style='white-space: pre-wrap'>{html.escape(text)}</pre>"
 
 
-def show_picker(system: System, samples: Sequence[Sample], folder: Path) -> None:
-    """Show the picker below the cell, or a sentence where the notebook runs headlessly."""
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def show_picker(system: System, plates: Sequence[Plate]) -> None:
+    """Show the picker below the cell, or a picture of it where the notebook runs headlessly."""
     if "FOODSEG_HEADLESS" in os.environ:  # set by foodseg.common.run_notebook
-        print("In Jupyter (`make lab`), a list of photos and a text field stand here.")
+        print("In Jupyter (`make lab`) this can be used; here is a picture of it.")
+        display(Picture(SCREENSHOT.read_bytes()))
     else:
-        display(Picker(system, samples, folder).view)
+        display(Picker(system, plates).view)
