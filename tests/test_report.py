@@ -13,13 +13,15 @@ from foodseg import presets
 from foodseg.common import tables
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
+from foodseg.common.tables import write_text
 from foodseg.data.references import Reference, encode_mask
-from foodseg.data.samples import Sample
+from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS
 from foodseg.evaluation.predictions import Prediction, summarise
 from foodseg.presets import Protocol, parse_seeds, require
 from foodseg.report import (
     bars,
+    baselines,
     completions,
     costs,
     curves,
@@ -31,7 +33,8 @@ from foodseg.report import (
 )
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer
-from foodseg.supervised.targets import SFT
+from foodseg.supervised.targets import LISA, SFT
+from foodseg.training.identity import samples_hash
 
 MASK = np.zeros((4, 6), dtype=bool)
 MASK[1:3, 1:4] = True
@@ -211,18 +214,44 @@ def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(empty_home
     assert notes.startswith(results.NOTES) and "has gIoU 0.125 in the mean" in notes
     assert "Measured on: EPYC, Xeon." in notes
     assert "ablations.md" not in notes
-    missing = results.missing_baselines(SMOKE, [0, 1])
+    missing = baselines.missing_baselines(SMOKE, [0, 1])
     assert SFT.title in missing and "ROWS=sft,lisa,lisa-ingredients" in missing
     write_row("sft-seed1", [prediction(0, 2), prediction(1, 4)])
     frame = results.results_frame(SMOKE, [0, 1])
     assert list(frame.index[4:7]) == ["FoodLMM-Chat 7B", SFT.title, "GRPO"]
     assert frame.loc[SFT.title].giou == pytest.approx(0.3)
     assert "–" == results.readable(frame).loc[SFT.title]["paper: gIoU"]
-    assert SFT.title not in results.missing_baselines(SMOKE, [0, 1])
+    assert SFT.title not in baselines.missing_baselines(SMOKE, [0, 1])
     assert "sft-seed1" in results.provenance_frame(SMOKE, [0, 1]).index
     seed_values = results.seed_values(SMOKE, [0, 1])
     assert seed_values["giou"][SFT.title] == pytest.approx([0.3, 0.3])
     assert bars.results_bars(frame, seed_values).axes
+
+
+def test_a_supervised_row_of_another_machine_stands_under_its_commit(home):
+    write_all_rows()
+    asked = samples_hash(load_samples(SMOKE.samples_file("test")))
+    row = {"row": "sft", "title": SFT.title, "giou": 0.31, "giou_sd": 0.01, "giou_low": 0.2}
+    row |= {"giou_high": 0.4, "ciou": 0.3, "parse_rate": 1.0, "foods_right": 0.5, "seeds": 3}
+    row |= {"adapters": "a1, a2", "commit": "c0ffee", "processor": "Xeon", "seconds": 60.0}
+    row |= {"base": SMOKE.weights["base"], "questions": asked}
+    other = row | {"row": "lisa", "title": LISA.title, "questions": "0" * 16}
+    file = SMOKE.figures / "ablations.csv"
+    write_text(file, pd.DataFrame([row, other]).to_csv(index=False))
+    frame, title = results.results_frame(SMOKE, [0, 1]), f"{SFT.title} (at c0ffee)"
+    assert list(frame.index[4:7]) == ["FoodLMM-Chat 7B", title, "GRPO"]
+    line = results.readable(frame).loc[title]
+    assert line[["gIoU", "gIoU, 95%", "seeds"]].tolist() == ["0.310 ± 0.010", "0.20–0.40", "3"]
+    assert line["of the gap"] == "39%"  # 0.31 of 0.8
+    origins = results.provenance_frame(SMOKE, [0, 1])
+    assert origins.loc[title, ["commit", "adapter"]].tolist() == ["c0ffee", "a1, a2"]
+    assert '"(at ...)" was not measured in this run' in results.notes(SMOKE, [0, 1])
+    missing = baselines.missing_baselines(SMOKE, [0, 1])
+    assert SFT.title not in missing and LISA.title in missing  # about other questions
+    for seed in (0, 1):  # measured here, that is what counts
+        write_row(f"sft-seed{seed}", [prediction(0, 2), prediction(1, 4)])
+    assert results.results_frame(SMOKE, [0, 1]).loc[SFT.title].giou == pytest.approx(0.3)
+    assert title not in results.provenance_frame(SMOKE, [0, 1]).index
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from foodseg.report.seeds import same_questions, summarise_seeds
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
 
+# Code, machine, versions, and the hashes of the base and of the questions.
+ORIGIN = ("commit", "device", "processor", "torch", "transformers", "base", "questions")
 REFERENCE = "dapo"  # every other row is compared with it
 GAIN = ("gain", "gain_low", "gain_high")
 MEANS = (*(f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_low", "_high")),)
@@ -123,8 +125,8 @@ def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:
 
 def _origin(outcomes: Sequence[dict]) -> dict:
     """Adapters in the order of the seeds; commits, machines and versions, each once."""
-    flat = [outcome | outcome["versions"] for outcome in outcomes]
+    flat = [one | one["versions"] | one["identity"].get("evaluation", {}) for one in outcomes]
     texts = {}
-    for name in ("adapter", "commit", "device", "processor", "torch", "transformers"):
+    for name in ("adapter", *ORIGIN):
         texts[name] = ", ".join(dict.fromkeys(str(one[name]) for one in flat if one.get(name)))
     return {"adapters": texts.pop("adapter"), **texts}

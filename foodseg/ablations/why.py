@@ -1,4 +1,4 @@
-"""`python -m foodseg.ablations.why`: which trainings on disk are today's, and why the others aren't.
+"""`python -m foodseg.ablations.why`: which trainings on disk are today's, and why others aren't.
 
 A run is made again when what decides its bits has changed (`training.identity`). What differs is
 named: a setting with its two values, data, weights, or the files whose code changed since.

@@ -22,10 +22,16 @@ from foodseg.evaluation.predictions import (
 )
 from foodseg.presets import Preset, require
 from foodseg.recipes import DAPO, GRPO, Recipe
+from foodseg.report.baselines import (
+    SCORES,
+    baselines_elsewhere,
+    measured_baselines,
+    origin_elsewhere,
+)
 from foodseg.report.costs import training_costs
 from foodseg.report.paper import PAPER
-from foodseg.report.seeds import summarise_seeds
-from foodseg.supervised.targets import FOODLMM, LISA, SFT, Baseline
+from foodseg.report.seeds import seed_rows, summarise_seeds
+from foodseg.supervised.targets import Baseline
 
 METRICS = {"giou": "gIoU", "ciou": "cIoU"}
 NOTEBOOKS = {
@@ -35,8 +41,6 @@ NOTEBOOKS = {
     "grpo": "04_train_grpo",
     "dapo": "05_train_dapo",
 }
-# Trained by this kit on the same backbone and data; `make ablations` measures them.
-BASELINES = (SFT, LISA, FOODLMM)
 # What is not known of a system whose answers were handed in.
 UNKNOWN = dict.fromkeys(("steps", "questions learnt from", "seconds to train"), NOTHING)
 UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "processor"), NOTHING)
@@ -60,28 +64,6 @@ def measured_table(results: Sequence[dict]) -> pd.DataFrame:
         for result in results
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("row")
-
-
-def seed_rows(method: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
-    """The names of a method's rows of predictions, one for each seed."""
-    return [f"{method.name}-seed{seed}" for seed in seeds]
-
-
-def measured_baselines(preset: Preset, seeds: Sequence[int]) -> list[Baseline]:
-    """The supervised baselines that have predictions of every seed."""
-    folders = {b: map(preset.predictions_folder, seed_rows(b, seeds)) for b in BASELINES}
-    return [b for b, made in folders.items() if all((f / "result.json").exists() for f in made)]
-
-
-def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
-    """A sentence that names the supervised baselines not in the table, and what measures them."""
-    measured = measured_baselines(preset, seeds)
-    missing = [baseline for baseline in BASELINES if baseline not in measured]
-    if not missing:
-        return ""
-    titles = ", ".join(baseline.title for baseline in missing)
-    names = ",".join(baseline.name for baseline in missing)
-    return f"Not measured, so not in the table: {titles}. `make ablations ROWS={names}` does it."
 
 
 def read_predictions(preset: Preset, row: str) -> list[Prediction]:
@@ -114,9 +96,13 @@ def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
             frame[row.title] |= {"foods_right": np.nan, "parse_rate": np.nan}
     for method in trained_methods(preset, seeds):
         frame[method.title] |= training_costs([preset.run_folder(method.name, s) for s in seeds])
+    elsewhere = baselines_elsewhere(preset, seeds)
+    for title, row in elsewhere.iterrows():
+        frame[title] |= row[SCORES].to_dict()
     frame = {method: frame[method] for method in methods}
     frame = pd.DataFrame.from_dict(frame, orient="index").rename_axis("method")
-    return frame.assign(**gap_shares(frame, [m.title for m in trained_methods(preset, seeds)]))
+    trained = [*(m.title for m in trained_methods(preset, seeds)), *elsewhere.index]
+    return frame.assign(**gap_shares(frame, trained))
 
 
 def trained_methods(preset: Preset, seeds: Sequence[int]) -> list[Recipe | Baseline]:
@@ -155,6 +141,7 @@ def _rows_by_method(preset: Preset, seeds: Sequence[int]) -> dict[str, list[str]
         if line.row == "grpo":  # supervised methods stand together, as in the paper
             methods |= {row.title: [row.name] for row in external_rows(preset)}
             methods |= {b.title: seed_rows(b, seeds) for b in measured_baselines(preset, seeds)}
+            methods |= {title: [] for title in baselines_elsewhere(preset, seeds).index}
         methods[line.method] = ours.get(line.row, [])
         if line.row == "base":
             methods |= {ANY_FORM_TITLE: [ANY_FORM], BEST_OF_TITLE: [BEST_OF]}
@@ -206,6 +193,8 @@ def provenance_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     rows += [KNOWLEDGE] if preset.knowledge else []
     rows += ["bound", *(row.name for row in external_rows(preset))]
     frame = {row: _provenance(preset, row) for row in rows}
+    for title, row in baselines_elsewhere(preset, seeds).iterrows():
+        frame[title] = origin_elsewhere(row)
     return pd.DataFrame.from_dict(frame, orient="index").rename_axis("row")
 
 
@@ -294,6 +283,8 @@ _BY_PARENTS = f"""
 _BASELINES_MEASURED = """
 * The other supervised rows were trained by this kit on the same backbone and data, and answer by
   generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""
+_ELSEWHERE = """
+* A row with "(at ...)" was not measured in this run: it is that commit's, from `ablations.csv`."""
 
 
 def notes(preset: Preset, seeds: Sequence[int]) -> str:
@@ -304,7 +295,9 @@ def notes(preset: Preset, seeds: Sequence[int]) -> str:
     text += f"\n* A single sample of the untrained base has gIoU {sampled:.3f} in the mean."
     text += _BY_PARENTS if preset.parents else ""
     text += f"\n* {_processors(preset, seeds)}"
-    return text + (_BASELINES_MEASURED if measured_baselines(preset, seeds) else "")
+    elsewhere = len(baselines_elsewhere(preset, seeds))
+    text += _BASELINES_MEASURED if elsewhere or measured_baselines(preset, seeds) else ""
+    return text + (_ELSEWHERE if elsewhere else "")
 
 
 def _others(preset: Preset, seeds: Sequence[int]) -> str:

@@ -9,6 +9,13 @@ import pandas as pd
 from foodseg.evaluation.intervals import interval
 from foodseg.evaluation.metrics import ciou_sums, giou_sums
 from foodseg.evaluation.predictions import Run, counts, summarise
+from foodseg.recipes import Recipe
+from foodseg.supervised.targets import Baseline
+
+
+def seed_rows(method: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
+    """The names of a method's rows of predictions, one for each seed."""
+    return [f"{method.name}-seed{seed}" for seed in seeds]
 
 
 def summarise_seeds(runs: Sequence[Run]) -> dict:
