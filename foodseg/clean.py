@@ -119,10 +119,11 @@ _FIGURES = Known(
         for name in (
             *("shared_prefix", "results_bars", "results_table", "learning_curves", "failures"),
             *("segmentation_results", "gains", "ablations", "ablations_validation"),
-            "leaderboard",
+            *("leaderboard", "claims"),
         )
         for kind in ("png", "pdf", "md", "tex", "csv")
-    )
+    ),
+    {"records": Known(("*.json.xz",))},
 )
 _WEIGHTS = Known(
     ("complete", "sam2.1_hiera_large.pt"),

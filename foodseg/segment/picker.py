@@ -36,7 +36,7 @@ class Picker:
         self.system, self.plates, self.plate = system, plates, plates[0]
         last = (len(plates) - 1) // AT_ONCE
         self.page = widgets.IntSlider(max=last, description="more plates", continuous_update=False)
-        self.strip = widgets.HBox()
+        self.strip = widgets.HBox(layout=widgets.Layout(align_items="flex-end"))
         self.upload = widgets.FileUpload(accept="image/*", description="your own")
         self.question = widgets.Combobox(
             description="question", ensure_option=False, continuous_update=False, layout=WIDE
