@@ -239,8 +239,8 @@ $(09): $(05)
 SCORED := $(patsubst $(RUNS)/predictions/%/result.json,%,$(wildcard $(RUNS)/predictions/*/result.json))
 OTHERS := $(filter-out base bound base-% bound-% knowledge,$(foreach row,$(SCORED),$(if $(findstring -seed,$(row)),,$(row))))
 TABLE_ROWS := $(sort $(filter sft-seed% lisa%,$(SCORED)) $(OTHERS))
-# Supervised rows that were measured elsewhere.
-$(06): $(wildcard $(FIGURES)/ablations.csv)
+# Supervised rows that were measured elsewhere; where notebook 08 writes the file, none were.
+$(06): $(if $(ROWS_$(PRESET)),,$(wildcard $(FIGURES)/ablations.csv))
 $(06): $(TABLE_ROWS:%=$(RUNS)/predictions/%/result.json) $(OUT)/table_rows
 # A row that is taken out leaves no newer file, so the list of rows is one.
 $(OUT)/table_rows:

@@ -1,5 +1,6 @@
 """GRTO's tool: the decoder learns what it should, nothing else does, the policy is untouched."""
 
+import io
 import json
 from dataclasses import replace
 from functools import partial
@@ -32,7 +33,7 @@ from foodseg.rl.evidence import gather_evidence, to_original
 from foodseg.rl.rewards import match_answer
 from foodseg.system import load_policy, load_segmenter
 from foodseg.training import mask_decoder as tool
-from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
+from foodseg.training.mask_decoder import OffPolicyStage, ToolUpdater
 from foodseg.training.photos import PhotoFeatures
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.trainer import TOOL_LOG, train
@@ -155,8 +156,10 @@ def test_only_matched_references_teach_and_equal_ones_are_counted(samples):
     assert lesson.weights.sum() == lesson.written == 3 * count
     assert lesson.corners.shape == (2 * count, 3, 2)
     assert lesson.target_coverage.shape == (count, 48, 48)
-    tensors = (lesson.corners, lesson.target_coverage, lesson.weights, lesson.embedding.features)
-    assert not any(tensor.requires_grad for tensor in (*tensors, *lesson.embedding.high_resolution))
+    assert lesson.image == sample.image
+    embedding = updater.features.embedding(lesson.image)
+    tensors = (lesson.corners, lesson.target_coverage, lesson.weights, embedding.features)
+    assert not any(tensor.requires_grad for tensor in (*tensors, *embedding.high_resolution))
     nothing, before = group_of(sample, far, "no list"), weights(updater)
     assert updater.lessons(nothing, alike) == [] and len(updater.asked) == 1
     row = updater.update([nothing])
@@ -223,14 +226,14 @@ def test_the_policy_is_paid_for_the_tools_masks_and_a_run_keeps_its_bits_when_in
         assert all(p.grad is None for p in updater.optimizer.parameters)
         return update(updater, groups)
 
-    # In stage 1, in step 2 and, after the checkpoint, in step 3.
-    calls = watch(monkeypatch, ToolUpdater, "step", 2, 6, 11)
+    # In stage 1, in step 2 and, after the checkpoint, in step 3. Stage 1 is not made again.
+    calls = watch(monkeypatch, ToolUpdater, "step", 2, 6, 9)
     monkeypatch.setattr(ToolUpdater, "update", after_the_policys)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             train(preset, SHORT, 0, samples)
     train(preset, SHORT, 0, samples)
-    assert len(calls) == 12
+    assert len(calls) == 10
     assert files(SHORT) == whole
     assert [r["tool_loss"] for r in read_lines(run / "log.jsonl")] == [r["tool_loss"] for r in rows]
 
@@ -272,7 +275,7 @@ def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(
         for parameter in mllm.lora_parameters():
             parameter.data += noise
         updater = make_updater(training)
-        rows = train_tool_off_policy(updater, sampler)
+        rows = off_policy(updater, sampler)
         assert (sampler.cursor, sampler.rounds) == (0, 0) and len(rolled_out) == 2
         assert sampler.seed not in rolled_out
         assert [row["step"] for row in rows] == [1, 2, 3]
@@ -283,4 +286,40 @@ def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(
     assert runs[0][0] == runs[1][0]
     assert all(torch.equal(w, runs[1][1][n]) for n, w in runs[0][1].items())
     assert rows[2]["tool_references"] == rows[0]["tool_references"]  # round 1 once more
-    assert train_tool_off_policy(make_updater(), sampler) == []
+    assert off_policy(make_updater(), sampler) == []
+
+
+def off_policy(updater, sampler):
+    """The rows of a whole stage 1."""
+    stage = OffPolicyStage(updater, sampler)
+    while not stage.ended:
+        stage.step()
+    return stage.rows
+
+
+@pytest.mark.parametrize("taken", [1, 2, 3])
+def test_an_interrupted_stage_1_goes_on_with_the_same_bits(samples, knowing, taken, monkeypatch):
+    training = ToolTraining(learning_rate=3e-3, off_policy_steps=4, off_policy_rounds=2)
+    mllm = load_policy(replace(PRESET, mllm=knowing))
+    mllm.add_lora(rank=4, alpha=8, seed=0)
+    sampler, whole = GroupSampler(mllm, PRESET, GRPO, samples, seed=0), make_updater(training)
+    rows = off_policy(whole, sampler)
+    first = make_updater(training)
+    stage = OffPolicyStage(first, sampler)
+    for _ in range(taken):
+        stage.step()
+    # As a checkpoint holds it.
+    buffer = io.BytesIO()
+    torch.save({"tool": first.state_dict(), "stage": stage.state_dict()}, buffer)
+    state = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    second = make_updater(training)
+    second.load_state_dict(state["tool"])
+    stage = OffPolicyStage(second, sampler)
+    stage.load_state_dict(state["stage"])
+    batches = watch(monkeypatch, GroupSampler, "next_batch")
+    while not stage.ended:
+        stage.step()
+    assert len(batches) == max(0, 2 - taken)  # no round is sampled twice
+    assert [row["tool_loss"] for row in stage.rows] == [row["tool_loss"] for row in rows]
+    assert all(torch.equal(w, weights(whole)[n]) for n, w in weights(second).items())
+    assert stage.state_dict()["buffer"] == []

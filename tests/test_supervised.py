@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_gradients, randomise_adapter
+from conftest import assert_same_gradients, randomise_adapter, watch
 from PIL import Image
 from torch.nn import functional
 
@@ -31,7 +31,8 @@ from foodseg.supervised.targets import (
     to_tokens,
 )
 from foodseg.supervised.training import start, train_baseline
-from foodseg.training.sampler import draw_samples
+from foodseg.system import load_policy
+from foodseg.training.sampler import GroupSampler, draw_samples
 
 PRESET = replace(
     presets.SMOKE,
@@ -220,7 +221,9 @@ def test_own_right_answers_are_kept_taught_and_sampled_once(samples, monkeypatch
     preset = replace(PRESET, mllm=knowing, group_size=4, max_new_tokens=160)  # it is often right
     result = train_baseline(preset, SFT_OWN, 0, samples)
     run = preset.run_folder(SFT_OWN.name, 0)
-    rows = json.loads(bytes(read_sealed(run / own_answers.FILE, "")))
+    known = json.loads(bytes(read_sealed(run / own_answers.FILE, "")))
+    rows = known["right"]
+    assert known["sampler"]["rounds"] == preset.steps
     assert 0 < len(rows) < result["sampled"] == 3 * 2 * 4
     by_id = {sample.sample_id: sample for sample in samples}
     for row in rows:
@@ -234,9 +237,20 @@ def test_own_right_answers_are_kept_taught_and_sampled_once(samples, monkeypatch
         row["completion"] for row in rows
     ]
     assert result["recipe"]["own"] and len(read_lines(run / "log.jsonl")) == preset.steps
-    monkeypatch.setattr(own_answers, "_sample", lambda *_: [])
+    monkeypatch.setattr(own_answers, "is_right", lambda _: False)
     with pytest.raises(DataError, match="sft-own-seed1: none of the base's completions is right"):
         train_baseline(preset, SFT_OWN, 1, samples)
+
+
+def test_own_answers_go_on_after_the_last_rollout(samples, monkeypatch, knowing, tmp_path):
+    preset = replace(PRESET, mllm=knowing, group_size=4, max_new_tokens=160)
+    mllm = load_policy(preset)
+    whole = own_answers.own_answers(tmp_path / "whole", preset, 0, samples, mllm)
+    batches = watch(monkeypatch, GroupSampler, "next_batch", 3)
+    with pytest.raises(KeyboardInterrupt):
+        own_answers.own_answers(tmp_path / "again", preset, 0, samples, mllm)
+    assert own_answers.own_answers(tmp_path / "again", preset, 0, samples, mllm) == whole
+    assert len(batches) == preset.steps + 1  # the one that was interrupted
 
 
 def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(samples):

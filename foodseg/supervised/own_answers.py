@@ -22,6 +22,7 @@ from foodseg.models.mllm import Mllm
 from foodseg.presets import Preset
 from foodseg.recipes import GRPO
 from foodseg.rl.evidence import Evidence
+from foodseg.rl.groups import Group
 from foodseg.training.sampler import GroupSampler
 
 FILE = "own_answers.txt"  # below the seal, JSON
@@ -33,14 +34,13 @@ def own_answers(
     """Samples in which a right completion of the base stands for the data's answer.
 
     A question has as many as it has right completions. They are written to FILE of the run's folder
-    and read back when the run goes on. Raises DataError if no completion is right, or if the file
-    was changed.
+    after each rollout; sampling goes on after the last. Raises DataError if no completion is right,
+    or if the file was changed.
     """
     by_id, file = {sample.sample_id: sample for sample in samples}, folder / FILE
-    if not file.exists():
-        write_sealed(file, json.dumps(_sample(preset, seed, samples, mllm), indent=1).encode())
-    rows = json.loads(bytes(read_sealed(file, "remove it: it is made again")))
-    kept = [(by_id[row["sample_id"]], row["completion"]) for row in rows]
+    if not file.exists() or _read(file)["sampler"]["rounds"] < preset.steps:
+        _sample(file, GroupSampler(mllm, preset, GRPO, samples, seed))
+    kept = [(by_id[row["sample_id"]], row["completion"]) for row in _read(file)["right"]]
     if not kept:
         raise DataError(f"{folder.name}: none of the base's completions is right; sample more.")
     return [replace(sample, answer=completion) for sample, completion in kept]
@@ -51,16 +51,27 @@ def is_right(evidence: Evidence) -> bool:
     return evidence.score.format >= 3 and evidence.score.iou >= 1
 
 
-def _sample(
-    preset: Preset, seed: int, samples: Sequence[Sample], mllm: Mllm
-) -> list[dict[str, str]]:
-    """The right ones among the completions of the questions that a recipe's run would ask."""
-    sampler, rows = GroupSampler(mllm, preset, GRPO, samples, seed), []
-    for _ in tqdm(range(preset.steps), f"{preset.name}: own answers"):
-        for group in sampler.next_batch().seen:
-            right = [one for one in group.evidence if is_right(one)]
-            rows += [
-                {"sample_id": group.sample.sample_id, "completion": one.answer.completion}
-                for one in right
-            ]
-    return rows
+def _sample(file: Path, sampler: GroupSampler) -> None:
+    """Write the right ones among the completions of all questions that a recipe's run would ask."""
+    steps = sampler.preset.steps
+    known = _read(file) if file.exists() else {"sampler": sampler.state_dict(), "right": []}
+    sampler.load_state_dict(known["sampler"])
+    with tqdm(None, f"{sampler.preset.name}: own answers", steps, initial=sampler.rounds) as bar:
+        while sampler.rounds < steps:
+            right = known["right"] + _right(sampler.next_batch().seen)
+            known = {"sampler": sampler.state_dict(), "right": right}
+            write_sealed(file, json.dumps(known, indent=1).encode())
+            bar.update()
+
+
+def _right(groups: Sequence[Group]) -> list[dict[str, str]]:
+    return [
+        {"sample_id": group.sample.sample_id, "completion": one.answer.completion}
+        for group in groups
+        for one in group.evidence
+        if is_right(one)
+    ]
+
+
+def _read(file: Path) -> dict:
+    return json.loads(bytes(read_sealed(file, "remove it: it is made again")))

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from foodseg.common.processes import ALONE, Processes
-from foodseg.common.progress import tqdm
 from foodseg.data.references import decode_mask
 from foodseg.methods.grto import (
     ToolTraining,
@@ -21,7 +20,7 @@ from foodseg.methods.grto import (
     tool_losses,
 )
 from foodseg.models.sam2 import decode_prompts
-from foodseg.models.segmenter import ImageEmbedding, scale_prompts
+from foodseg.models.segmenter import scale_prompts
 from foodseg.rl.groups import Group
 from foodseg.training.optimizer import Optimizer
 from foodseg.training.photos import PhotoFeatures
@@ -38,13 +37,13 @@ PROMPTS_PER_CALL = 16
 class Lesson:
     """What the matched references of one question teach: each distinct one once.
 
-    corners (P, 3, 2): prompts in pixels of the segmenter's image. part (P,) int64: index of the
-    target mask of each. target_coverage (N, h, w), 0 to 1: the share of each decoder cell that a
-    target mask covers. weights (P,): sums over the completions that wrote the prompt. written:
-    references written, repeats counted.
+    image: the photo, as its sample names it. corners (P, 3, 2): prompts in pixels of the
+    segmenter's image. part (P,) int64: index of the target mask of each. target_coverage (N, h, w),
+    0 to 1: the share of each decoder cell that a target mask covers. weights (P,): sums over the
+    completions that wrote the prompt. written: references written, repeats counted.
     """
 
-    embedding: ImageEmbedding
+    image: str
     corners: Tensor
     part: Tensor
     target_coverage: Tensor
@@ -114,7 +113,7 @@ class ToolUpdater:
         )
         return [
             Lesson(
-                self.features.embedding(sample.image),
+                sample.image,
                 scale_prompts(references, sample.size, side).to(device),
                 torch.tensor(parts, device=device),
                 coverage.to(device),
@@ -159,7 +158,7 @@ class ToolUpdater:
 
     def _losses(self, lesson: Lesson, inside: slice) -> tuple[Tensor, Tensor]:
         """Loss and IoU, (P,) each, of the masks that `Segmenter.predict` would hand out."""
-        embedding = lesson.embedding
+        embedding = self.features.embedding(lesson.image)
         logits, predicted, _ = decode_prompts(
             self.segmenter.model,
             embedding.features,
@@ -171,37 +170,61 @@ class ToolUpdater:
         return tool_losses(chosen, coverage, self.training), cell_iou(chosen.detach(), coverage)
 
 
-def train_tool_off_policy(updater: ToolUpdater, sampler: GroupSampler) -> list[dict]:
+class OffPolicyStage:
     """B-GRTO's stage 1: the decoder alone learns from a buffer of the base policy's rollouts.
 
-    Call it before the policy's first update. Step t learns from the buffer's round t modulo
+    It comes before the policy's first update. Step t learns from the buffer's round t modulo
     `off_policy_rounds`, sampled when it is first needed, and scored with the decoder as it is then.
-    The questions and random numbers are not those of
-    `sampler`, whose state stays as it is. Returns a log row for each step (`update`'s fields and
-    `seconds_rollout`); none if `off_policy_steps` is 0. Deterministic: an interrupted stage is
-    repeated from its start.
+    The questions and random numbers are not those of `sampler`, whose state stays as it is. rows:
+    of the log, one a step (`update`'s fields and `seconds_rollout`). Without `off_policy_steps` it
+    has ended.
     """
-    training = updater.training
-    recipe = replace(sampler.recipe, dynamic_sampling=False, ranking=None)
-    seed = sampler.seed + OFF_POLICY_SEED
-    apart = GroupSampler(
-        sampler.mllm, sampler.preset, recipe, sampler.samples, seed, sampler.processes
-    )
-    apart.features = updater.features  # the tool's own masks, and one SAM2 in memory
-    buffer: list[list[Lesson]] = []
-    rows = []
-    for step in tqdm(range(training.off_policy_steps), "decoder, off-policy"):
-        start = time.perf_counter()
-        if len(buffer) < training.off_policy_rounds:
-            with sampler.mllm.reference_policy():
-                groups = apart.next_batch().mine
-            weights = training.off_policy_weights
-            buffer.append([one for group in groups for one in updater.lessons(group, weights)])
+
+    def __init__(self, updater: ToolUpdater, sampler: GroupSampler) -> None:
+        self.updater, self.mllm = updater, sampler.mllm
+        recipe = replace(sampler.recipe, dynamic_sampling=False, ranking=None)
+        shared = sampler.samples, sampler.seed + OFF_POLICY_SEED, sampler.processes
+        self.sampler = GroupSampler(sampler.mllm, sampler.preset, recipe, *shared)
+        self.sampler.features = updater.features  # the tool's own masks, and one SAM2 in memory
+        self.buffer: list[list[Lesson]] = []
+        self.rows: list[dict] = []
+
+    @property
+    def ended(self) -> bool:
+        return len(self.rows) >= self.updater.training.off_policy_steps
+
+    def step(self) -> None:
+        """One step of the decoder, and before it a round of rollouts while the buffer has room."""
+        start, training = time.perf_counter(), self.updater.training
+        if len(self.buffer) < training.off_policy_rounds:
+            self.buffer.append(self._lessons())
         sampled = time.perf_counter()
-        row = updater.step(buffer[step % training.off_policy_rounds])
+        row = self.updater.step(self.buffer[len(self.rows) % training.off_policy_rounds])
         seconds = {
             "seconds_rollout": sampled - start,
             "seconds_tool": time.perf_counter() - sampled,
         }
-        rows.append({"step": step + 1} | row | seconds)
-    return rows
+        self.rows.append({"step": len(self.rows) + 1} | row | seconds)
+
+    def _lessons(self) -> list[Lesson]:
+        with self.mllm.reference_policy():
+            groups = self.sampler.next_batch().mine
+        weights = self.updater.training.off_policy_weights
+        return [one for group in groups for one in self.updater.lessons(group, weights)]
+
+    def state_dict(self) -> dict:
+        """What the next step needs besides the updater's state; when it has ended, the rows."""
+        lessons = [] if self.ended else self.buffer
+        buffer = [[vars(lesson) for lesson in lessons_of] for lessons_of in lessons]
+        return {"sampler": self.sampler.state_dict(), "buffer": buffer, "rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
+        self.sampler.load_state_dict(state["sampler"])
+        device, self.rows = self.updater.segmenter.device, state["rows"]
+        self.buffer = [[_on(device, lesson) for lesson in lessons] for lessons in state["buffer"]]
+
+
+def _on(device: torch.device, values: dict) -> Lesson:
+    tensors = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+    return Lesson(**values | tensors)

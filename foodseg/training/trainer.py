@@ -18,14 +18,22 @@ from typing import TYPE_CHECKING
 from foodseg.common.files import write_lines
 from foodseg.common.lock import alone
 from foodseg.common.processes import Processes
+from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
 from foodseg.system import load_policy, one_thread
 from foodseg.training.identity import check_learnable, goes_on, run_config
 from foodseg.training.log import step_row
-from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
-from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
+from foodseg.training.mask_decoder import OffPolicyStage, ToolUpdater
+from foodseg.training.run_folder import (
+    OnStep,
+    claim,
+    finish,
+    restore,
+    save_checkpoint,
+    take_steps,
+)
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.updates import PolicyUpdater
 
@@ -62,7 +70,7 @@ def train(
             return result
         learner = PolicyLearner(preset, recipe, seed, samples, processes)
         rows = restore(folder, learner, writes)
-        tool_rows = learner.train_tool_first(folder / TOOL_LOG, again=bool(rows))
+        tool_rows = train_tool_first(folder, learner, preset.checkpoint_every, writes)
         title = f"{recipe.title}, seed {seed}"
         steps = recipe.budget * preset.steps
         rows = take_steps(folder, title, preset, learner, rows, on_step, writes, steps)
@@ -89,7 +97,7 @@ class PolicyLearner:
         self.tool = (
             ToolUpdater(self.sampler.features, recipe.tool, processes) if recipe.tool else None
         )
-        self.tool_rows: list[dict] = []
+        self.first_stage = OffPolicyStage(self.tool, self.sampler) if self.tool else None
 
     @property
     def sampled(self) -> int:
@@ -114,30 +122,15 @@ class PolicyLearner:
         # The mask decoder learns after the policy, from the same groups.
         return row | self.tool.update(batch.mine) if self.tool else row
 
-    def train_tool_first(self, log: Path, again: bool) -> list[dict]:
-        """B-GRTO's stage before the policy's first step; returns its log rows.
-
-        again: the policy has begun already, so the stage is over and its rows are in the state.
-        """
-        if not self.tool:
-            return []
-        if not again:
-            self.tool_rows = train_tool_off_policy(self.tool, self.sampler)
-        if self.sampler.processes.main:
-            write_lines(log, self.tool_rows)
-        return self.tool_rows
-
     def state_dict(self) -> dict:
         """All that the next step needs."""
         adapter = [parameter.detach().cpu() for parameter in self.mllm.lora_parameters()]
-        state = {"adapter": adapter, "tool_rows": self.tool_rows}
-        return state | {name: part.state_dict() for name, part in self._parts().items()}
+        return {"adapter": adapter} | {n: part.state_dict() for n, part in self._parts().items()}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict`."""
         for parameter, value in zip(self.mllm.lora_parameters(), state["adapter"], strict=True):
             parameter.data.copy_(value)
-        self.tool_rows = state["tool_rows"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -149,7 +142,33 @@ class PolicyLearner:
 
     def _parts(self) -> dict:
         parts = {"sampler": self.sampler, "updater": self.updater, "tool": self.tool}
+        parts |= {"first_stage": self.first_stage}
         return {name: part for name, part in parts.items() if part}
+
+
+def train_tool_first(
+    folder: Path, learner: PolicyLearner, checkpoint_every: int, writes: bool
+) -> list[dict]:
+    """B-GRTO's stage before the policy's first step, or what is left of it; returns its log rows.
+
+    writes: whether this process writes the folder; no rows and no log for a recipe without a tool.
+    With several processes an interrupted stage begins again: each has lessons of its own.
+    """
+    stage = learner.first_stage
+    if stage is None:
+        return []
+    steps = stage.updater.training.off_policy_steps
+    alone, done = learner.sampler.processes.world_size == 1, len(stage.rows)
+    with tqdm(None, "decoder, off-policy", steps, initial=done, disable=not writes) as bar:
+        while not stage.ended:
+            stage.step()
+            bar.update()
+            due = alone and len(stage.rows) % checkpoint_every == 0
+            if writes and (due or stage.ended):
+                save_checkpoint(folder, [], learner)
+    if writes:
+        write_lines(folder / TOOL_LOG, stage.rows)
+    return stage.rows
 
 
 def _find_processes(preset: Preset) -> Processes:
