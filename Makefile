@@ -118,7 +118,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims why doctor data score test torture torture-1 torture-2 lab demo bench site base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims why doctor data score test torture lab demo bench site base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -154,14 +154,12 @@ score: $(ENVIRONMENT) $(01)  ## rows for another system's masks or texts: PREDIC
 	$(PY) -m foodseg.evaluation.external "$(PREDICTIONS)" --preset $(PRESET) --protocol "$(PROTOCOL)" \
 		--name "$(if $(filter command,$(firstword $(origin NAME))),$(NAME))" --system "$(SYSTEM)" --reading "$(READING)"
 
+# On two cores, each file on one of them: what is made for a file's tests is made once.
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
-# Half of it on each of two cores. A campaign that fell is in the page, so that is written all the same.
-torture: torture-1 torture-2  ## what make test tries in short, in full: docs/reliability.md
-	$(PY) tests/campaigns.py
-torture-1 torture-2: torture-%: $(ENVIRONMENT)
-	-$(PY) -m pytest --torture $*/2
+torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliability.md (half an hour)
+	$(PY) -m pytest -n 2 --dist worksteal --torture
 
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 	$(PY) -m jupyterlab notebooks
