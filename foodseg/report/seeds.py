@@ -10,6 +10,9 @@ from foodseg.evaluation.intervals import interval
 from foodseg.evaluation.metrics import ciou_sums, giou_sums
 from foodseg.evaluation.predictions import Run, counts, summarise
 
+# gRefCOCO's accuracies of “nothing here”, and their columns' titles.
+NOTHING_SAID = {"n_acc": "N-acc", "t_acc": "T-acc"}
+
 
 def summarise_seeds(runs: Sequence[Run]) -> dict:
     """Mean, standard deviation (Bessel's) and 95% interval over runs that answered all questions.
@@ -22,7 +25,9 @@ def summarise_seeds(runs: Sequence[Run]) -> dict:
         mean, deviation = summaries[name].agg(["mean", "std"])  # of one run NaN
         low, high = interval(sums(*counts(runs)))
         result |= {name: mean, f"{name}_sd": deviation, f"{name}_low": low, f"{name}_high": high}
-    return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
+    # The last two only where some questions have no target.
+    shares = [name for name in ("parse_rate", "foods_right", *NOTHING_SAID) if name in summaries]
+    return result | summaries[shares].mean().to_dict()
 
 
 def same_questions(runs: Sequence[Run]) -> bool:
