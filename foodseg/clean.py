@@ -119,7 +119,7 @@ _FIGURES = Known(
         for name in (
             *("shared_prefix", "results_bars", "results_table", "learning_curves", "failures"),
             *("segmentation_results", "gains", "ablations", "ablations_validation"),
-            *("leaderboard", "claims"),
+            *("leaderboard", "claims", "nothing_here"),
         )
         for kind in ("png", "pdf", "md", "tex", "csv")
     ),
@@ -157,8 +157,9 @@ def clean(project: Path, home: Path) -> list[str]:
     build = _build(project / "notebooks")
     places = [(project / "build", name, build) for name in ("kitchen", "smoke", "dry-run")]
     places += [(home / "build", name, build) for name in ("smoke", "dry-run")]
-    places += [(home / "datasets", name, DATASETS) for name in ("kitchen", "smoke", "dry-run")]
-    places += [(home / "runs", name, RUNS) for name in ("kitchen", "smoke", "dry-run")]
+    drawn = "kitchen", "smoke", "dry-run", "kitchen-nothing", "smoke-nothing"
+    places += [(home / "datasets", name, DATASETS) for name in drawn]
+    places += [(home / "runs", name, RUNS) for name in drawn]
     places += [(project / "build", "site", SITE)]
     said: list[str] = []
     for parent, name, known in places:
@@ -173,7 +174,7 @@ def clean(project: Path, home: Path) -> list[str]:
             if count := _remove(folder, known, left):
                 said.append(f"Removed from {folder}: {count} files.")
             said += left
-    # The checkout may be the home, and a link may stand before three presets.
+    # The checkout may be the home, and a link may stand before several presets.
     return list(dict.fromkeys(said))
 
 

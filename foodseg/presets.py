@@ -42,13 +42,14 @@ class Preset:
     knowledge: file of the tensors in which the base differed before its habits were taught (None:
     not known), for a row of the results table.
     image_side: pixels of the square model image. train_plates, test_plates: plates to draw (0: the
-    data is on disk). learning_rate .. groups_per_update: the training budget that every recipe
-    shares: warmup_steps in rollouts; steps, how many rollouts' worth of completions a run may
-    sample; groups_per_update, the groups of one gradient step. supervised_learning_rate: of the
-    baselines. published: folder of the checkout for the figures (None: they go to build/).
-    parents: the protocol of a second base row (None: no such row). data: name of the preset whose
-    data this one reads ("": its own). extra_reward: terms added to every recipe's. thresholds: of
-    the accuracy reward, in pixels of an 840 x 840 model image.
+    data is on disk); no_target_share: of all questions, those for foods that aren't on the plate.
+    learning_rate .. groups_per_update: the training budget that every recipe shares: warmup_steps
+    in rollouts; steps, how many rollouts' worth of completions a run may sample; groups_per_update,
+    the groups of one gradient step. supervised_learning_rate: of the baselines. published: folder
+    of the checkout for the figures (None: they go to build/). parents: the protocol of a second
+    base row (None: no such row). data: name of the preset whose data this one reads ("": its own).
+    extra_reward: terms added to every recipe's. thresholds: of the accuracy reward, in pixels of an
+    840 x 840 model image.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Preset:
     thresholds: RewardThresholds = RewardThresholds()
     supervised_learning_rate: float = 3e-4  # LISA's
     extra_reward: tuple[Callable, ...] = ()
+    no_target_share: float = 0.0
 
     @property
     def updates_per_step(self) -> int:
@@ -167,6 +169,12 @@ SMOKE = replace(
     steps=3,
     checkpoint_every=1,
     published=None,
+)
+
+# The same with questions for foods that aren't there; the others are the same questions.
+SMOKE_NOTHING, KITCHEN_NOTHING = (
+    replace(preset, name=f"{preset.name}-nothing", no_target_share=0.1, published=None)
+    for preset in (SMOKE, KITCHEN)
 )
 
 # The commit of each model of the hub.
@@ -293,7 +301,8 @@ def get_preset(name: str) -> Preset:
     """
     if name == DRY_RUN:
         return dry_run_preset()
-    presets = {preset.name: preset for preset in (SMOKE, KITCHEN, PAPER)}
+    known = (SMOKE, KITCHEN, PAPER, SMOKE_NOTHING, KITCHEN_NOTHING)
+    presets = {preset.name: preset for preset in known}
     if name.partition("--")[0] == PAPER.name:
         chosen = chosen_preset()
         presets |= {PAPER.name: chosen, chosen.name: chosen}

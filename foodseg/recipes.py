@@ -20,6 +20,7 @@ from foodseg.methods.dr_seg import (
     non_repeat_normalised,
 )
 from foodseg.methods.grto import ToolTraining, by_reward, post_trained
+from foodseg.methods.nothing_here import nothing_prompt, told_nothing
 from foodseg.methods.sam_r1 import (
     box_tiers,
     labelled_format,
@@ -63,14 +64,17 @@ class Recipe:
     prompt: from the preset's prompt template to the recipe's; None leaves it as it is.
     labelled_points: read SAM-R1's answers too, `"points": [[x, y, label], ...]` in place of
     `"point_2d"`; their labels go to SAM2.
-    true_answer: (sample, side of the model image) -> the true answer's completion, which joins each
-    group as one more rollout (`methods.visurf`); None for none.
+    nothing: read `[]` as the answer that nothing in the photo fits, and learn from questions of
+    which that is true; without it a training leaves these out, and says so.
+    true_answer: (sample, side of the model image) -> the true answer's completion, which joins the
+    group as one more rollout (`methods.visurf`), "" for none; None for none at all.
     advantages: from the groups to one advantage a completion, or one a token (`rl.advantages`).
     tool: how the mask decoder is trained on the same rollouts; None leaves it as it is.
     budget: how many times the preset's completions a run samples.
 
-    Raises ValueError if two terms have the same name, and for true answers that would be ranked or
-    labelled points that a tool would learn from, neither of which any method does.
+    Raises ValueError if two terms have the same name, and for true answers that would be ranked,
+    labelled points that a tool would learn from, or “nothing here” where objects are judged, none
+    of which any method does.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Recipe:
     ranking: type | None = None
     prompt: Callable[[str], str] | None = None
     labelled_points: bool = False
+    nothing: bool = False
     true_answer: Callable[[Sample, int], str] | None = None
     advantages: Callable = whole_completion
     tool: ToolTraining | None = None
@@ -98,6 +103,11 @@ class Recipe:
             raise ValueError(
                 f"{self.name!r}: a true_answer doesn't go with a ranking, and labelled_points not "
                 "with a tool; leave one out."
+            )
+        if self.nothing and (self.ranking or self.tool or self.advantages != whole_completion):
+            raise ValueError(
+                f"{self.name!r}: nothing doesn't go with a ranking, a tool or advantages by token, "
+                "which judge objects; leave one out."
             )
 
 
@@ -407,6 +417,25 @@ VISURF = replace(GRPO, name="visurf", title="ViSurf", true_answer=bare_answer)
 # supervised baselines have it.
 VISURF_TOLD = replace(
     VISURF, name="visurf-told", title="ViSurf, told the data's words", true_answer=told_answer
+)
+
+# -- “Nothing here” (foodseg.methods.nothing_here; ours) ------------------------------------------
+
+# GRPO where some questions are about foods that aren't there (`presets.KITCHEN_NOTHING`). With the
+# true answer as one more rollout of their groups, and by rewards alone.
+NOTHING_HERE = replace(
+    GRPO,
+    name="nothing-here",
+    title="GRPO, “nothing here” is an answer, shown once",
+    prompt=nothing_prompt,
+    nothing=True,
+    true_answer=told_nothing,
+)
+NOTHING_HERE_UNAIDED = replace(
+    NOTHING_HERE,
+    name="nothing-here-unaided",
+    title="GRPO, “nothing here” is an answer",
+    true_answer=None,
 )
 
 # -- The best of all ------------------------------------------------------------------------------

@@ -269,7 +269,7 @@ def test_names_are_compared_as_they_look(folder):
 WRONG_TYPES = {
     "image": (5, None),
     "question": (["?"], "  ", "half a pair \ud800"),
-    "things": ("spinach", [], ["spinach", 5]),
+    "things": ("spinach", {}, ["spinach", 5]),
     "answer": (5,),
     "id": (7,),
     "split": (["train"],),

@@ -7,6 +7,7 @@ without a known prefix stands under "Other recipes".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from foodseg import recipes
@@ -30,6 +31,7 @@ FAMILIES = {
     "b-grto": "GRTO and B-GRTO",
     "visurf": "ViSurf",
     "ours": "The best of all",
+    "nothing-here": "“Nothing here” is an answer",
 }
 
 
@@ -60,9 +62,12 @@ BOUND = Row("bound", "True boxes and points + SAM2 (bound)")
 
 
 def all_rows() -> list[Row]:
-    """Every row, family by family, in the order of recipes.py; DataError if two have one name."""
+    """Every row, family by family, in the order of recipes.py; DataError if two have one name.
+
+    Without `nothing_rows`, which need questions that the others don't have.
+    """
     methods = [*_instances(vars(targets), Baseline), *_instances(vars(recipes), Recipe)]
-    rows = [BASE, BOUND, *(Row(method.name, method.title, method) for method in methods)]
+    rows = [BASE, BOUND, *_rows(method for method in methods if not _says_nothing(method))]
     by_name: dict[str, Row] = {}
     for row in rows:
         if by_name.setdefault(row.name, row) != row:
@@ -71,13 +76,26 @@ def all_rows() -> list[Row]:
     return sorted(by_name.values(), key=lambda row: order.index(row.family))
 
 
+def nothing_rows() -> list[Row]:
+    """The rows of recipes for which “nothing here” is an answer (`ablations.nothing_here`)."""
+    return _rows(filter(_says_nothing, _instances(vars(recipes), Recipe)))
+
+
+def _rows(methods: Iterable[Recipe | Baseline]) -> list[Row]:
+    return [Row(method.name, method.title, method) for method in methods]
+
+
+def _says_nothing(method: Recipe | Baseline) -> bool:
+    return isinstance(method, Recipe) and method.nothing
+
+
 def choose_rows(names: str) -> list[Row]:
     """The rows of those names, split by commas, in the table's order; all for "".
 
-    Raises DataError for a name that no row has.
+    `nothing_rows` come by their names only. Raises DataError for a name that no row has.
     """
-    rows = all_rows()
     asked = [name.strip() for name in names.split(",") if name.strip()]
+    rows = all_rows() + (nothing_rows() if asked else [])
     known = [row.name for row in rows]
     for name in asked:
         if name not in known:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from foodseg.common.files import write_atomically
 from foodseg.data.foodseg103 import Problem
+from foodseg.data.samples import Sample
 
 NO_MASK = "needs no mask"
 
@@ -19,7 +20,8 @@ NO_MASK = "needs no mask"
 class BuildReport:
     """What became of one split's turns.
 
-    counts: entries of the JSON file, dishes (distinct), turns (kept and left out), references.
+    counts: entries of the JSON file, dishes (distinct), turns (kept and left out), references; and,
+    where there are any, no_target: turns kept that nothing in the photo answers.
     left_out: turns by reason; a turn with several faults counts under its first.
     parts_dropped: parts under `min_area` pixels, of ingredients that were asked for.
     unmarked: turns kept without the braces of a {name} that lacks its [SEG].
@@ -50,6 +52,8 @@ class BuildReport:
         kept = f"{self.split}: {self.kept} of {{turns}} turns kept with {{references}} references"
         source = "from {entries} conversations about {dishes} dishes."
         lines = [f"{kept} (one for each {self.per}), {source}".format(**self.counts)]
+        if no_target := self.counts.get("no_target"):
+            lines.append(f"  kept: {no_target} turns that nothing in the photo answers")
         lines += [f"  left out: {turns} {reason}" for reason, turns in self.left_out.items()]
         if self.parts_dropped:
             lines.append(f"  dropped: {self.parts_dropped} parts under {self.min_area} pixels")
@@ -73,16 +77,24 @@ class Tally:
     entries: int = 0
     references: int = 0
     kept: int = 0
+    no_target: int = 0
     parts_dropped: int = 0
     unmarked: int = 0
     dishes: set[str] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
 
+    def keep(self, sample: Sample) -> None:
+        """Counts a sample that was built."""
+        self.kept += 1
+        self.no_target += sample.no_target
+        self.references += len(sample.references)
+
     def report(self, split: str, per: str, min_area: int) -> BuildReport:
         """The finished report, most frequent reason first."""
         left_out = dict(self.left_out.most_common())
         counts = {"entries": self.entries, "dishes": len(self.dishes)}
         counts |= {"turns": self.kept + self.left_out.total(), "references": self.references}
+        counts |= {"no_target": self.no_target} if self.no_target else {}
         rest = self.parts_dropped, self.unmarked, tuple(self.problems)
         return BuildReport(split, per, min_area, counts, self.kept, left_out, *rest)

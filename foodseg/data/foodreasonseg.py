@@ -3,7 +3,8 @@
 The file is a list of `{"dish_id", "conversations": [{"form": "question" | "answer", "value"}]}`;
 in an answer an ingredient that has a mask is written `{name} [SEGn]` (FoodLMM, Yin et al. 2023).
 FoodLMM's loader skips an item that it can't resolve; here its fault is kept with its turn. As
-there, a `{name}` without [SEG] beside one that has it loses its braces and nothing else.
+there, a `{name}` without [SEG] beside one that has it loses its braces and nothing else. Ours is
+`"things": []` in an answer: the question asks for an ingredient, and none in the photo answers it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ class Turn:
     class_ids: tuple[int, ...]  # one for each ingredient, in order of mention; () needs no mask
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
+    no_target: bool = False  # it asks for an ingredient, and none in the photo answers it
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for an ingredient; other turns are talk, and need no mask."""
+        return bool(self.class_ids) or self.no_target
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class _Message:
     field: str
     text: str
     problem: Problem | None
+    no_target: bool = False
 
 
 def _read_message(file: str, field: str, item: object) -> _Message:
@@ -109,7 +117,11 @@ def _read_message(file: str, field: str, item: object) -> _Message:
         where, problem = f"{field}.value", None
         if form == "question" and (mark := find_mark(text)):
             problem = Problem(file, where, "a model's own mark", f"{mark}: {MARK_FIX}")
-        return _Message(form, where, text.strip(), problem)
+        things = item.get("things") if form == "answer" else None
+        if things not in (None, []):
+            fix = 'write "things": [] where nothing answers the question, or leave it out'
+            problem = problem or Problem(file, f"{field}.things", "wrong shape", fix)
+        return _Message(form, where, text.strip(), problem, things == [])
     fix = 'write {"form": "question" or "answer", "value": text}'
     # Of unknown form it stands for an answer, so that the question before it isn't paired wrongly.
     form = "question" if form == "question" else "answer"
@@ -144,10 +156,14 @@ def _pair_up(
     class_ids, faults, unmarked = _parse_markup(answer.text, names)
     problems += [Problem(file, answer.field, reason, fix) for reason, fix in faults]
     notes = tuple(Problem(file, answer.field, UNMARKED, fix) for fix in unmarked)
+    if answer.no_target and class_ids:
+        fix = 'take its [SEG] out, or "things": []'
+        problems.append(Problem(file, answer.field, "[SEG] where nothing answers", fix))
     if not class_ids:  # then no mask is known
         problems, notes = [*problems, *notes], ()
     texts = plain_text(question.text), plain_text(answer.text)
-    return Turn(index, answer.field, *texts, tuple(class_ids), tuple(problems), notes)
+    rest = tuple(problems), notes, answer.no_target
+    return Turn(index, answer.field, *texts, tuple(class_ids), *rest)
 
 
 def plain_text(message: str) -> str:

@@ -23,7 +23,8 @@ class Sample:
     """One question about one photo, with the reference of everything that answers it.
 
     References and masks are in pixels of the original image (`width` x `height`). `references`,
-    `reference_foods` and `masks` (COCO run-length encodings) have one entry for each reference.
+    `reference_foods` and `masks` (COCO run-length encodings) have one entry for each reference;
+    they are empty where nothing in the photo answers the question.
     """
 
     sample_id: str  # "<split>-<dish_id>-<turn index>"
@@ -45,8 +46,15 @@ class Sample:
         """(width, height) of the original image in pixels."""
         return self.width, self.height
 
+    @property
+    def no_target(self) -> bool:
+        """Whether nothing in the photo answers the question."""
+        return not self.masks
+
     def union_mask(self) -> np.ndarray:
         """The sample's ground-truth mask, boolean (height, width): the union over references."""
+        if self.no_target:
+            return np.zeros((self.height, self.width), dtype=bool)
         return coco.decode(coco.merge(list(self.masks))).astype(bool)
 
 

@@ -1,6 +1,7 @@
 """FoodReasonSeg-Single: every FoodReasonSeg conversation turned into single-turn pairs.
 
-A turn is kept if its answer marks at least one ingredient and every marked one has a mask. If one
+A turn is kept if its answer marks at least one ingredient and every marked one has a mask, or if it
+says that nothing in the photo answers the question. If one
 of several ingredients is faulty the whole turn is left out, because its mask would be wrong.
 """
 
@@ -200,14 +201,14 @@ class _Builder:
         for turn in conversation.turns:
             # A turn that would have been left out anyway isn't lost by the plate's fault.
             own = turn.problems[0].reason if turn.problems else problem.reason
-            self.tally.left_out[own if turn.problems or turn.class_ids else NO_MASK] += 1
+            self.tally.left_out[own if turn.problems or turn.asks else NO_MASK] += 1
             self.tally.problems += [fault for fault in turn.problems if fault is not problem]
 
     def _build_turn(
         self, plate: _Plate, turn: Turn, said: set[tuple[str, str, str]]
     ) -> Sample | None:
         problems, words = list(turn.problems), (plate.dish_id, turn.question, turn.answer)
-        if not problems and not turn.class_ids:
+        if not problems and not turn.asks:
             self.tally.left_out[NO_MASK] += 1
         elif not problems and words in self.said:
             self.tally.left_out["duplicate turn"] += 1  # its entry is a fault already
@@ -254,8 +255,7 @@ class _Builder:
             image_sha256=plate.image_sha256,
             **answer_fields(foods),
         )
-        self.tally.kept += 1
+        self.tally.keep(sample)
         self.tally.unmarked += bool(turn.notes)
         self.tally.problems += turn.notes
-        self.tally.references += len(sample.references)
         return sample

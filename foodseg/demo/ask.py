@@ -13,7 +13,7 @@ from foodseg.data.references import intersection_union, sample_ious
 from foodseg.data.samples import Sample
 from foodseg.demo.systems import Systems
 from foodseg.presets import Preset
-from foodseg.rl.evidence import gather_evidence
+from foodseg.rl.evidence import Evidence, gather_evidence
 from foodseg.segment.answer import Segmentation, check_question, segment
 from foodseg.segment.written import as_json
 
@@ -85,15 +85,22 @@ def ask(
 
 def judge(preset: Preset, sample: Sample, answer: Segmentation) -> Judgement:
     """The answer's IoU and its points by the paper's reward, against the sample's truth."""
-    (evidence,) = gather_evidence(
-        sample, [answer.text], preset.image_side, thresholds=preset.thresholds
-    )
+    known = {"thresholds": preset.thresholds, "nothing": sample.no_target}
+    (evidence,) = gather_evidence(sample, [answer.text], preset.image_side, **known)
+    return judge_evidence(evidence, answer.mask)
+
+
+def judge_evidence(evidence: Evidence, mask: np.ndarray) -> Judgement:
+    """The same of a completion's evidence and its mask, bool (H, W)."""
     points = {name: getattr(evidence.score, name) for name in TERMS}
-    return Judgement(mask_iou(answer.mask, sample), points)
+    return Judgement(_mask_iou(evidence, mask), points)
 
 
-def mask_iou(mask: np.ndarray, sample: Sample) -> float:
-    """IoU of a boolean mask (H, W) with the sample's true one."""
+def _mask_iou(evidence: Evidence, mask: np.ndarray) -> float:
+    """IoU with the sample's true mask; where nothing is asked for 1 for an answer that says so."""
+    sample = evidence.sample
+    if sample.no_target:
+        return float(evidence.answer.nothing)
     intersection, union = intersection_union(mask, sample.union_mask())
     return float(sample_ious([intersection], [union])[0])
 

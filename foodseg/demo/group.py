@@ -10,7 +10,7 @@ from PIL import Image
 
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
-from foodseg.demo.ask import TERMS, Judgement, mask_iou
+from foodseg.demo.ask import Judgement, judge_evidence
 from foodseg.demo.systems import Systems
 from foodseg.methods.sd_grpo import segmented, token_bytes
 from foodseg.models.rollouts import TEMPERATURE
@@ -77,6 +77,7 @@ def sample_group(systems: Systems, name: str, plate: Plate, sample: Sample, seed
             GRPO.reward,
             lambda _, references: system.segmenter.predict(embedding, references),
             preset.thresholds,
+            nothing=sample.no_target,
         )
         return _seen(group, photo.image, system)
 
@@ -88,13 +89,12 @@ def _seen(group: Group, image: Image.Image, system: System) -> SeenGroup:
     completions = []
     for index, evidence in enumerate(group.evidence):
         mask = evidence.masks().any(axis=0)
-        points = {term: getattr(evidence.score, term) for term in TERMS}
         pieces = token_bytes(group.rollout.tokens[index].tolist(), tokenizer)
         completions.append(
             Completion(
                 text=evidence.answer.completion,
-                fault=why_unparsed(evidence.answer.completion),
-                judgement=Judgement(mask_iou(mask, group.sample), points),
+                fault="" if evidence.answer.parsed else why_unparsed(evidence.answer.completion),
+                judgement=judge_evidence(evidence, mask),
                 advantage=float(whole[index]),
                 tokens=token_texts(pieces, by_token[index]),
                 references=to_original(evidence.answer, group.sample, evidence.side),

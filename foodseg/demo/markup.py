@@ -68,7 +68,7 @@ def photo(image: Image.Image) -> str:
 def truth_card(photo: Image.Image, sample: Sample) -> str:
     """What is right: the true mask and references, the foods, the data's own answer."""
     picture = over_photo((photo, sample.union_mask(), sample.references), TRUTH)
-    words = f"<b>{escape(', '.join(sample.foods))}</b><br>{escape(sample.answer)}"
+    words = f"<b>{escape(', '.join(sample.foods) or 'nothing here')}</b><br>{escape(sample.answer)}"
     return _card("the truth", "", picture, f"<div>{words}</div>")
 
 

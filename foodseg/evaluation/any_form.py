@@ -28,12 +28,13 @@ from foodseg.rl.answers import (
 # one, so that all of them together take linear time.
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _NUMBERS = re.compile(r"[(\[]([-+.,\deE\s]*)[)\]]")
+_EMPTY = re.compile(r"(?:```(?:json)?\s*)?\[\s*\](?:\s*```)?")
 _RETHINK = re.compile(r"</?rethink>")
 
 Which = Literal["first", "last"]
 
 
-def read_any_form(completion: str, which: Which = "first") -> Answer:
+def read_any_form(completion: str, which: Which = "first", nothing: bool = False) -> Answer:
     """Read a completion's references in any form; never raises, in linear time.
 
     From what follows the last `<rethink>`, else from the whole text: what stands in `<answer>`, the
@@ -42,7 +43,7 @@ def read_any_form(completion: str, which: Which = "first") -> Answer:
     `bbox`, and `point_2d`, the first point of label 1 in `points`, [[x, y, label], ...], or
     `points_1` and `points_2`; else, as in prose, four numbers in brackets followed by two. Numbers
     are taken as written; objects that lack a box or a point are left out. `thinking` and `items`
-    are those of `parse_answer`.
+    are those of `parse_answer`. nothing: an empty list there, in a fence or not, is an answer too.
     """
     strict = parse_answer(completion)
     for scope in dict.fromkeys((_RETHINK.split(completion)[-1], completion)):
@@ -50,6 +51,8 @@ def read_any_form(completion: str, which: Which = "first") -> Answer:
             written = parse_answer(f"<answer>{text}</answer>").objects
             if objects := written or _read_objects(text) or _read_prose(text):
                 return replace(strict, objects=objects)
+            if nothing and _EMPTY.fullmatch(text.strip()):
+                return replace(strict, nothing=True)
     return strict
 
 

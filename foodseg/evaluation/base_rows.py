@@ -21,7 +21,7 @@ from foodseg.data.photos import read_photo
 from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.any_form import read_any_form
-from foodseg.evaluation.evaluate import segment
+from foodseg.evaluation.evaluate import reads_nothing, segment
 from foodseg.evaluation.predictions import Prediction, save_predictions
 from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
@@ -44,7 +44,7 @@ def evaluate_any_form(
 ) -> dict:
     """The row of the base's own greedy completions, one a sample, read in any form."""
     start = time.perf_counter()
-    answers = [read_any_form(text) for text in completions]
+    answers = [read_any_form(text, nothing=reads_nothing(samples)) for text in completions]
     pairs = zip(answers, samples, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
     predictions = segment(preset, ANY_FORM, samples, answers, references, segmenter)
@@ -63,7 +63,7 @@ def evaluate_best_of(
     kept = Unfinished(preset.predictions_folder(BEST_OF), known)
     texts = _sample_texts(preset, samples, mllm, kept)
     repeated = [sample for sample in samples for _ in range(SAMPLES)]
-    answers = [parse_answer(text) for text in texts]
+    answers = [parse_answer(text, nothing=reads_nothing(samples)) for text in texts]
     pairs = zip(answers, repeated, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
     predictions = segment(preset, BEST_OF, repeated, answers, references, segmenter, kept.once)
@@ -84,7 +84,7 @@ def evaluate_parents(
     start = time.perf_counter()
     penalty = mllm.model.generation_config.repetition_penalty or 1.0
     texts = _parents_texts(preset, samples, mllm, penalty)
-    answers = [parse_answer(text) for text in texts]
+    answers = [parse_answer(text, nothing=reads_nothing(samples)) for text in texts]
     pairs = zip(answers, samples, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
     predictions = segment(preset, PARENTS, samples, answers, references, segmenter)

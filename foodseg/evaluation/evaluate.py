@@ -2,7 +2,8 @@
 
 Greedy completions; references scaled from the model image to the original; for each, SAM2's best
 mask of its box and point; the union over references. An answer that can't be parsed scores I = 0,
-U = |GT|, and no sample is ever left out.
+U = |GT|, and no sample is ever left out. Where nothing in the photo answers some of the questions,
+`[]` is an answer, to any of them (`reads_nothing`).
 """
 
 from __future__ import annotations
@@ -52,13 +53,19 @@ def evaluate(
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
         batch = samples[i : i + preset.evaluation_batch]
         texts += kept.once(f"answers from {i} on", partial(_answer, mllm, preset, batch))
-    answers = [parse_answer(text, labelled) for text in texts]
+    nothing = reads_nothing(samples)
+    answers = [parse_answer(text, labelled, nothing) for text in texts]
     pairs = zip(answers, samples, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
     predictions = segment(preset, row, samples, answers, references, segmenter, kept.once)
     seconds = kept.seconds + time.perf_counter() - start
     hashes = mllm.adapter_hash, segmenter.decoder_hash
     return save_predictions(preset, row, predictions, seconds, *hashes)
+
+
+def reads_nothing(samples: Sequence[Sample]) -> bool:
+    """Whether `[]` answers these questions: it does where it is right for one of them."""
+    return any(sample.no_target for sample in samples)
 
 
 def _answer(mllm: Mllm, preset: Preset, batch: Sequence[Sample]) -> list[str]:
@@ -75,7 +82,7 @@ def _make(name: str, value: Callable[[], Any]) -> Any:
 def evaluate_bound(preset: Preset, samples: Sequence[Sample], segmenter: Segmenter) -> dict:
     """The upper bound: the ground truth's own references, then SAM2."""
     start = time.perf_counter()
-    answers = [parse_answer(sample.answer) for sample in samples]
+    answers = [replace(parse_answer(s.answer), nothing=s.no_target) for s in samples]
     references = [sample.references for sample in samples]
     predictions = segment(preset, "bound", samples, answers, references, segmenter)
     return save_predictions(preset, "bound", predictions, time.perf_counter() - start)
@@ -112,8 +119,8 @@ def segment_by(
     """The union of each answer's masks, compared with the truth; each photo is embedded once.
 
     masks_of: (the photo's embedding, index of the sample) -> bool (N, H, W) at the photo's size; an
-    answer without masks is unparsed. once: `Unfinished.once`, where an interrupted evaluation is
-    to go on. On a CPU in one thread.
+    answer without masks is unparsed, unless it says that nothing fits. once: `Unfinished.once`,
+    where an interrupted evaluation is to go on. On a CPU in one thread.
     """
     names = food_names(samples)
     by_image: dict[str, list[int]] = {}
@@ -126,7 +133,8 @@ def segment_by(
         for index in indices:
             masks, sample, answer = masks_of(embedding, index), samples[index], answers[index]
             said = answer.completion, named_in_conclusion(answer, sample, names)
-            rows.append(asdict(compare(sample, masks.any(axis=0), len(masks) > 0, *said)))
+            parsed = len(masks) > 0 or answer.nothing
+            rows.append(asdict(compare(sample, masks.any(axis=0), parsed, *said)))
         return rows
 
     predictions: dict[int, Prediction] = {}

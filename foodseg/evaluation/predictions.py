@@ -22,7 +22,7 @@ from foodseg.common.files import (
     writing,
 )
 from foodseg.common.provenance import provenance
-from foodseg.data.references import Reference, encode_mask, intersection_union
+from foodseg.data.references import Reference, encode_mask, intersection_union, mask_area
 from foodseg.data.samples import Sample
 from foodseg.evaluation.intervals import difference_interval
 from foodseg.evaluation.metrics import giou_sums, measure
@@ -37,7 +37,9 @@ class Prediction:
     image: the sample's, which names its plate: a plate's questions are no independent draws.
     parsed: whether there is any mask. foods_named: of `food_names`, those that the conclusion adds
     to the question's; foods_right: whether they are exactly the foods asked for. mask: COCO RLE of
-    the union; intersection, union: pixels.
+    the union; intersection, union: pixels. no_target: nothing in the photo answers the question; a
+    prediction that says so is written down as one pixel found of one, IoU 1, and moves cIoU by no
+    more than that pixel; any other has no intersection.
     """
 
     sample_id: str
@@ -50,6 +52,12 @@ class Prediction:
     mask: dict
     intersection: int
     union: int
+    no_target: bool = False
+
+    @property
+    def marks_nothing(self) -> bool:
+        """Whether it says that nothing answers the question: `[]`, or a mask that is empty."""
+        return self.parsed and mask_area(self.mask) == 0
 
 
 Run = Sequence[Prediction]
@@ -63,7 +71,10 @@ def compare(
     foods: tuple[str, ...] = (),
 ) -> Prediction:
     """A predicted mask, bool (H, W) at the photo's size, compared with the truth."""
-    intersection, union = intersection_union(mask, sample.union_mask())
+    if sample.no_target and parsed and not mask.any():
+        intersection, union = 1, 1
+    else:
+        intersection, union = intersection_union(mask, sample.union_mask())
     return Prediction(
         sample_id=sample.sample_id,
         image=sample.image,
@@ -75,17 +86,34 @@ def compare(
         mask=encode_mask(mask),
         intersection=intersection,
         union=union,
+        no_target=sample.no_target,
     )
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict:
-    """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods."""
+    """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods.
+
+    Where some questions have no target, gRefCOCO's two accuracies (arXiv:2306.00968) as well:
+    n_acc, the share of these that are answered so, t_acc, the share of the others that are not.
+    """
     counts = [p.intersection for p in predictions], [p.union for p in predictions]
     metrics = measure(*counts, [p.image for p in predictions])
     return asdict(metrics) | {
         "parse_rate": float(np.mean([p.parsed for p in predictions])),
         "foods_right": float(np.mean([p.foods_right for p in predictions])),
+        **_nothing_accuracies(predictions),
     }
+
+
+def _nothing_accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:
+    said = {
+        no_target: [p.marks_nothing for p in predictions if p.no_target == no_target]
+        for no_target in (True, False)
+    }
+    if not said[True]:
+        return {}
+    t_acc = 1 - float(np.mean(said[False])) if said[False] else float("nan")
+    return {"no_target": len(said[True]), "n_acc": float(np.mean(said[True])), "t_acc": t_acc}
 
 
 def counts(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -126,12 +154,18 @@ def save_predictions(
     result = {"preset": preset.name, "row": row, "adapter": adapter, "decoder": decoder}
     result |= summarise(predictions) | more
     result |= {"seconds": round(seconds, 1), **provenance(device or preset.device)}
-    write_lines(folder / "predictions.jsonl", [asdict(p) for p in predictions])
+    write_lines(folder / "predictions.jsonl", map(_as_row, predictions))
     result["predictions"] = file_hash(folder / "predictions.jsonl")
     write_json(folder / "result.json", result)
     with writing(folder / FILE):
         (folder / FILE).unlink(missing_ok=True)
     return load_result(folder)
+
+
+def _as_row(prediction: Prediction) -> dict:
+    """Its fields; no_target only where it is so, as it is in few data."""
+    row = asdict(prediction)
+    return row if row.pop("no_target") is False else row | {"no_target": True}
 
 
 def load_predictions(folder: Path) -> list[Prediction]:

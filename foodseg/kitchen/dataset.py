@@ -29,8 +29,8 @@ from foodseg.common.files import writing
 from foodseg.common.lock import alone
 from foodseg.common.progress import tqdm
 from foodseg.data.foodseg103 import CATEGORIES
-from foodseg.kitchen.plates import draw_plate
-from foodseg.kitchen.questions import Split, converse
+from foodseg.kitchen.plates import Plate, draw_plate
+from foodseg.kitchen.questions import Split, ask_for_nothing, converse
 
 FIRST_PLATE_SEEDS: dict[Split, int] = {"train": 1_000_000, "test": 5_000_000}
 BASE_PLATE_SEEDS = 10_000_000
@@ -38,7 +38,8 @@ BASE_VALIDATION_SEEDS = 20_000_000
 SEED_STRIDE = 100_000
 SEEDS = (FIRST_PLATE_SEEDS["test"] - FIRST_PLATE_SEEDS["train"]) // SEED_STRIDE
 JPEG_QUALITY = 95
-_CONVERSATION_STREAM = 1  # keeps a plate's words apart from its picture's random numbers
+# They keep a plate's words apart from its picture's random numbers, and these from each other.
+_CONVERSATION_STREAM, _NO_TARGET_STREAM = 1, 2
 
 
 def plate_seeds(split: Split, count: int, seed: int) -> range:
@@ -55,7 +56,12 @@ def plate_seeds(split: Split, count: int, seed: int) -> range:
 
 
 def write_kitchen(
-    root: Path | str, train_plates: int, test_plates: int, seed: int, workers: int = 2
+    root: Path | str,
+    train_plates: int,
+    test_plates: int,
+    seed: int,
+    workers: int = 2,
+    no_target_share: float = 0.0,
 ) -> None:
     """Draw the plates and write them to `root` in the official layout, with a progress bar.
 
@@ -65,14 +71,19 @@ def write_kitchen(
     needs the usual `if __name__ == "__main__":`). `root` exists only when it is complete; until
     then files go to `<root>.partial`. Raises DataError if `root` is there and isn't empty, or if
     another process draws it.
+
+    no_target_share: of all questions, those for foods that aren't on the plate. They come after a
+    plate's others, which they leave as they are.
     """
     counts = {"train": train_plates, "test": test_plates}
     seeds = {split: plate_seeds(split, count, seed) for split, count in counts.items()}
     with alone(Path(root)), writing(Path(root)):
-        _write_kitchen(Path(root), seeds, workers)
+        _write_kitchen(Path(root), seeds, workers, no_target_share)
 
 
-def _write_kitchen(root: Path, seeds: dict[Split, range], workers: int) -> None:
+def _write_kitchen(
+    root: Path, seeds: dict[Split, range], workers: int, no_target_share: float
+) -> None:
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise DataError(f"{root}: the dataset is there already; remove it to draw it again.")
     partial_root = root.with_name(root.name + ".partial")
@@ -84,7 +95,8 @@ def _write_kitchen(root: Path, seeds: dict[Split, range], workers: int) -> None:
     lines = [f"{class_id}\t{name}\n" for class_id, name in sorted(CATEGORIES.items())]
     (partial_root / "category_id.txt").write_text("".join(lines), encoding="utf-8")
     jobs = [(split, plate_seed) for split in seeds for plate_seed in seeds[split]]
-    entries = list(draw_all(partial(_write_plate, partial_root), jobs, workers))
+    write = partial(_write_plate, partial_root, no_target_share)
+    entries = list(draw_all(write, jobs, workers))
     for split in seeds:
         conversations, entries = entries[: len(seeds[split])], entries[len(seeds[split]) :]
         text = json.dumps(conversations, indent=1) + "\n"
@@ -125,7 +137,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _write_plate(root: Path, job: tuple[Split, int]) -> dict:
+def _write_plate(root: Path, no_target_share: float, job: tuple[Split, int]) -> dict:
     """Write one plate's picture and mask; returns its FoodReasonSeg entry."""
     split, plate_seed = job
     plate = draw_plate(plate_seed)
@@ -134,4 +146,16 @@ def _write_plate(root: Path, job: tuple[Split, int]) -> dict:
     Image.fromarray(plate.image).save(picture, quality=JPEG_QUALITY)
     Image.fromarray(plate.mask).save(root / "Images" / "ann_dir" / split / f"{dish_id}.png")
     rng = np.random.default_rng([_CONVERSATION_STREAM, plate_seed])
-    return {"dish_id": dish_id, "conversations": converse(plate.foods, split, rng)}
+    conversation = converse(plate.foods, split, rng)
+    conversation += _ask_for_nothing(plate, split, plate_seed, conversation, no_target_share)
+    return {"dish_id": dish_id, "conversations": conversation}
+
+
+def _ask_for_nothing(
+    plate: Plate, split: Split, plate_seed: int, conversation: list[dict], share: float
+) -> list[dict]:
+    """So many more questions that, over many plates, they are this share of all."""
+    asked = sum("[SEG" in message["value"] for message in conversation)
+    rng = np.random.default_rng([_NO_TARGET_STREAM, plate_seed])
+    count = int(asked * share / (1 - share) + rng.random())
+    return ask_for_nothing(plate.foods, split, rng, count)

@@ -72,7 +72,7 @@ def split_of(template: int, clue: int) -> Split:
 
 @dataclass(frozen=True)
 class Question:
-    """A question that fits a plate; foods: the class ids that answer it, ascending."""
+    """A question that fits a plate; foods: the class ids that answer it, ascending; () if none."""
 
     text: str
     foods: tuple[int, ...]
@@ -87,6 +87,22 @@ class Question:
 def questions_for(foods: Collection[int], split: Split) -> tuple[Question, ...]:
     """Every question of a split that a plate of these class ids answers with one to five foods."""
     return _questions_for(frozenset(foods), split)
+
+
+def absent_questions(foods: Collection[int], split: Split) -> tuple[Question, ...]:
+    """Every question of a split that none of these class ids answers, as other plates are asked.
+
+    A clue that is debatable on this plate is not asked; phrasings for several foods need a clue
+    that fits several somewhere.
+    """
+    return tuple(
+        Question(template.ask(clue), (), t, c)
+        for c, clue in enumerate(CLUES)
+        if not (clue.foods | clue.debatable).intersection(foods)
+        for t, template in enumerate(TEMPLATES)
+        if any(template.fits(clue, count) for count in (1, len(clue.foods)))
+        and split_of(t, c) == split
+    )
 
 
 @lru_cache(maxsize=256)
@@ -154,6 +170,24 @@ def converse(
         for turn in turns
         for form, value in zip(("question", "answer"), turn, strict=True)
     ]
+
+
+def ask_for_nothing(
+    foods: Collection[int], split: Split, rng: np.random.Generator, count: int
+) -> list[dict[str, str | list]]:
+    """`count` pairs as in `converse`, each from `absent_questions(foods, split)`, no clue twice.
+
+    `"things": []` in the answer says that nothing on the plate answers the question.
+    """
+    questions, messages = absent_questions(foods, split), []
+    clues = rng.permutation(sorted({question.clue for question in questions}))
+    for clue in clues[:count]:
+        phrasings = [question for question in questions if question.clue == clue]
+        text = phrasings[int(rng.integers(len(phrasings)))].text
+        messages.append({"form": "question", "value": text})
+        said = f"Nothing on this plate {CLUES[clue].text}."
+        messages.append({"form": "answer", "value": said, "things": []})
+    return messages
 
 
 def draw_question(

@@ -61,15 +61,12 @@ def box_tiers(evidence: Evidence) -> float:
     """
     found = to_original(evidence.answer, evidence.sample, evidence.side)
     covered = [_filled(boxes, evidence.sample) for boxes in (found, evidence.sample.references)]
-    intersection, union = intersection_union(*covered)
-    return _tier(float(sample_ious([intersection], [union])[0]))
+    return _tier(_iou(evidence, *covered))
 
 
 def mask_iou(evidence: Evidence) -> float:
     """IoU in original pixels, 0 to 1, of SAM2's masks and the true ones, each united."""
-    predicted = evidence.masks().any(axis=0)
-    intersection, union = intersection_union(predicted, evidence.sample.union_mask())
-    return float(sample_ious([intersection], [union])[0])
+    return _iou(evidence, evidence.masks().any(axis=0), evidence.sample.union_mask())
 
 
 def labelled_format(evidence: Evidence) -> float:
@@ -107,6 +104,14 @@ def _inside(one: PredictedReference) -> bool:
     left, top, right, bottom = one.box
     points = (one.point, *(point[:2] for point in one.more))
     return all(left <= x <= right and top <= y <= bottom for x, y in points)
+
+
+def _iou(evidence: Evidence, predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Of two masks; where nothing is asked for 1 for an answer that says so, else 0."""
+    if evidence.sample.no_target:
+        return float(evidence.answer.nothing)
+    intersection, union = intersection_union(predicted, truth)
+    return float(sample_ious([intersection], [union])[0])
 
 
 def _filled(references: Sequence[Reference], sample: Sample) -> np.ndarray:

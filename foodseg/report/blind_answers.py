@@ -123,7 +123,7 @@ def earn(
     segment: Segment,
 ) -> float:
     """The recipe's mean reward of one completion a sample; ranks are those of a first step."""
-    read = preset.image_side, segment, preset.thresholds, recipe.labelled_points
+    read = preset.image_side, segment, preset.thresholds, recipe.labelled_points, recipe.nothing
     evidence: list[Evidence] = []
     points: list[float] = []
     for sample, text in zip(samples, texts, strict=True):

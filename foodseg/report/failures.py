@@ -23,6 +23,8 @@ def outcome(sample: Sample, prediction: Prediction) -> str:
     """Which of OUTCOMES a prediction is: the first fault, in their order."""
     if not prediction.parsed:
         return UNPARSED
+    if sample.no_target:
+        return FOUND if prediction.marks_nothing else OTHER_FOOD
     if not prediction.foods_named:
         return NO_FOOD
     if not set(prediction.foods_named) & set(sample.foods):

@@ -50,7 +50,7 @@ def question_cell(sample: Sample, photo: Image.Image) -> Cell:
 def truth_cell(sample: Sample, photo: Image.Image) -> Cell:
     """The photo with the true mask and the true foods."""
     image = overlay(photo.convert("RGB"), sample.union_mask(), TRUTH)
-    return Cell(", ".join(sample.foods), image, food_words(sample.foods))
+    return Cell(", ".join(sample.foods) or "nothing here", image, food_words(sample.foods))
 
 
 def answer_cell(prediction: Prediction, photo: Image.Image, colour: str) -> Cell:

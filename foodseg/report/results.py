@@ -30,7 +30,7 @@ from foodseg.report.baselines import (
 )
 from foodseg.report.costs import training_costs
 from foodseg.report.paper import PAPER
-from foodseg.report.seeds import seed_rows, summarise_seeds
+from foodseg.report.seeds import NOTHING_SAID, seed_rows, summarise_seeds
 from foodseg.supervised.targets import Baseline
 
 METRICS = {"giou": "gIoU", "ciou": "cIoU"}
@@ -60,6 +60,7 @@ def measured_table(results: Sequence[dict]) -> pd.DataFrame:
             "cIoU": with_interval(result["ciou"], result["ciou_interval"]),
             "parsed": f"{result['parse_rate']:.0%}",
             "food right": f"{result['foods_right']:.0%}",
+            **{title: f"{result[n]:.0%}" for n, title in NOTHING_SAID.items() if n in result},
         }
         for result in results
     }
@@ -176,6 +177,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         columns[f"{title}, 95%"] = numbers("{:.2f}–{:.2f}", f"{name}_low", f"{name}_high")
     columns["parsed"] = numbers("{:.0%}", "parse_rate")
     columns["food right"] = numbers("{:.0%}", "foods_right")
+    for name in [name for name in NOTHING_SAID if name in frame]:
+        columns[NOTHING_SAID[name]] = numbers("{:.0%}", name)
     columns["of the gap"] = numbers("{:.0%}", "gap")
     columns["of the gap, form aside"] = numbers("{:.0%}", "gap_any_form")
     columns["sampled"] = numbers("{:,.0f}", "sampled")

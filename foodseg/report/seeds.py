@@ -17,6 +17,9 @@ def seed_rows(method: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
     """The names of a method's rows of predictions, one for each seed."""
     return [f"{method.name}-seed{seed}" for seed in seeds]
 
+# gRefCOCO's accuracies of “nothing here”, and their columns' titles.
+NOTHING_SAID = {"n_acc": "N-acc", "t_acc": "T-acc"}
+
 
 def summarise_seeds(runs: Sequence[Run]) -> dict:
     """Mean, standard deviation (Bessel's) and 95% interval over runs that answered all questions.
@@ -29,7 +32,9 @@ def summarise_seeds(runs: Sequence[Run]) -> dict:
         mean, deviation = summaries[name].agg(["mean", "std"])  # of one run NaN
         low, high = interval(sums(*counts(runs)))
         result |= {name: mean, f"{name}_sd": deviation, f"{name}_low": low, f"{name}_high": high}
-    return result | summaries[["parse_rate", "foods_right"]].mean().to_dict()
+    # The last two only where some questions have no target.
+    shares = [name for name in ("parse_rate", "foods_right", *NOTHING_SAID) if name in summaries]
+    return result | summaries[shares].mean().to_dict()
 
 
 def same_questions(runs: Sequence[Run]) -> bool:

@@ -48,6 +48,7 @@ class Answer:
 
     `thinking`: the words before the answer, without tags.
     `objects`: the references to hand to SAM2; empty unless every item of the answer is usable.
+    `nothing`: whether it says `[]`, that nothing fits, and was read as one that may.
     `items`: the answer's JSON value as parsed, None when it is not JSON. The reward terms that
     give partial credit read this one, so that a completion is parsed once.
     """
@@ -56,24 +57,26 @@ class Answer:
     thinking: str
     objects: tuple[PredictedReference, ...]
     items: Any = field(compare=False, repr=False)
+    nothing: bool = False
 
     @property
     def parsed(self) -> bool:
-        """True if SAM2 can segment from it: a JSON list, not empty, every item complete."""
-        return bool(self.objects)
+        """True if it is a JSON list of complete items, or says that nothing fits."""
+        return bool(self.objects) or self.nothing
 
 
-def parse_answer(completion: str, labelled: bool = False) -> Answer:
+def parse_answer(completion: str, labelled: bool = False, nothing: bool = False) -> Answer:
     """Read a completion; never raises, whatever the text.
 
     The answer is the first `<answer>...</answer>`. `objects` needs a JSON list of objects that
     each have `bbox_2d` of four and `point_2d` of two finite numbers (a bool is not a number).
     labelled: an object without `point_2d` may have `points` instead, at most 20, at least one of
-    label 1.
+    label 1. nothing: an empty list is an answer too, of no objects.
     """
     body = _between(completion, "<answer>", "</answer>")
     items = None if body is None else parse_json(body.strip())
-    return Answer(completion, thinking_of(completion), _objects(items, labelled), items)
+    said = completion, thinking_of(completion), _objects(items, labelled), items
+    return Answer(*said, nothing=nothing and items == [])
 
 
 def write_items(references: Sequence[Reference]) -> str:

@@ -58,13 +58,14 @@ def gather_evidence(
     segment: Segment | None = None,
     thresholds: RewardThresholds = PAPER_THRESHOLDS,
     labelled: bool = False,
+    nothing: bool = False,
 ) -> tuple[Evidence, ...]:
     """The evidence of each completion of one question, for a model image of `side` pixels.
 
-    thresholds: in pixels of an 840 x 840 model image. labelled: see `rl.answers.parse_answer`.
-    Without `segment`, to ask for masks is a ValueError.
+    thresholds: in pixels of an 840 x 840 model image. labelled, nothing: see
+    `rl.answers.parse_answer`. Without `segment`, to ask for masks is a ValueError.
     """
-    answers = [parse_answer(text, labelled) for text in texts]
+    answers = [parse_answer(text, labelled, nothing) for text in texts]
     references = tuple(scale_reference(r, sample.size, (side, side)) for r in sample.references)
     thresholds = thresholds.scaled(side)
 
@@ -135,7 +136,7 @@ def segmentation_format(evidence: Evidence) -> float:
 
 def usable_format(evidence: Evidence) -> float:
     """0 or 2: SAM2 can segment the answer, every item of which has a box and a point of numbers."""
-    return 2.0 * evidence.answer.parsed
+    return 2.0 * bool(evidence.answer.objects)
 
 
 def accuracy(evidence: Evidence) -> float:

@@ -76,7 +76,7 @@ def _evidence(text: str, truth: str) -> Evidence:
     references = tuple(Reference(tuple(r["box"]), tuple(r["point"])) for r in sample["references"])
     lists = {name: tuple(sample[name]) for name in ("foods", "reference_foods", "masks")}
     sample = Sample(**sample | lists | {"references": references})
-    [evidence] = gather_evidence(sample, [text], written["side"])
+    [evidence] = gather_evidence(sample, [text], written["side"], nothing=sample.no_target)
     return evidence
 
 

@@ -43,12 +43,14 @@ def score_group(
     segment: Segment | None = None,
     thresholds: RewardThresholds = PAPER_THRESHOLDS,
     labelled: bool = False,
+    nothing: bool = False,
 ) -> Group:
     """Judge each completion by the terms, against the sample's references in model-image pixels.
 
-    thresholds: in pixels of an 840 x 840 model image. labelled: see `rl.answers.parse_answer`.
-    segment: called once, and only if a term asks for masks, which without it is a ValueError.
+    thresholds: in pixels of an 840 x 840 model image. labelled, nothing: see
+    `rl.answers.parse_answer`. segment: called once, and only if a term asks for masks, which
+    without it is a ValueError.
     """
-    read = image_side, segment, thresholds, labelled
+    read = image_side, segment, thresholds, labelled, nothing
     evidence = gather_evidence(sample, rollout.texts, *read)
     return Group(sample, rollout, evidence, tuple(award(reward, one) for one in evidence))

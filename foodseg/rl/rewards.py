@@ -54,6 +54,7 @@ class Matching:
     `pairs` (P, 2) int: index of the prediction, of its reference; P = min(#pred, #references).
     `terms` (P, 3) float64: the pair's IoU, L1 and L2 term, each 0 or 1.
     `size`: max(#pred, #references), what the sums are divided by.
+    Of a right “nothing here” `pairs` is empty, `terms` one row of ones, `size` 1.
     """
 
     pairs: np.ndarray
@@ -132,8 +133,11 @@ def match_answer(
     """The best assignment of the answer's objects to `references`, at most 120 of each.
 
     An answer in which any item lacks a key, or one of the first 120 has other than 4 + 2 numbers,
-    matches nothing: its `pairs` are empty. So do an empty answer and empty references.
+    matches nothing: its `pairs` are empty. So do an empty answer and empty references, but for an
+    answer that says so where nothing is asked for: it is right.
     """
+    if answer.nothing and not references:
+        return Matching(np.zeros((0, 2), dtype=int), np.ones((1, 3)), 1)
     boxes = _coordinates(answer.items, BOX_KEY, BOX_LENGTH)
     points = _coordinates(answer.items, POINT_KEY, POINT_LENGTH)
     if boxes is None or points is None or not references:

@@ -53,7 +53,7 @@ class Segmentation:
 
     text: all that the model wrote; thinking: its words before the answer. references: its boxes
     and points in pixels of `photo.image`; empty if no answer could be parsed. masks: SAM2's for
-    each of them, bool (N, H, W). seconds: by phase.
+    each of them, bool (N, H, W). seconds: by phase. nothing: it says `[]`, that nothing fits.
     """
 
     photo: Photo
@@ -63,10 +63,11 @@ class Segmentation:
     references: tuple[Reference, ...]
     masks: np.ndarray
     seconds: dict[str, float]
+    nothing: bool = False
 
     @property
     def parsed(self) -> bool:
-        return bool(self.references)
+        return bool(self.references) or self.nothing
 
     @property
     def mask(self) -> np.ndarray:
@@ -115,8 +116,8 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
     with _timed(seconds, "answer", mllm.device):
         greedy = {"max_new_tokens": preset.max_new_tokens, "temperature": 0.0}
         (rollout,) = sample_rollouts(mllm, prompts, group_size=1, **greedy)
-    # An adapter of SAM-R1 writes labelled points; none of another method does so by itself.
-    answer = parse_answer(rollout.texts[0], labelled=True)
+    # Adapters of SAM-R1 write labelled points, of NOTHING_HERE `[]`; others don't by themselves.
+    answer = parse_answer(rollout.texts[0], labelled=True, nothing=True)
     # A sample without ground truth.
     sample = Sample("", "", "", photo.name, *photo.image.size, question, "", (), (), (), ())
     references = to_original(answer, sample, preset.image_side)
@@ -125,7 +126,7 @@ def _segment(system: System, photo: Photo, question: str) -> Segmentation:
     with _timed(seconds, "masks", segmenter.device):
         masks = segmenter.predict(embedding, references)
     words = answer.completion, answer.thinking
-    return Segmentation(photo, question, *words, references, masks, seconds)
+    return Segmentation(photo, question, *words, references, masks, seconds, answer.nothing)
 
 
 def check_question(question: str) -> str:

@@ -16,12 +16,15 @@ PIXELS = (
     "box is x1, y1, x2, y2, both corners inside"
 )
 NOT_PARSED = "no answer could be parsed"
+NOTHING_FITS = "nothing in the photo fits"
 
 
 def describe(answer: Segmentation) -> str:
     """The answer in lines of text: the words, each mask, the area, the seconds."""
     if not answer.parsed:
         return f"{NOT_PARSED}; the model wrote: {answer.text.strip() or 'nothing'}"
+    if answer.nothing:
+        return "\n".join([*filter(None, [answer.thinking]), NOTHING_FITS])
     width, height = answer.photo.image.size
     turned = ", turned upright as its EXIF says" if answer.photo.turned else ""
     lines = [answer.thinking] if answer.thinking else []

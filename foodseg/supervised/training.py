@@ -25,7 +25,14 @@ from foodseg.supervised.own_answers import own_answers
 from foodseg.supervised.targets import Baseline, allow_seg
 from foodseg.supervised.updates import SupervisedUpdater
 from foodseg.system import load_policy, load_segmenter, one_thread
-from foodseg.training.identity import check_learnable, preset_values, used_code, what_it_learns_from
+from foodseg.training.identity import (
+    check_learnable,
+    payable,
+    payable_told,
+    preset_values,
+    used_code,
+    what_it_learns_from,
+)
 from foodseg.training.memory import peak_memory_mb
 from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
 
@@ -48,6 +55,7 @@ def train_baseline(
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
         )
+    samples = payable_told(baseline.title, samples)
     check_learnable(preset, samples)
     _check_answers(baseline, samples)
     folder = preset.run_folder(baseline.name, seed)
@@ -141,6 +149,6 @@ def baseline_config(
     return {
         "preset": preset_values(preset) | rate,
         "recipe": named,
-        **what_it_learns_from(preset, seed, samples),
+        **what_it_learns_from(preset, seed, payable(samples)),
         "code": used_code(["foodseg.supervised.training"]),
     }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from foodseg.common.errors import DataError
 from foodseg.common.imports import bare_code, code_hash, import_closure
+from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample
 from foodseg.presets import Preset
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
 # method reads.
 NO_TRAINING_FIELDS = frozenset(
     "mllm mllm_revision segmenter train_plates test_plates checkpoint_every evaluation_batch "
-    "published knowledge supervised_learning_rate parents data".split()
+    "published knowledge supervised_learning_rate parents data no_target_share".split()
 )
 # Values of these are written down one by one.
 VALUES = ("foodseg.recipes", "foodseg.presets")
@@ -39,6 +40,7 @@ TOOL, TRUE_ANSWERS = "foodseg.training.mask_decoder", "foodseg.training.true_ans
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
     """All that decides the result of `training.trainer.train`."""
     roots = ["foodseg.training.trainer", *recipe_modules(recipe)]
+    samples = payable(samples, recipe.nothing)
     return {
         "preset": preset_values(preset),
         "recipe": as_json(recipe),
@@ -64,6 +66,22 @@ def goes_on(before: dict, config: dict, rows: Sequence[dict]) -> bool:
 def _without_budget(config: dict) -> dict:
     preset, recipe = config["preset"] | {"steps": None}, config["recipe"] | {"max_rounds": None}
     return config | {"preset": preset, "recipe": recipe}
+
+
+def payable(samples: Sequence[Sample], nothing: bool = False) -> list[Sample]:
+    """The samples for which something can be earned: without `nothing` only those with a target."""
+    return [sample for sample in samples if nothing or not sample.no_target]
+
+
+def payable_told(title: str, samples: Sequence[Sample], nothing: bool = False) -> list[Sample]:
+    """The same; says how many are left out, if any are."""
+    kept = payable(samples, nothing)
+    if left_out := len(samples) - len(kept):
+        tqdm.write(
+            f"{title}: {left_out} of {len(samples)} questions ask for nothing that is in the photo "
+            "and are left out, since it can't be paid for them; recipes.NOTHING_HERE can."
+        )
+    return kept
 
 
 def check_learnable(preset: Preset, samples: Sequence[Sample]) -> None:

@@ -181,7 +181,7 @@ class GroupSampler:
     def _score(self, sample: Sample, rollout: Rollout) -> Group:
         preset, reward = self.preset, (*self.recipe.reward, *self.preset.extra_reward)
         asked = sample, rollout, preset.image_side, reward, self._segment, preset.thresholds
-        group = score_group(*asked, self.recipe.labelled_points)
+        group = score_group(*asked, self.recipe.labelled_points, self.recipe.nothing)
         if not self.queue:
             return group
         points = zip(group.points, self.queue.award(group.evidence), strict=True)
@@ -191,8 +191,8 @@ class GroupSampler:
         """What is learnt from gets the true answers; `seen`, for the log, is what was sampled."""
         start, groups = time.perf_counter(), list(batch.groups)
         for index, group in enumerate(groups):
-            if group:
-                text = self.recipe.true_answer(group.sample, self.preset.image_side)
+            side = self.preset.image_side
+            if text := self.recipe.true_answer(group.sample, side) if group else "":
                 rollout = true_rollout(self.mllm, group, text)
                 groups[index] = join(group, self._score(group.sample, rollout))
         seconds = batch.seconds["scoring"] + time.perf_counter() - start

@@ -23,7 +23,7 @@ from foodseg.data.samples import Sample
 from foodseg.models.segmenter import DECODER, save_decoder
 from foodseg.presets import Preset
 from foodseg.system import load_policy, one_thread
-from foodseg.training.identity import check_learnable, goes_on, run_config
+from foodseg.training.identity import check_learnable, goes_on, payable_told, run_config
 from foodseg.training.log import step_row
 from foodseg.training.mask_decoder import OffPolicyStage, ToolUpdater
 from foodseg.training.run_folder import (
@@ -56,12 +56,14 @@ def train(
     of the same configuration is returned as it is; with more `steps`, or a larger `max_rounds`
     where that makes no other step, a run goes on; one of other settings is moved aside.
     Under `accelerate launch` every process calls this alike and gets the same result; the first of
-    them writes the folder. On a CPU it computes in one thread (`system.one_thread`). Raises
-    ValueError for more processes than questions in a step, DataError if another training is at
-    this folder, or if there is nothing to learn from, and NoSignalError if dynamic sampling finds
-    no group to learn from: the run is kept as it was before that step.
+    them writes the folder. Questions that nothing in the photo answers are left out, which is said,
+    unless the recipe can earn something there (`nothing`). On a CPU it computes in one thread
+    (`system.one_thread`). Raises ValueError for more processes than questions in a step, DataError
+    if another training is at this folder, or if there is nothing to learn from, and NoSignalError
+    if dynamic sampling finds no group to learn from: the run is kept as it was before that step.
     """
     processes = _find_processes(preset)
+    samples = payable_told(recipe.title, samples, recipe.nothing)
     check_learnable(preset, samples)
     folder, writes = preset.run_folder(recipe.name, seed), processes.main
     config = run_config(preset, recipe, seed, samples)

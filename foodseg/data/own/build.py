@@ -125,8 +125,7 @@ class _Builder:
             image_sha256=photo.sha256,
             **answer_fields(dict(found)),  # two spellings of one thing are one
         )
-        self.tally.kept += 1
-        self.tally.references += len(sample.references)
+        self.tally.keep(sample)
         return sample
 
 
@@ -165,4 +164,6 @@ def summarise(report: BuildReport) -> str:
     left_out = ", ".join(f"{number} {reason}" for reason, number in report.left_out.items())
     text = "{} of {turns} questions are good, with {references} references; {dishes} photos"
     text = text.format(report.kept, **report.counts)
+    if no_target := report.counts.get("no_target"):
+        text += f"; {no_target} of them nothing in the photo answers"
     return f"{report.split}: {text}; left out: {left_out or 'none'}"

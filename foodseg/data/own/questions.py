@@ -26,7 +26,7 @@ class Question:
     image: str
     question: str
     answer: str
-    things: tuple[str, ...]
+    things: tuple[str, ...]  # () if nothing in the photo answers it
     sample_id: str  # its own `id`, or "<split>-<image's stem>-<number among its questions>"
     problems: tuple[Problem, ...] = ()
 
@@ -105,16 +105,17 @@ def _check_answer(value: Any) -> str:
 
 
 def _check_things(value: Any) -> str:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         return "wrong type"
     return next(filter(None, map(_check_name, value)), "")
 
 
+_THINGS_FIX = "write a list of names, without / \\ :, or [] if nothing in the photo answers it"
 # Name: default (None: it must be there), check of anything else, fix.
 _FIELDS: dict[str, tuple[str | None, Callable[[Any], str], str]] = {
     "image": (None, _check_name, "write the plain name of a file in images"),
     "question": (None, _text(), "write the question as text"),
-    "things": (None, _check_things, "write a list of names, without / \\ :"),
+    "things": (None, _check_things, _THINGS_FIX),
     "split": (None, _text("unknown split", SPLITS.__contains__), 'write "train" or "test"'),
     "answer": ("", _check_answer, "write text, or leave it out"),
     "id": ("", _text("unsafe id", is_safe_id), "write letters and digits"),

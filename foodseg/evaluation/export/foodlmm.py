@@ -49,6 +49,10 @@ def write_foodlmm(
     masks.mkdir(parents=True)
     placed, reworded, problems, entries = Counter(), [], [], []
     for sample in tqdm(samples, f"foodlmm {split}"):
+        if sample.no_target:
+            fix = "its reader takes no answer without a [SEG]; it was left out"
+            problems.append(Problem(sample.sample_id, "answer", "nothing in the photo fits", fix))
+            continue
         target = images / f"{sample.sample_id}.jpg"
         placed[place_photo(dataset / sample.image, target, sample.size, copy)] += 1
         classes, overlap = class_mask(sample, names)
@@ -63,7 +67,7 @@ def write_foodlmm(
         entries.append({"dish_id": sample.sample_id, "conversations": turns})
     text = json.dumps(entries, indent=1)
     (folder / f"FoodReasonSeg_{split}.json").write_text(text + "\n", encoding="ascii")
-    counts = {"samples": len(samples), "photos": dict(placed)}
+    counts = {"samples": len(entries), "photos": dict(placed)}
     return counts | {"reworded": reworded, "problems": list(map(str, problems))}
 
 

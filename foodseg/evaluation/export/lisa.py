@@ -4,7 +4,8 @@
     <root>/chat_prompts_<split>.txt      what chat.py asks for: a prompt, a photo, a prompt, ...
 
 As its reader has it (`utils/data_processing.py`, `utils/dataset.py`): `text` holds one instruction,
-`is_sentence` has it asked as it stands, `shapes` are polygons in pixels, all of label target.
+`is_sentence` has it asked as it stands, `shapes` are polygons in pixels, all of label target; there
+are none where nothing in the photo answers the question.
 """
 
 from __future__ import annotations

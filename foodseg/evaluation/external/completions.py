@@ -13,7 +13,7 @@ from pathlib import Path
 from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash
 from foodseg.data.samples import Sample, load_samples
-from foodseg.evaluation.evaluate import segment
+from foodseg.evaluation.evaluate import reads_nothing, segment
 from foodseg.evaluation.external.entries import account, by_sample, named, read_entries
 from foodseg.evaluation.external.readings import Reading
 from foodseg.evaluation.external.rows import ExternalRow, check_row, rows_of_readings
@@ -40,7 +40,8 @@ def score_completions(preset: Preset, path: Path, row: ExternalRow, reading: Rea
     asked = [sample.sample_id for sample in samples]
     given = account(path, asked, texts.keys(), file_hash(path))
     said = [texts.get(name, "") for name in asked]
-    answers = [list(map(read, said)) for read in (parse_answer, reading.read)]
+    readers, nothing = (parse_answer, reading.read), reads_nothing(samples)
+    answers = [[read(text, nothing=nothing) for text in said] for read in readers]
     predictions = _segment(preset, row.name, samples, answers, reading)
     seconds, results = time.perf_counter() - start, []
     for one, read, run in zip(rows, answers, predictions, strict=True):

@@ -31,6 +31,7 @@ def describe(results: Sequence[dict]) -> str:
         read = f"{result['parse_rate']:.0%}" if result["reading"] else "masks"
         names = result["row"], result["system"], result["protocol"], result["reading"] or "masks"
         lines.append(f"| {' | '.join([*names, share, read, *numbers])} |")
+    lines += [nothing_sentence(result) for result in results if "n_acc" in result]
     given = account_of(results[0])
     for key, what in NOTES.items():
         if given.get(key):
@@ -41,6 +42,14 @@ def describe(results: Sequence[dict]) -> str:
             counts = ", ".join(f"{kind} {count}" for kind, count in failures.items())
             lines.append(f"Not read, {result['reading']}: {counts}.")
     return "\n".join(lines)
+
+
+def nothing_sentence(result: dict) -> str:
+    """gRefCOCO's two accuracies of a row, where some questions have no target."""
+    text = (
+        "{row}: N-acc {n_acc:.0%} ({no_target} questions that nothing answers), T-acc {t_acc:.0%}."
+    )
+    return text.format(**result)
 
 
 def form_sentence(preset: Preset, strict: dict, lenient: dict) -> str:

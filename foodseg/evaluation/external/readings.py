@@ -37,9 +37,9 @@ class Reading:
     def __str__(self) -> str:
         return self.scale if self.which == "first" else f"{self.scale}, {self.which} answer"
 
-    def read(self, completion: str) -> Answer:
-        """The completion's references as it wrote them."""
-        return read_any_form(completion, self.which)
+    def read(self, completion: str, nothing: bool = False) -> Answer:
+        """The completion's references as it wrote them; nothing: see `read_any_form`."""
+        return read_any_form(completion, self.which, nothing)
 
     def to_original(self, answer: Answer, sample: Sample, side: int) -> tuple[Reference, ...]:
         """The answer's references in original-image pixels, clipped to the photo.

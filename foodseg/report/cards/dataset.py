@@ -178,7 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _choose(dataset: str, licence: str, creators: Sequence[str]) -> tuple[Path, Origin]:
-    for preset in (presets.SMOKE, presets.KITCHEN, presets.PAPER):
+    drawn = presets.SMOKE, presets.KITCHEN, presets.SMOKE_NOTHING, presets.KITCHEN_NOTHING
+    for preset in (*drawn, presets.PAPER):
         folder = preset.samples_file("train").parent
         if dataset == preset.name or Path(dataset).resolve() == folder.resolve():
             if licence or creators:

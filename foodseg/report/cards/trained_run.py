@@ -31,7 +31,8 @@ QWEN_3B = Base(
         "license_link": "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/LICENSE",
     },
 )
-DATASETS = dict.fromkeys(("smoke", "kitchen", "dry-run"), ("foodseg-kitchen",))  # by preset
+DRAWN = ("smoke", "kitchen", "dry-run", "smoke-nothing", "kitchen-nothing")
+DATASETS = dict.fromkeys(DRAWN, ("foodseg-kitchen",))  # by preset
 DATASETS["paper"] = ("EduardoPacheco/FoodSeg103", "Yueha0/FoodReasonSeg")
 # What an adapter's results stand beside, in words.
 REFERENCE_ROWS = {
