@@ -28,6 +28,7 @@ from foodseg.training.mask_decoder import ToolUpdater, train_tool_off_policy
 from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.updates import PolicyUpdater
+from foodseg.training.watched import Watcher
 
 if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
     from foodseg.recipes import Recipe
@@ -86,6 +87,7 @@ class PolicyLearner:
         self.mllm.add_lora(preset.lora_rank, preset.lora_alpha, seed)
         self.sampler = GroupSampler(self.mllm, preset, recipe, samples, seed, processes)
         self.updater = PolicyUpdater(self.mllm, preset, recipe, processes)
+        self.watcher = Watcher(self.mllm, preset, recipe, samples, processes)
         self.tool = (
             ToolUpdater(self.sampler.features, recipe.tool, processes) if recipe.tool else None
         )
@@ -109,10 +111,16 @@ class PolicyLearner:
 
     def step(self, index: int) -> dict:
         """One training step; returns its log row."""
+        seen = self.watcher.before(index)
         batch = self.sampler.next_batch()
-        row = step_row(batch, self.updater.update(batch.groups), self.sampler.processes)
-        # The mask decoder learns after the policy, from the same groups.
-        return row | self.tool.update(batch.mine) if self.tool else row
+        last = self.ends(index + 1)
+        group = self.watcher.choose(batch, index, last)
+        update = self.updater.update(batch.groups, group)
+        row = step_row(batch, update, self.sampler.processes) | seen
+        row |= self.watcher.group_fields(batch, group) if group else {}
+        if self.tool:  # the mask decoder learns after the policy, from the same groups
+            row |= self.tool.update(batch.mine)
+        return self.watcher.after(row) if last else row
 
     def train_tool_first(self, log: Path, again: bool) -> list[dict]:
         """B-GRTO's stage before the policy's first step; returns its log rows.
