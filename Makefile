@@ -118,7 +118,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims why doctor data score test torture lab demo bench site base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims why doctor data score test torture lab demo replay bench site base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -166,6 +166,10 @@ lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
 
 demo: $(DEMO_ENVIRONMENT) $(01)  ## a page in the browser: ask, see a group, watch a training (docs/demo.md)
 	$(PY) -m foodseg.demo --preset $(PRESET)
+
+# Of the runs that are there: nothing is trained for it.
+replay: $(ENVIRONMENT) $(01)  ## build/<preset>/replay.html: what training changed, step by step
+	$(PY) -m foodseg.replay --preset $(PRESET)
 
 bench: $(BENCH_ENVIRONMENT) $(01)  ## figures/benchmark.{md,png}: speed and memory, beside TRL's (5 minutes)
 	$(PY) -m foodseg.bench

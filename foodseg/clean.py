@@ -136,7 +136,7 @@ def _build(notebooks: Path) -> Known:
     names = [path.stem for path in notebooks.glob("*.ipynb")]
     kinds = ("ipynb", "running.ipynb", "failed.ipynb", "ipynb.lock")
     executed = (f"{name}.{kind}" for name in names for kind in kinds)
-    stamps = "seeds-[0-9]*", "table_rows"
+    stamps = "seeds-[0-9]*", "table_rows", "replay.html"
     return Known((*executed, *stamps), {"figures": _FIGURES, "weights": _WEIGHTS})
 
 

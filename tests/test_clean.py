@@ -20,6 +20,7 @@ BUILT = (
     *("seeds-0,1,2", "04_train.ipynb", "04_train.running.ipynb", "04_train.failed.ipynb"),
     *("figures/results_table.tex", "figures/ablations.png.partial", "weights/complete"),
     *("weights/mllm/model-00001-of-00002.safetensors", "weights/mllm/tokenizer.json"),
+    "replay.html",
 )
 DATA = (
     *("foodreasonseg_single_train.parquet", "foodreasonseg_single_test.unchecked.part"),

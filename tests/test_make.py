@@ -485,6 +485,12 @@ def test_demo_installs_its_extra_once_and_needs_the_data_only(project):
     assert project.ran("demo", "PRESET=smoke") == steps[-1:]
 
 
+def test_replay_needs_the_data_only_and_trains_nothing(project):
+    steps = project.ran("replay", "PRESET=smoke")
+    assert steps == ["01", "-m foodseg.replay --preset smoke"]
+    assert project.ran("replay", "PRESET=smoke") == steps[1:]
+
+
 def test_bench_holds_every_locked_package_where_it_is(project):
     shutil.copy(PROJECT / "requirements.lock", project.root)
     shutil.copy(PROJECT / "pyproject.toml", project.root)
@@ -538,9 +544,8 @@ def test_a_bad_choice_is_refused_in_one_sentence(project, goal, arguments, sente
 
 def test_help_names_every_door_and_ci_runs_the_test_command(project):
     text = project.make("help").stdout
-    doors = (
-        "all table figures ablations claims doctor data score test lab demo bench base clean help"
-    )
+    doors = "all table figures ablations claims doctor data score test lab demo replay bench"
+    doors += " base clean help"
     assert all(re.search(rf"^make {door} ", text, re.MULTILINE) for door in doors.split())
     script = PROJECT / ".ci/run"
     assert os.access(script, os.X_OK) and script.read_text().splitlines()[-1] == "exec make test"

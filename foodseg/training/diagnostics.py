@@ -88,6 +88,27 @@ def gain_figures(sums: Sequence[torch.Tensor]) -> dict:
     return row
 
 
+def ratio_ranges(steps: Sequence[GradientStep], rollout: Rollout) -> list[list[float]] | None:
+    """Of each of the rollout's completions the lowest and the highest token's ratio in its step.
+
+    To four digits; None if it was in no gradient step.
+    """
+    for step in steps:
+        batch, first = step.mini_batch, 0
+        for one in batch.rollouts if batch else ():
+            rows = range(first, first + len(one.tokens))
+            if one is rollout:
+                return [_ratio_range(batch, row) for row in rows]
+            first = rows.stop
+    return None
+
+
+def _ratio_range(batch: MiniBatch, row: int) -> list[float]:
+    difference = (batch.log_probs[row] - batch.sampler_log_probs[row])[batch.mask[row]]
+    ratios = difference.exp()
+    return [round(ratios.min().item(), 4), round(ratios.max().item(), 4)]
+
+
 def token_mean(forwards: Sequence[dict], name: str) -> float | None:
     """A figure's mean over the tokens of all forwards; None without any."""
     tokens = sum(one["tokens"] for one in forwards)

@@ -35,6 +35,8 @@ NO_TRAINING_FIELDS = frozenset(
 VALUES = ("foodseg.recipes", "foodseg.presets")
 # The trainer imports these for recipes with a tool, or with true answers: others never run them.
 TOOL, TRUE_ANSWERS = "foodseg.training.mask_decoder", "foodseg.training.true_answers"
+# What a log keeps for the replay decides no bit.
+WATCHED = "foodseg.training.watched"
 
 
 def run_config(preset: Preset, recipe: Recipe, seed: int, samples: Sequence[Sample]) -> dict:
@@ -111,7 +113,7 @@ def preset_values(preset: Preset) -> dict:
 
 def used_code(roots: Iterable[str]) -> str:
     """Hash of the code that these modules import, without what only other recipes run."""
-    return code_hash(import_closure(roots, without=[*VALUES, TOOL, TRUE_ANSWERS]))
+    return code_hash(import_closure(roots, without=[*VALUES, TOOL, TRUE_ANSWERS, WATCHED]))
 
 
 def recipe_modules(recipe: Recipe) -> list[str]:

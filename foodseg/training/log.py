@@ -28,6 +28,8 @@ Of the gradient steps, over the tokens that were trained on:
   probability when sampled, in percent; clip_high_p*: the share of these tokens above the clip
   range; gain_tokens_p*: how many there are.
 
+What some steps have so that the run can be seen again is explained in `training.watched`.
+
 seconds_*: this process's, by phase. peak_memory_mb: the step's on a GPU, on a CPU the process's so
 far; the largest of all processes.
 """

@@ -36,6 +36,7 @@ from foodseg.training.run_folder import (
 )
 from foodseg.training.sampler import GroupSampler
 from foodseg.training.updates import PolicyUpdater
+from foodseg.training.watched import Watcher
 
 if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
     from foodseg.recipes import Recipe
@@ -96,6 +97,7 @@ class PolicyLearner:
         self.mllm.add_lora(preset.lora_rank, preset.lora_alpha, seed)
         self.sampler = GroupSampler(self.mllm, preset, recipe, samples, seed, processes)
         self.updater = PolicyUpdater(self.mllm, preset, recipe, processes)
+        self.watcher = Watcher(self.mllm, preset, recipe, samples, processes)
         self.tool = (
             ToolUpdater(self.sampler.features, recipe.tool, processes) if recipe.tool else None
         )
@@ -119,10 +121,16 @@ class PolicyLearner:
 
     def step(self, index: int) -> dict:
         """One training step; returns its log row."""
+        seen = self.watcher.before(index)
         batch = self.sampler.next_batch()
-        row = step_row(batch, self.updater.update(batch.groups), self.sampler.processes)
-        # The mask decoder learns after the policy, from the same groups.
-        return row | self.tool.update(batch.mine) if self.tool else row
+        last = self.ends(index + 1)
+        group = self.watcher.choose(batch, index, last)
+        update = self.updater.update(batch.groups, group)
+        row = step_row(batch, update, self.sampler.processes) | seen
+        row |= self.watcher.group_fields(batch, group) if group else {}
+        if self.tool:  # the mask decoder learns after the policy, from the same groups
+            row |= self.tool.update(batch.mine)
+        return self.watcher.after(row) if last else row
 
     def state_dict(self) -> dict:
         """All that the next step needs."""

@@ -41,6 +41,7 @@ from foodseg.training.diagnostics import (
     gain_figures,
     gain_sums,
     mean,
+    ratio_ranges,
     sampler_gaps,
     step_figures,
 )
@@ -88,11 +89,12 @@ class PolicyUpdater:
         """Go on from a `state_dict`."""
         self.optimizer.load_state_dict(state)
 
-    def update(self, groups: Sequence[Group | None]) -> dict:
+    def update(self, groups: Sequence[Group | None], watched: Group | None = None) -> dict:
         """All gradient steps of one rollout; returns their diagnostics as log fields.
 
         groups: those of all processes in the order sampled, None for another process's. The fields
-        are explained in `training.log`; those of tokens are None if no step was taken.
+        are explained in `training.log`; those of tokens are None if no step was taken. watched: one
+        of this process's, whose `group_ratios` (`training.watched`) are among the fields.
         Raises torch.OutOfMemoryError if even the smallest forward does not fit.
         """
         start, steps, skipped = time.perf_counter(), [], self.optimizer.skipped
@@ -100,6 +102,8 @@ class PolicyUpdater:
             if step := self._gradient_step(self._collate(judged), on_policy=not steps):
                 steps.append(step)
         figures = step_figures(steps) | self._log_prob_figures(steps)
+        if watched:
+            figures |= {"group_ratios": ratio_ranges(steps, watched.rollout)}
         return figures | {
             "skipped_steps": self.optimizer.skipped - skipped,
             "seconds_update": time.perf_counter() - start,
