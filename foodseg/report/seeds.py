@@ -17,6 +17,7 @@ def seed_rows(method: Recipe | Baseline, seeds: Sequence[int]) -> list[str]:
     """The names of a method's rows of predictions, one for each seed."""
     return [f"{method.name}-seed{seed}" for seed in seeds]
 
+
 # gRefCOCO's accuracies of “nothing here”, and their columns' titles.
 NOTHING_SAID = {"n_acc": "N-acc", "t_acc": "T-acc"}
 
