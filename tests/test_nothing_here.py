@@ -169,7 +169,7 @@ def test_a_dataset_with_them_holds_the_one_without(tmp_path):
     assert [sample for sample in more if not sample.no_target] == plain
     assert report.counts["no_target"] == len(more) - len(plain) > 4
     nothing = [sample for sample in more if sample.no_target]
-    assert all(sample.answer.startswith("Nothing on this plate") for sample in nothing)
+    assert all(sample.answer.endswith(" points to none.") for sample in nothing)
     assert presets.KITCHEN.no_target_share == 0 < presets.KITCHEN_NOTHING.no_target_share
     assert presets.get_preset("smoke-nothing") == SMOKE_NOTHING
 

@@ -349,3 +349,12 @@ def test_an_adapter_of_the_papers_preset_is_known_by_its_pinned_base(tmp_path):
     adapters._check_run(tmp_path / "adapter", PAPER)
     with pytest.raises(DataError, match="trained on another base model"):
         adapters._check_run(tmp_path / "adapter", SMOKE)
+
+
+def test_that_nothing_fits_is_an_answer_and_is_said(plate, tmp_path, says, run):
+    says("<think>A hen points to none.</think>\n<answer>[]</answer>")
+    status, out, _ = run(plate, "why?", "-o", tmp_path / "o.png", "--mask", tmp_path / "m.png")
+    assert status == 0 and "A hen points to none.\nnothing in the photo fits" in out
+    assert not np.asarray(Image.open(tmp_path / "m.png")).any()
+    answer = json.loads(run(plate, "why?", "--json")[1])
+    assert (answer["parsed"], answer["references"], answer["area"]) == (True, [], 0)

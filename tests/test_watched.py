@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import kitchen_folder
 
 from foodseg import presets
 from foodseg.common.files import read_lines
+from foodseg.data.samples import load_samples
 from foodseg.recipes import DAPO, GRPO, VISURF
 from foodseg.rl.advantages import group_advantages
 from foodseg.training import trainer
@@ -19,6 +21,7 @@ from foodseg.training.watched import Watcher, watched_samples
 PRESET = replace(
     presets.SMOKE,
     steps=4,
+    checkpoint_every=2,
     prompts_per_step=2,
     groups_per_update=1,
     group_size=4,
@@ -27,8 +30,22 @@ PRESET = replace(
 )
 
 
-def log_of(recipe, preset=PRESET):
-    return read_lines(preset.run_folder(recipe.name, 0) / "log.jsonl")
+def log_of(recipe):
+    return read_lines(PRESET.run_folder(recipe.name, 0) / "log.jsonl")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The log of a run of GRPO that nobody stopped."""
+    root = tmp_path_factory.mktemp("whole")
+    kitchen_folder(root)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FOODSEG_HOME", str(root))
+        train(PRESET, GRPO, 0, load_samples(PRESET.samples_file("train")))
+        return log_of(GRPO)
+
+
+FIELDS = ("watched", "watched_after", "group", "group_ratios", "group_rewards")
 
 
 def adapter(run):
@@ -53,24 +70,22 @@ def test_steps_are_looked_at_by_fibonaccis_numbers(samples):
 
 
 def test_a_run_that_is_watched_has_the_bits_of_one_that_is_not(samples, monkeypatch):
-    run = PRESET.run_folder(DAPO.name, 0)
-    train(PRESET, DAPO, 0, samples)
-    watched = adapter(run), log_of(DAPO)
+    preset = replace(PRESET, steps=3, max_new_tokens=48)
+    run = preset.run_folder(DAPO.name, 0)
+    train(preset, DAPO, 0, samples)
+    bits, watched = adapter(run), log_of(DAPO)
     run.rename(run.with_name("watched"))
-    monkeypatch.setattr(trainer, "Watcher", lambda *_: Watcher(None, PRESET, DAPO, []))
-    train(PRESET, DAPO, 0, samples)
-    assert adapter(run) == watched[0]
-    plain, fields = log_of(DAPO), {"watched", "watched_after", "group", "group_ratios"}
-    fields |= {"group_rewards", "seconds_watched"}
-    for row, other in zip(plain, watched[1], strict=True):
-        assert not fields & row.keys()
-        ours = {name: other[name] for name in row if not name.startswith(("seconds", "peak"))}
-        assert ours == {name: row[name] for name in ours}
+    monkeypatch.setattr(trainer, "Watcher", lambda *_: Watcher(None, preset, DAPO, []))
+    train(preset, DAPO, 0, samples)
+    assert adapter(run) == bits
+    for row, other in zip(log_of(DAPO), watched, strict=True):
+        assert not {*FIELDS, "seconds_watched"} & row.keys()
+        same = [name for name in row if not name.startswith(("seconds", "peak"))]
+        assert [row[name] for name in same] == [other[name] for name in same]
 
 
-def test_the_log_has_each_looks_answers_and_its_group_as_it_was_learnt_from(samples):
-    train(PRESET, GRPO, 0, samples)
-    rows, ids = log_of(GRPO), [sample.sample_id for sample in watched_samples(samples)]
+def test_the_log_has_each_looks_answers_and_its_group_as_it_was_learnt_from(whole, samples):
+    rows, ids = whole, [sample.sample_id for sample in watched_samples(samples)]
     looks = [row for row in rows if "watched" in row]
     assert [row["step"] for row in looks] == [1, 2, 3] and len(ids) == 3
     for answers in [row["watched"] for row in looks] + [rows[-1]["watched_after"]]:
@@ -91,12 +106,7 @@ def test_the_log_has_each_looks_answers_and_its_group_as_it_was_learnt_from(samp
     assert len(json.dumps(looks[0])) < 12_000
 
 
-def test_a_run_that_was_stopped_keeps_the_log_that_it_would_have_had(samples, monkeypatch):
-    preset = replace(PRESET, checkpoint_every=2)
-    train(preset, GRPO, 0, samples)
-    run = preset.run_folder(GRPO.name, 0)
-    whole = log_of(GRPO)
-    run.rename(run.with_name("whole"))
+def test_a_run_that_was_stopped_has_the_log_that_it_would_have_had(whole, samples, monkeypatch):
     take = trainer.PolicyLearner.step
 
     def stop(learner, index):
@@ -107,11 +117,10 @@ def test_a_run_that_was_stopped_keeps_the_log_that_it_would_have_had(samples, mo
     with monkeypatch.context() as patched:
         patched.setattr(trainer.PolicyLearner, "step", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(preset, GRPO, 0, samples)
-    train(preset, GRPO, 0, samples)
-    names = ("watched", "watched_after", "group", "group_ratios", "group_rewards")
-    kept = [[row.get(name) for name in names] for row in log_of(GRPO)]
-    assert kept == [[row.get(name) for name in names] for row in whole]
+            train(PRESET, GRPO, 0, samples)
+    train(PRESET, GRPO, 0, samples)
+    kept, known = ([[row.get(n) for n in FIELDS] for row in log] for log in (log_of(GRPO), whole))
+    assert kept == known
 
 
 def test_a_true_answer_that_joins_a_group_is_logged_with_it(samples):

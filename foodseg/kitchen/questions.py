@@ -185,7 +185,7 @@ def ask_for_nothing(
         phrasings = [question for question in questions if question.clue == clue]
         text = phrasings[int(rng.integers(len(phrasings)))].text
         messages.append({"form": "question", "value": text})
-        said = f"Nothing on this plate {CLUES[clue].text}."
+        said = capitalised(f"{CLUES[clue].hint} points to none.")
         messages.append({"form": "answer", "value": said, "things": []})
     return messages
 

@@ -14,7 +14,7 @@ from foodseg.data.references import Reference, scale_reference
 from foodseg.report.pictures import draw_references, overlay
 from foodseg.report.style import BLUE, VERMILION, new_figure, styled, to_png, without_axes
 from foodseg.segment.answer import Segmentation
-from foodseg.segment.written import NOT_PARSED
+from foodseg.segment.written import NOT_PARSED, NOTHING_FITS
 
 LONGEST_SIDE, MOST_PIXELS = 6.0, 1200  # of the photo in the picture: inches, pixels a side
 CHARACTERS_PER_INCH, LONGEST_TEXT = 13, 400  # characters
@@ -27,6 +27,7 @@ def answer_picture(answer: Segmentation) -> Figure:
     scale = LONGEST_SIDE / max(photo.size)
     width, height = (max(side * scale, 0.4) for side in photo.size)
     words = answer.thinking if answer.parsed else f"{NOT_PARSED}: {answer.text}"
+    words += f" ({NOTHING_FITS})" if answer.nothing else ""
     figure_width = max(width, 4.0)
     lines = [*_wrap(f"“{answer.question}”", figure_width), *_wrap(words, figure_width)]
     figure, (ax,) = new_figure(1, 1, figure_width, height + 0.17 * len(lines) + 0.1)
