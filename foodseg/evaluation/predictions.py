@@ -106,12 +106,12 @@ def summarise(predictions: Sequence[Prediction]) -> dict:
 
 
 def _nothing_accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:
+    if not any(p.no_target for p in predictions):
+        return {}
     said = {
         no_target: [p.marks_nothing for p in predictions if p.no_target == no_target]
         for no_target in (True, False)
     }
-    if not said[True]:
-        return {}
     t_acc = 1 - float(np.mean(said[False])) if said[False] else float("nan")
     return {"no_target": len(said[True]), "n_acc": float(np.mean(said[True])), "t_acc": t_acc}
 

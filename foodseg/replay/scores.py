@@ -13,10 +13,10 @@ from foodseg.evaluation.base_rows import ANY_FORM, KNOWLEDGE
 from foodseg.evaluation.predictions import Prediction, load_predictions, load_result
 from foodseg.presets import Preset
 from foodseg.replay.runs import Run
+from foodseg.report.baselines import BASELINES
 from foodseg.report.failures import FOUND, first_of_each, iou, outcome
 from foodseg.report.results import (
     ANY_FORM_TITLE,
-    BASELINES,
     BOUND_TITLE,
     KNOWLEDGE_TITLE,
 )
