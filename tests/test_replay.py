@@ -189,6 +189,11 @@ def test_one_run_of_each_method_is_found_the_papers_first(home):
     supervised = SMOKE.run_folder("sft", 0)
     write_json(supervised / "result.json", {"recipe": {"name": "sft"}, "seed": 0})
     write_lines(supervised / LOG, [{"loss": 1.0}])
+    short = SMOKE.run_folder("one-step", 0)
+    shutil.copytree(SMOKE.run_folder("dapo", 0), short)
+    recipe = as_json(replace(GRPO, name="one-step"))
+    write_json(short / "result.json", load_json(short / "result.json") | {"recipe": recipe})
+    write_lines(short / LOG, read_lines(short / LOG)[-1:])
     found = find_runs(SMOKE)
     assert [run.name for run in found] == ["grpo-seed1", "dapo-seed0", "ours-seed0"]
     assert [bool(run.problem) for run in found] == [False, False, True]

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from foodseg.data.photos import read_photo
-from foodseg.data.references import Reference, intersection_union, sample_ious
+from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
+from foodseg.demo.ask import mask_iou
 from foodseg.evaluation.any_form import read_any_form
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
@@ -70,9 +71,3 @@ class Judge:
             photo = read_photo(self.preset.dataset / sample.image, sample.image_sha256).image
             self._photos[sample.image] = photo, self.segmenter.embed_image(photo)
         return self._photos[sample.image]
-
-
-def mask_iou(mask: np.ndarray, sample: Sample) -> float:
-    """IoU of a boolean mask (H, W) with the sample's true one."""
-    intersection, union = intersection_union(mask, sample.union_mask())
-    return float(sample_ious([intersection], [union])[0])

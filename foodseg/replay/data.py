@@ -60,6 +60,7 @@ class Pages:
         return shown | {
             "problem": "",
             "drops": run.recipe["dynamic_sampling"],
+            "truth": bool(run.recipe["true_answer"]),  # the last try of its groups
             "steps": run.result["steps"],
             "curve": [round(row["reward_total"], 3) for row in run.rows],
             "watched": [one["sample_id"] for one in run.rows[-1]["watched_after"]],

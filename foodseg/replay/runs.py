@@ -68,7 +68,9 @@ def _finished(preset: Preset) -> list[Run]:
         if (folder / "log.jsonl").exists():
             rows, result = read_lines(folder / "log.jsonl"), load_json(file)
             recipe, seed = result.get("recipe"), result.get("seed")
-            # Supervised runs have no reward, and a run that was moved aside has another name.
-            if rows and "reward_total" in rows[0] and folder.name == f"{recipe['name']}-seed{seed}":
+            # Supervised runs have no reward; notebook 04's of one step has nothing to go through.
+            steps = len(rows) > 1 and "reward_total" in rows[0]
+            # A run that was moved aside has another name.
+            if steps and folder.name == f"{recipe['name']}-seed{seed}":
                 runs.append(Run(folder, recipe, seed, result, rows))
     return runs

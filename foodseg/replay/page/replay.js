@@ -132,7 +132,9 @@ function drawCurve() {
 function drawGroup() {
   const found = step(), place = now.place ?? found.place, group = found.groups[place];
   const own = place === found.place, tries = group.rewards.length;
-  fill("grouphead", `What it learns from at step ${look().step}: ${tries} tries at one question`);
+  const truth = shown().truth && own ? 1 : 0;
+  fill("grouphead", `What it learns from at step ${look().step}: ${tries - truth} tries at one ` +
+    `question${truth ? ", and the true answer" : ""}`);
   fill("groupquestion", ...(own
     ? [`“${found.question}”`, make("small", {}, `asked for: ${found.foods.join(", ")}`)]
     : [`Group ${place + 1} of the step`, make("small", {}, "the log has its rewards alone")]));
@@ -192,9 +194,11 @@ function drawTry(found, group, own) {
   get("try").hidden = !own;
   if (!own) return;
   const number = tried(group), one = found.tries[number];
+  const last = number === found.tries.length - 1;
+  const name = shown().truth && last ? "The true answer" : `Try ${number + 1}`;
   const points = Object.entries(one.points).map(([name, value]) =>
     `${name.replaceAll("_", " ")} ${short(value)}`).join(" · ");
-  fill("try", make("p", {}, make("b", {}, `Try ${number + 1}`), ` (press a bar for another): ${points}. ` +
+  fill("try", make("p", {}, make("b", {}, name), ` (press a bar for another): ${points}. ` +
     `In this run its advantage was ${signed(one.learnt)}.`), make("div", {class: "text", id: "tried"}));
   written("tried", one.text);
 }
@@ -266,7 +270,7 @@ function drawFailure() {
   fill("failrate", failures
     ? `${shown().title} gets the right foods with an IoU of 0.5 or more in ` +
       `${Math.round((100 * failures.right) / failures.questions)}% of ${failures.questions} test questions.`
-    : "This run has no predictions of the test questions; make table evaluates it.");
+    : "This run was not evaluated on the test questions.");
   get("failed").hidden = !any || now.failure < 0;
   if (get("failed").hidden) return;
   const one = failures.shown[now.failure % failures.shown.length];
