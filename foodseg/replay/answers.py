@@ -10,7 +10,7 @@ from PIL import Image
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
-from foodseg.demo.ask import mask_iou
+from foodseg.demo.ask import judge_evidence
 from foodseg.evaluation.any_form import read_any_form
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
 from foodseg.presets import Preset
@@ -38,9 +38,12 @@ class Answer:
 class Judge:
     """Draws and measures answers; each photo is read and embedded once."""
 
-    def __init__(self, preset: Preset, segmenter: Segmenter, labelled: bool = False) -> None:
-        """labelled: see `rl.answers.parse_answer`."""
-        self.preset, self.segmenter, self.labelled = preset, segmenter, labelled
+    def __init__(
+        self, preset: Preset, segmenter: Segmenter, labelled: bool = False, nothing: bool = False
+    ) -> None:
+        """labelled, nothing: see `rl.answers.parse_answer`."""
+        self.preset, self.segmenter = preset, segmenter
+        self.labelled, self.nothing = labelled, nothing
         self._photos: dict[str, tuple[Image.Image, ImageEmbedding]] = {}
 
     def photo(self, sample: Sample) -> Image.Image:
@@ -59,12 +62,15 @@ class Judge:
                 lambda _, references: self.segmenter.predict(embedding, references),
                 preset.thresholds,
                 self.labelled,
+                self.nothing,
             )
             mask = evidence.masks().any(axis=0)
         references = to_original(evidence.answer, sample, preset.image_side)
-        meant = () if references else to_original(read_any_form(text), sample, preset.image_side)
-        fault = "" if references else why_unparsed(text)
-        return Answer(text, fault, references, meant, mask, mask_iou(mask, sample))
+        parsed = evidence.answer.parsed
+        meant = () if parsed else to_original(read_any_form(text), sample, preset.image_side)
+        fault = "" if parsed else why_unparsed(text)
+        iou = judge_evidence(evidence, mask).iou
+        return Answer(text, fault, references, meant, mask, iou)
 
     def _photo(self, sample: Sample) -> tuple[Image.Image, ImageEmbedding]:
         if sample.image not in self._photos:

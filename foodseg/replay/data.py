@@ -82,7 +82,7 @@ class Pages:
 
     def _photo(self, sample: Sample) -> str:
         if sample.image not in self.photos:
-            uri = photo_uri(self._judge(None, False).photo(sample))
+            uri = photo_uri(self._judge(None).photo(sample))
             size = {"width": sample.width, "height": sample.height}
             self.photos[sample.image] = {"uri": uri, **size}
         return sample.image
@@ -100,7 +100,8 @@ class Pages:
         sample = self.samples[one["sample_id"]]
         self.question(sample)
         decoder = find_decoder(run.folder / "adapter")
-        answer = self._judge(decoder, run.recipe["labelled_points"]).answer(sample, one["text"])
+        read = run.recipe["labelled_points"], run.recipe["nothing"]
+        answer = self._judge(decoder, *read).answer(sample, one["text"])
         points = [one["reward"][term] for term in TERMS]
         return drawn(answer) | {"points": points, "reward": one["reward"]["total"]}
 
@@ -128,12 +129,12 @@ class Pages:
             "references": plain(one.prediction.references),
         }
 
-    def _judge(self, decoder: Path | None, labelled: bool) -> Judge:
+    def _judge(self, decoder: Path | None, *read: bool) -> Judge:
         if decoder not in self._segmenters:
             self._segmenters[decoder] = load_segmenter(self.preset, decoder)
-        key = decoder, labelled
+        key = decoder, *read
         if key not in self._judges:
-            self._judges[key] = Judge(self.preset, self._segmenters[decoder], labelled)
+            self._judges[key] = Judge(self.preset, self._segmenters[decoder], *read)
         return self._judges[key]
 
 

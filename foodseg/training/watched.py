@@ -119,6 +119,7 @@ class Watcher:
     def _answer(self, sample: Sample, text: str) -> dict:
         side, thresholds = self.preset.image_side, self.preset.thresholds
         read = {"thresholds": thresholds, "labelled": self.recipe.labelled_points}
+        read |= {"nothing": self.recipe.nothing}
         (evidence,) = gather_evidence(sample, [text], side, **read)
         reward = {term: getattr(evidence.score, term) for term in TERMS}
         return {"sample_id": sample.sample_id, "text": text, "reward": reward}
