@@ -178,7 +178,7 @@ def ask_for_nothing(
     """`count` pairs as in `converse`, each from `absent_questions(foods, split)`, no clue twice.
 
     `"things": []` in the answer says that nothing on the plate answers the question. Its words go
-    step by step, as the base's better habit does: what is looked for, what is seen, what of it fits.
+    step by step, as the base's better habit does: what it looks for, what it sees, what of it fits.
     """
     questions, messages = absent_questions(foods, split), []
     seen = list_foods([CATEGORIES[food] for food in sorted(foods)])
