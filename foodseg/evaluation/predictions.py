@@ -36,10 +36,11 @@ class Prediction:
 
     image: the sample's, which names its plate: a plate's questions are no independent draws.
     parsed: whether there is any mask. foods_named: of `food_names`, those that the conclusion adds
-    to the question's; foods_right: whether they are exactly the foods asked for. mask: COCO RLE of
-    the union; intersection, union: pixels. no_target: nothing in the photo answers the question; a
-    prediction that says so is written down as one pixel found of one, IoU 1, and moves cIoU by no
-    more than that pixel; any other has no intersection.
+    to the question's; foods_right: whether they are exactly the foods asked for, and where nothing
+    is asked for whether it says so. mask: COCO RLE of the union; intersection, union: pixels.
+    no_target: nothing in the photo answers the question; a prediction that says so is written down
+    as one pixel found of one, IoU 1, and moves cIoU by no more than that pixel; any other has no
+    intersection.
     """
 
     sample_id: str
@@ -71,17 +72,15 @@ def compare(
     foods: tuple[str, ...] = (),
 ) -> Prediction:
     """A predicted mask, bool (H, W) at the photo's size, compared with the truth."""
-    if sample.no_target and parsed and not mask.any():
-        intersection, union = 1, 1
-    else:
-        intersection, union = intersection_union(mask, sample.union_mask())
+    right_nothing = sample.no_target and parsed and not mask.any()
+    intersection, union = (1, 1) if right_nothing else intersection_union(mask, sample.union_mask())
     return Prediction(
         sample_id=sample.sample_id,
         image=sample.image,
         completion=completion,
         parsed=parsed,
         foods_named=foods,
-        foods_right=set(foods) == set(sample.foods),
+        foods_right=right_nothing if sample.no_target else set(foods) == set(sample.foods),
         references=(),
         mask=encode_mask(mask),
         intersection=intersection,

@@ -177,15 +177,18 @@ def ask_for_nothing(
 ) -> list[dict[str, str | list]]:
     """`count` pairs as in `converse`, each from `absent_questions(foods, split)`, no clue twice.
 
-    `"things": []` in the answer says that nothing on the plate answers the question.
+    `"things": []` in the answer says that nothing on the plate answers the question. Its words go
+    step by step, as the base's better habit does: what it looks for, what it sees, what of it fits.
     """
     questions, messages = absent_questions(foods, split), []
+    seen = list_foods([CATEGORIES[food] for food in sorted(foods)])
     clues = rng.permutation(sorted({question.clue for question in questions}))
     for clue in clues[:count]:
         phrasings = [question for question in questions if question.clue == clue]
         text = phrasings[int(rng.integers(len(phrasings)))].text
         messages.append({"form": "question", "value": text})
-        said = capitalised(f"{CLUES[clue].hint} points to none.")
+        hint = CLUES[clue].hint
+        said = f"I look for {hint}. I see {seen}. {capitalised(hint)} points to none."
         messages.append({"form": "answer", "value": said, "things": []})
     return messages
 
