@@ -385,5 +385,7 @@ def test_the_page_by_hand(home, samples, there, absent):
     page = (home / "page.md").read_text()
     assert "1 of the 2 test questions are for nothing that is there." in page
     assert "| GRPO | 0.500 ± 0.000 | 1.000 ± 0.000 |" in page
+    command = "python -m foodseg.ablations nothing-here --seed 0 --preset smoke-nothing"
+    assert f"| 2 | `{command}` |" in page
     assert (home / "page.csv").read_text().startswith("row,title,")
     assert encode_mask(empty)["size"] == [there.height, there.width]

@@ -120,8 +120,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         else number_text("{:+.3f}", one[0])
         for one in less
     ]
-    columns["seeds"] = frame["seeds"].map(str)
-    columns["command"] = frame["command"].map("`{}`".format)
+    columns["seeds"] = [str(count) for count in frame["seeds"]]
+    columns["command"] = [f"`{command}`" for command in frame["command"]]
     return pd.DataFrame(columns, index=pd.Index(frame["title"], name="method"))
 
 
