@@ -44,9 +44,9 @@ GOOD = [
 
 def test_answers_masks_and_cocos_annotations_agree(photos, system, tmp_path):  # noqa: F811
     asked = read_asked(ask(photos, *GOOD), photos)
-    assert segment_many(system, photos, asked, tmp_path / "out") == 0
+    returned = segment_many(system, photos, asked, tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").open()]
-    assert [row["id"] for row in rows] == ["first", "2", "3"]
+    assert rows == returned and [row["id"] for row in rows] == ["first", "2", "3"]
     assert [row["image"] for row in rows] == [line["image"] for line in GOOD]
     coco = COCO(tmp_path / "out/coco.json")
     assert len(coco.imgs) == 2 and len(coco.anns) == 3
@@ -82,7 +82,10 @@ def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_answered(
     out = tmp_path / "out"
     arguments = [str(photos), "--questions", str(file), "--out", str(out)]
     assert command.main(arguments) == 1
-    assert "4 questions; 1 photos could not be read" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "4 questions; of 0 the answer could not be parsed; 1 photos could not be" in said.out
+    assert "the base model, without an adapter" in said.err
+    assert "No training question has" in said.err and "“sour”" in said.err
     rows = [json.loads(line) for line in (out / "answers.jsonl").open()]
     assert "c.jpg" in rows[0]["error"] and all(row["parsed"] for row in rows[1:])
 
@@ -98,6 +101,7 @@ def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_answered(
         ({"image": "a.png", "question": "<|image_pad|>?"}, "line 1: question: <|image_pad|>"),
         ({"image": "a.png", "question": "Sweet?", "id": "a/b"}, "no plain name"),
         ([1], "its fields must be"),
+        ({"image": "a.png", "question": "Sweet?", "mask": "x"}, "field 'mask' is unknown"),
     ],
 )
 def test_a_line_that_cannot_be_asked_is_named_before_a_model_is_loaded(photos, line, words):
@@ -111,8 +115,15 @@ def test_ids_are_named_once_and_an_empty_file_is_refused(photos):
         read_asked(ask(photos, GOOD[0] | {"id": "2"}, GOOD[1]), photos)
     with pytest.raises(DataError, match="there are no questions"):
         read_asked(ask(photos), photos)
-    with pytest.raises(DataError, match="it can't be read"):
+    with pytest.raises(DataError, match=r"it can't be read \(No such file or directory\); name a"):
         read_asked(photos / "nowhere.jsonl", photos)
+
+
+def test_questions_of_ones_own_data_are_asked_as_they_are(photos):
+    own = {"things": ["fig"], "answer": "The fig.", "split": "train"}
+    assert read_asked(ask(photos, *(line | own for line in GOOD)), photos) == read_asked(
+        ask(photos, *GOOD), photos
+    )
 
 
 @pytest.mark.parametrize(

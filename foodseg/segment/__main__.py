@@ -78,8 +78,15 @@ def _ask_many(options: argparse.Namespace) -> int:
     folder = Path(options.photo)
     asked = read_asked(Path(options.questions), folder)
     system = load_system(get_preset(options.preset), options.adapter)
-    unread = segment_many(system, folder, asked, Path(options.out))
-    print(f"{len(asked)} questions; {unread} photos could not be read; written: {options.out}")
+    rows = segment_many(system, folder, asked, Path(options.out))
+    unread = sum("error" in row for row in rows)
+    unparsed = sum(not row["parsed"] for row in rows if "error" not in row)
+    _say_who(options, system)
+    print(
+        f"{len(rows)} questions; of {unparsed} the answer could not be parsed; {unread} photos "
+        f"could not be read; written: {options.out}"
+    )
+    _warn_of_unseen(system.preset, " ".join(one.question for one in asked))
     return 1 if unread else 0
 
 
@@ -113,8 +120,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 
 def _write(options: argparse.Namespace, answer: Segmentation, system: System) -> None:
-    who = options.adapter or "the base model, without an adapter"
-    print(f"preset {system.preset.name}, {who}", file=sys.stderr)
+    _say_who(options, system)
     if options.json:
         text = json.dumps(as_json(answer, system), indent=2)
         print(text) if options.json == "-" else _save(options.json, text.encode())
@@ -127,6 +133,11 @@ def _write(options: argparse.Namespace, answer: Segmentation, system: System) ->
         _save(options.overlay, picture_png(answer))
     if options.mask:
         _save(options.mask, mask_png(answer.mask))
+
+
+def _say_who(options: argparse.Namespace, system: System) -> None:
+    who = options.adapter or "the base model, without an adapter"
+    print(f"preset {system.preset.name}, {who}", file=sys.stderr)
 
 
 def _save(path: str, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """Ask many questions about a folder of photos; `python -m foodseg.segment FOLDER` runs it.
 
 A line of the questions' file: {"image": "plate.jpg", "question": "...", "id": "..."}; `id`, which
-names the mask's file, may be left out: the line's number then. What is written into `out`:
+names the mask's file, may be left out: the line's number then. The questions of one's own data
+(`foodseg.data.own`) are such lines too. What is written into `out`:
 
 - answers.jsonl: what `--json` has of one answer, with its id; or the sentence why there is none;
 - masks/<id>.png: 255 where the food is;
@@ -31,6 +32,7 @@ from foodseg.segment.answer import System, check_question, segment
 from foodseg.segment.written import as_json, mask_png
 
 FIELDS = ("image", "question", "id")
+UNREAD = ("things", "answer", "split")  # of one's own data: what training and scoring read
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ def read_asked(file: Path, folder: Path) -> list[Asked]:
     """The questions. Raises DataError for the first line that can't be asked, and twice one id."""
     try:
         lines = file.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{file}: it can't be read ({error.strerror}); name a file.") from None
+    except UnicodeDecodeError as error:
         raise DataError(f"{file}: it can't be read ({error}); write it in UTF-8.") from None
     asked = [_parse(file, folder, n, line) for n, line in enumerate(lines, 1) if line.strip()]
     if not asked:
@@ -63,9 +67,11 @@ def _parse(file: Path, folder: Path, number: int, line: str) -> Asked:
         entry = read_json(line)
     except JsonError as error:
         raise DataError(f"{where}: {error}; write one JSON object a line.") from None
-    if not isinstance(entry, dict) or not {"image", "question"} <= entry.keys() <= set(FIELDS):
+    if not isinstance(entry, dict) or not {"image", "question"} <= entry.keys():
         raise DataError(f"{where}: its fields must be image, question and, if you like, id.")
-    if not all(isinstance(value, str) for value in entry.values()):
+    if unknown := sorted(entry.keys() - {*FIELDS, *UNREAD}):
+        raise DataError(f"{where}: field {unknown[0]!r} is unknown; leave it out.")
+    if not all(isinstance(entry[name], str) for name in FIELDS if name in entry):
         raise DataError(f"{where}: a field is no text; put it in quotes.")
     name = entry.get("id", str(number))
     if not is_safe_id(name) or not is_safe_id(entry["image"]):
@@ -78,8 +84,8 @@ def _parse(file: Path, folder: Path, number: int, line: str) -> Asked:
         raise DataError(f"{where}: {error}") from None
 
 
-def segment_many(system: System, folder: Path, asked: list[Asked], out: Path) -> int:
-    """Answer all questions and write `out`; returns how many photos could not be read.
+def segment_many(system: System, folder: Path, asked: list[Asked], out: Path) -> list[dict]:
+    """Answer all questions and write `out`; returns the lines of answers.jsonl.
 
     Started again after a kill, it goes on where it stopped. Raises DataError if another process is
     at `out`.
@@ -99,7 +105,7 @@ def segment_many(system: System, folder: Path, asked: list[Asked], out: Path) ->
         write_lines(out / "answers.jsonl", rows)
         write_json(out / "coco.json", as_coco(rows))
         kept.path.unlink()
-    return sum("error" in row for row in rows)
+    return rows
 
 
 def _answer(system: System, folder: Path, one: Asked) -> dict:
