@@ -71,6 +71,7 @@ def test_a_stopped_run_goes_on_where_it_was(photos, system, tmp_path, monkeypatc
 
 
 def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_answered(
+    home,
     photos,
     system,  # noqa: F811
     tmp_path,
