@@ -47,7 +47,8 @@ def campaign(request):
 
 def pytest_terminal_summary(terminalreporter, config):
     part = config.getoption("keyword") or config.args != config.getini("testpaths")
-    if not config.getoption("--torture") or part:
+    # A worker of pytest-xdist has seen its own half only.
+    if not config.getoption("--torture") or part or hasattr(config, "workerinput"):
         return
     reports = [
         report
