@@ -158,7 +158,7 @@ score: $(ENVIRONMENT) $(01)  ## rows for another system's masks or texts: PREDIC
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
 	$(PY) -m pytest -n 2 --dist loadfile
 
-torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliability.md (half an hour)
+torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliability.md (20 minutes)
 	$(PY) -m pytest -n 2 --dist worksteal --torture
 
 lab: $(ENVIRONMENT)   ## the notebooks in Jupyter Lab
