@@ -1,5 +1,6 @@
 """Numbers in prose come from the files that hold them, or from the code that counts them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -71,3 +72,12 @@ def test_links_lead_somewhere(document):
         if heading:
             slugs = re.findall(r"^#+ (.*)", page.read_text(), re.M)
             assert heading in [re.sub(r"[^\w\- ]", "", s.lower()).replace(" ", "-") for s in slugs]
+
+
+def test_an_executed_notebook_names_no_folder_of_the_machine_that_made_it():
+    executed = sorted((PROJECT / "notebooks" / "executed").glob("*.ipynb"))
+    assert len(executed) == 9
+    for path in executed:
+        made = json.loads(path.read_text())["metadata"]["papermill"]
+        kept = f"build/kitchen/{path.stem}.running.ipynb"
+        assert (made["input_path"], made["output_path"]) == (f"notebooks/{path.name}", kept)
