@@ -52,7 +52,7 @@ def test_a_table_from_records_is_the_table(runs, tmp_path):
     assert not (SMOKE.run_folder("grpo", 0) / "adapter").exists()
 
 
-def test_records_of_other_code_stay_where_they_are(runs, tmp_path):
+def test_records_of_other_code_stay_where_they_are(runs, tmp_path, capsys):
     (first, *_), folder = finished(runs), tmp_path / "records"
     outcome = runs.folder(first) / "outcome.json"
     write_json(outcome, load_json(outcome) | {"failure": "NoSignalError: none"})
@@ -63,6 +63,7 @@ def test_records_of_other_code_stay_where_they_are(runs, tmp_path):
     records.write_record(folder, first, record)
     shutil.rmtree(work_folder() / "runs")
     assert first not in records.restore(runs, SEEDS, folder) and not runs.finished(first)
+    assert capsys.readouterr().out.startswith("1 records are of other settings or code")
 
 
 def test_a_broken_record_is_refused_by_name(runs, tmp_path, capsys):

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:  # DataError is one, and so is an unknown preset
         print(f"records: {error}", file=sys.stderr)
         return 1
-    print(f"{len(done)} of {len(_wanted(seeds))} runs: {options.direction}, {folder}")
+    print(f"{options.direction}: {len(done)} runs, {folder}")
     return 0
 
 
@@ -78,17 +78,21 @@ def write_record(folder: Path, run: Run, record: dict) -> None:
 def restore(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
     """Put records of today's settings and code back; returns the runs that were not there.
 
-    A training's weights are not in a record: what needs them trains again.
+    A training's weights are not in a record: what needs them trains again. Says how many records
+    are of other settings or code, and so were left where they are.
     """
-    restored = []
+    restored, others = [], 0
     for run in _wanted(seeds):
         record = {} if runs.finished(run) else read_record(folder, run)
+        others += bool(record) and record["outcome"]["identity"] != runs.identity(run)
         if record and record["outcome"]["identity"] == runs.identity(run):
             for name, content in record["files"].items():
                 _put_back(runs.folder(run).parents[1] / name, content)
             # The last: it says that the others are there.
             write_json(runs.folder(run) / "outcome.json", record["outcome"])
             restored.append(run)
+    if others:
+        print(f"{others} records are of other settings or code than today's: left out.")
     return restored
 
 
