@@ -342,9 +342,9 @@ DR_SEG_SCALED = replace(
 
 # -- SD-GRPO (foodseg.methods.sd_grpo; its abstract) -----------------------------------------------
 
-# GRPO with an advantage for each segment of a completion, of its own reward blended with the
-# whole's. Half of each, and the segments alone, which it reports to do best where segments are
-# independent.
+# GRPO with an advantage for each object of the answer, of its own reward blended with the whole's;
+# the thinking keeps the whole's. Half of each, and the segments alone, which it reports to do best
+# where segments are independent.
 SD_GRPO = replace(
     GRPO,
     name="sd-grpo",

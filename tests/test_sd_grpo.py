@@ -1,4 +1,4 @@
-"""SD-GRPO: whose token is it, what did the segment earn, and what is its advantage."""
+"""SD-GRPO: whose token is it, what did the object earn, and what is its advantage."""
 
 import json
 from itertools import product
@@ -13,15 +13,13 @@ from transformers import AutoTokenizer
 from foodseg.data.references import Reference
 from foodseg.methods.sd_grpo import (
     NO_OBJECT,
-    NOTHING,
-    THINKING,
+    SHARED,
     SegmentRewards,
     blend,
     object_spans,
     segment_advantages,
     segment_rewards,
     segmented,
-    thinking_spans,
     token_bytes,
     token_segments,
 )
@@ -138,17 +136,10 @@ def test_every_object_of_the_answer_is_found_where_it_stands():
         assert object_spans(f"<answer>{body}</answer>") == [], body
 
 
-def test_the_thinking_is_where_answers_reads_it():
-    for text in [*TEXTS, "", "<think>", "No tags.", "</think>a<think>b"]:
-        thinking = "".join(text[a:b] for a, b in thinking_spans(text))
-        assert thinking.strip() == parse_answer(text).thinking, text
-
-
 def test_spans_take_linear_time():
     text = "<answer>[" + ", ".join([ITEM] * 5_000) + "]</answer>"
     assert len(object_spans(text)) == 5_000
     assert object_spans("<answer>[" + '"\\' * 100_000 + "</answer>") == []
-    assert len(thinking_spans("<think>" * 50_000 + "a")) == 1
 
 
 # Tokens
@@ -172,16 +163,17 @@ def test_completions_by_hand(tokenizer):
         tokenizer.eos_token_id
     ]
     assert by_segment(tokenizer, tokens) == {
-        THINKING: b"The orange and apple",  # `.</` writes a part of the tags
         0: b'bbox_2d": [20, 20, 69, 69], "point_2d": [45, 45',
         1: b'bbox_2d": [100, 60, 149, 109], "point_2d": [125, 85',
-        NOTHING: b'<think>.</think>\n<answer>[{"]}, {"]}]</answer>',
+        SHARED: b'<think>The orange and apple.</think>\n<answer>[{"]}, {"]}]</answer>',
     }
-    assert token_segments(tokens, tokenizer)[-1] == NOTHING
+    assert token_segments(tokens, tokenizer)[-1] == SHARED
     unusable = complete(ORANGE).replace("point_2d", "point")
-    assert set(by_segment(tokenizer, encode(tokenizer, unusable))) == {THINKING, NOTHING}
-    prose = token_segments(encode(tokenizer, "The orange is at 20, 20."), tokenizer)
-    assert (prose == THINKING).all()
+    assert (token_segments(encode(tokenizer, unusable), tokenizer) == SHARED).all()
+    # An object that is written in the thinking is none of the answer's.
+    thought = f"<think>[{ITEM}]</think>"
+    text = thought + complete(APPLE)[len("<think>Orange and apple.</think>") :]
+    assert by_segment(tokenizer, encode(tokenizer, text))[SHARED].startswith(thought.encode())
     # Repeated objects are segments of their own.
     segments = token_segments(encode(tokenizer, complete(ORANGE, ORANGE, ORANGE)), tokenizer)
     assert [(segments == k).sum() for k in range(3)] == [(segments == 0).sum()] * 3
@@ -195,12 +187,11 @@ def expected_segments(tokens: list[int], tokenizer) -> list[int]:
     owner: list[int] = []
     for index, character in enumerate(text):
         mine = [k for k, (a, b) in enumerate(object_spans(text)) if a <= index < b]
-        mine += [THINKING for a, b in thinking_spans(text) if a <= index < b]
-        owner += [*mine, NOTHING][:1] * len(character.encode("utf-8", "surrogateescape"))
+        owner += [*mine, SHARED][:1] * len(character.encode("utf-8", "surrogateescape"))
     segments, at = [], 0
     for piece in pieces:
         owners = set(owner[at : at + len(piece)])
-        segments.append(owners.pop() if len(owners) == 1 else NOTHING)
+        segments.append(owners.pop() if len(owners) == 1 else SHARED)
         at += len(piece)
     return segments
 
@@ -212,7 +203,7 @@ def test_a_token_belongs_to_the_segment_that_holds_all_of_it(tokenizer):
         segments = token_segments(tokens, tokenizer).tolist()
         assert segments == expected_segments(tokens, tokenizer)
         kinds.update(segments)
-    assert kinds >= {NOTHING, THINKING, 0, 1, 2}
+    assert kinds >= {SHARED, 0, 1, 2}
 
 
 def test_segments_agree_with_the_answer_that_the_text_parses_to(tokenizer):
@@ -232,7 +223,7 @@ def test_tokens_that_split_or_break_a_character_belong_where_it_stands(tokenizer
     text = complete(ORANGE, thinking="Hot 汤 soup").replace('{"bbox', '{"名": "苹", "bbox')
     joined = by_segment(tokenizer, encode(tokenizer, text))
     assert len(encode(tokenizer, "汤")) > 1
-    assert " 汤 soup".encode() in joined[THINKING]
+    assert " 汤 soup".encode() in joined[SHARED]
     assert "苹".encode() in joined[0] and "名".encode() in joined[0]
     broken = encode(tokenizer, "<think>Hot") + encode(tokenizer, "汤")[:1] * 3
     broken += encode(tokenizer, complete(ORANGE)[len("<think>") :])
@@ -240,13 +231,13 @@ def test_tokens_that_split_or_break_a_character_belong_where_it_stands(tokenizer
     assert first.startswith(b"bbox_2d") and first.endswith(b"45, 45")
 
 
-def test_special_tokens_belong_to_nothing_and_move_nothing(tokenizer):
+def test_special_tokens_are_shared_and_move_nothing(tokenizer):
     tokens = encode(tokenizer, complete(ORANGE, APPLE))
     plain = token_segments(tokens, tokenizer)
     for special in (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer) + 5):
         for place in (0, 3, len(tokens) // 2, len(tokens)):
             with_one = token_segments([*tokens[:place], special, *tokens[place:]], tokenizer)
-            assert with_one[place] == NOTHING
+            assert with_one[place] == SHARED
             assert (np.delete(with_one, place) == plain).all()
 
 
@@ -256,33 +247,25 @@ NEAR = Reference(box=(30, 20, 79, 69), point=(46, 45))  # IoU 2/3; mean |delta| 
 
 
 @pytest.mark.parametrize(
-    "completion, stands_for, found, thinking",
+    "completion, stands_for, found",
     [
-        (complete(APPLE, NEAR), [1, 0], [2, 3], 2),
-        (complete(WRONG, ORANGE), [1, 0], [3, 0], 2),  # stands for what is left over
-        (complete(APPLE), [1], [0, 3], 2),
-        ("<think>a</think> [1]", [], [0, 0], 1),
-        (complete(ORANGE).replace("45]", "true]"), [], [0, 0], 2),
-        (complete(ORANGE, thinking=""), [0], [3, 0], 2),
-        (complete(ORANGE, thinking="No. No. No."), [0], [3, 0], 1),
-        ("First " + complete(ORANGE), [0], [3, 0], 1),
-        ("No. No. No.", [], [0, 0], 0),
+        (complete(APPLE, NEAR), [1, 0], [2, 3]),
+        (complete(WRONG, ORANGE), [1, 0], [3, 0]),  # stands for what is left over
+        (complete(APPLE), [1], [0, 3]),
+        ("<think>a</think> [1]", [], [0, 0]),
+        (complete(ORANGE).replace("45]", "true]"), [], [0, 0]),
+        (complete(ORANGE, thinking=""), [0], [3, 0]),
+        ("No. No. No.", [], [0, 0]),
     ],
 )
-def test_an_object_earns_for_the_true_one_it_stands_for_and_thinking_for_its_form(
-    completion, stands_for, found, thinking
-):
+def test_an_object_earns_for_the_true_one_it_stands_for(completion, stands_for, found):
     (one,) = rewards_of(completion)
     assert one.stands_for.tolist() == stands_for and one.found.tolist() == found
-    assert one.thinking == thinking
 
 
-def test_one_too_many_stands_for_nothing_and_its_decimals_are_no_repetition_of_the_thinkings():
+def test_one_too_many_stands_for_nothing():
     (more,) = rewards_of(complete(APPLE, ORANGE, ORANGE))
     assert sorted(more.stands_for.tolist()) == [NO_OBJECT, 0, 1] and more.found.tolist() == [3, 3]
-    text = complete(ORANGE, ORANGE, ORANGE).replace("69", "69.5")
-    assert rewards_of(text)[0].thinking == 2
-    assert score_answer(parse_answer(text), TRUTH, THRESHOLDS).non_repeat == 0
 
 
 # Advantages
@@ -296,15 +279,13 @@ def test_equal_totals_by_hand():
     texts = [complete(ORANGE, WRONG), complete(APPLE, WRONG)]
     totals = [score_answer(parse_answer(text), TRUTH, THRESHOLDS).total for text in texts]
     assert totals == [5.5, 5.5] and not group_advantages([totals])[0].any()
-    thinking, objects = segment_advantages(rewards_of(*texts))
-    assert thinking.tolist() == [0, 0]
-    for one in objects:
+    for one in segment_advantages(rewards_of(*texts)):
         assert one == pytest.approx([0.5**0.5, -(0.5**0.5)], abs=1e-5)
 
 
 def test_the_true_object_and_not_the_place_in_the_list_is_compared():
-    _, straight = segment_advantages(rewards_of(complete(ORANGE, APPLE), complete(WRONG, APPLE)))
-    _, swapped = segment_advantages(rewards_of(complete(APPLE, ORANGE), complete(APPLE, WRONG)))
+    straight = segment_advantages(rewards_of(complete(ORANGE, APPLE), complete(WRONG, APPLE)))
+    swapped = segment_advantages(rewards_of(complete(APPLE, ORANGE), complete(APPLE, WRONG)))
     for one, other in zip(straight, swapped, strict=True):
         assert one.tolist() == other[::-1].tolist()
     assert straight[0][0] > 0.7 and straight[0][1] == straight[1][1] == 0
@@ -326,7 +307,7 @@ def test_the_true_object_and_not_the_place_in_the_list_is_compared():
     ],
 )
 def test_advantages_of_objects_by_hand(texts, expected):
-    _, objects = segment_advantages(rewards_of(*texts))
+    objects = segment_advantages(rewards_of(*texts))
     for ours, theirs in zip(objects, expected, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
         assert not ours[np.equal(theirs, 0)].any()  # 0 exactly
@@ -338,13 +319,12 @@ def test_blended_advantages_of_every_token(tokenizer, weight):
     group = group_of(tokenizer, texts)
     (whole,) = group_advantages([group.rewards])
     (tokenwise,) = segmented([group], tokenizer, weight=weight, of="advantages")
-    thinking, objects = segment_advantages(rewards_of(*texts))
-    assert whole.any() and thinking.any() and any(one.any() for one in objects)
+    objects = segment_advantages(rewards_of(*texts))
+    assert whole.any() and any(one.any() for one in objects)
     for i, text in enumerate(texts):
         segments = token_segments(encode(tokenizer, text), tokenizer)
-        own = {NOTHING: whole[i], THINKING: thinking[i]} | dict(enumerate(objects[i]))
         expected = [
-            whole[i] if s == NOTHING else (1 - weight) * whole[i] + weight * own[s]
+            whole[i] if s == SHARED else (1 - weight) * whole[i] + weight * objects[i][s]
             for s in segments.tolist()
         ]
         assert tokenwise[i].tolist() == expected
@@ -360,7 +340,6 @@ def test_blended_rewards_of_every_token(tokenizer, weight):
     group = group_of(tokenizer, texts, rewards=rewards)
     (tokenwise,) = segmented([group], tokenizer, weight=weight)
     shares = {
-        "thinking": [1, 1, 1, 0.5],
         0: [1, 1, 0, 0],  # the orange
         1: [1, 1, 1, 0],  # the apple
         "too many": [0, 1, 1, None],  # what SAM2 can't use takes no part
@@ -378,11 +357,11 @@ def test_blended_rewards_of_every_token(tokenizer, weight):
     names = [(0, 1, "too many"), (0, 1), (0, 1), ()]
     for i, text in enumerate(texts):
         own = [expected[name][i] for name in names[i]]
-        place = {NOTHING: whole[i], THINKING: expected["thinking"][i]} | dict(enumerate(own))
+        place = {SHARED: whole[i]} | dict(enumerate(own))
         segments = token_segments(encode(tokenizer, text), tokenizer).tolist()
         assert tokenwise[i] == pytest.approx([place[s] for s in segments], abs=1e-9)
     both = segmented([group], tokenizer, weight=1, of="advantages")[0]
-    if weight == 1:  # then nothing of the whole is in either blend
+    if weight == 1:  # then an object's tokens have nothing of the whole in either blend
         assert all(map(np.array_equal, tokenwise, both))
 
 
@@ -431,7 +410,7 @@ def test_the_picture_shows_every_token_and_names_the_segments(tokenizer):
         characters = "".join(one for one in written if len(one) == 1)
         assert characters == text.replace("\n", "↵")
         labels = [one.rsplit(" ", 1)[0] for one in written if len(one) > 1]
-        assert labels == ["thinking"] + [f"object {k + 1}" for k in range(text.count("bbox"))]
+        assert labels == [f"object {k + 1}" for k in range(text.count("bbox"))]
         assert all(0 <= one.get_position()[0] <= COLUMNS for one in ax.texts)
         assert all(0 <= one.get_position()[1] <= ax.get_ylim()[0] for one in ax.texts)
     assert style.to_png(figure).startswith(b"\x89PNG")

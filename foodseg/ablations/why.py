@@ -50,7 +50,7 @@ def reason(runs: Runs, folder: Path) -> str:
     """Whether the folder's run is today's, in words; else what it differs in."""
     run = run_of(folder.name)
     if run is None:
-        return "no row of today has this name"
+        return "no row of `make ablations` has this name: nothing makes it again"
     try:
         before = load_json(folder / "config.json")
     except DataError as error:

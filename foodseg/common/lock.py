@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,10 +16,11 @@ from foodseg.common.files import writing
 def alone(path: Path) -> Iterator[None]:
     """Hold `<path>.lock` until the block ends, or the process, however it ends.
 
-    The lock lies beside what it guards, which may be moved aside meanwhile. Raises DataError if
-    another process holds it, or as `files.writing`.
+    The lock lies beside what it guards, which may be moved aside meanwhile; only a killed process
+    leaves it behind. Raises DataError if another process holds it, or as `files.writing`.
     """
-    lock = FileLock(path.with_name(path.name + ".lock"))
+    file = path.with_name(path.name + ".lock")
+    lock = FileLock(file)
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,4 +30,7 @@ def alone(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # While it is held: who opened it before finds it unlinked once it is free, and is refused.
+        with suppress(OSError):  # where it has to stay, the next process takes it
+            file.unlink()
         lock.release()
