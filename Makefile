@@ -293,8 +293,11 @@ $(call again_without,$(06),$(addprefix $(FIGURES)/results_table.,md tex csv))
 $(call again_without,$(07),$(addprefix $(FIGURES)/segmentation_results.,png pdf))
 $(call again_without,$(08),$(if $(ROWS_$(PRESET)),$(FIGURES)/ablations.csv))
 
+# The committed copy lies one folder deeper than the notebook, and so do its links.
+one_deeper := sed 's|](\.\./|](../../|g'
+
 # A failed run is kept as X.failed.ipynb and leaves no X.ipynb, so it is not up to date.
 $(NOTEBOOKS): $(OUT)/%.ipynb: notebooks/%.ipynb $(ENVIRONMENT)
 	$(if $(filter $(01),$@),$(checked))
 	$(PY) -m foodseg.common.run_notebook $< $@ PRESET=$(PRESET) $(PARAMETERS)
-	$(if $(filter kitchen,$(PRESET)),mkdir -p $(EXECUTED) && cp $@ $(EXECUTED)/)
+	$(if $(filter kitchen,$(PRESET)),mkdir -p $(EXECUTED) && $(one_deeper) $@ > $(EXECUTED)/$(@F))

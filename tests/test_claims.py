@@ -20,7 +20,6 @@ from foodseg.claims.measures import (
     GIOU_MANY,
     GIOU_SEVERAL,
     MORE_FOR_MANY,
-    NEGATIVES,
     OfLog,
     answers_difference,
     log_difference,
@@ -65,6 +64,8 @@ def answered(samples, intersections, text: str = ""):
         (-0.2, -0.001, SEEDS, CONTRADICTED),
         (0.001, 0.3, SEEDS - 1, OPEN),
         (float("nan"), float("nan"), SEEDS, OPEN),
+        (0.0, 0.0, SEEDS, OPEN),  # no run has anything of it
+        (1.0, 1.0, SEEDS, SEEN),
     ],
 )
 def test_the_verdict_is_the_intervals(low, high, seeds, expected):
@@ -75,8 +76,11 @@ def test_the_verdict_is_the_intervals(low, high, seeds, expected):
     )
 
 
-def test_one_seed_is_enough_where_a_claim_says_so():
-    assert verdict(Difference(0.2, 0.1, 0.3, 1), seeds_needed=1) == SEEN
+def test_one_seed_is_enough_where_a_claim_says_so_and_the_difference_is_large():
+    for low, high, expected in (
+        (0.11, 0.3, SEEN), (0.1, 0.3, NOT_SEEN), (-0.3, -0.1, NOT_SEEN), (-0.3, -0.11, CONTRADICTED)
+    ):  # fmt: skip
+        assert verdict(Difference((low + high) / 2, low, high, 1), seeds_needed=1) == expected
 
 
 def test_every_claim_compares_rows_that_are_there_and_papers_stand_together():
@@ -96,6 +100,7 @@ def test_every_claim_compares_rows_that_are_there_and_papers_stand_together():
     for claim in CLAIMS:  # the same number of completions on both sides
         trained = [row for row in claim.rows if row != "base"]
         assert len({budgets[row] for row in trained}) <= 1, claim.name
+        assert claim.control or not claim.acts  # whose runs tell it
 
 
 def test_differences_of_answers_are_the_tables():
@@ -123,34 +128,32 @@ def test_questions_are_counted_by_the_foods_asked_for():
     assert MORE_FOR_MANY.values(run, samples).mean() == pytest.approx(0.2 - 0.9)
 
 
-def test_habits_and_negative_points_of_answers():
-    samples = [asking(1)]
-    said = "<think>I see rice. I see rice. I see rice. I see rice.</think><answer>[{}]</answer>"
-    inside = '{"bbox_2d": [0, 0, 9, 9], "points": [[5, 5, 1], [6, 6, 0], [12, 5, 0]]}'
-    run = answered(samples, (1,), said.format(inside))
-    assert NEGATIVES.values(run, samples).tolist() == [1]
-    assert measures.STEPS.values(run, samples).tolist() == [1]
-    assert measures.RAMBLES.values(run, samples).tolist() == [1]
-    assert measures.LOOKS.values(run, samples).tolist() == [0]
-    plain = answered(samples, (1,), said.format('{"bbox_2d": [0, 0, 9, 9], "point_2d": [5, 5]}'))
-    assert NEGATIVES.values(plain, samples).tolist() == [0]
+def test_habits_and_right_foods_of_answers():
+    samples = [asking(1)] * 2
+    said = "<think>I see rice. I see rice. I see rice. I see rice.</think>"
+    run = answered(samples, (1, 1), said)
+    assert measures.RAMBLES.values(run, samples).tolist() == [1, 1]
+    assert measures.LOOKS.values(run, samples).tolist() == [0, 0]
+    run = [replace(run[0], foods_right=True), replace(run[1], foods_right=False)]
+    assert measures.RIGHT.values(run, samples).tolist() == [1, 0]
 
 
 def test_figures_of_a_log_by_hand():
-    rows = [{"entropy": float(i), "gain_p0_10": None, "gain_tokens_p0_10": 0} for i in range(7)]
-    rows[1] |= {"gain_p0_10": 0.1, "gain_tokens_p0_10": 30}
-    rows[6] |= {"gain_p0_10": -0.1, "gain_tokens_p0_10": 10}
+    rows = [{"entropy": float(i)} for i in range(7)]
     assert measures.third(rows, "entropy") == 6.0  # thirds of 3, 3 and 1 steps
     assert measures.third(rows, "entropy", 1) == 4.0
     assert measures.growth(rows, "entropy") == 6.0 - 1.0
-    assert measures.unlikely_gain(rows) == pytest.approx(100 * (3 - 1) / 40)
     assert np.isnan(measures.third(rows, "points_mask_tiers"))
     # 100 completions before the first step, then 10 a step: a third of 150 lies before it.
     counted = [{"sampled_so_far": 100 + 10 * i, "x": float(i)} for i in range(1, 6)]
     assert np.isnan(measures.midway(counted, "x"))
     counted = [{"sampled_so_far": 10 * i, "x": float(i)} for i in range(1, 10)]
     assert measures.midway(counted, "x") == (4 + 5 + 6) / 3
-    assert np.isnan(measures.unlikely_gain(rows[:1]))
+    counted[4]["x"] = None  # a step without a reference
+    assert measures.midway(counted, "x") == (4 + 6) / 2
+    logs = [[{"kl": 0.01}, {"kl": None}], [{"kl": 0.03}]]
+    assert measures.KL.text(logs) == "the KL to the base is 0.020 nats"
+    assert measures.KL.text([]) == ""
 
 
 def test_differences_of_logs_are_paired_students_t():
@@ -169,7 +172,7 @@ GROWS = Claim("grows", "B", "More later.", "a figure", "grpo", "", measures.NO_S
 BETTER = Claim("better", "A", "DAPO is better.", "0.51 against 0.46", "dapo", "grpo")
 WORSE = replace(BETTER, name="worse", says="DAPO is worse.", below=True)
 BASE_TOO = Claim("base", "A", "Better than the base.", "none", "grpo", "base")
-OLD = replace(BETTER, name="old", treated="grpo-no-kl")
+OLD = replace(BETTER, name="old", treated="grpo-no-kl", acts=measures.VANISHED)
 NEVER = Claim("never", "B", "It is large.", "none", reason="no weights")
 SHORT = (BETTER, WORSE, BASE_TOO, OLD, GROWS, NEVER)
 
@@ -216,6 +219,7 @@ def test_the_page_has_every_claim_with_its_verdict(ended):
         assert f"{claim.says} (`{claim.name}`)" in text
     assert "GRPO less DAPO: gIoU" in text and "can't be asked here: no weights" in text
     assert "c1 on EPYC" in text
+    assert "GRPO: 13.5% of the groups have no signal" in text
     write_claims(ended, frame)
     path = ended.preset.figures / "claims"
     assert path.with_suffix(".png").stat().st_size > 10_000
@@ -233,6 +237,8 @@ def test_with_too_few_seeds_a_claim_is_open_and_without_runs_there_is_no_picture
     unclear = few.loc["better"].copy()
     unclear["verdict"], unclear["high"] = NOT_SEEN, 0.0312
     assert verdict_text(unclear) == "not seen (smaller than 0.031)"
+    unclear["verdict"], unclear["low"], unclear["high"] = OPEN, 0.0, 0.0
+    assert verdict_text(unclear) == "**open**: 0 in all runs"
 
 
 def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, capsys):

@@ -20,7 +20,7 @@ from foodseg.evaluation.external.readings import Reading, parse_reading
 from foodseg.evaluation.external.rows import ExternalRow
 from foodseg.evaluation.predictions import load_predictions, load_result
 from foodseg.presets import SMOKE
-from foodseg.report import results
+from foodseg.report import results, results_notes
 from foodseg.rl.evidence import to_original
 from foodseg.system import load_segmenter
 
@@ -241,7 +241,7 @@ def test_both_readings_are_rows_of_the_table_and_of_the_leaderboard(drawn):
     names = [f"{ROW.title}, {reading}" for reading in ("lenient: thousand, last answer", "strict")]
     assert list(frame.index[4 + 1 : 4 + 3]) == names
     assert list(results.readable(frame).loc[names, "parsed"]) == ["100%", "50%"]
-    notes = results.notes(SMOKE, [0, 1])
+    notes = results_notes.notes(SMOKE, [0, 1])
     assert all(f"* {name}: given 100%; gIoU less DAPO's" in notes for name in names)
     provenance = results.provenance_frame(SMOKE, [0, 1])
     assert list(provenance.index[-2:]) == ["lisa-7b-lenient", "lisa-7b-strict"]

@@ -26,7 +26,7 @@ from foodseg.evaluation.external.rows import ExternalRow, external_rows
 from foodseg.evaluation.external.score import score
 from foodseg.evaluation.predictions import load_predictions, load_result
 from foodseg.presets import SMOKE
-from foodseg.report import bars, results
+from foodseg.report import bars, results, results_notes
 from foodseg.supervised.targets import LISA
 
 SIZE = (6, 4)  # of test_report's photos; MASK has 6 pixels of them
@@ -333,7 +333,7 @@ def test_the_results_table_has_the_row_with_its_protocol(home):
     assert (row["gIoU"], row["paper: gIoU"]) == ("0.750", "–")
     # Nobody knows which foods a mask names.
     assert (row["parsed"], row["food right"]) == ("–", "–")
-    notes = results.notes(SMOKE, [0, 1])
+    notes = results_notes.notes(SMOKE, [0, 1])
     assert "teacher-forced" in notes and "were not measured here" not in notes
     # 0.75 less 0.5 on each of two plates.
     assert f"* {title}: given 100%; gIoU less DAPO's +0.250 (" in notes

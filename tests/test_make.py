@@ -68,7 +68,7 @@ products = {{
 for path in products.get(source.stem[:2], []):
     (project / path).parent.mkdir(parents=True, exist_ok=True)
     (project / path).touch()
-target.touch()
+target.write_text("[a](../docs/a.md)")
 """
 
 
@@ -145,8 +145,9 @@ def test_make_runs_each_notebook_once_and_after_its_inputs(project):
     assert sorted(order) == ALL
     for before, after in ("12", "14", "15", "26", "46", "56", "67", "78", "59", "98"):
         assert order.index(f"0{before}") < order.index(f"0{after}")
-    copies = sorted(path.stem for path in (project.root / "notebooks/executed").iterdir())
-    assert copies == NAMES
+    copies = sorted((project.root / "notebooks/executed").iterdir())
+    assert [path.stem for path in copies] == NAMES
+    assert {path.read_text() for path in copies} == {"[a](../../docs/a.md)"}  # one folder deeper
     again = project.make()
     assert "Nothing to be done" in again.stdout and len(project.log()) == 9
 

@@ -15,7 +15,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.common.tables import write_text
 from foodseg.data.references import Reference, encode_mask
-from foodseg.data.samples import Sample, load_samples
+from foodseg.data.samples import Sample, load_samples, save_samples
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS
 from foodseg.evaluation.predictions import Prediction, summarise
 from foodseg.presets import Protocol, parse_seeds, require
@@ -29,6 +29,7 @@ from foodseg.report import (
     gains,
     qualitative,
     results,
+    results_notes,
     style,
 )
 from foodseg.report.paper import PAPER
@@ -92,7 +93,8 @@ def write_row(row: str, run: list[Prediction], adapter: str | None = None, **mor
 
 
 def write_all_rows() -> None:
-    """Two seeds of GRPO and DAPO, and all that notebook 02 measures."""
+    """Two seeds of GRPO and DAPO, and all that notebook 02 measures, of two questions."""
+    save_samples([sample(0), sample(1, ("steak", "corn"))], SMOKE.samples_file("test"))
     base, bound, dapo = ([prediction(0, n), prediction(1, n)] for n in (0, 9, 5))
     rows = {"base": base, "bound": bound, "dapo-seed0": dapo, "dapo-seed1": dapo}
     rows["grpo-seed0"] = [prediction(0, 10), prediction(1, 0)]
@@ -135,6 +137,7 @@ def test_results_by_hand(empty_home):
     frame = results.results_frame(SMOKE, [0, 1])
     grpo = frame.loc["GRPO"]
     assert grpo.giou == pytest.approx(0.75)  # 0.5 and 1
+    assert (grpo.giou_one, grpo.giou_several) == (1.0, 0.5)
     assert grpo.giou_sd == pytest.approx(np.sqrt(0.125))
     assert (grpo.paper_giou, grpo.paper_ciou) == (0.46, 0.41)
     # Two seeds (0.5 and 1) on two plates tell nothing yet.
@@ -186,7 +189,9 @@ def test_a_preset_with_the_parents_protocol_has_a_second_base_row(empty_home):
     assert list(frame.index).index(title) == list(frame.index).index(results.BEST_OF_TITLE) + 1
     assert frame.loc[title, "giou"] == pytest.approx(0.1)
     assert PARENTS in results.provenance_frame(preset, [0, 1]).index
-    assert title in results.notes(preset, [0, 1]) and title not in results.notes(SMOKE, [0, 1])
+    assert title in results_notes.notes(preset, [0, 1]) and title not in results_notes.notes(
+        SMOKE, [0, 1]
+    )
 
 
 def test_all_sampled_completions_are_counted_beside_those_learnt_from(empty_home):
@@ -210,8 +215,8 @@ def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(empty_home
     write_row("sft-seed0", [prediction(0, 2), prediction(1, 4)])
     without = results.results_frame(SMOKE, [0, 1])
     assert list(without.index[:-2]) == METHODS
-    notes = results.notes(SMOKE, [0, 1])
-    assert notes.startswith(results.NOTES) and "has gIoU 0.125 in the mean" in notes
+    notes = results_notes.notes(SMOKE, [0, 1])
+    assert notes.startswith(results_notes.NOTES) and "has gIoU 0.125 in the mean" in notes
     assert "Measured on: EPYC, Xeon." in notes
     assert "ablations.md" not in notes
     missing = baselines.missing_baselines(SMOKE, [0, 1])
@@ -245,7 +250,7 @@ def test_a_supervised_row_of_another_machine_stands_under_its_commit(home):
     assert line["of the gap"] == "39%"  # 0.31 of 0.8
     origins = results.provenance_frame(SMOKE, [0, 1])
     assert origins.loc[title, ["commit", "adapter"]].tolist() == ["c0ffee", "a1, a2"]
-    assert '"(at ...)" was not measured in this run' in results.notes(SMOKE, [0, 1])
+    assert '"(at ...)" was not measured in this run' in results_notes.notes(SMOKE, [0, 1])
     missing = baselines.missing_baselines(SMOKE, [0, 1])
     assert SFT.title not in missing and LISA.title in missing  # about other questions
     for seed in (0, 1):  # measured here, that is what counts
@@ -262,6 +267,13 @@ def test_rows_about_other_questions_are_refused(empty_home, method, maker):
     for seed in (0, 1):
         write_row(f"{method}-seed{seed}", [prediction(0, 5), prediction(2, 5)])
     with pytest.raises(DataError, match=f"{method}-seed0.*run {maker} again"):
+        results.results_frame(SMOKE, [0, 1])
+
+
+def test_a_test_set_that_was_built_anew_is_noticed(empty_home):
+    write_all_rows()
+    save_samples([sample(0), sample(2)], SMOKE.samples_file("test"))
+    with pytest.raises(DataError, match="the base: .*run notebook 02_model_and_zero_shot again"):
         results.results_frame(SMOKE, [0, 1])
 
 

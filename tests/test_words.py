@@ -13,6 +13,7 @@ from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+EXECUTED = sorted((PROJECT / "notebooks" / "executed").glob("*.ipynb"))
 RESULTS = pd.read_csv(PROJECT / "figures" / "results_table.csv", index_col="method")
 
 
@@ -61,10 +62,14 @@ def test_memory_by_count(document, groups):
     assert len(told) >= 3 and told == {name: counted[name] for name in told}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *EXECUTED], ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
     """Files, and headings of the same page or of another."""
-    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)|<img src=\"([^\"]+)\"", document.read_text())
+    text = document.read_text()
+    if document.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)|<img src=\"([^\"]+)\"", text)
     for target in links:
         path, _, heading = "".join(target).partition("#")
         page = document.parent / path if path else document
@@ -75,9 +80,8 @@ def test_links_lead_somewhere(document):
 
 
 def test_an_executed_notebook_names_no_folder_of_the_machine_that_made_it():
-    executed = sorted((PROJECT / "notebooks" / "executed").glob("*.ipynb"))
-    assert len(executed) == 9
-    for path in executed:
+    assert len(EXECUTED) == 9
+    for path in EXECUTED:
         made = json.loads(path.read_text())["metadata"]["papermill"]
         kept = f"build/kitchen/{path.stem}.running.ipynb"
         assert (made["input_path"], made["output_path"]) == (f"notebooks/{path.name}", kept)

@@ -27,11 +27,13 @@ READING = """\
 Mean ± standard deviation over seeds; the 95% interval is a bootstrap over plates and seeds (of one
 seed, or of a row without seeds, over plates alone); "less DAPO's" is the same of the difference,
 the same plates for both rows, so what is hard for both takes no part in it. It is called a
-difference if that interval excludes 0. Seconds: of one training, on one thread. Peak MB: of the
-training's process. Both were taken two runs at a time, some beside other work: they tell the order
-of magnitude, not one method from another. A row's command trains and evaluates one seed, and goes
-on where it stopped. Other processors round otherwise, so that they give other bits and slightly
-other scores. A "+" after a commit: with changes that were not committed."""
+difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
+and all are compared with the same runs of DAPO; `make claims` has more seeds. Seconds: of one
+training, on one thread. Peak MB: of the training's process. Both were taken two runs at a time,
+some beside other work: they tell the order of magnitude, not one method from another. A row's
+command trains and evaluates one seed, and goes on where it stopped. Other processors round
+otherwise, so that they give other bits and slightly other scores. A "+" after a commit: with
+changes that were not committed."""
 # Where each row comes from: adapters in the order of the seeds, code, machine.
 ORIGIN = ["adapters", "commit", "device", "processor", "torch", "transformers"]
 
@@ -164,4 +166,6 @@ def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
     """A sentence on the rows that a table on disk lacks, or does not have whole."""
     whole = [] if frame is None else list(frame.index[frame["seeds"] == frame["of"]])
     absent = [row.name for row in rows if row.name not in whole]
+    if len(absent) == len(rows):
+        return f"None of {len(rows)} rows is measured."
     return f"Not (wholly) measured: {', '.join(absent)}." if absent else "Every row is measured."

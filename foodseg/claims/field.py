@@ -1,7 +1,8 @@
 """The field's claims, one entry each, in the papers' order.
 
-A claim is put in our words, and asked of two rows that differ in nothing but what it is about. A
-paper's own figure is given where one is known to us.
+A claim is put in our words, and asked of two rows that differ in nothing but what it is about:
+where that is a whole recipe, in all that the recipe is. A paper's own figure is given where one is
+known to us.
 """
 
 from __future__ import annotations
@@ -9,11 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foodseg.claims import measures
-from foodseg.claims.measures import GIOU, OfAnswers, OfLog
+from foodseg.claims.measures import CLIPPED, GIOU, KL, VANISHED, Dose, OfAnswers, OfLog
 from foodseg.claims.rule import SEEDS
 
 PAPER, DAPO, SAM_R1 = "The paper", "DAPO", "SAM-R1"
 DR_SEG, SD_GRPO, GRTO, VISURF, OTHERS = "Dr. Seg", "SD-GRPO", "GRTO", "ViSurf", "Often asked"
+
+
+# What our recipe is compared with: row -> its name.
+PUBLISHED = {
+    "dapo": "DAPO",
+    "grpo": "GRPO",
+    "sft": "supervised fine-tuning",
+    "sam-r1": "SAM-R1",
+    "dr-seg": "Dr. Seg",
+    "sd-grpo": "SD-GRPO",
+    "grto": "GRTO",
+    "b-grto": "B-GRTO",
+    "visurf": "ViSurf",
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +36,8 @@ class Claim:
     """One claim; treated, control: names of rows, and "" for control if the figure alone counts.
 
     own: the paper's own figure. below: whether the treated row is said to lie below the control.
-    seeds: needed of each row. reason: why it can't be asked here; then it has no rows.
+    acts: how much the part that it is about acts, in the control's runs. seeds: needed of each row.
+    reason: why it can't be asked here; then it has no rows.
     """
 
     name: str
@@ -32,6 +48,7 @@ class Claim:
     control: str = ""
     measure: OfAnswers | OfLog = GIOU
     below: bool = False
+    acts: Dose | None = None
     seeds: int = SEEDS
     reason: str = ""
 
@@ -59,12 +76,20 @@ CLAIMS = (
         "dapo", "dapo-without-formats",
     ),
     Claim(
+        "accuracy", PAPER, "The accuracy reward is needed.", "part of R, not ablated",
+        "grpo", "grpo-without-accuracy",
+    ),
+    Claim(
         "non-repeat", PAPER, "The non-repeat reward keeps answers from rambling.",
         "part of R, not ablated", "dapo", "dapo-without-non-repeat", measures.RAMBLES, below=True,
     ),
     Claim(
-        "reasons", PAPER, "Trained answers reason more than the base's.", "shown by examples",
-        "dapo", "base", measures.STEPS,
+        "reasons-right", PAPER, "Trained answers reason better: they name the right foods.",
+        "shown by examples", "dapo", "base", measures.RIGHT,
+    ),
+    Claim(
+        "reasons-more", PAPER, "Reasoning step by step becomes more frequent in training.",
+        "shown by examples", "dapo", "", measures.MORE_STEPS,
     ),
     Claim(
         "lisa", PAPER, "A 3B model trained so is ahead of LISA 7B and FoodLMM-Chat 7B.",
@@ -74,19 +99,19 @@ CLAIMS = (
     # -- DAPO -------------------------------------------------------------------------------------
     Claim(
         "clip-higher", DAPO, "Clip-Higher improves GRPO.", "36 to 38 on AIME 2024",
-        "grpo-clip-higher", "grpo",
+        "grpo-clip-higher", "grpo", acts=CLIPPED,
     ),
     Claim(
         "clip-higher-tokens", DAPO, "Under Clip-Higher unlikely tokens gain more.", "its reason",
-        "grpo-clip-higher", "grpo", measures.UNLIKELY_GAIN,
+        reason="a token is learnt from once a rollout, and its gain by that is in no log",
     ),
     Claim(
         "clip-higher-entropy", DAPO, "Clip-Higher keeps the entropy up.", "a figure",
-        "grpo-clip-higher", "grpo", measures.ENTROPY,
+        "grpo-clip-higher", "grpo", measures.ENTROPY, acts=CLIPPED,
     ),
     Claim(
         "dynamic-sampling", DAPO, "Dynamic sampling improves GRPO, also at equal samples.",
-        "42 to 50 on AIME 2024, at equal steps", "grpo-dynamic-sampling", "grpo",
+        "42 to 50 on AIME 2024, at equal steps", "grpo-dynamic-sampling", "grpo", acts=VANISHED,
     ),
     Claim(
         "no-signal", DAPO, "Groups without signal become more as training goes on.", "a figure",
@@ -102,7 +127,11 @@ CLAIMS = (
     ),
     Claim(
         "no-kl", DAPO, "GRPO does better without the KL term.", "left out as not needed",
-        "grpo-no-kl", "grpo",
+        "grpo-no-kl", "grpo", acts=KL,
+    ),
+    Claim(
+        "overlong", DAPO, "Paying overlong completions less steadies the training.", "a figure",
+        reason="over 99% of the kitchen's completions end well below the limit",
     ),
     # -- SAM-R1 -----------------------------------------------------------------------------------
     Claim(
@@ -118,20 +147,30 @@ CLAIMS = (
         "60.2 against 58.6 gIoU", "sam-r1", "sam-r1-threshold-0.8",
     ),
     Claim(
+        "sam-r1-token-loss", SAM_R1, "The token loss improves GRPO.", "57.8 to 58.0 gIoU",
+        "sam-r1-token-loss", "sam-r1-grpo",
+    ),
+    Claim(
+        "sam-r1-clip-high", SAM_R1, "The high clip improves GRPO.", "57.8 to 59.1 gIoU",
+        "sam-r1-clip-high", "sam-r1-grpo", acts=CLIPPED,
+    ),
+    Claim(
         "asymmetric", SAM_R1, "The high clip and the token loss improve GRPO together.",
-        "57.8 to 60.2 gIoU", "sam-r1", "sam-r1-grpo",
+        "57.8 to 60.2 gIoU", "sam-r1", "sam-r1-grpo", acts=CLIPPED,
     ),
     Claim(
         "kl-collapse", SAM_R1, "Without the KL term a long training collapses.",
-        "a collapse near step 100", "sam-r1-no-kl-long", "sam-r1-long", below=True, seeds=1,
+        "a collapse near step 100", "sam-r1-no-kl-long", "sam-r1-long", below=True, acts=KL,
+        seeds=1,
     ),
     Claim(
         "points", SAM_R1, "Paid for points, the model puts negative ones outside its box.",
-        "a figure of failures", "sam-r1-points", "sam-r1", measures.NEGATIVES,
+        "a figure of failures",
+        reason="paid for points or not, none of 348 greedy answers has a negative one (seed 0)",
     ),
     Claim(
         "points-inside", SAM_R1, "Forcing all points into the box hurts.", "a figure of failures",
-        "sam-r1-points-inside", "sam-r1", below=True,
+        reason="unforced, 99% of the trained answers have all points in their boxes (seed 0)",
     ),
     Claim(
         "transfer", SAM_R1, "3,000 samples of another set suffice for ReasonSeg.", "60.2 gIoU",
@@ -168,6 +207,10 @@ CLAIMS = (
         "dr-seg", DR_SEG, "Both parts together help.", "65.5 to 67.8 gIoU",
         "dr-seg", "dr-seg-neither",
     ),
+    Claim(
+        "depth-first", DR_SEG, "GRPO goes deep into one answer where perception needs breadth.",
+        "its motive", reason="we know no recipe or figure of it; Look-to-Confirm is its remedy",
+    ),
     # -- SD-GRPO ----------------------------------------------------------------------------------
     Claim(
         "segments-one", SD_GRPO, "Segments do better than the whole: one food asked for.",
@@ -193,6 +236,15 @@ CLAIMS = (
         "blend-segments", SD_GRPO, "Where foods share one clue, blending beats the segments alone.",
         "its abstract, of captions", "sd-grpo", "sd-grpo-segments", measures.GIOU_SEVERAL,
     ),
+    Claim(
+        "segments-dr", SD_GRPO, "Segments fit Dr. GRPO as well, and improve it.",
+        "its abstract, of captions", "sd-grpo-dr", "sd-grpo-dr-holistic",
+    ),
+    Claim(
+        "segments-apart", SD_GRPO, "Where segments are independent, they alone do best.",
+        "its abstract, of captions",
+        reason="all foods that a question asks for share its one clue",
+    ),
     # -- GRTO -------------------------------------------------------------------------------------
     Claim(
         "grto", GRTO, "Training the tool along with the policy beats GRPO with a frozen one.",
@@ -207,8 +259,12 @@ CLAIMS = (
         "b-grto", "grto",
     ),
     Claim(
-        "b-grto-faster", GRTO, "B-GRTO converges faster.", "its abstract",
+        "b-grto-faster", GRTO, "B-GRTO converges faster: it is ahead midway.", "its abstract",
         "b-grto", "grto", measures.MIDDLE_MASK,
+    ),
+    Claim(
+        "b-grto-decoder", GRTO, "B-GRTO's decoder is ahead midway.", "its abstract",
+        "b-grto", "grto", measures.MIDDLE_TOOL,
     ),
     # -- ViSurf -----------------------------------------------------------------------------------
     Claim(
@@ -219,6 +275,10 @@ CLAIMS = (
         "visurf-sft", VISURF, "ViSurf beats supervised fine-tuning alone.", "its abstract",
         "visurf", "sft",
     ),
+    Claim(
+        "visurf-both", VISURF, "ViSurf beats supervised fine-tuning, then reinforcement.",
+        "its abstract", reason="no recipe here starts from a fine-tuned adapter",
+    ),
     # -- Often asked ------------------------------------------------------------------------------
     Claim(
         "rft-own", OTHERS, "Reinforcement does better than fine-tuning on own right answers.",
@@ -226,19 +286,23 @@ CLAIMS = (
     ),
     Claim(
         "no-kl-pass", OTHERS, "Without the KL term fewer questions are solved by one of 8 samples.",
-        "none; a fear often voiced", "grpo-no-kl", "grpo", measures.PASS, below=True,
+        "none; a fear often voiced", "grpo-no-kl", "grpo", measures.PASS, below=True, acts=KL,
     ),
     Claim(
         "no-kl-foods", OTHERS, "Without the KL term a group's answers name fewer different foods.",
-        "none; a fear often voiced", "grpo-no-kl", "grpo", measures.DISTINCT, below=True,
+        "none; a fear often voiced", "grpo-no-kl", "grpo", measures.DISTINCT, below=True, acts=KL,
     ),
     Claim(
         "mask", OTHERS, "SAM2's mask pays better than the box.",
         "none; the reason for SAM2 in the loop", "sam-r1", "sam-r1-box",
     ),
     Claim(
-        "ours", OTHERS, "Our recipe, DAPO paid for SAM2's mask, segments better than DAPO.",
-        "none", "ours", "dapo",
+        "ours-mask", OTHERS, "Under DAPO's rule SAM2's mask pays better than R_acc.", "none",
+        "ours", "dapo-without-non-repeat",
+    ),
+    *(
+        Claim(f"ours-{row}", OTHERS, f"Ours segments better than {name}.", "none", "ours", row)
+        for row, name in PUBLISHED.items()
     ),
 )  # fmt: skip
 

@@ -108,6 +108,7 @@ def _line(claim: Claim, ended: EndedRuns) -> dict:
         "control": claim.control,
         "measure": claim.measure.name if claim.rows else "",
         "below": claim.below,
+        "acts": claim.acts.text(ended.logs(claim.control)) if claim.acts else "",
         **asdict(found),
         "verdict": NOT_HERE if claim.reason else verdict(found, claim.seeds),
         "reason": claim.reason,

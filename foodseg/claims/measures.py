@@ -15,7 +15,6 @@ from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.intervals import LEVEL, PlateSums, difference_interval, sum_by_plate
 from foodseg.evaluation.predictions import Prediction
-from foodseg.rl.answers import PredictedReference, parse_answer
 from foodseg.rl.habits import habits
 
 
@@ -33,6 +32,22 @@ class OfLog:
 
     name: str
     value: Callable[[Sequence[dict]], float]
+
+
+@dataclass(frozen=True)
+class Dose:
+    """How much the part that a claim is about acts: a field's mean over a row's steps and runs.
+
+    says: a format of that number.
+    """
+
+    field: str
+    says: str
+
+    def text(self, logs: Sequence[Sequence[dict]]) -> str:
+        """The sentence; "" without runs."""
+        values = [row[self.field] for log in logs for row in log if row.get(self.field) is not None]
+        return self.says.format(fmean(values)) if values else ""
 
 
 def answers_difference(
@@ -118,16 +133,9 @@ def shown(
     return np.array([float(habits(p.completion)[habit]) for p in predictions])
 
 
-def negatives_outside(predictions: Sequence[Prediction], samples: Sequence[Sample]) -> np.ndarray:
-    """1 where an answer has a point of label 0 outside that object's own box, else 0."""
-    found = [parse_answer(p.completion, labelled=True).objects for p in predictions]
-    return np.array([float(any(map(_negative_outside, objects))) for objects in found])
-
-
-def _negative_outside(one: PredictedReference) -> bool:
-    left, top, right, bottom = one.box
-    negatives = [(x, y) for x, y, label in one.more if not label]
-    return any(not (left <= x <= right and top <= y <= bottom) for x, y in negatives)
+def foods_right(predictions: Sequence[Prediction], samples: Sequence[Sample]) -> np.ndarray:
+    """1 where the thinking concludes with exactly the foods asked for, else 0."""
+    return np.array([float(p.foods_right) for p in predictions])
 
 
 GIOU = OfAnswers("gIoU", ious)
@@ -136,10 +144,9 @@ GIOU_TWO = OfAnswers("gIoU, two foods", partial(ious, least=2, most=2))
 GIOU_MANY = OfAnswers("gIoU, three foods and more", partial(ious, least=3))
 GIOU_SEVERAL = OfAnswers("gIoU, two foods and more", partial(ious, least=2))
 MORE_FOR_MANY = OfAnswers("gIoU, three foods and more less one", more_for_many)
-STEPS = OfAnswers("answers that reason step by step", partial(shown, habit="step by step"))
+RIGHT = OfAnswers("answers whose thinking names the right foods", foods_right)
 LOOKS = OfAnswers("answers with a look", partial(shown, habit="look"))
 RAMBLES = OfAnswers("answers that ramble", partial(shown, habit="rambling"))
-NEGATIVES = OfAnswers("answers with a negative point outside its box", negatives_outside)
 
 
 # Of a log
@@ -163,30 +170,34 @@ def midway(rows: Sequence[dict], name: str) -> float:
     By completions, those before the first step included: steps of unlike cost are no clock.
     """
     total = rows[-1]["sampled_so_far"]
-    inside = [row[name] for row in rows if total / 3 < row["sampled_so_far"] <= 2 * total / 3]
-    return fmean(inside) if inside else float("nan")
+    middle = [row for row in rows if total / 3 < row["sampled_so_far"] <= 2 * total / 3]
+    values = [row[name] for row in middle if row.get(name) is not None]
+    return fmean(values) if values else float("nan")
 
 
-def unlikely_gain(rows: Sequence[dict]) -> float:
-    """How much likelier a step's earlier updates made better tokens that had less than 10%.
-
-    In percent, the mean over all such tokens of the run.
-    """
-    known = [row for row in rows if row.get("gain_p0_10") is not None]
-    tokens = sum(row["gain_tokens_p0_10"] for row in known)
-    gained = sum(row["gain_p0_10"] * row["gain_tokens_p0_10"] for row in known)
-    return 100 * gained / tokens if tokens else float("nan")
-
-
-UNLIKELY_GAIN = OfLog("gain of better tokens below 10%, in percent", unlikely_gain)
 ENTROPY = OfLog("entropy in the last third (nats)", partial(third, name="entropy"))
 NO_SIGNAL = OfLog(
     "groups without signal, last third less first", partial(growth, name="zero_variance")
 )
 LENGTH = OfLog("tokens of a completion in the last third", partial(third, name="length"))
 PASS = OfLog("questions that one of 8 samples solves, last third", partial(third, name="pass_at_g"))
-DISTINCT = OfLog("foods in a group's answers, last third", partial(third, name="distinct_foods"))
+DISTINCT = OfLog(
+    "different foods of a group's answers, as sets, last third",
+    partial(third, name="distinct_foods"),
+)
 MIDDLE_MASK = OfLog(
     "mask reward in the middle third of the completions", partial(midway, name="points_mask_tiers")
 )
+MIDDLE_TOOL = OfLog(
+    "IoU of the decoder's masks in the middle third of the completions",
+    partial(midway, name="tool_iou"),
+)
 LATE_IOU = OfLog("box IoU reward in the last third", partial(third, name="reward_iou"))
+MORE_STEPS = OfLog(
+    "samples that reason step by step, last third less first",
+    partial(growth, name="habit_step_by_step"),
+)
+
+CLIPPED = Dose("clip_high_fraction", "{:.2%} of the tokens are clipped above")
+VANISHED = Dose("zero_variance", "{:.1%} of the groups have no signal")
+KL = Dose("kl", "the KL to the base is {:.3f} nats")

@@ -11,7 +11,7 @@ from foodseg.ablations.rows import all_rows
 from foodseg.ablations.runs import Runs
 from foodseg.claims.frame import nothing_measured
 from foodseg.claims.picture import claims_picture
-from foodseg.claims.rule import NOT_SEEN, RULE, VERDICTS
+from foodseg.claims.rule import CHANGES, NOT_SEEN, OPEN, RULE, VERDICTS
 from foodseg.common.number_text import NOTHING
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.presets import Preset
@@ -48,7 +48,7 @@ def read_claims(preset: Preset) -> pd.DataFrame | None:
 
 def page(preset: Preset, frame: pd.DataFrame) -> list[str]:
     """The page's paragraphs and tables, paper by paper."""
-    texts = [TITLE, caption(preset), RULE, counts_sentence(frame)]
+    texts = [TITLE, caption(preset), RULE, CHANGES, counts_sentence(frame)]
     if not nothing_measured(frame):
         texts.append("![Every claim's difference with its interval](claims.png)")
     for paper, claims in frame.groupby("paper", sort=False):
@@ -71,6 +71,7 @@ def readable(claims: pd.DataFrame) -> pd.DataFrame:
         rows[f"{row.says} (`{name}`)"] = {
             "the paper's own": row.own,
             "asked here": asked(row, titles),
+            "how much it acts there": acts_text(row, titles),
             "D, 95%": difference_text(row),
             "seeds": row.seeds or NOTHING,
             "verdict": verdict_text(row),
@@ -88,6 +89,11 @@ def asked(row: pd.Series, titles: dict[str, str]) -> str:
     return f"{first} less {second}: {row.measure}" if second else f"{first}: {row.measure}"
 
 
+def acts_text(row: pd.Series, titles: dict[str, str]) -> str:
+    """How much the part that a claim is about acts: "GRPO: 0.09% of the tokens ..."."""
+    return f"{titles[row.control]}: {row.acts}" if row.acts else NOTHING
+
+
 def difference_text(row: pd.Series) -> str:
     """+0.020 (+0.010 to +0.030), or "–"."""
     if isnan(row["mean"]):
@@ -99,6 +105,8 @@ def verdict_text(row: pd.Series) -> str:
     """The verdict, with the largest effect that is left room for, or with the reason."""
     if row.verdict == NOT_SEEN:
         return f"{row.verdict} (smaller than {row.high:.3f})"
+    if row.verdict == OPEN and row.low == row.high == 0:
+        return f"**{OPEN}**: 0 in all runs"
     return f"{row.verdict}: {row.reason}" if row.reason else f"**{row.verdict}**"
 
 

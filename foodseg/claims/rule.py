@@ -1,4 +1,4 @@
-"""The rule by which a claim gets its verdict; it was committed before the runs that it judges.
+"""The rule by which a claim gets its verdict, committed before the runs that it judges.
 
 A claim says that a figure of one recipe's runs lies above, or below, that of another's. Both are
 trained with at least SEEDS seeds, and every recipe samples the same number of completions, to
@@ -12,7 +12,8 @@ taken
   questions.
 
 The verdict depends on the interval alone. One claim is about runs ten times as long, of which there
-is one of each row: its interval is over plates alone, and it says so.
+is one of each row: its interval is over plates alone, so it must lie beyond a margin that two seeds
+of one recipe rarely differ by.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from math import isnan
 from foodseg.evaluation.intervals import LEVEL
 
 SEEDS = 8
+# Of gIoU: two seeds of a recipe that has a standard deviation of 0.036 differ by less in 95%.
+ONE_SEED_MARGIN = 0.1
 
 SEEN, NOT_SEEN, CONTRADICTED = "seen", "not seen", "contradicted"
 OPEN, NOT_HERE = "open", "can't be asked here"
@@ -33,17 +36,31 @@ The rule, committed before the runs that it judges (`foodseg/claims/rule.py`). D
 of the two rows, turned so that a claim that holds has D > 0, with a {LEVEL:.0%} interval over
 plates and at least {SEEDS} seeds of each row (figures of the log: over seeds, paired). All recipes
 sample the same number of completions, to within their last step; supervised rows learn from as many
-answers. Where a row has one seed by design, the interval is over plates alone: another seed may end
-elsewhere.
+answers, of all training questions.
 
 * **{SEEN}**: the interval lies above 0.
 * **{CONTRADICTED}**: it lies below 0.
 * **{NOT_SEEN}**: it has 0 in it; what is named with it is its upper end, the largest effect in the
   claim's direction that these runs leave room for.
-* **{OPEN}**: too few seeds have ended, or the runs have nothing to measure.
-* **{NOT_HERE}**: it needs what is not here; the row says what.
+* **{OPEN}**: too few seeds have ended, or the runs have nothing to measure: the figure is 0 in all.
+* **{NOT_HERE}**: it needs what is not here, or what these runs don't do; its reason says what.
 
-Of claims without any effect one in forty comes out as seen, and one in forty as contradicted."""
+Where a row has one seed by design, the interval is over plates alone and another seed may end
+elsewhere: it must lie above {ONE_SEED_MARGIN}, or below -{ONE_SEED_MARGIN}.
+
+Of claims without any effect one in forty comes out as seen, and one in forty as contradicted. Those
+that share a row's runs err together. No interval has in it what another base, other training
+questions or another learning rate would change. Where the part that a claim is about hardly acts,
+nothing can be seen of it: the tables say how much it acts."""
+
+CHANGES = """\
+Changed on 2026-11-29, when seed 0 of 45 rows had ended and no other seed, after a review of what
+the figures measure: `points`, `points-inside` and `clip-higher-tokens` can't be asked (their
+reasons say why); a figure that is 0 in all runs leaves its claim open; a single seed has a margin;
+`reasons`, which counted a phrase in greedy answers, became `reasons-right` and `reasons-more`;
+`scaled` compares sums of one range; SD-GRPO's thinking keeps the whole's advantage; `accuracy`,
+`sam-r1-token-loss`, `sam-r1-clip-high`, `segments-dr`, `b-grto-decoder`, `ours-mask` and ours
+against each published recipe are new."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,9 @@ def verdict(difference: Difference, seeds_needed: int = SEEDS) -> str:
     """One of VERDICTS but the last, of a difference in the claim's direction."""
     if difference.seeds < seeds_needed or isnan(difference.low):
         return OPEN
-    if difference.low > 0:
+    if difference.low == difference.high == 0:  # no run has anything of it
+        return OPEN
+    margin = 0.0 if seeds_needed > 1 else ONE_SEED_MARGIN
+    if difference.low > margin:
         return SEEN
-    return CONTRADICTED if difference.high < 0 else NOT_SEEN
+    return CONTRADICTED if difference.high < -margin else NOT_SEEN

@@ -105,7 +105,8 @@ def non_repeat_normalised(evidence: Evidence) -> float:
 def continuous(evidence: Evidence, *, scales: Metrics = (1.0, 1.0, 1.0)) -> float:
     """The plain sum of the three metrics, 0 to 3; in Dr. Seg's table worse than thresholds.
 
-    scales: what each is multiplied by. Ranks are the same whatever these are.
+    scales: what each is multiplied by; they add up to 3, to keep the range. Ranks are the same
+    whatever these are.
     """
     iou, ratio, closeness = (s * one for s, one in zip(scales, metrics(evidence), strict=True))
     return iou + ratio + closeness

@@ -64,6 +64,6 @@ def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
     missing = [baseline for baseline in BASELINES if baseline.title not in known]
     if not missing:
         return ""
-    titles = ", ".join(baseline.title for baseline in missing)
+    titles = "; ".join(baseline.title for baseline in missing)
     names = ",".join(baseline.name for baseline in missing)
     return f"Not measured, so not in the table: {titles}. `make ablations ROWS={names}` does it."

@@ -201,7 +201,7 @@ def page(preset: Preset, frame: pd.DataFrame) -> Iterator[str]:
     yield (
         f"A blind answer earns as much as a trained one or more under: {'; '.join(above)}."
         if above
-        else "No blind answer earns as much as a trained policy does."
+        else "No blind answer earns as much as the better of the two policies."
     )
     pixels = f"{preset.thresholds.box_l1:g} and {preset.thresholds.point_l2:g} of {PAPER_SIDE}"
     yield (

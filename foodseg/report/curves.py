@@ -33,7 +33,7 @@ LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
         "reward_segmentation_format": "segmentation format (of 2)",
         "reward_accuracy": "accuracy (of 3)",
     },
-    "share of": {
+    "shares": {
         "parse_rate": "completions that parse",
         "zero_variance": "groups without signal",
         "ended": "completions that end",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import matplotlib
 import numpy as np
@@ -141,7 +142,7 @@ def wrap(words: str, bold: frozenset[str]) -> list[list[Run]]:
     """Break words into lines no wider than a column, each a list of runs of one weight."""
     lines: list[list[Run]] = [[]]
     end = 0.0
-    for word in words.split():
+    for word in chain.from_iterable(map(_pieces, words.split())):
         is_bold = _singular(word) in bold
         start = end + word_width(" ", False) if lines[-1] else 0.0
         end = start + word_width(word, is_bold)
@@ -153,6 +154,16 @@ def wrap(words: str, bold: frozenset[str]) -> list[list[Run]]:
             word = f"{run} {word}"
         lines[-1].append((word, is_bold, start))
     return lines
+
+
+def _pieces(word: str) -> Iterator[str]:
+    """The word, cut where it is wider than a column: a model may write one without an end."""
+    start = 0
+    for end in range(2, len(word) + 1):
+        if word_width(word[start:end], True) > COLUMN:
+            yield word[start : end - 1]
+            start = end - 1
+    yield word[start:]
 
 
 @lru_cache(maxsize=4096)

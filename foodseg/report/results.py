@@ -12,13 +12,13 @@ import pandas as pd
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
 from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
+from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS, SAMPLES
 from foodseg.evaluation.external.rows import account_of, external_row, external_rows
 from foodseg.evaluation.predictions import (
     Prediction,
     load_predictions,
     load_result,
-    paired_difference,
 )
 from foodseg.presets import Preset, require
 from foodseg.recipes import DAPO, GRPO, Recipe
@@ -30,7 +30,7 @@ from foodseg.report.baselines import (
 )
 from foodseg.report.costs import training_costs
 from foodseg.report.paper import PAPER
-from foodseg.report.seeds import NOTHING_SAID, seed_rows, summarise_seeds
+from foodseg.report.seeds import NOTHING_SAID, giou_by_foods, seed_rows, summarise_seeds
 from foodseg.supervised.targets import Baseline
 
 METRICS = {"giou": "gIoU", "ciou": "cIoU"}
@@ -59,7 +59,7 @@ def measured_table(results: Sequence[dict]) -> pd.DataFrame:
             "gIoU": with_interval(result["giou"], result["giou_interval"]),
             "cIoU": with_interval(result["ciou"], result["ciou_interval"]),
             "parsed": f"{result['parse_rate']:.0%}",
-            "food right": f"{result['foods_right']:.0%}",
+            "food right": NOTHING if result["row"] == "bound" else f"{result['foods_right']:.0%}",
             **{title: f"{result[n]:.0%}" for n, title in NOTHING_SAID.items() if n in result},
         }
         for result in results
@@ -78,18 +78,20 @@ def read_predictions(preset: Preset, row: str) -> list[Prediction]:
 def results_frame(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """One row a method, raw numbers; the index is the method, NaN where there is none.
 
-    paper_*: as the paper reports them. gap, gap_any_form: of a trained row, see `gap_shares`;
-    sampled, learnt_from, seconds: `training_costs`. The others are `summarise_seeds`' of what this
-    kit measured.
+    paper_*: as the paper reports them. giou_one, giou_several: `giou_by_foods`. gap, gap_any_form:
+    of a trained row, see `gap_shares`; sampled, learnt_from, seconds: `training_costs`. The others
+    are `summarise_seeds`' of what this kit measured.
     """
     methods = _rows_by_method(preset, seeds)
+    samples = load_samples(preset.samples_file("test"))
     runs = {row: read_predictions(preset, row) for rows in methods.values() for row in rows}
-    _check_same_questions(methods, runs)
+    _check_same_questions(methods, runs, samples)
     frame = {line.method: {"paper_giou": line.giou, "paper_ciou": line.ciou} for line in PAPER}
     for method, rows in methods.items():
         frame.setdefault(method, {})
         if rows:
-            frame[method] |= summarise_seeds([runs[row] for row in rows])
+            of_seeds = [runs[row] for row in rows]
+            frame[method] |= summarise_seeds(of_seeds) | giou_by_foods(of_seeds, samples)
     # The bound is handed the true foods; masks name none, and there is nothing to parse.
     frame[BOUND_TITLE]["foods_right"] = np.nan
     for row in external_rows(preset):
@@ -151,7 +153,9 @@ def _rows_by_method(preset: Preset, seeds: Sequence[int]) -> dict[str, list[str]
     return methods | {BOUND_TITLE: ["bound"]}
 
 
-def _check_same_questions(methods: dict[str, list[str]], runs: dict[str, list[Prediction]]) -> None:
+def _check_same_questions(
+    methods: dict[str, list[str]], runs: dict[str, list[Prediction]], samples: Sequence[Sample]
+) -> None:
     asked = {row: [p.sample_id for p in run] for row, run in runs.items()}
     for method, row in ((method, row) for method, rows in methods.items() for row in rows):
         if asked[row] != asked["base"]:
@@ -163,6 +167,11 @@ def _check_same_questions(methods: dict[str, list[str]], runs: dict[str, list[Pr
                 f"predictions of {method} ({row}): they answer other questions than the base's; "
                 f"run {maker} again."
             )
+    if asked["base"] != [sample.sample_id for sample in samples]:
+        raise DataError(
+            "predictions of the base: they answer other questions than the test set has; run "
+            f"notebook {NOTEBOOKS['base']} again."
+        )
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -175,6 +184,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     for name, title in METRICS.items():
         columns[title] = list(map(with_deviation, frame[name], frame[f"{name}_sd"]))
         columns[f"{title}, 95%"] = numbers("{:.2f}–{:.2f}", f"{name}_low", f"{name}_high")
+    columns["gIoU, one food"] = numbers("{:.3f}", "giou_one")
+    columns["several"] = numbers("{:.3f}", "giou_several")
     columns["parsed"] = numbers("{:.0%}", "parse_rate")
     columns["food right"] = numbers("{:.0%}", "foods_right")
     for name in [name for name in NOTHING_SAID if name in frame]:
@@ -253,72 +264,3 @@ def caption(preset: Preset) -> str:
         )
     mllm = Path(preset.mllm).name if Path(preset.mllm).is_absolute() else preset.mllm
     return f"Preset {preset.name}: FoodReasonSeg-Single, {mllm}."
-
-
-_NOT_MEASURED = """\
-* LISA and FoodLMM were not measured here. FoodLMM's own score reads its masks at the ground-truth
-  answer's `[SEG]` positions, which is another protocol than generate-then-segment."""
-_SCORED = """\
-* A row that names a protocol is another system's (`make score`), and "parsed" is of completions
-  alone. generate-then-segment: it answered by itself, as in all our rows.
-  teacher-forced: its masks were read at the data's own answer, which tells that something is to be
-  found and, with FoodLMM, names the food; such a row does not compare with the others. strict: its
-  completions were read as ours are; lenient: in any form, with the coordinates as stated."""
-NOTES = f"""\
-* The **paper:** columns are as the paper reports them, on FoodReasonSeg with Qwen2.5-VL 3B. All
-  other columns were measured here; the last table says at which commit and on what.
-* GRPO and DAPO: mean ± standard deviation over seeds. The 95% interval is a bootstrap over plates
-  and seeds; of one seed over plates alone.
-{_NOT_MEASURED}
-* An answer that can't be parsed counts as an empty mask; no question is left out. The checkpoint is
-  the last step's.
-* {ANY_FORM_TITLE}: the base's same answers, their references taken from prose, fences and whatever
-  else they stand in. {BEST_OF_TITLE}: at temperature 1, read strictly; of each question the
-  sample with the best mask counts. Knowledge: the base before it was taught its habits.
-* "of the gap": gIoU less the base's, as a share of what the knowledge row has more than the base.
-  "of the gap, form aside": the same, with the base read in any form in the base's place.
-* Of one training, the mean over seeds: "sampled", all completions; "learnt from", those in the
-  policy's updates (dynamic sampling drops the others); "seconds"."""
-_BY_PARENTS = f"""
-* {PARENTS_TITLE}: the untrained base under Seg-Zero's and VisionReasoner's form of prompt (in our
-  words), the repetition penalty of its own generation_config, up to 1,024 tokens, and photos
-  resized bilinearly. The segmenter is that of all rows."""
-_BASELINES_MEASURED = """
-* The other supervised rows were trained by this kit on the same backbone and data, and answer by
-  generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""
-_ELSEWHERE = """
-* A row with "(at ...)" was not measured in this run: it is that commit's, from `ablations.csv`."""
-
-
-def notes(preset: Preset, seeds: Sequence[int]) -> str:
-    """What a reader of this very table must know, as a Markdown list."""
-    sampled = load_result(preset.predictions_folder(BEST_OF))["sampled_giou"]
-    others = _others(preset, seeds)
-    text = NOTES.replace(_NOT_MEASURED, f"{_SCORED}\n{others}") if others else NOTES
-    text += f"\n* A single sample of the untrained base has gIoU {sampled:.3f} in the mean."
-    text += _BY_PARENTS if preset.parents else ""
-    text += f"\n* {_processors(preset, seeds)}"
-    elsewhere = len(baselines_elsewhere(preset, seeds))
-    text += _BASELINES_MEASURED if elsewhere or measured_baselines(preset, seeds) else ""
-    return text + (_ELSEWHERE if elsewhere else "")
-
-
-def _others(preset: Preset, seeds: Sequence[int]) -> str:
-    """Of each other system how many questions it answered, and its paired difference from DAPO."""
-    dapo, lines = [read_predictions(preset, row) for row in seed_rows(DAPO, seeds)], []
-    for row in external_rows(preset):
-        folder = preset.predictions_folder(row.name)
-        given = account_of(load_result(folder))["given"] / len(dapo[0])
-        less = paired_difference([load_predictions(folder)], dapo)
-        difference = number_text("{:+.3f} ({:+.3f} to {:+.3f})", *less)
-        lines.append(f"* {row.title}: given {given:.0%}; gIoU less DAPO's {difference}, by plates.")
-    return "\n".join(lines)
-
-
-def _processors(preset: Preset, seeds: Sequence[int]) -> str:
-    """Which processors the rows were measured on."""
-    names = set(provenance_frame(preset, seeds)["processor"]) - {NOTHING}
-    return (
-        f"Measured on: {', '.join(sorted(names))}. Other processors round otherwise:\n"
-        "  the same commit and seeds give other bits there, and slightly other scores."
-    )

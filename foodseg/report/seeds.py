@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
+from foodseg.data.references import sample_ious
+from foodseg.data.samples import Sample
 from foodseg.evaluation.intervals import interval
 from foodseg.evaluation.metrics import ciou_sums, giou_sums
 from foodseg.evaluation.predictions import Run, counts, summarise
@@ -36,6 +39,14 @@ def summarise_seeds(runs: Sequence[Run]) -> dict:
     # The last two only where some questions have no target.
     shares = [name for name in ("parse_rate", "foods_right", *NOTHING_SAID) if name in summaries]
     return result | summaries[shares].mean().to_dict()
+
+
+def giou_by_foods(runs: Sequence[Run], samples: Sequence[Sample]) -> dict[str, float]:
+    """The mean gIoU over runs of the questions for one food, and for several; NaN without any."""
+    several = np.array([len(sample.foods) > 1 for sample in samples])
+    ious = sample_ious(*counts(runs)[:2])
+    parts = {"giou_one": ious[:, ~several], "giou_several": ious[:, several]}
+    return {name: float(part.mean()) if part.size else float("nan") for name, part in parts.items()}
 
 
 def same_questions(runs: Sequence[Run]) -> bool:

@@ -40,11 +40,9 @@ def gather(project: Path, site: Path) -> None:
         pages[place(path)] = relink(text, path, project, linked)
     for path, book in books.items():
         fold_imports(book)
-        # Its links are written as in the notebook without outputs, one folder above.
-        written = path.parents[1] / path.name
         for cell in book["cells"]:
             if cell["cell_type"] == "markdown":
-                cell["source"] = relink("".join(cell["source"]), written, project, linked)
+                cell["source"] = relink("".join(cell["source"]), path, project, linked)
         pages[path] = json.dumps(book)
     pages[place(PurePosixPath("README.md"))] += contents(project)
     for path in linked:

@@ -205,6 +205,8 @@ def take_steps(
                 save_checkpoint(folder, rows, learner)
             if writes and on_step:
                 on_step(log)
+        bar.total = len(rows)  # a run may end with fewer steps, as with dynamic sampling
+        bar.refresh()
     return rows
 
 
