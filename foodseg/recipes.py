@@ -425,7 +425,7 @@ B_GRTO = replace(
 # GRPO with the true answer as one rollout of each group. Reported above SFT, RLVR, SFT then RLVR.
 VISURF = replace(GRPO, name="visurf", title="ViSurf", true_answer=bare_answer)
 # Ours: the true answer's thinking is the data's own answer, a sentence that names the foods, as the
-# supervised baselines have it.
+# supervised baselines have it; it earns the thinking format's point too, as ViSurf's does not.
 VISURF_TOLD = replace(
     VISURF, name="visurf-told", title="ViSurf, told the data's words", true_answer=told_answer
 )

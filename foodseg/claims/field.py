@@ -80,6 +80,10 @@ CLAIMS = (
         "grpo", "grpo-without-accuracy",
     ),
     Claim(
+        "non-repeat-score", PAPER, "The non-repeat reward improves segmentation.",
+        "part of R, not ablated", "dapo", "dapo-without-non-repeat",
+    ),
+    Claim(
         "non-repeat", PAPER, "The non-repeat reward keeps answers from rambling.",
         "part of R, not ablated", "dapo", "dapo-without-non-repeat", measures.RAMBLES, below=True,
     ),

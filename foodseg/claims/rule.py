@@ -35,8 +35,8 @@ RULE = f"""\
 The rule, committed before the runs that it judges (`foodseg/claims/rule.py`). D is the difference
 of the two rows, turned so that a claim that holds has D > 0, with a {LEVEL:.0%} interval over
 plates and at least {SEEDS} seeds of each row (figures of the log: over seeds, paired). All recipes
-sample the same number of completions, to within their last step; supervised rows learn from as many
-answers, of all training questions.
+sample the same number of completions, to within their last step, and may take unlike numbers of
+gradient steps; supervised rows learn from as many answers, of all training questions.
 
 * **{SEEN}**: the interval lies above 0.
 * **{CONTRADICTED}**: it lies below 0.
@@ -59,8 +59,8 @@ the figures measure: `points`, `points-inside` and `clip-higher-tokens` can't be
 reasons say why); a figure that is 0 in all runs leaves its claim open; a single seed has a margin;
 `reasons`, which counted a phrase in greedy answers, became `reasons-right` and `reasons-more`;
 `scaled` compares sums of one range; SD-GRPO's thinking keeps the whole's advantage; `accuracy`,
-`sam-r1-token-loss`, `sam-r1-clip-high`, `segments-dr`, `b-grto-decoder`, `ours-mask` and ours
-against each published recipe are new."""
+`non-repeat-score`, `sam-r1-token-loss`, `sam-r1-clip-high`, `segments-dr`, `b-grto-decoder`,
+`ours-mask` and ours against each published recipe are new."""
 
 
 @dataclass(frozen=True)
