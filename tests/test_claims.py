@@ -25,6 +25,7 @@ from foodseg.claims.measures import (
     log_difference,
 )
 from foodseg.claims.outputs import page, read_claims, verdict_text, write_claims
+from foodseg.claims.picture import claims_picture
 from foodseg.claims.rule import (
     CONTRADICTED,
     NOT_HERE,
@@ -239,6 +240,19 @@ def test_with_too_few_seeds_a_claim_is_open_and_without_runs_there_is_no_picture
     assert verdict_text(unclear) == "not seen (smaller than 0.031)"
     unclear["verdict"], unclear["low"], unclear["high"] = OPEN, 0.0, 0.0
     assert verdict_text(unclear) == "**open**: 0 in all runs"
+
+
+def test_the_picture_has_a_mark_for_each_difference(ended):
+    frame = claims_frame(ended, range(SEEDS), SHORT)
+    frame.loc["base", ["mean", "low", "high"]] = 1.0  # the same in all answers
+    (ax,) = claims_picture(frame).axes
+    assert [text.get_text().split("  ")[-1] for text in ax.texts] == list(
+        frame.sort_values("paper", kind="stable")["verdict"]
+    )
+    assert sum("+" in text.get_text() or "-" in text.get_text() for text in ax.texts) == 4
+    assert not any("nan" in text.get_text() for text in ax.texts)
+    marks = [line for line in ax.lines if line.get_marker() in ("<", "o", ">")]
+    assert len(marks) == 4 and marks[2].get_marker() == ">"  # a line without width is drawn too
 
 
 def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, capsys):

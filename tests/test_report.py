@@ -94,7 +94,8 @@ def write_row(row: str, run: list[Prediction], adapter: str | None = None, **mor
 
 def write_all_rows() -> None:
     """Two seeds of GRPO and DAPO, and all that notebook 02 measures, of two questions."""
-    save_samples([sample(0), sample(1, ("steak", "corn"))], SMOKE.samples_file("test"))
+    if not SMOKE.samples_file("test").exists():
+        save_samples([sample(0), sample(1, ("steak", "corn"))], SMOKE.samples_file("test"))
     base, bound, dapo = ([prediction(0, n), prediction(1, n)] for n in (0, 9, 5))
     rows = {"base": base, "bound": bound, "dapo-seed0": dapo, "dapo-seed1": dapo}
     rows["grpo-seed0"] = [prediction(0, 10), prediction(1, 0)]

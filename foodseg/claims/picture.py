@@ -49,7 +49,7 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
 def _draw(ax: Axes, y: int, claim: pd.Series) -> None:
     colour, text = COLOURS[claim.verdict], claim.verdict
     half = (claim.high - claim.low) / 2
-    if half > 0 or claim["mean"]:
+    if half > 0 or abs(claim["mean"]) > 0:  # NaN is neither
         half = half or 1e-9  # the same in all runs and answers: beyond the edge
         middle, low, high = (v / half for v in (claim["mean"], claim.low, claim.high))
         ax.plot(np.clip([low, high], -LIMIT, LIMIT), [y, y], color=colour, lw=1.4)
