@@ -234,7 +234,7 @@ def test_a_supervised_row_is_in_the_table_once_every_seed_is_measured(empty_home
     assert bars.results_bars(frame, seed_values).axes
 
 
-def test_a_supervised_row_of_another_machine_stands_under_its_commit(home):
+def test_a_supervised_row_of_another_machine_stands_under_its_commit(empty_home):
     write_all_rows()
     asked = samples_hash(load_samples(SMOKE.samples_file("test")))
     row = {"row": "sft", "title": SFT.title, "giou": 0.31, "giou_sd": 0.01, "giou_low": 0.2}
