@@ -30,6 +30,7 @@ FAMILIES = {
     "grto": "GRTO and B-GRTO",
     "b-grto": "GRTO and B-GRTO",
     "visurf": "ViSurf",
+    "gdpo": "GDPO",
     "ours": "The best of all",
     "nothing-here": "“Nothing here” is an answer",
 }

@@ -60,7 +60,7 @@ reasons say why); a figure that is 0 in all runs leaves its claim open; a single
 `reasons`, which counted a phrase in greedy answers, became `reasons-right` and `reasons-more`;
 `scaled` compares sums of one range; SD-GRPO's thinking keeps the whole's advantage; `accuracy`,
 `non-repeat-score`, `sam-r1-token-loss`, `sam-r1-clip-high`, `segments-dr`, `b-grto-decoder`,
-`ours-mask` and ours against each published recipe are new."""
+`gdpo` and ours against each published recipe are new, and ours is another recipe than before."""
 
 
 @dataclass(frozen=True)
