@@ -8,12 +8,11 @@ segments where these are independent; where they share context, to blend holisti
 What follows is our reading. A blend of rewards is (1 - weight) R / R_most + weight r_k / r_most,
 each as a share of the most that it can be, standardised for each segment k. To blend the
 advantages instead, (1 - weight) A_holistic + weight A_segment, is ours, for comparison; at weight 1
-both are the same. Segments are the thinking and each object of the answer; tags,
-brackets, commas and white space between objects, the end token, and an answer that SAM2 could not
-use belong to no segment and keep the holistic advantage at every weight.
+both are the same. A segment is an object of the answer. All else is shared context and keeps the
+holistic advantage at every weight: the thinking, which chooses every object and which no reward
+verifies by itself; tags, brackets, commas and white space between objects; the end token; an
+answer that SAM2 could not use.
 
-- Thinking earns its format (0 or 1) and 1 unless it repeats itself: the decimals of the answer's
-  numbers, which the paper's non-repeat term looks at too, are not the thinking's fault.
 - An object earns the IoU, L1 and L2 terms (0 to 3) of the true object that the paper's assignment
   pairs it with. A = (r - mean) / (std + epsilon) runs over what the group's G completions earned
   for that *true* object, so their objects may come in any order. One that meets no criterion is
@@ -41,7 +40,7 @@ import numpy as np
 from foodseg.data.references import Reference
 from foodseg.rl.advantages import group_advantages, whole_completion
 from foodseg.rl.answers import Answer, parse_answer
-from foodseg.rl.rewards import match_answer, non_repeat, thinking_format
+from foodseg.rl.rewards import match_answer
 from foodseg.rl.thresholds import RewardThresholds
 
 if TYPE_CHECKING:
@@ -49,10 +48,8 @@ if TYPE_CHECKING:
 
     from foodseg.rl.groups import Group
 
-# Besides 0, 1, ...: the answer's objects.
-THINKING, NOTHING = -1, -2
-# The most that a completion, an object and the thinking can earn.
-MOST, MOST_FOUND, MOST_THINKING = 7.0, 3.0, 2.0
+SHARED = -1  # besides 0, 1, ...: the answer's objects
+MOST, MOST_FOUND = 7.0, 3.0  # that a completion and an object can earn
 NO_OBJECT = -1  # in `SegmentRewards.stands_for`: an object too many
 
 Span = tuple[int, int]  # of characters, (start, end)
@@ -60,13 +57,12 @@ Span = tuple[int, int]  # of characters, (start, end)
 
 @dataclass(frozen=True, eq=False)
 class SegmentRewards:
-    """What the segments of one completion earned.
+    """What the objects of one completion earned.
 
-    thinking: 0 to 2. found: (N,) float64, 0 to 3, for each true object, 0 where it was left out.
+    found: (N,) float64, 0 to 3, for each true object, 0 where it was left out.
     stands_for: (M,) int, the true object paired with each of the answer's, or NO_OBJECT.
     """
 
-    thinking: float
     found: np.ndarray
     stands_for: np.ndarray
 
@@ -108,35 +104,27 @@ def blend(
     if not 0 <= weight <= 1:
         raise ValueError(f"weight: {weight} is no share; give a number from 0 to 1.")
     in_rewards = holistic_rewards is not None
-    thinking, objects = segment_advantages(rewards, holistic_rewards, weight if in_rewards else 1.0)
+    objects = segment_advantages(rewards, holistic_rewards, weight if in_rewards else 1.0)
     blended = []
-    for whole, thought, named, places in zip(
-        holistic_advantages, thinking, objects, segments, strict=True
-    ):
-        # NOTHING and THINKING, counted from the end, are places of this array too
-        own = np.concatenate([named, [whole, thought]])[places]
-        mixed = own if in_rewards else (1 - weight) * whole + weight * own
-        blended.append(np.where(places == NOTHING, whole, mixed))
+    for whole, named, places in zip(holistic_advantages, objects, segments, strict=True):
+        mixed = named if in_rewards else (1 - weight) * whole + weight * named
+        blended.append(np.append(mixed, whole)[places])  # SHARED is the last place
     return blended
 
 
 def segment_advantages(
     rewards: Sequence[SegmentRewards], holistic: np.ndarray | None = None, weight: float = 1.0
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A group's z-scores: (G,) of the thinking, and G arrays (M_i,) of the objects named.
+) -> list[np.ndarray]:
+    """The z-scores of a group's objects: G arrays (M_i,), of those each completion names.
 
     holistic: (G,), each completion's reward as a share of the most, of which every segment's reward
     has a part of 1 - weight; None for none. Exactly 0 where all that is compared earned the same.
     """
     shared = 0.0 if holistic is None else (1 - weight) * holistic[:, None]
-    # One more column, the last but one, where NO_OBJECT points to; the last is the thinking.
-    own = [
-        [*(one.found / MOST_FOUND), _none_too_many(one), one.thinking / MOST_THINKING]
-        for one in rewards
-    ]
-    *objects, thinking = group_advantages((shared + weight * np.array(own)).T)
-    objects = np.stack(objects, axis=1)
-    return thinking, [row[one.stands_for] for row, one in zip(objects, rewards, strict=True)]
+    # One more column, the last, where NO_OBJECT points to.
+    own = [[*(one.found / MOST_FOUND), _none_too_many(one)] for one in rewards]
+    objects = np.stack(group_advantages((shared + weight * np.array(own)).T), axis=1)
+    return [row[one.stands_for] for row, one in zip(objects, rewards, strict=True)]
 
 
 def _none_too_many(rewards: SegmentRewards) -> float:
@@ -148,7 +136,7 @@ def _none_too_many(rewards: SegmentRewards) -> float:
 def segment_rewards(
     answer: Answer, references: Sequence[Reference], thresholds: RewardThresholds
 ) -> SegmentRewards:
-    """What each segment of a completion earned; references and thresholds in model-image pixels.
+    """What each object of a completion earned; references and thresholds in model-image pixels.
 
     An answer that SAM2 can't use names no objects: it found none of the true ones.
     """
@@ -158,23 +146,22 @@ def segment_rewards(
         matching = match_answer(answer, references, thresholds)
         named, true = matching.pairs.T
         stands_for[named], found[true] = true, matching.terms.sum(1)
-    thinking = thinking_format(answer.completion) + non_repeat(answer.thinking)
-    return SegmentRewards(thinking, found, stands_for)
+    return SegmentRewards(found, stands_for)
 
 
 def token_segments(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """(L,) int: the segment of each token; THINKING, k for `Answer.objects[k]`, or NOTHING.
+    """(L,) int: the segment of each token; k for `Answer.objects[k]`, or SHARED.
 
     A token belongs to a segment if *all* its bytes do. One that reaches over a boundary decides
     more than its segment is judged by: in `]},` that another object follows, in `]}]</` that none
-    does, in `>The` that the tag has ended. Only the holistic reward answers for both sides. No
+    does. Only the holistic reward answers for both sides. No
     coordinate is ever in such a token, since Qwen's tokenizer gives every digit its own.
-    Tokens without text (the end token, special tokens anywhere) belong to nothing.
+    Tokens without text (the end token, special tokens anywhere) are shared.
     """
     pieces = token_bytes(tokens, tokenizer)
     owners = _byte_segments(b"".join(pieces))
     ends = np.cumsum([len(piece) for piece in pieces], dtype=int)
-    segments = np.full(len(pieces), NOTHING)
+    segments = np.full(len(pieces), SHARED)
     for index, (piece, end) in enumerate(zip(pieces, ends, strict=True)):
         inside = owners[end - len(piece) : end]
         if len(inside) and (inside == inside[0]).all():
@@ -215,31 +202,15 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 def _byte_segments(completion: bytes) -> np.ndarray:
-    """(bytes,) int: the segment of each byte; an object's own, where the thinking has it too."""
+    """(bytes,) int: the segment of each byte."""
     # Bytes that are no UTF-8 become one character each, so that widths add up. Like the U+FFFD of
     # the decoded completion, they are neither white space nor part of JSON's grammar.
     text = completion.decode("utf-8", "surrogateescape")
-    owners = np.full(len(text), NOTHING)
-    for start, end in thinking_spans(text):
-        owners[start:end] = THINKING
+    owners = np.full(len(text), SHARED)
     for index, (start, end) in enumerate(object_spans(text)):
         owners[start:end] = index
     widths = [len(character.encode("utf-8", "surrogateescape")) for character in text]
     return np.repeat(owners, np.array(widths, dtype=int))
-
-
-def thinking_spans(completion: str) -> list[Span]:
-    """Where `Answer.thinking` stands: inside the first `<think>` block, else all before the answer.
-
-    Tags in it are left out, hence more than one span; outer white space is not.
-    """
-    start = completion.find("<think>")
-    end = completion.find("</think>", start) if start >= 0 else -1
-    if end < 0:
-        start, end = 0, len(completion.partition("<answer>")[0])
-    tags = re.compile("</?think>").finditer(completion, start, end)
-    edges = [start, *(edge for tag in tags for edge in tag.span()), end]
-    return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
 
 
 def object_spans(completion: str) -> list[Span]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from foodseg.methods.sd_grpo import NOTHING, THINKING
+from foodseg.methods.sd_grpo import SHARED
 from foodseg.report import style
 from foodseg.report.style import BLACK, new_figure, styled, without_axes
 
@@ -52,18 +52,16 @@ def _lay_out(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _draw(ax: Axes, texts, segments, advantages, places, largest: float) -> None:
-    previous = NOTHING
+    previous = SHARED
     tokens = zip(texts, segments.tolist(), advantages.tolist(), places, strict=True)
     for text, segment, advantage, (column, line) in tokens:
         fill, alpha = SIGN_COLOURS[advantage > 0], 0.6 * abs(advantage) / largest
         ax.add_patch(Rectangle((column, line + 0.08), len(text), 0.5, lw=0, fc=fill, alpha=alpha))
-        colour = OUTSIDE if segment == NOTHING else BLACK
+        colour = OUTSIDE if segment == SHARED else BLACK
         for x, character in enumerate(text.replace("\n", "↵"), start=column):
             ax.text(x + 0.5, line + 0.34, character, color=colour, **FONT)
-        if segment != NOTHING:
+        if segment != SHARED:
             colour, name = OBJECT_COLOURS[segment % len(OBJECT_COLOURS)], f"object {segment + 1}"
-            if segment == THINKING:
-                colour, name = style.PURPLE, "thinking"
             ax.add_patch(Rectangle((column, line + 0.6), len(text), 0.07, fc=colour, lw=0))
             if segment != previous:
                 label = f"{name} {advantage:+.2f}".replace("-", "−")
