@@ -172,6 +172,14 @@ DAPO_USABLE_FORM = replace(
     reward=(thinking_format, usable_format, accuracy, non_repeat),
 )
 
+# Form alone is paid. Under DAPO's rule nothing would have a signal once all answers are in form.
+GRPO_WITHOUT_ACCURACY = replace(
+    GRPO,
+    name="grpo-without-accuracy",
+    title="GRPO without accuracy",
+    reward=(thinking_format, segmentation_format, non_repeat),
+)
+
 # DAPO with one term of the reward left out, or both formats. Objects are assigned by all three
 # parts of R_acc.
 DAPO_WITHOUT_TERMS = tuple(
@@ -325,7 +333,7 @@ DR_SEG_SCALED = replace(
     reward=(
         thinking_format,
         segmentation_format,
-        partial(continuous, scales=(1.0, 1.0, 10.0)),
+        partial(continuous, scales=(0.25, 0.25, 2.5)),
         non_repeat_normalised,
     ),
 )
