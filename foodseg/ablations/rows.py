@@ -29,6 +29,7 @@ FAMILIES = {
     "grto": "GRTO and B-GRTO",
     "b-grto": "GRTO and B-GRTO",
     "visurf": "ViSurf",
+    "gdpo": "GDPO",
     "ours": "The best of all",
 }
 
