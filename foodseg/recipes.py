@@ -25,6 +25,7 @@ from foodseg.methods.sam_r1 import (
     labelled_format,
     labelled_prompt,
     mask_threshold,
+    mask_iou,
     mask_tiers,
     points_inside,
     points_right,
@@ -430,3 +431,10 @@ OURS = replace(
     title="Ours: DAPO with SAM-R1's mask reward",
     reward=(thinking_format, segmentation_format, mask_tiers),
 )
+
+OURS_TOOL = replace(OURS, name="ours-tool", title="Ours, decoder trained", tool=ToolTraining())
+OURS_SOFT = replace(
+    OURS, name="ours-soft", title="Ours, IoU as it is",
+    reward=(thinking_format, segmentation_format, mask_iou),
+)
+OURS_GRPO = replace(OURS, name="ours-grpo", title="Ours, GRPO's mean and KL", objective=GRPO.objective)
