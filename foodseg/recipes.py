@@ -20,6 +20,7 @@ from foodseg.methods.dr_seg import (
     non_repeat_normalised,
 )
 from foodseg.methods.grto import ToolTraining, by_reward, post_trained
+from foodseg.methods.named import foods_named
 from foodseg.methods.sam_r1 import (
     box_tiers,
     labelled_format,
@@ -438,3 +439,7 @@ OURS_SOFT = replace(
     reward=(thinking_format, segmentation_format, mask_iou),
 )
 OURS_GRPO = replace(OURS, name="ours-grpo", title="Ours, GRPO's mean and KL", objective=GRPO.objective)
+
+OURS_NAMED = replace(OURS, name="ours-named", title="Ours, foods named, R_acc", reward=(thinking_format, segmentation_format, accuracy, foods_named))
+OURS_NAMED_MASK = replace(OURS, name="ours-named-mask", title="Ours, foods named, mask", reward=(thinking_format, segmentation_format, mask_tiers, foods_named))
+OURS_NAMED_TOOL = replace(OURS_NAMED_MASK, name="ours-named-tool", title="Ours, foods named, mask, decoder trained", tool=ToolTraining())
