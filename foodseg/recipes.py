@@ -20,7 +20,7 @@ from foodseg.methods.dr_seg import (
     non_repeat_normalised,
 )
 from foodseg.methods.grto import ToolTraining, by_reward, post_trained
-from foodseg.methods.named import foods_named
+from foodseg.methods.named import decoupled, foods_named
 from foodseg.methods.sam_r1 import (
     box_tiers,
     labelled_format,
@@ -443,3 +443,7 @@ OURS_GRPO = replace(OURS, name="ours-grpo", title="Ours, GRPO's mean and KL", ob
 OURS_NAMED = replace(OURS, name="ours-named", title="Ours, foods named, R_acc", reward=(thinking_format, segmentation_format, accuracy, foods_named))
 OURS_NAMED_MASK = replace(OURS, name="ours-named-mask", title="Ours, foods named, mask", reward=(thinking_format, segmentation_format, mask_tiers, foods_named))
 OURS_NAMED_TOOL = replace(OURS_NAMED_MASK, name="ours-named-tool", title="Ours, foods named, mask, decoder trained", tool=ToolTraining())
+
+OURS_GDPO = replace(OURS_NAMED, name="ours-gdpo", title="Ours, foods named, R_acc, decoupled", advantages=decoupled)
+OURS_GDPO_TOOL = replace(OURS_NAMED_TOOL, name="ours-gdpo-tool", title="Ours, foods named, mask, decoder trained, decoupled", advantages=decoupled)
+OURS_GDPO_PLAIN = replace(OURS_GDPO, name="ours-gdpo-plain", title="Ours, R_acc, decoupled", reward=(thinking_format, segmentation_format, accuracy))

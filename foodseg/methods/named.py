@@ -5,6 +5,9 @@ The names come with the data: a mask's class is a food's name. No reasoning is g
 
 from __future__ import annotations
 
+import numpy as np
+
+from foodseg.rl.advantages import group_advantages
 from foodseg.rl.evidence import Evidence
 from foodseg.rl.named_foods import food_names, named_in_conclusion
 
@@ -17,3 +20,13 @@ def foods_named(evidence: Evidence) -> float:
     named = set(named_in_conclusion(evidence.answer, evidence.sample, names))
     asked = set(evidence.sample.foods)
     return MOST * len(named & asked) / max(len(named | asked), 1)
+
+
+def decoupled(groups, tokenizer=None):
+    """GDPO's rule (arXiv:2601.05242): each term standardised within its group, then their sum."""
+    sums = []
+    for group in groups:
+        terms = [[points[name] for points in group.points] for name in group.points[0]]
+        sums.append(sum(group_advantages(terms)))
+    spread = float(np.concatenate(sums).std(ddof=1)) + 1e-6
+    return [one / spread for one in sums]
