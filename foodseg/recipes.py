@@ -447,3 +447,6 @@ OURS_NAMED_TOOL = replace(OURS_NAMED_MASK, name="ours-named-tool", title="Ours, 
 OURS_GDPO = replace(OURS_NAMED, name="ours-gdpo", title="Ours, foods named, R_acc, decoupled", advantages=decoupled)
 OURS_GDPO_TOOL = replace(OURS_NAMED_TOOL, name="ours-gdpo-tool", title="Ours, foods named, mask, decoder trained, decoupled", advantages=decoupled)
 OURS_GDPO_PLAIN = replace(OURS_GDPO, name="ours-gdpo-plain", title="Ours, R_acc, decoupled", reward=(thinking_format, segmentation_format, accuracy))
+
+OURS_H = replace(OURS_GDPO, name="ours-h", title="Ours, foods named, R_acc, decoupled, decoder trained", tool=ToolTraining())
+OURS_I = replace(OURS_H, name="ours-i", title="Ours, foods named, R_acc and mask, decoupled, decoder trained", reward=(thinking_format, segmentation_format, accuracy, mask_tiers, foods_named))
