@@ -28,5 +28,4 @@ def decoupled(groups, tokenizer=None):
     for group in groups:
         terms = [[points[name] for points in group.points] for name in group.points[0]]
         sums.append(sum(group_advantages(terms)))
-    spread = float(np.concatenate(sums).std(ddof=1)) + 1e-6
-    return [one / spread for one in sums]
+    return group_advantages(sums)
