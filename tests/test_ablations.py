@@ -472,7 +472,9 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
     assert outputs.missing_sentence(frame_of(runs, GRPO_ROW)) == ""
     for known in (frame, None):
         said = outputs.not_in_table(known, [GRPO_ROW, DAPO_ROW])
-        assert said == "Not (wholly) measured: grpo, dapo."
+        assert said == "None of 2 rows is measured."
+    said = outputs.not_in_table(frame_of(runs, GRPO_ROW), [GRPO_ROW, DAPO_ROW])
+    assert said == "Not (wholly) measured: dapo."
 
 
 def test_the_teacher_forced_score_stands_beside_and_is_named_so(runs):

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from test_memory import paper_mllm
 
+from foodseg.ablations.differences import gain_text
+from foodseg.common.number_text import NOTHING, with_deviation
 from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
 PROJECT = Path(__file__).parents[1]
@@ -60,6 +62,18 @@ def test_memory_by_count(document, groups):
     rows = table_rows((PROJECT / "docs" / document).read_text())
     told = {row[0]: row[1:] for row in rows if re.fullmatch(r"\d+ GB", row[0])}
     assert len(told) >= 3 and told == {name: counted[name] for name in told}
+
+
+def test_the_relatives_pages_numbers_are_the_ablations():
+    frame = pd.read_csv(PROJECT / "figures" / "ablations.csv").set_index("title")
+    page = (PROJECT / "docs" / "relatives.md").read_text()
+    shown = table_rows(page[page.index("| method | gIoU") : page.index("\n## ")])[2:]
+    assert len(shown) > 15
+    for title, *numbers in shown:
+        row = frame.loc[title]
+        gain = gain_text(row) if row["row"] != "dapo" else NOTHING
+        score = with_deviation(row.giou, row.giou_sd)
+        assert numbers == [score, gain, f"{row.foods_right:.0%}", str(int(row.seeds))], title
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *EXECUTED], ids=lambda path: path.name)
