@@ -464,7 +464,7 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
     failure = {"failure": "NoSignalError: no group", "identity": {}}
     write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
     frame = frame_of(runs, GRPO_ROW, DAPO_ROW, seeds=(0, 1))
-    assert "grpo (1 of 2)" in outputs.missing_sentence(frame)
+    assert "seeds that ended: 1 of 2: grpo." in outputs.missing_sentence(frame)
     text = "\n".join(outputs.sections(frame))
     assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
     stale = frame_of(Runs(replace(runs.preset, steps=9)), GRPO_ROW)

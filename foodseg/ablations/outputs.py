@@ -155,8 +155,9 @@ def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
     parts = []
     unfinished = frame[(frame["seeds"] < frame["of"]) & (frame["failure"] == "")]
     if len(unfinished):
-        names = [f"{name} ({row.seeds} of {row.of})" for name, row in unfinished.iterrows()]
-        parts.append(f"Missing, by seeds that ended: {', '.join(names)}.")
+        counts = unfinished["seeds"].map("{} of ".format) + unfinished["of"].map("{}".format)
+        lists = [f"{count}: {', '.join(rows.index)}" for count, rows in unfinished.groupby(counts)]
+        parts.append(f"Missing, by seeds that ended: {'; '.join(lists)}.")
     if stale := list(frame.index[frame["stale"] > 0]):
         parts.append(f"Of other settings or code than today's: {', '.join(stale)}.")
     return " ".join([*parts, f"`{command}` runs what is missing."]) if parts else ""
