@@ -46,7 +46,7 @@ def baselines_elsewhere(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     if len(rows):
         asked = samples_hash(load_samples(preset.samples_file("test")))
         rows = rows[rows["questions"] == asked]
-    titles = [f"{row.title} (at {row.commit})" for row in rows.itertuples()]
+    titles = [f"{row.title} (at {_short(row.commit)})" for row in rows.itertuples()]
     return rows.set_index(pd.Index(titles, name="method"))[kept[1:-2]]
 
 
@@ -55,6 +55,11 @@ def origin_elsewhere(row: pd.Series) -> dict:
     unknown = dict.fromkeys(("steps", "questions learnt from", "seconds to evaluate"), NOTHING)
     known = {"seconds to train": round(row["seconds"], 1), "adapter": row["adapters"]}
     return unknown | known | {name: row[name] for name in ORIGIN}
+
+
+def _short(commits: str) -> str:
+    """Seven digits of each, as git shows them."""
+    return ", ".join(commit[:7] for commit in commits.split(", "))
 
 
 def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
