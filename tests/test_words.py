@@ -64,6 +64,18 @@ def test_memory_by_count(document, groups):
     assert len(told) >= 3 and told == {name: counted[name] for name in told}
 
 
+def test_the_readme_says_what_the_notes_of_the_table_say():
+    notes = (PROJECT / "figures" / "results_table.md").read_text()
+    difference = re.search(r"GRPO less DAPO, over plates and seeds: gIoU (.*\))\.\n", notes)[1]
+    assert f"GRPO less DAPO is {difference}" in README
+    several, one = (
+        [f"{RESULTS.loc[method, name]:.3f}" for method in ("GRPO", "DAPO")]
+        for name in ("giou_several", "giou_one")
+    )
+    words = " ".join(README.split())
+    assert f"({several[0]} and {several[1]}; one food {one[0]} and {one[1]})" in words
+
+
 def test_the_relatives_pages_numbers_are_the_ablations():
     frame = pd.read_csv(PROJECT / "figures" / "ablations.csv").set_index("title")
     page = (PROJECT / "docs" / "relatives.md").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,6 +18,8 @@ from foodseg.report.results import (
     PARENTS_TITLE,
 )
 from foodseg.report.style import BLACK, DIAMOND, METHOD_COLOURS, PURPLE, new_figure, styled
+
+LABEL_WIDTH = 38  # characters
 
 
 @styled
@@ -39,7 +43,8 @@ def results_bars(frame: pd.DataFrame, seed_values: dict[str, dict[str, list[floa
             ax.plot(values, [y] * len(values), "o", ms=3.5, mfc="white", mec=BLACK, mew=0.8)
         _axis(ax, title, len(frame))
     _paper(aside, frame)
-    axes[0].set_yticks(range(len(frame)), frame.index)
+    labels = ["\n".join(wrap(method, LABEL_WIDTH)) for method in frame.index]
+    axes[0].set_yticks(range(len(frame)), labels)
     _legend(figure, axes[1])
     return figure
 
@@ -55,7 +60,7 @@ def _paper(ax, frame: pd.DataFrame) -> None:
     """The paper's gIoU and cIoU, on photographs and with a model of 3 billion parameters."""
     for metric, marker, shift in zip(METRICS, "D^", (-0.15, 0.15), strict=True):
         ax.plot(frame[f"paper_{metric}"], np.arange(len(frame)) + shift, marker, ms=5.5, **DIAMOND)
-    _axis(ax, "the paper: other\ndata and models", len(frame))
+    _axis(ax, "the paper,\nother data", len(frame))
     ax.set_xticks((0, 0.5, 1))
     ax.set_facecolor("#F6F6F6")
 
