@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
+from foodseg.data.categories import CATEGORIES
 from foodseg.data.food_names import index_spellings, plain, spellings_pattern
-from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.samples import Sample
 from foodseg.rl.answers import Answer, thinking_of
 
