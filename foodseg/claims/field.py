@@ -136,7 +136,7 @@ CLAIMS = (
     ),
     Claim(
         "overlong", DAPO, "Paying overlong completions less steadies the training.", "a figure",
-        reason="over 99% of the kitchen's completions end well below the limit",
+        reason="over 99% of the kitchen's completions end by themselves",
     ),
     # -- SAM-R1 -----------------------------------------------------------------------------------
     Claim(

@@ -1,4 +1,4 @@
-"""The rule by which a claim gets its verdict, committed before the runs that it judges.
+"""The rule by which a claim gets its verdict, committed before the runs; CHANGES says what was not.
 
 A claim says that a figure of one recipe's runs lies above, or below, that of another's. Both are
 trained with at least SEEDS seeds, and every recipe samples the same number of completions, to
@@ -32,9 +32,9 @@ OPEN, NOT_HERE = "open", "can't be asked here"
 VERDICTS = (SEEN, NOT_SEEN, CONTRADICTED, OPEN, NOT_HERE)
 
 RULE = f"""\
-The rule, committed before the runs that it judges (`foodseg/claims/rule.py`). D is the difference
-of the two rows, turned so that a claim that holds has D > 0, with a {LEVEL:.0%} interval over
-plates and at least {SEEDS} seeds of each row (figures of the log: over seeds, paired). All recipes
+The rule, committed before the runs that it judges, but for the changes named below
+(`foodseg/claims/rule.py`). D is the difference of the two rows, turned so that a claim that holds
+has D > 0, with a {LEVEL:.0%} interval over plates and at least {SEEDS} seeds of each row (figures of the log: over seeds, paired). All recipes
 sample the same number of completions, to within their last step, and may take unlike numbers of
 gradient steps; supervised rows learn from as many answers, of all training questions.
 
