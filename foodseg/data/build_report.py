@@ -1,9 +1,10 @@
-"""What a build of FoodReasonSeg-Single kept, what it left out and why."""
+"""What a build of FoodReasonSeg-Single kept, what it left out and why, and its foods."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from foodseg.common.files import write_atomically
 from foodseg.data.foodseg103 import Problem
+from foodseg.data.references import mask_area
 from foodseg.data.samples import Sample
 
 NO_MASK = "needs no mask"
@@ -98,3 +100,23 @@ class Tally:
         counts |= {"no_target": self.no_target} if self.no_target else {}
         rest = self.parts_dropped, self.unmarked, tuple(self.problems)
         return BuildReport(split, per, min_area, counts, self.kept, left_out, *rest)
+
+
+def describe(samples: Iterable[Sample]) -> pd.DataFrame:
+    """One row for each food, most asked for first; of each sample only its areas are kept.
+
+    Columns: `samples` that ask for it, `references`, `references_per_sample` (mean), `area_min`,
+    `area_median`, `area_max` (pixels of one reference's mask) and `share_median` (of the image).
+    """
+    columns = ["food", "sample", "area", "share"]
+    rows = [
+        (food, sample.sample_id, mask_area(mask), mask_area(mask) / (sample.width * sample.height))
+        for sample in samples
+        for food, mask in zip(sample.reference_foods, sample.masks, strict=True)
+    ]
+    foods = pd.DataFrame(rows, columns=columns).groupby("food")
+    table = foods["sample"].agg(samples="nunique", references="size")
+    table["references_per_sample"] = table["references"] / table["samples"]
+    table = table.join(foods["area"].agg(area_min="min", area_median="median", area_max="max"))
+    table["share_median"] = foods["share"].median()
+    return table.sort_values(["samples", "food"], ascending=[False, True])

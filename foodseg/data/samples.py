@@ -8,14 +8,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import sha256, whole_or_nothing
-from foodseg.data.references import Part, Reference, Size, mask_area
+from foodseg.data.references import Part, Reference, Size
 
 
 @dataclass(frozen=True)
@@ -152,26 +151,6 @@ def _from_row(row: dict) -> Sample:
         references=tuple(Reference(tuple(box), tuple(point)) for box, point in pairs),
         masks=tuple({"size": list(size), "counts": counts} for counts in row["masks"]),
     )
-
-
-def describe(samples: Iterable[Sample]) -> pd.DataFrame:
-    """One row for each food, most asked for first; of each sample only its areas are kept.
-
-    Columns: `samples` that ask for it, `references`, `references_per_sample` (mean), `area_min`,
-    `area_median`, `area_max` (pixels of one reference's mask) and `share_median` (of the image).
-    """
-    columns = ["food", "sample", "area", "share"]
-    rows = [
-        (food, sample.sample_id, mask_area(mask), mask_area(mask) / (sample.width * sample.height))
-        for sample in samples
-        for food, mask in zip(sample.reference_foods, sample.masks, strict=True)
-    ]
-    foods = pd.DataFrame(rows, columns=columns).groupby("food")
-    table = foods["sample"].agg(samples="nunique", references="size")
-    table["references_per_sample"] = table["references"] / table["samples"]
-    table = table.join(foods["area"].agg(area_min="min", area_median="median", area_max="max"))
-    table["share_median"] = foods["share"].median()
-    return table.sort_values(["samples", "food"], ascending=[False, True])
 
 
 def check_no_shared_images(train: Iterable[Sample], test: Iterable[Sample]) -> None:

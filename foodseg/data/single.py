@@ -18,6 +18,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import sha256
 from foodseg.common.progress import tqdm
 from foodseg.data.build_report import NO_MASK, BuildReport, Tally
+from foodseg.data.build_report import describe as describe
 from foodseg.data.foodreasonseg import Conversation, Turn, read_conversations
 from foodseg.data.foodseg103 import (
     CATEGORIES,
@@ -35,7 +36,6 @@ from foodseg.data.foodseg103 import (
 from foodseg.data.references import Part, Per, count_parts, referenced_parts, why_no_part
 from foodseg.data.samples import Sample, answer_fields, save_samples
 from foodseg.data.samples import check_no_shared_images as check_no_shared_images
-from foodseg.data.samples import describe as describe
 from foodseg.data.samples import iterate_samples as iterate_samples
 from foodseg.data.samples import load_samples as load_samples
 
