@@ -12,12 +12,13 @@ from foodseg.ablations import nothing_here
 from foodseg.ablations.rows import all_rows, choose_rows, nothing_rows
 from foodseg.ablations.runs import Run, Runs
 from foodseg.common.files import read_lines, write_json
+from foodseg.data.build_report import describe
 from foodseg.data.foodreasonseg import read_conversations
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.own.__main__ import main as own
 from foodseg.data.own.build import save_own
 from foodseg.data.references import encode_mask
-from foodseg.data.samples import describe, load_samples, save_samples
+from foodseg.data.samples import load_samples, save_samples
 from foodseg.data.single import build_single
 from foodseg.evaluation.any_form import read_any_form
 from foodseg.evaluation.evaluate import evaluate_bound, segment
@@ -56,6 +57,8 @@ from foodseg.rl.answers import parse_answer, write_items
 from foodseg.rl.evidence import award, gather_evidence, total
 from foodseg.rl.exports import compute_score, ground_truth
 from foodseg.rl.habits import failure_kind
+from foodseg.supervised.targets import LISA, SFT, SFT_NOTHING
+from foodseg.supervised.training import baseline_config
 from foodseg.system import load_policy
 from foodseg.training.identity import payable_told, run_config
 from foodseg.training.sampler import GroupSampler
@@ -259,6 +262,15 @@ def test_a_training_that_cannot_pay_for_them_leaves_them_out_and_says_so(samples
     assert with_it == [len(mixed), len(samples)]
 
 
+def test_a_supervised_baseline_learns_the_empty_list_if_it_may(samples, absent):
+    assert SFT_NOTHING.write(absent, 168) == f"<think>{absent.answer}</think>\n<answer>[]</answer>"
+    mixed = [samples[0], absent, *samples[1:]]
+    counts = {b: baseline_config(SMOKE, b, 0, mixed)["samples"] for b in (SFT, SFT_NOTHING)}
+    assert counts == {SFT: len(samples), SFT_NOTHING: len(mixed)}
+    with pytest.raises(ValueError, match="nothing doesn't go with masks"):
+        replace(LISA, nothing=True)
+
+
 def test_the_true_answer_joins_the_groups_of_these_questions_alone(there, absent):
     assert told_nothing(there, SIDE) == ""
     assert told_nothing(absent, SIDE) == NOTHING
@@ -352,10 +364,13 @@ def test_exports_take_them_or_say_what_was_left_out(home, tmp_path, there, absen
 
 def test_its_rows_are_no_rows_of_the_other_table():
     names = [row.name for row in nothing_rows()]
-    assert names == [NOTHING_HERE.name, NOTHING_HERE_UNAIDED.name]
+    assert names == [SFT_NOTHING.name, NOTHING_HERE.name, NOTHING_HERE_UNAIDED.name]
     assert not {row.name for row in all_rows()} & set(names)
     assert [row.name for row in choose_rows("nothing-here,base")] == ["base", "nothing-here"]
-    assert {row.family for row in nothing_rows()} == {"“Nothing here” is an answer"}
+    assert [row.family for row in nothing_rows()] == [
+        "Supervised",
+        *["“Nothing here” is an answer"] * 2,
+    ]
     same = {"name": "", "title": "", "nothing": False, "prompt": None}
     assert replace(NOTHING_HERE_UNAIDED, **same) == replace(GRPO, name="", title="")
     assert not Recipe("x", "X", GRPO.objective).nothing

@@ -1,9 +1,10 @@
 """`python -m foodseg.ablations.nothing_here`: “nothing here” as an answer, with it and without it.
 
 On plates of which a tenth of the questions are about foods that aren't there
-(`presets.KITCHEN_NOTHING`), which it draws if they are missing: the base, GRPO, which learns from
-the other questions alone, and the recipes with `nothing`. What is not finished is run, one run
-after another, each going on where it was stopped; then figures/nothing_here.{md,csv} is written.
+(`presets.KITCHEN_NOTHING`), which it draws if they are missing: the base; supervised fine-tuning
+and GRPO, which learn from the other questions alone; and the methods with `nothing`. What is not
+finished is run, one run after another, each going on where it was stopped; then
+figures/nothing_here.{md,csv} is written.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from foodseg.presets import (
 )
 from foodseg.recipes import GRPO
 from foodseg.report.results import caption
+from foodseg.supervised.targets import SFT
 
 PRESETS = {KITCHEN.name: (KITCHEN, KITCHEN_NOTHING), SMOKE.name: (SMOKE, SMOKE_NOTHING)}
 MEANS = {"giou": "gIoU", "giou_target": "gIoU, food there", "ciou": "cIoU"}
@@ -54,8 +56,8 @@ pixels in the union. **N-acc**: the share of the questions for nothing that are 
 **T-acc**: the share of the others that are not; both as gRefCOCO has them (arXiv:2306.00968).
 **food there**: the questions that have an answer in the photo, which are the kitchen's own.
 "less GRPO's": of gIoU over all questions, with its 95% interval over plates and seeds; of one seed
-without. GRPO has no `[]`: it learns from the questions that have an answer. "Shown once": the true
-answer, `[]`, joins each group of a question for nothing as one more rollout."""
+without. A method without “nothing here” learns from the questions that have an answer alone. "Shown
+once": the true answer, `[]`, joins each group of a question for nothing as one more rollout."""
 
 
 def draw(preset: Preset) -> None:
@@ -69,8 +71,8 @@ def draw(preset: Preset) -> None:
 
 
 def measured_rows() -> list[Row]:
-    """The base, GRPO and the recipes with “nothing here”."""
-    return [*choose_rows(f"base,{GRPO.name}"), *nothing_rows()]
+    """The base, two methods without “nothing here”, and those with it."""
+    return [*choose_rows(f"base,{SFT.name},{GRPO.name}"), *nothing_rows()]
 
 
 def nothing_frame(runs: Runs, seeds: Sequence[int]) -> pd.DataFrame:

@@ -67,8 +67,7 @@ def all_rows() -> list[Row]:
 
     Without `nothing_rows`, which need questions that the others don't have.
     """
-    methods = [*_instances(vars(targets), Baseline), *_instances(vars(recipes), Recipe)]
-    rows = [BASE, BOUND, *_rows(method for method in methods if not _says_nothing(method))]
+    rows = [BASE, BOUND, *_rows(method for method in _methods() if not _says_nothing(method))]
     by_name: dict[str, Row] = {}
     for row in rows:
         if by_name.setdefault(row.name, row) != row:
@@ -78,8 +77,8 @@ def all_rows() -> list[Row]:
 
 
 def nothing_rows() -> list[Row]:
-    """The rows of recipes for which “nothing here” is an answer (`ablations.nothing_here`)."""
-    return _rows(filter(_says_nothing, _instances(vars(recipes), Recipe)))
+    """The rows of methods for which “nothing here” is an answer (`ablations.nothing_here`)."""
+    return _rows(filter(_says_nothing, _methods()))
 
 
 def _rows(methods: Iterable[Recipe | Baseline]) -> list[Row]:
@@ -87,7 +86,11 @@ def _rows(methods: Iterable[Recipe | Baseline]) -> list[Row]:
 
 
 def _says_nothing(method: Recipe | Baseline) -> bool:
-    return isinstance(method, Recipe) and method.nothing
+    return method.nothing
+
+
+def _methods() -> list[Recipe | Baseline]:
+    return [*_instances(vars(targets), Baseline), *_instances(vars(recipes), Recipe)]
 
 
 def choose_rows(names: str) -> list[Row]:

@@ -8,7 +8,7 @@ its place would teach the model to stop thinking, and no food would be named to 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,7 +37,10 @@ class Baseline:
     write: (sample, side of the model image) -> target completion, `[SEG]` for the token.
     masks: sample -> bool (N, height, width), what each `[SEG]` of the target stands for; None for
     a method that writes references. template: the prompt's; None for the preset's. own: whether the
-    targets are the base's own right answers (`supervised.own_answers`).
+    targets are the base's own right answers (`supervised.own_answers`). nothing: learn `[]` from
+    questions that nothing in the photo answers, too; without it a training leaves these out.
+
+    Raises ValueError for `nothing` with masks or own answers, which would have nothing to learn.
     """
 
     name: str
@@ -46,6 +49,13 @@ class Baseline:
     masks: Callable[[Sample], np.ndarray] | None = None
     template: str | None = None
     own: bool = False
+    nothing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nothing and (self.masks or self.own):
+            raise ValueError(
+                f"{self.name!r}: nothing doesn't go with masks or own answers; leave one out."
+            )
 
 
 def write_references(sample: Sample, side: int) -> str:
@@ -84,6 +94,12 @@ def _completion(sample: Sample, answer: str) -> str:
 
 
 SFT = Baseline("sft", "Supervised fine-tuning on references", write_references)
+SFT_NOTHING = replace(
+    SFT,
+    name="sft-nothing",
+    title="Supervised fine-tuning, “nothing here” is an answer",
+    nothing=True,
+)
 SFT_OWN = Baseline("sft-own", "Fine-tuning on own right answers", write_own_answer, own=True)
 LISA = Baseline("lisa", "LISA-style, one [SEG]", write_one_token, union_mask, SEG_TEMPLATE)
 FOODLMM = Baseline(

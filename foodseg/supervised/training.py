@@ -55,7 +55,7 @@ def train_baseline(
         raise ValueError(
             f"{baseline.name}: a supervised baseline trains in one process; start one."
         )
-    samples = payable_told(baseline.title, samples)
+    samples = payable_told(baseline.title, samples, baseline.nothing)
     check_learnable(preset, samples)
     _check_answers(baseline, samples)
     folder = preset.run_folder(baseline.name, seed)
@@ -145,10 +145,11 @@ def baseline_config(
     """All that decides the run's result, as JSON values."""
     named = {"name": baseline.name, "title": baseline.title, "template": baseline.template}
     named |= {"own": True} if baseline.own else {}
+    named |= {"nothing": True} if baseline.nothing else {}
     rate = {"learning_rate": preset.supervised_learning_rate}
     return {
         "preset": preset_values(preset) | rate,
         "recipe": named,
-        **what_it_learns_from(preset, seed, payable(samples)),
+        **what_it_learns_from(preset, seed, payable(samples, baseline.nothing)),
         "code": used_code(["foodseg.supervised.training"]),
     }
