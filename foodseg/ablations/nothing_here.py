@@ -3,7 +3,7 @@
 On plates of which a tenth of the questions are about foods that aren't there
 (`presets.KITCHEN_NOTHING`), which it draws if they are missing: the base; supervised fine-tuning
 and GRPO, which learn from the other questions alone; and the methods with `nothing`. What is not
-finished is run, one run after another, each going on where it was stopped; then
+finished is run, each run going on where it was stopped; then
 figures/nothing_here.{md,csv} is written.
 """
 

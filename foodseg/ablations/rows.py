@@ -67,7 +67,7 @@ def all_rows() -> list[Row]:
 
     Without `nothing_rows`, which need questions that the others don't have.
     """
-    rows = [BASE, BOUND, *_rows(method for method in _methods() if not _says_nothing(method))]
+    rows = [BASE, BOUND, *_rows(method for method in _methods() if not method.nothing)]
     by_name: dict[str, Row] = {}
     for row in rows:
         if by_name.setdefault(row.name, row) != row:
@@ -78,15 +78,11 @@ def all_rows() -> list[Row]:
 
 def nothing_rows() -> list[Row]:
     """The rows of methods for which “nothing here” is an answer (`ablations.nothing_here`)."""
-    return _rows(filter(_says_nothing, _methods()))
+    return _rows(method for method in _methods() if method.nothing)
 
 
 def _rows(methods: Iterable[Recipe | Baseline]) -> list[Row]:
     return [Row(method.name, method.title, method) for method in methods]
-
-
-def _says_nothing(method: Recipe | Baseline) -> bool:
-    return method.nothing
 
 
 def _methods() -> list[Recipe | Baseline]:

@@ -71,7 +71,7 @@ def _without_budget(config: dict) -> dict:
 
 
 def payable(samples: Sequence[Sample], nothing: bool = False) -> list[Sample]:
-    """The samples for which something can be earned: without `nothing` only those with a target."""
+    """The samples that can be learnt from: without `nothing` only those with a target."""
     return [sample for sample in samples if nothing or not sample.no_target]
 
 
@@ -81,7 +81,8 @@ def payable_told(title: str, samples: Sequence[Sample], nothing: bool = False) -
     if left_out := len(samples) - len(kept):
         tqdm.write(
             f"{title}: {left_out} of {len(samples)} questions ask for nothing that is in the photo "
-            "and are left out, since it can't be paid for them; recipes.NOTHING_HERE can."
+            "and are left out; recipes.NOTHING_HERE and supervised.targets.SFT_NOTHING learn from "
+            "them."
         )
     return kept
 
