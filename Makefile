@@ -118,7 +118,7 @@ endif
 
 # ---- The doors ---------------------------------------------------------------------------------
 
-.PHONY: all table figures ablations claims why doctor data score test torture lab demo replay bench site base base-mllm base-segmenter clean help
+.PHONY: all table figures ablations claims pages why doctor data score test torture lab demo replay bench site base base-mllm base-segmenter clean help
 
 all: $(NOTEBOOKS)  ## environment, data, training, evaluation, every table and figure
 table: $(06)       ## figures/results_table.{md,tex,csv}, and only what they need
@@ -135,6 +135,10 @@ claims: $(ENVIRONMENT) $(if $(filter all table figures,$(MAKECMDGOALS)),$(NOTEBO
 claims:               ## figures/claims.{md,csv,png}: the field's claims, a verdict each (hours; goes on)
 	$(checked)
 	$(PY) -m foodseg.claims --preset $(PRESET)
+
+# Of the committed records: nothing is trained for it.
+pages: $(ENVIRONMENT) $(01)  ## figures/ablations.*, claims.*, and the tables of README and docs, from figures/records
+	$(PY) -m foodseg.claims.pages
 
 # What the paper preset lacks here, before it fetches or trains; the others need nothing of it. The
 # data alone can be made without a GPU.

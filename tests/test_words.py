@@ -9,6 +9,9 @@ import pytest
 from test_memory import paper_mllm
 
 from foodseg.ablations.differences import gain_text
+from foodseg.ablations.records import read_record
+from foodseg.ablations.rows import choose_rows
+from foodseg.ablations.runs import Run
 from foodseg.common.number_text import NOTHING, with_deviation
 from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
@@ -86,6 +89,20 @@ def test_the_relatives_pages_numbers_are_the_ablations():
         gain = gain_text(row) if row["row"] != "dapo" else NOTHING
         score = with_deviation(row.giou, row.giou_sd)
         assert numbers == [score, gain, f"{row.foods_right:.0%}", str(int(row.seeds))], title
+
+
+def test_the_trainings_of_make_are_the_records_bit_for_bit():
+    """What today's code trained again has the adapters of the code that made the records."""
+    rows = table_rows((PROJECT / "figures" / "results_table.md").read_text())
+    names = next(row for row in rows if "adapter" in row and "steps" in row)
+    made = [dict(zip(names, row, strict=True)) for row in rows if re.match(r"\w+-seed\d", row[0])]
+    assert len(made) == 6
+    for training in made:
+        method, _, seed = training["row"].partition("-seed")
+        (row,) = choose_rows(method)
+        kept = read_record(PROJECT / "figures" / "records", Run(row, int(seed)))["outcome"]
+        if kept["processor"] == training["processor"]:  # another make rounds otherwise
+            assert kept["adapter"] == training["adapter"], training["row"]
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *EXECUTED], ids=lambda path: path.name)

@@ -1,11 +1,12 @@
 """What finished runs left, a small file each: enough for every table and claim, not for a model.
 
-python -m foodseg.ablations.records keep       today's runs -> figures/records/<run>.json.xz
+python -m foodseg.ablations.records keep       runs of today's settings -> figures/records
 python -m foodseg.ablations.records restore    the other way; `make ablations` goes on from there
 
 A record has the outcome with its commit and processor, the training's log, and every answer with
 its intersection and union; masks, which are most of the bytes, are left out. So a table of hundreds
-of trainings can be made in several sittings, on several machines.
+of trainings can be made in several sittings, on several machines. Code moves on meanwhile: a record
+names the commit that made it. `restore` takes today's code alone; `make pages` takes any.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from foodseg.ablations.rows import choose_rows
-from foodseg.ablations.runs import SPLITS, Run, Runs, runs_of
+from foodseg.ablations.runs import SPLITS, Run, Runs, RunsOfAnyCode, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.files import (
     file_hash,
@@ -50,7 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs, seeds = Runs(get_preset(options.preset)), parse_seeds(options.seeds)
         folder = options.folder or runs.preset.figures / "records"
-        done = (keep if options.direction == "keep" else restore)(runs, seeds, folder)
+        if options.direction == "keep":
+            done = keep(RunsOfAnyCode(runs.preset), seeds, folder)
+        else:
+            done = restore(runs, seeds, folder)
     except ValueError as error:  # DataError is one, and so is an unknown preset
         print(f"records: {error}", file=sys.stderr)
         return 1
@@ -59,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def keep(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
-    """Write a record of each finished run of today's code that has none; returns those runs."""
+    """Write a record of each finished run that has none of it; returns those runs."""
     kept = []
     for run in _wanted(seeds):
         if runs.finished(run) and read_record(folder, run).get("outcome") != runs.outcome(run):
@@ -76,7 +80,7 @@ def write_record(folder: Path, run: Run, record: dict) -> None:
 
 
 def restore(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
-    """Put records of today's settings and code back; returns the runs that were not there.
+    """Put the records that `runs` takes for today's back; returns the runs that were not there.
 
     A training's weights are not in a record: what needs them trains again. Says how many records
     are of other settings or code, and so were left where they are.
@@ -84,8 +88,9 @@ def restore(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
     restored, others = [], 0
     for run in _wanted(seeds):
         record = {} if runs.finished(run) else read_record(folder, run)
-        others += bool(record) and record["outcome"]["identity"] != runs.identity(run)
-        if record and record["outcome"]["identity"] == runs.identity(run):
+        todays = record and runs.same(record["outcome"]["identity"], runs.identity(run))
+        others += bool(record) and not todays
+        if todays:
             for name, content in record["files"].items():
                 _put_back(runs.folder(run).parents[1] / name, content)
             # The last: it says that the others are there.

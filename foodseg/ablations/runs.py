@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from foodseg.ablations.rows import BOUND, Row
 from foodseg.ablations.validation import validation_split
@@ -114,7 +115,11 @@ class Runs:
             return False
         result = self.preset.predictions_folder(run.name) / "result.json"
         kept = "failure" in outcome or result.exists()
-        return kept and outcome["identity"] == self.identity(run)
+        return kept and self.same(outcome["identity"], self.identity(run))
+
+    def same(self, before: dict, today: dict) -> bool:
+        """Whether a run of the identity `before` stands for one of today's."""
+        return before == today
 
     def identity(self, run: Run) -> dict:
         """All that decides the run's scores, as JSON values; trained weights follow from it."""
@@ -133,6 +138,32 @@ class Runs:
     @cached_property
     def _samples(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
         return {split: self.samples(split) for split in SPLITS}
+
+
+class RunsOfAnyCode(Runs):
+    """The same, where a run of today's settings is current whichever commit's code made it."""
+
+    def same(self, before: dict, today: dict) -> bool:
+        return same_settings(before, today)
+
+
+def same_settings(before: Any, today: Any) -> bool:
+    """Whether two identities differ in nothing but hashes of code.
+
+    A setting that only one of them has must be off there: the other's code did without it.
+    """
+    if isinstance(before, dict) and isinstance(today, dict):
+        names = (before.keys() | today.keys()) - {"code", "source"}
+        both = before.keys() & today.keys()
+        return all(
+            same_settings(before[name], today[name])
+            if name in both
+            else not (before.get(name) or today.get(name))
+            for name in names
+        )
+    if isinstance(before, list) and isinstance(today, list) and len(before) == len(today):
+        return all(map(same_settings, before, today))
+    return before == today
 
 
 @cache

@@ -1,0 +1,118 @@
+"""Pages from records of any code: the runs' own folders stay as they are, tables are replaced."""
+
+import os
+import shutil
+
+import pytest
+from test_ablations import finish
+
+from foodseg.ablations import records
+from foodseg.ablations.frame import ablations_frame
+from foodseg.ablations.rows import choose_rows
+from foodseg.ablations.runs import Run, Runs, RunsOfAnyCode, same_settings
+from foodseg.claims.frame import EndedRuns
+from foodseg.claims.pages import README, restored, results_rows, rewrite_table
+from foodseg.common.errors import DataError
+from foodseg.common.files import home as work_folder
+from foodseg.presets import SMOKE
+
+TABLE = "before\n\n| name | score |\n| --- | ---: |\n| a | 1 |\n| b | 2 |\n\n| other |\n"
+
+
+def other_code(identity):
+    """The identity as other code would have written it: hashes differ, one setting is missing."""
+    changed = {k: "0" * 16 if k in ("code", "source") else v for k, v in identity.items()}
+    changed.pop("nothing", None)
+    return {k: other_code(v) if isinstance(v, dict) else v for k, v in changed.items()}
+
+
+@pytest.fixture()
+def kept(home, tmp_path):
+    """Records of two seeds of GRPO and one of DAPO, of other code; no run is left."""
+    runs, folder = Runs(SMOKE), tmp_path / "records"
+    grpo, dapo = choose_rows("grpo,dapo")
+    made = [Run(grpo, 0), Run(grpo, 1), Run(dapo, 0)]
+    for run, right in zip(made, (10, 5, 8), strict=True):
+        finish(runs, run, (right, 0))
+    records.keep(runs, (0, 1), folder)
+    for run in made:
+        record = records.read_record(folder, run)
+        record["outcome"]["identity"] = other_code(record["outcome"]["identity"])
+        records.write_record(folder, run, record)
+    shutil.rmtree(work_folder() / "runs")
+    return folder
+
+
+def test_records_of_other_code_are_shown_and_no_training_takes_them_for_its_own(kept, capsys):
+    assert records.restore(Runs(SMOKE), (0, 1), kept) == []
+    assert capsys.readouterr().out.startswith("3 records are of other settings or code")
+    home_before = os.environ["FOODSEG_HOME"]
+    with restored(SMOKE, kept) as runs:
+        assert os.environ["FOODSEG_HOME"] != home_before
+        frame = ablations_frame(runs, choose_rows("grpo,dapo"), (0, 1))
+        assert frame["seeds"].tolist() == [2, 1] and frame["stale"].tolist() == [0, 0]
+        assert frame["giou"].tolist() == pytest.approx([0.375, 0.4])
+        assert len(EndedRuns(runs, (0, 1)).predictions("grpo")) == 2
+    assert os.environ["FOODSEG_HOME"] == home_before
+    assert not (work_folder() / "runs").exists()
+
+
+def test_the_place_of_the_runs_is_put_back_after_an_error(kept):
+    home_before = os.environ["FOODSEG_HOME"]
+    next(kept.iterdir()).write_bytes(b"cut")
+    with pytest.raises(DataError, match="put a copy back"), restored(SMOKE, kept):
+        pass
+    assert os.environ["FOODSEG_HOME"] == home_before
+
+
+def test_runs_of_other_code_are_kept_and_name_their_commit(kept, tmp_path):
+    with restored(SMOKE, kept) as runs:
+        again = tmp_path / "again"
+        assert len(records.keep(runs, (0, 1), again)) == 3
+        assert records.keep(Runs(SMOKE), (0, 1), tmp_path / "none") == []
+    assert sorted(p.name for p in again.iterdir()) == sorted(p.name for p in kept.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("before", "today", "same"),
+    [
+        ({"code": "a", "lr": 1}, {"code": "b", "lr": 1}, True),
+        ({"code": "a", "lr": 1}, {"code": "a", "lr": 2}, False),
+        ({"lr": 1}, {"lr": 1, "nothing": False}, True),
+        ({"lr": 1}, {"lr": 1, "nothing": True}, False),
+        ({"lr": 1, "gone": 3}, {"lr": 1}, False),
+        (
+            {"reward": [{"function": "f", "source": "a"}]},
+            {"reward": [{"function": "f", "source": "b"}]},
+            True,
+        ),
+        ({"reward": [{"function": "f"}]}, {"reward": [{"function": "g"}]}, False),
+        ({"reward": ["f"]}, {"reward": ["f", "g"]}, False),
+        ({"training": None}, {"training": {"lr": 1}}, False),
+    ],
+)
+def test_settings_are_the_same_where_only_code_differs(before, today, same):
+    assert same_settings(before, today) is same
+
+
+def test_of_todays_code_nothing_else_is_current(kept):
+    (grpo,) = choose_rows("grpo")
+    with restored(SMOKE, kept) as runs:
+        assert isinstance(runs, RunsOfAnyCode) and runs.finished(Run(grpo, 1))
+        assert not Runs(SMOKE).finished(Run(grpo, 1))
+
+
+def test_a_tables_rows_are_replaced_and_the_rest_stays(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(TABLE)
+    rewrite_table(page, "| name", lambda heading, rows: [[r[0], heading[1]] for r in rows[::-1]])
+    assert page.read_text() == TABLE.replace("| a | 1 |\n| b | 2 |", "| b | score |\n| a | score |")
+    with pytest.raises(DataError, match="page.md: no table begins with '| title'"):
+        rewrite_table(page, "| title", results_rows)
+
+
+def test_the_readmes_table_is_what_the_command_writes(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(README.read_text())
+    rewrite_table(page, "| method | paper: gIoU", results_rows)
+    assert page.read_text() == README.read_text()
