@@ -458,7 +458,7 @@ GDPO = replace(
     GRPO, name="gdpo", title="GDPO, every term standardised by itself", advantages=decoupled
 )
 
-# -- The best of all ------------------------------------------------------------------------------
+# -- Our recipe -----------------------------------------------------------------------------------
 
 # DAPO with four changes. The right names in the thinking are paid for (`methods.named`): R_acc
 # pays for a food only once its box is right as well. Not repeating is not: what reasons step by

@@ -13,7 +13,7 @@ from foodseg.ablations.rows import all_rows, choose_rows
 from foodseg.ablations.runs import Run
 from foodseg.claims import __main__ as command
 from foodseg.claims import measures
-from foodseg.claims.field import CLAIMS, Claim, claimed_rows
+from foodseg.claims.field import CLAIMS, OURS, Claim, claimed_rows
 from foodseg.claims.frame import claims_frame
 from foodseg.claims.measures import (
     GIOU,
@@ -24,7 +24,7 @@ from foodseg.claims.measures import (
     answers_difference,
     log_difference,
 )
-from foodseg.claims.outputs import page, read_claims, verdict_text, write_claims
+from foodseg.claims.outputs import claims_path, page, read_claims, verdict_text, write_claims
 from foodseg.claims.picture import claims_picture
 from foodseg.claims.rule import (
     CONTRADICTED,
@@ -152,13 +152,21 @@ def test_figures_of_a_log_by_hand():
     assert measures.midway(counted, "x") == (4 + 5 + 6) / 3
     counted[4]["x"] = None  # a step without a reference
     assert measures.midway(counted, "x") == (4 + 6) / 2
+    steps = [{"tool_iou": float(step)} for step in range(1, 38)]
+    assert measures.TOOL_AT_STEPS.value(steps) == (9 + 24) / 2
+    assert np.isnan(measures.TOOL_AT_STEPS.value(steps[:8]))
+    bins = {"p0_10": (10, 0.2), "p10_50": (30, 0.0), "p50_90": (40, 0.05), "p90_100": (0, None)}
+    row = {f"gain_tokens_{name}": tokens for name, (tokens, _) in bins.items()}
+    row |= {f"clip_high_{name}": share for name, (_, share) in bins.items()}
+    assert measures.clipped_unlikely([row, row]) == pytest.approx(4 / 80 - 4 / 80)
+    assert measures.clipped_unlikely([row | {"clip_high_p10_50": 0.1}]) == pytest.approx(3 / 40)
     logs = [[{"kl": 0.01}, {"kl": None}], [{"kl": 0.03}]]
     assert measures.KL.text(logs) == "the KL to the base is 0.020 nats"
     assert measures.KL.text([]) == ""
 
 
 def test_differences_of_logs_are_paired_students_t():
-    last = OfLog("x", lambda rows: rows[-1]["x"])
+    last = OfLog("x", "y", lambda rows: rows[-1]["x"])
     mine, others = ([[{"x": v}] for v in values] for values in ((1, 2, 4, 3), (0, 1, 5, 1)))
     found = log_difference(last, mine, others)
     expected = stats.ttest_rel((1, 2, 4, 3), (0, 1, 5, 1)).confidence_interval(0.95)
@@ -173,7 +181,7 @@ GROWS = Claim("grows", "B", "More later.", "a figure", "grpo", "", measures.NO_S
 BETTER = Claim("better", "A", "DAPO is better.", "0.51 against 0.46", "dapo", "grpo")
 WORSE = replace(BETTER, name="worse", says="DAPO is worse.", below=True)
 BASE_TOO = Claim("base", "A", "Better than the base.", "none", "grpo", "base")
-OLD = replace(BETTER, name="old", treated="grpo-no-kl", acts=measures.VANISHED)
+OLD = replace(BETTER, name="old", paper=OURS, treated="grpo-no-kl", acts=measures.VANISHED)
 NEVER = Claim("never", "B", "It is large.", "none", reason="no weights")
 SHORT = (BETTER, WORSE, BASE_TOO, OLD, GROWS, NEVER)
 
@@ -213,13 +221,12 @@ def test_the_page_has_every_claim_with_its_verdict(ended):
     assert frame["seeds"].tolist() == [SEEDS] * 3 + [0, SEEDS, 0]
     assert frame.loc["grows", "mean"] == pytest.approx(0.2)
     text = "\n".join(page(ended.preset, frame))
-    assert (
-        RULE in text and "6 claims: 3 seen, 1 contradicted, 1 open, 1 can't be asked here." in text
-    )
+    counted = "5 claims of the field: 3 seen, 1 contradicted, 1 can't be asked here."
+    assert RULE in text and f"{counted} 1 of our recipe: 1 open." in text
     for claim in SHORT:
         assert f"{claim.says} (`{claim.name}`)" in text
     assert "GRPO less DAPO: gIoU" in text and "can't be asked here: no weights" in text
-    assert "c1 on EPYC" in text
+    assert "c1 on EPYC" in text and text.count(" of groups | 8 | **seen** |") == 1
     assert "GRPO: 13.5% of the groups have no signal" in text
     write_claims(ended, frame)
     path = ended.preset.figures / "claims"
@@ -238,6 +245,9 @@ def test_with_too_few_seeds_a_claim_is_open_and_without_runs_there_is_no_picture
     unclear = few.loc["better"].copy()
     unclear["verdict"], unclear["high"] = NOT_SEEN, 0.0312
     assert verdict_text(unclear) == "not seen (smaller than 0.031)"
+    alone = unclear.copy()
+    alone["seeds"] = 1
+    assert verdict_text(alone) == "not seen (one seed: not beyond 0.1)"
     unclear["verdict"], unclear["low"], unclear["high"] = OPEN, 0.0, 0.0
     assert verdict_text(unclear) == "**open**: 0 in all runs"
 
@@ -246,9 +256,8 @@ def test_the_picture_has_a_mark_for_each_difference(ended):
     frame = claims_frame(ended, range(SEEDS), SHORT)
     frame.loc["base", ["mean", "low", "high"]] = 1.0  # the same in all answers
     (ax,) = claims_picture(frame).axes
-    assert [text.get_text().split("  ")[-1] for text in ax.texts] == list(
-        frame.sort_values("paper", kind="stable")["verdict"]
-    )
+    verdicts = [v for _, own in frame.groupby("paper", sort=False) for v in own["verdict"]]
+    assert [text.get_text().split("  ")[-1] for text in ax.texts] == verdicts
     assert sum("+" in text.get_text() or "-" in text.get_text() for text in ax.texts) == 4
     assert not any("nan" in text.get_text() for text in ax.texts)
     marks = [line for line in ax.lines if line.get_marker() in ("<", "o", ">")]
@@ -263,6 +272,8 @@ def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, ca
         after_seed([0])
         return []
 
+    page = claims_path(ended.preset).with_suffix(".md")
+
     monkeypatch.setattr(command, "run_all", run_all)
     assert command.main(["dapo", "--preset", "smoke", "--seeds", "0,1"]) == 0
     assert sorted(run.name for run in asked) == [
@@ -271,10 +282,13 @@ def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, ca
         "grpo-seed0",
         "grpo-seed1",
     ]
-    assert f"{len(CLAIMS)} claims" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "DAPO segments better than GRPO. (`dapo`)" in told and "**open**" in told
+    assert not page.exists()  # it would have no other claim
     asked.clear()
     assert command.main(["lisa", "--preset", "smoke"]) == 0 and not asked  # it needs no run
     assert command.main(["--only-write", "--preset", "smoke"]) == 0 and not asked
+    assert "claims of the field: " in capsys.readouterr().out and page.exists()
     assert command.main(["nonsense", "--preset", "smoke"]) == 1
     assert "'nonsense' is no claim; use some of dapo" in capsys.readouterr().err
 

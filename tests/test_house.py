@@ -8,8 +8,8 @@ from foodseg.common.imports import imported_modules
 ORDER = (
     {"common"}, {"data"}, {"models"}, {"rl"}, {"methods", "presets"}, {"recipes", "system"},
     {"training", "evaluation"}, {"supervised", "kitchen"}, {"report", "doctor"},
-    {"segment", "ablations", "bench", "dry_run", "clean", "merge", "site"},
-    {"claims", "demo"}, {"replay"},
+    {"segment", "bench", "dry_run", "clean", "merge", "site"},
+    {"ablations"}, {"claims", "demo"}, {"replay"},
 )  # fmt: skip
 
 

@@ -244,14 +244,16 @@ def test_a_supervised_row_of_another_machine_stands_under_its_commit(empty_home)
     other = row | {"row": "lisa", "title": LISA.title, "questions": "0" * 16}
     file = SMOKE.figures / "ablations.csv"
     write_text(file, pd.DataFrame([row, other]).to_csv(index=False))
-    frame, title = results.results_frame(SMOKE, [0, 1]), f"{SFT.title} (at c0ffee)"
+    frame, title = results.results_frame(SMOKE, [0, 1]), f"{SFT.title} (by make ablations)"
     assert list(frame.index[4:7]) == ["FoodLMM-Chat 7B", title, "GRPO"]
     line = results.readable(frame).loc[title]
     assert line[["gIoU", "gIoU, 95%", "seeds"]].tolist() == ["0.310 ± 0.010", "0.20–0.40", "3"]
     assert line["of the gap"] == "39%"  # 0.31 of 0.8
     origins = results.provenance_frame(SMOKE, [0, 1])
     assert origins.loc[title, ["commit", "adapter"]].tolist() == ["c0ffee", "a1, a2"]
-    assert '"(at ...)" was not measured in this run' in results_notes.notes(SMOKE, [0, 1])
+    assert '"(by make ablations)" was not measured in this run' in results_notes.notes(
+        SMOKE, [0, 1]
+    )
     missing = baselines.missing_baselines(SMOKE, [0, 1])
     assert SFT.title not in missing and LISA.title in missing  # about other questions
     for seed in (0, 1):  # measured here, that is what counts

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from foodseg.ablations.rows import BOUND
 from foodseg.ablations.runs import Run, Runs
+from foodseg.ablations.two_stages import make_base
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines, write_json, writing
 from foodseg.common.lock import alone
@@ -53,8 +54,9 @@ def execute(runs: Runs, run: Run) -> dict:
 
 def train_as_worker(runs: Runs, run: Run) -> None:
     """This rank's part of a multi-GPU training of a recipe; rank 0 calls `execute` instead."""
-    if not isinstance(run.method, Recipe):
-        raise DataError(f"{run.row.name}: only recipes train in several processes; start one.")
+    if not isinstance(run.method, Recipe) or run.first:
+        fix = "only recipes on the preset's base train in several processes; start one"
+        raise DataError(f"{run.row.name}: {fix}.")
     train(runs.preset, run.method, run.seed, runs.samples(run.split)[0])
 
 
@@ -67,12 +69,14 @@ def write_failure(runs: Runs, run: Run, reason: str) -> None:
 def _train_and_evaluate(runs: Runs, run: Run) -> dict:
     learning, asked = runs.samples(run.split)
     training, peak = {}, None
+    make_base(runs, run)
+    preset = runs.preset_of(run)
     if run.method:
         train_one = train_baseline if isinstance(run.method, Baseline) else train
-        training = train_one(runs.preset, run.method, run.seed, learning)
+        training = train_one(preset, run.method, run.seed, learning)
         peak = max(row["peak_memory_mb"] for row in read_lines(runs.log(run)))
-    evaluation = _evaluate(runs.preset, run, asked)
-    if isinstance(run.method, Recipe):
+    evaluation = _evaluate(preset, run, asked)
+    if isinstance(run.method, Recipe) and not run.first:  # a card names a base that others have
         write_card(runs.log(run).parent)
     costs = {"seconds": training.get("seconds"), "steps": training.get("steps", 0)}
     return {name: evaluation[name] for name in KEPT} | costs | {"peak_memory_mb": peak}

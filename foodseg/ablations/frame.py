@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.evaluation.predictions import Prediction, load_predictions, paired_difference
 from foodseg.report.costs import run_costs
 from foodseg.report.seeds import same_questions, summarise_seeds
+from foodseg.rl.habits import habits
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
 
@@ -21,8 +23,9 @@ REFERENCE = "dapo"  # every other row is compared with it
 GAIN = ("gain", "gain_low", "gain_high")
 MEANS = (*(f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_low", "_high")),)
 ANSWERS = ("parse_rate", "foods_right")
+STEPS = ("step_by_step_least", "step_by_step_most")
 # Columns of numbers; all others are text, "" where there is none.
-NUMBERS = (*MEANS, *GAIN, *ANSWERS, "seeds", "of", "stale", "seconds", "seconds_sd")
+NUMBERS = (*MEANS, *GAIN, *ANSWERS, *STEPS, "seeds", "of", "stale", "seconds", "seconds_sd")
 NUMBERS += ("peak_memory_mb", "learnt_least", "learnt_most", "sampled_least", "sampled_most")
 
 
@@ -33,7 +36,8 @@ def ablations_frame(
 
     giou, ciou, parse_rate, foods_right: mean over the seeds that ended; *_sd: standard deviation
     over them (Bessel's); *_low, *_high: a 95% bootstrap interval over plates and seeds. gain: gIoU
-    less DAPO's; no interval where DAPO or a trained row has one seed. seconds: of the training.
+    less DAPO's; no interval where DAPO or a trained row has one seed. step_by_step_*: the share of
+    answers that reason so, the least and the most of the seeds. seconds: of the training.
     peak_memory_mb: the most of any seed. learnt, sampled: completions of one run, from its log.
     seeds, of: those that ended, those asked for. stale: seeds of other settings or code.
     """
@@ -47,7 +51,7 @@ def ablations_frame(
         ended, others = ended_runs(runs, wanted), [] if row.name == REFERENCE else reference
         scores = _scores(_predictions(runs, [run.name for run in ended]), others, row.trained)
         if row == BOUND:  # it is handed the true foods
-            scores["foods_right"] = np.nan
+            scores |= dict.fromkeys(("foods_right", *STEPS), np.nan)
         lines[row.name] = _line(runs, wanted, ended, scores)
         if isinstance(row.method, Baseline) and row.method.masks:
             forced = _forced_scores(runs, row.title, ended, others)
@@ -91,14 +95,17 @@ def _scores(
 ) -> dict:
     """Means over seeds, and the gain over the reference where both answered the same questions."""
     if not predictions:
-        return dict.fromkeys((*MEANS, *ANSWERS, *GAIN), np.nan)
+        return dict.fromkeys((*MEANS, *ANSWERS, *STEPS, *GAIN), np.nan)
     gain = (np.nan,) * 3
     if same_questions([*reference[:1], predictions[0]]):
         gain = paired_difference(predictions, reference)
         if min(len(reference), len(predictions) if trained else 2) < 2:
             gain = (gain[0], np.nan, np.nan)  # one seed doesn't tell how seeds scatter
     scores = summarise_seeds(predictions)
-    return {name: scores[name] for name in (*MEANS, *ANSWERS)} | dict(zip(GAIN, gain, strict=True))
+    scores = {name: scores[name] for name in (*MEANS, *ANSWERS)}
+    steps = [fmean(habits(p.completion)["step by step"] for p in run) for run in predictions]
+    scores |= dict(zip(STEPS, (min(steps), max(steps)), strict=True))
+    return scores | dict(zip(GAIN, gain, strict=True))
 
 
 def _forced_scores(
@@ -107,7 +114,8 @@ def _forced_scores(
     """The same models, their masks read at the true answer's [SEG]: another, easier, protocol."""
     names = [teacher_forced_row_name(run.method, run.seed) for run in ended]
     # The answer is not the model's.
-    scores = _scores(_predictions(runs, names), reference, True) | dict.fromkeys(ANSWERS, np.nan)
+    scores = _scores(_predictions(runs, names), reference, True)
+    scores |= dict.fromkeys((*ANSWERS, *STEPS), np.nan)
     return scores | {"title": f"{title}, teacher-forced (another protocol)"}
 
 

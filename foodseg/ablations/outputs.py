@@ -12,7 +12,7 @@ from foodseg.ablations.dots import difference_dots
 from foodseg.ablations.frame import NUMBERS, ablations_frame, ended_runs
 from foodseg.ablations.rows import Row, all_rows
 from foodseg.ablations.runs import Runs, runs_of
-from foodseg.common.number_text import number_text, with_deviation
+from foodseg.common.number_text import NOTHING, number_text, with_deviation
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.presets import Preset
 from foodseg.report.results import caption
@@ -28,7 +28,10 @@ Mean ± standard deviation over seeds; the 95% interval is a bootstrap over plat
 seed, or of a row without seeds, over plates alone); "less DAPO's" is the same of the difference,
 the same plates for both rows, so what is hard for both takes no part in it. It is called a
 difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
-and all are compared with the same runs of DAPO; `make claims` has more seeds. Seconds: of one
+and all are compared with the same runs of DAPO; `make claims` has more seeds. "step by step": of a
+seed's test answers those that go through the foods on the plate before they conclude, the least and
+the most of the seeds. A training ends with nearly all answers or with few; where seeds end in both
+ways, that explains most of their scatter. Seconds: of one
 training, on one thread. Peak MB: of the training's process. Both were taken two runs at a time,
 some beside other work: they tell the order of magnitude, not one method from another. A row's
 command trains and evaluates one seed, and goes on where it stopped. Other processors round
@@ -110,6 +113,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             "cIoU": with_deviation(row.ciou, row.ciou_sd),
             "parsed": number_text("{:.0%}", row.parse_rate),
             "food right": number_text("{:.0%}", row.foods_right),
+            "step by step": _span(row.step_by_step_least, row.step_by_step_most),
             "seeds": (f"{row.seeds}" if row.seeds == row.of else f"{row.seeds} of {row.of}")
             + (", failed" if row.failure else ""),
         }
@@ -118,12 +122,18 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, index=pd.Index(frame["title"], name="method"))
 
 
+def _span(least: float, most: float) -> str:
+    """3–90%; 3% where both are that."""
+    ends = dict.fromkeys(number_text("{:.0f}", 100 * end) for end in (least, most))
+    return NOTHING if NOTHING in ends else f"{'–'.join(ends)}%"
+
+
 def costs(frame: pd.DataFrame) -> pd.DataFrame:
     """What one run of each line samples and takes, as text, and the command that makes it."""
     frame = frame.drop_duplicates("command")  # another reading of the same models costs nothing
     lines = [
         {
-            "sampled": number_text("{:,.0f}", row.sampled_most),
+            "sampled, at most": number_text("{:,.0f}", row.sampled_most),
             "seconds": with_deviation(row.seconds, row.seconds_sd, 0),
             "peak MB": number_text("{:.0f}", row.peak_memory_mb),
             "command": f"`{row.command}`",

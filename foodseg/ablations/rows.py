@@ -8,7 +8,7 @@ without a known prefix stands under "Other recipes".
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foodseg import recipes
 from foodseg.common.errors import DataError
@@ -31,18 +31,23 @@ FAMILIES = {
     "b-grto": "GRTO and B-GRTO",
     "visurf": "ViSurf",
     "gdpo": "GDPO",
-    "ours": "The best of all",
+    "sft-then": "Fine-tuning, then rewards",
+    "ours": "Our recipe",
     "nothing-here": "“Nothing here” is an answer",
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; method: how it is trained, None for the base and the bound."""
+    """One line of the table; method: how it is trained, None for the base and the bound.
+
+    after: the row of a supervised baseline whose trained model is the base; "" for the preset's.
+    """
 
     name: str
     title: str
     method: Recipe | Baseline | None = None
+    after: str = ""
 
     @property
     def family(self) -> str:
@@ -62,12 +67,22 @@ BASE = Row("base", "Base + SAM2, zero-shot")
 BOUND = Row("bound", "True boxes and points + SAM2 (bound)")
 
 
+def _two_stages(recipe: Recipe) -> Row:
+    name, title = f"sft-then-{recipe.name}", f"Fine-tuning on references, then {recipe.title}"
+    return Row(name, title, replace(recipe, name=name, title=title), after=targets.SFT.name)
+
+
+# A training of each kind, so twice as long as a row of one stage; it samples as many completions.
+TWO_STAGES = (_two_stages(recipes.GRPO),)
+
+
 def all_rows() -> list[Row]:
     """Every row, family by family, in the order of recipes.py; DataError if two have one name.
 
     Without `nothing_rows`, which need questions that the others don't have.
     """
-    rows = [BASE, BOUND, *_rows(method for method in _methods() if not method.nothing)]
+    one_stage = _rows(method for method in _methods() if not method.nothing)
+    rows = [BASE, BOUND, *one_stage, *TWO_STAGES]
     by_name: dict[str, Row] = {}
     for row in rows:
         if by_name.setdefault(row.name, row) != row:

@@ -98,8 +98,9 @@ def run_all(
     bar = tqdm(total=len(wanted), initial=len(ended), desc="runs", bar_format=_BAR)
     try:
         while waiting or children:
-            while waiting and len(children) < jobs:
-                children.append(_Child.start(runs, waiting.pop(0), command))
+            while len(children) < jobs and (run := _next(waiting, children)):
+                waiting.remove(run)
+                children.append(_Child.start(runs, run, command))
             for child in [child for child in children if child.process.poll() is not None]:
                 children.remove(child)
                 if not _report(runs, child):
@@ -120,6 +121,13 @@ def run_all(
         _stop(children)
         bar.close()
     return failed
+
+
+def _next(waiting: Sequence[Run], children: Sequence[_Child]) -> Run | None:
+    """The first that waits for no other: two processes can't train one first stage."""
+    training = [run for child in children for run in (child.run, child.run.first) if run]
+    free = (run for run in waiting if run not in training and run.first not in training)
+    return next(free, None)
 
 
 def _what_is_left(

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from foodseg.ablations.rows import BOUND, Row
+from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.validation import validation_split
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
@@ -53,6 +53,14 @@ class Run:
     @property
     def title(self) -> str:
         return f"{self.row.title}, seed {self.seed}" if self.row.trained else self.row.title
+
+    @property
+    def first(self) -> Run | None:
+        """The run whose trained model is this one's base; None where that is the preset's."""
+        if not self.row.after:
+            return None
+        (row,) = choose_rows(self.row.after)
+        return Run(row, self.seed, self.split)
 
     def arguments(self, preset: Preset) -> list[str]:
         """What `python -m foodseg.ablations` takes for this run, without its defaults."""
@@ -100,6 +108,21 @@ class Runs:
         """The training's row for each step; there is none for a row that is not trained."""
         return self.preset.run_folder(run.name.rpartition("-seed")[0], run.seed) / "log.jsonl"
 
+    def preset_of(self, run: Run) -> Preset:
+        """The preset, with the model that the run goes on from as its base.
+
+        Raises DataError if that is not trained yet.
+        """
+        first = run.first
+        if first is None:
+            return self.preset
+        result = self.log(first).with_name("result.json")
+        if not result.exists():
+            raise DataError(f"{result.parent}: not trained yet; `{first.command(self.preset)}`.")
+        # Trained anew, it is another base.
+        merged = f"{first.name}-{load_json(result)['adapter']}"
+        return replace(self.preset, mllm=str(result.parents[1] / "merged" / merged))
+
     def outcome(self, run: Run) -> dict | None:
         """The run's outcome.json, current or not; None before it ended, or if it is broken."""
         path = self.folder(run) / "outcome.json"
@@ -124,9 +147,11 @@ class Runs:
     def identity(self, run: Run) -> dict:
         """All that decides the run's scores, as JSON values; trained weights follow from it."""
         baseline = isinstance(run.method, Baseline)
-        config = baseline_config if baseline else run_config
-        learning, asked = self._samples[run.split]
-        training = run.method and config(self.preset, run.method, run.seed, learning)
+        training = run.method and self.config(run, self.preset)
+        if run.first:
+            base = {"run": run.first.name, "training": self.config(run.first, self.preset)}
+            training |= {"base": base}
+        asked = self._samples[run.split][1]
         evaluation = {
             "preset": {name: as_json(getattr(self.preset, name)) for name in EVALUATION_FIELDS},
             **self.preset.weights,
@@ -134,6 +159,11 @@ class Runs:
             "code": _evaluation_code(baseline),
         }
         return json.loads(json.dumps({"training": training, "evaluation": evaluation}))
+
+    def config(self, run: Run, preset: Preset) -> dict:
+        """What the run's training on that preset writes to its config.json."""
+        config = baseline_config if isinstance(run.method, Baseline) else run_config
+        return config(preset, run.method, run.seed, self._samples[run.split][0])
 
     @cached_property
     def _samples(self) -> dict[str, tuple[list[Sample], list[Sample]]]:

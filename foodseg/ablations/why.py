@@ -7,6 +7,7 @@ named: a setting with its two values, data, weights, or the files whose code cha
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,10 @@ def reason(runs: Runs, folder: Path) -> str:
         before = load_json(folder / "config.json")
     except DataError as error:
         return str(error)
-    today = runs.identity(run)["training"]
+    try:
+        today = json.loads(json.dumps(runs.config(run, runs.preset_of(run))))
+    except DataError as error:  # what it goes on from is not there
+        return str(error)
     found = list(differences(before, today))
     if not found:
         return "today's" if (folder / "result.json").exists() else "today's, unfinished"

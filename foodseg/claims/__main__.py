@@ -1,7 +1,7 @@
 """`python -m foodseg.claims`: run what the claims need, and write figures/claims.{md,csv,png}.
 
 python -m foodseg.claims                all claims (hours; goes on where it stopped)
-python -m foodseg.claims tiers-0.8      what one claim needs
+python -m foodseg.claims tiers-0.8      what one claim needs; its verdict is printed
 python -m foodseg.claims --only-write   the page from the runs that have ended
 """
 
@@ -10,17 +10,19 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.run_all import run_all, runs_at_once
 from foodseg.ablations.runs import Runs, runs_of
 from foodseg.claims.field import CLAIMS, Claim, claimed_rows
 from foodseg.claims.frame import claims_frame
-from foodseg.claims.outputs import write_claims
+from foodseg.claims.outputs import readable, write_claims
 from foodseg.claims.rule import SEEDS
 from foodseg.common.errors import DataError
 from foodseg.common.progress import tqdm
+from foodseg.common.tables import to_markdown
 from foodseg.presets import get_preset, parse_seeds
 
 
@@ -31,31 +33,41 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs, seeds = Runs(get_preset(options.preset)), parse_seeds(options.seeds)
         claims = choose_claims(options.claims)
-        failed = [] if options.only_write else make_runs(runs, seeds, claims, options.jobs)
+        show = partial(_show, runs, seeds, claims)
+        failed = [] if options.only_write else make_runs(runs, seeds, claims, options.jobs, show)
     except (DataError, ValueError) as error:
         print(f"claims: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(write_claims(runs, claims_frame(runs, seeds)))
+        show()
         print("claims: interrupted; start it again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(write_claims(runs, claims_frame(runs, seeds)))
+    show()
     return int(bool(failed))
 
 
-def make_runs(runs: Runs, seeds: Sequence[int], claims: Sequence[Claim], jobs: int | None) -> list:
+def make_runs(
+    runs: Runs,
+    seeds: Sequence[int],
+    claims: Sequence[Claim],
+    jobs: int | None,
+    show: Callable[..., None],
+) -> list:
     """Execute what these claims need; returns the runs to be tried again.
 
-    What is finished is left alone; the page is written after each seed.
+    What is finished is left alone; show: called after each seed.
     """
     names = claimed_rows(tuple(claims))
     wanted = runs_of(choose_rows(",".join(names)), seeds) if names else []
-
-    def write(_: Sequence[int]) -> None:
-        tqdm.write(write_claims(runs, claims_frame(runs, seeds)))
-
-    failed = run_all(runs, wanted, jobs or runs_at_once(runs.preset), after_seed=write)
+    failed = run_all(runs, wanted, jobs or runs_at_once(runs.preset), after_seed=show)
     return [run for run in failed if runs.outcome(run).get("again")]
+
+
+def _show(runs: Runs, seeds: Sequence[int], claims: Sequence[Claim], *_) -> None:
+    """Write the page of all claims; of some alone, print them: the page has the others, too."""
+    frame = claims_frame(runs, seeds, claims)
+    whole = len(claims) == len(CLAIMS)
+    tqdm.write(write_claims(runs, frame) if whole else to_markdown(readable(frame)))
 
 
 def choose_claims(names: Sequence[str]) -> list[Claim]:

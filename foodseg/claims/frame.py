@@ -107,6 +107,7 @@ def _line(claim: Claim, ended: EndedRuns) -> dict:
         "treated": claim.treated,
         "control": claim.control,
         "measure": claim.measure.name if claim.rows else "",
+        "unit": claim.measure.unit if claim.rows else "",
         "below": claim.below,
         "acts": claim.acts.text(ended.logs(claim.control)) if claim.acts else "",
         **asdict(found),

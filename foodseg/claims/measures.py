@@ -20,17 +20,22 @@ from foodseg.rl.habits import habits
 
 @dataclass(frozen=True)
 class OfAnswers:
-    """A mean over test questions; values: (predictions, samples) -> (Q,), NaN where none counts."""
+    """A mean over test questions; values: (predictions, samples) -> (Q,), NaN where none counts.
+
+    unit: of a difference, in a word or two.
+    """
 
     name: str
     values: Callable[[Sequence[Prediction], Sequence[Sample]], np.ndarray]
+    unit: str = "gIoU"
 
 
 @dataclass(frozen=True)
 class OfLog:
-    """A figure of one run's log rows; NaN if the log has nothing to tell."""
+    """A figure of one run's log rows; NaN if the log has nothing to tell. unit: as above."""
 
     name: str
+    unit: str
     value: Callable[[Sequence[dict]], float]
 
 
@@ -144,9 +149,9 @@ GIOU_TWO = OfAnswers("gIoU, two foods", partial(ious, least=2, most=2))
 GIOU_MANY = OfAnswers("gIoU, three foods and more", partial(ious, least=3))
 GIOU_SEVERAL = OfAnswers("gIoU, two foods and more", partial(ious, least=2))
 MORE_FOR_MANY = OfAnswers("gIoU, three foods and more less one", more_for_many)
-RIGHT = OfAnswers("answers whose thinking names the right foods", foods_right)
-LOOKS = OfAnswers("answers with a look", partial(shown, habit="look"))
-RAMBLES = OfAnswers("answers that ramble", partial(shown, habit="rambling"))
+RIGHT = OfAnswers("answers whose thinking names the right foods", foods_right, "of answers")
+LOOKS = OfAnswers("answers with a look", partial(shown, habit="look"), "of answers")
+RAMBLES = OfAnswers("answers that ramble", partial(shown, habit="rambling"), "of answers")
 
 
 # Of a log
@@ -175,27 +180,68 @@ def midway(rows: Sequence[dict], name: str) -> float:
     return fmean(values) if values else float("nan")
 
 
-ENTROPY = OfLog("entropy in the last third (nats)", partial(third, name="entropy"))
+def at_steps(rows: Sequence[dict], name: str, after: int = 8, last: int = 24) -> float:
+    """A field's mean over the same steps of the policy in every run."""
+    values = [row[name] for row in rows[after:last] if row.get(name) is not None]
+    return fmean(values) if values else float("nan")
+
+
+def clipped_unlikely(rows: Sequence[dict]) -> float:
+    """Share clipped above of the tokens of old probability below 0.5, less that of the others."""
+    return _clipped(rows, ("p0_10", "p10_50")) - _clipped(rows, ("p50_90", "p90_100"))
+
+
+def _clipped(rows: Sequence[dict], bins: Sequence[str]) -> float:
+    pairs = [
+        (row.get(f"gain_tokens_{one}"), row.get(f"clip_high_{one}")) for row in rows for one in bins
+    ]
+    counted = [(tokens, share) for tokens, share in pairs if tokens]
+    total = sum(tokens for tokens, _ in counted)
+    return sum(tokens * share for tokens, share in counted) / total if total else float("nan")
+
+
+ENTROPY = OfLog("entropy in the last third", "nats", partial(third, name="entropy"))
 NO_SIGNAL = OfLog(
-    "groups without signal, last third less first", partial(growth, name="zero_variance")
+    "groups without signal, last third less first",
+    "of groups",
+    partial(growth, name="zero_variance"),
 )
-LENGTH = OfLog("tokens of a completion in the last third", partial(third, name="length"))
-PASS = OfLog("questions that one of 8 samples solves, last third", partial(third, name="pass_at_g"))
+LENGTH = OfLog("tokens of a completion in the last third", "tokens", partial(third, name="length"))
+PASS = OfLog(
+    "questions that one of 8 samples solves, last third",
+    "of questions",
+    partial(third, name="pass_at_g"),
+)
 DISTINCT = OfLog(
     "different foods of a group's answers, as sets, last third",
+    "sets",
     partial(third, name="distinct_foods"),
 )
 MIDDLE_MASK = OfLog(
-    "mask reward in the middle third of the completions", partial(midway, name="points_mask_tiers")
+    "mask reward in the middle third of the completions",
+    "points",
+    partial(midway, name="points_mask_tiers"),
 )
-MIDDLE_TOOL = OfLog(
-    "IoU of the decoder's masks in the middle third of the completions",
-    partial(midway, name="tool_iou"),
+TOOL_AT_STEPS = OfLog(
+    "IoU of the decoder's masks in the policy's steps 9 to 24",
+    "IoU",
+    partial(at_steps, name="tool_iou"),
 )
-LATE_IOU = OfLog("box IoU reward in the last third", partial(third, name="reward_iou"))
+LATE_IOU = OfLog("box IoU reward in the last third", "points", partial(third, name="reward_iou"))
 MORE_STEPS = OfLog(
     "samples that reason step by step, last third less first",
+    "of samples",
     partial(growth, name="habit_step_by_step"),
+)
+LABELLED_POINTS = OfLog(
+    "samples with labelled points in the last third",
+    "of samples",
+    partial(third, name="habit_labelled_points"),
+)
+CLIPPED_UNLIKELY = OfLog(
+    "share clipped above of tokens less likely than 0.5, less that of the others",
+    "of tokens",
+    clipped_unlikely,
 )
 
 CLIPPED = Dose("clip_high_fraction", "{:.2%} of the tokens are clipped above")

@@ -9,9 +9,11 @@ import pandas as pd
 
 from foodseg.ablations.rows import all_rows
 from foodseg.ablations.runs import Runs
+from foodseg.claims.field import OURS
 from foodseg.claims.frame import nothing_measured
+from foodseg.claims.measures import GIOU
 from foodseg.claims.picture import claims_picture
-from foodseg.claims.rule import CHANGES, NOT_SEEN, OPEN, RULE, VERDICTS
+from foodseg.claims.rule import CHANGES, NOT_SEEN, ONE_SEED_MARGIN, OPEN, RULE, VERDICTS
 from foodseg.common.number_text import NOTHING
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.presets import Preset
@@ -55,7 +57,7 @@ def page(preset: Preset, frame: pd.DataFrame) -> list[str]:
         texts += [f"## {paper}", to_markdown(readable(claims))]
     command = "python -m foodseg.claims NAME"
     texts.append(
-        f"`{command}` runs what one claim needs, with all its seeds, and writes this page again; "
+        f"`{command}` runs what one claim needs, with all its seeds, and prints its verdict; "
         "`python -m foodseg.ablations ROW --seed N` runs one training. Measured at: "
         + ("; ".join(sorted(set(", ".join(frame["commits"]).split(", ")) - {""})) or "nothing yet")
         + "."
@@ -95,14 +97,17 @@ def acts_text(row: pd.Series, titles: dict[str, str]) -> str:
 
 
 def difference_text(row: pd.Series) -> str:
-    """+0.020 (+0.010 to +0.030), or "–"."""
+    """+0.020 (+0.010 to +0.030), with its unit if that is not gIoU, or "–"."""
     if isnan(row["mean"]):
         return NOTHING
-    return f"{row['mean']:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+    text = f"{row['mean']:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+    return text if row.unit == GIOU.unit else f"{text} {row.unit}"
 
 
 def verdict_text(row: pd.Series) -> str:
     """The verdict, with the largest effect that is left room for, or with the reason."""
+    if row.verdict == NOT_SEEN and row.seeds == 1:
+        return f"{row.verdict} (one seed: not beyond {ONE_SEED_MARGIN})"
     if row.verdict == NOT_SEEN:
         return f"{row.verdict} (smaller than {row.high:.3f})"
     if row.verdict == OPEN and row.low == row.high == 0:
@@ -111,7 +116,12 @@ def verdict_text(row: pd.Series) -> str:
 
 
 def counts_sentence(frame: pd.DataFrame) -> str:
-    """How many claims have which verdict."""
+    """How many claims have which verdict, those about our recipe apart."""
+    ours = frame["paper"] == OURS
+    parts = {"claims of the field": frame[~ours], "of our recipe": frame[ours]}
+    return " ".join(f"{len(p)} {t}: {_counts(p)}." for t, p in parts.items() if len(p))
+
+
+def _counts(frame: pd.DataFrame) -> str:
     counts = frame["verdict"].value_counts()
-    parts = [f"{counts[one]} {one}" for one in VERDICTS if one in counts]
-    return f"{len(frame)} claims: {', '.join(parts)}."
+    return ", ".join(f"{counts[one]} {one}" for one in VERDICTS if one in counts)

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from foodseg.claims.measures import GIOU
 from foodseg.claims.rule import CONTRADICTED, NOT_HERE, NOT_SEEN, OPEN, SEEN
 from foodseg.report.style import BLUE, GREY, VERMILION, styled
 
@@ -35,13 +36,18 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
             _draw(ax, len(labels), claim)
             labels.append(shorten(claim.says, LABEL, placeholder=" …"))
     ax.axvline(0, color="black", lw=0.8)
+    for edge in (-1, 1):
+        ax.axvline(edge, color=GREY, lw=0.6, ls=":")
     ax.set_yticks(range(len(labels)), labels, fontsize=7.5)
     for y in headings:
         ax.get_yticklabels()[y].set_fontweight("bold")
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_xlim(-LIMIT, LIMIT)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("difference in the claim's direction, in halves of its 95% interval")
+    ax.set_xlabel(
+        "difference in the claim's direction, in halves of its 95% interval: beyond 1 and -1 the "
+        "interval excludes 0 (triangles: off the scale)"
+    )
     ax.set_title("The field's claims: right of 0 as claimed", loc="left")
     return figure
 
@@ -58,7 +64,8 @@ def _draw(ax: Axes, y: int, claim: pd.Series) -> None:
         place = float(np.clip(middle, -LIMIT + 0.1, LIMIT - 0.1))
         filled = colour if claim.verdict in (SEEN, CONTRADICTED) else "white"
         ax.plot(place, y, marker, ms=5, mfc=filled, mec=colour)
-        text = f"{claim['mean']:+.3f}  {text}"
+        unit = "" if claim.unit == GIOU.unit else f"{claim.unit} "
+        text = f"{claim['mean'] + 0.0:+.3f} {unit} {text}"
     ax.annotate(
         text,
         (1.01, y),

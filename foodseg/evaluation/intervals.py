@@ -69,6 +69,9 @@ def difference_interval(
     also where both rows have seeds of one number.
     """
     difference = row.scores.mean() - other.scores.mean()
+    if difference < 0:  # so that the other way round it is the same interval, turned
+        low, high = difference_interval(other, row, seed=seed, resamples=resamples)
+        return -high, -low
     low, high = difference + _deviations([row, other], seed, resamples)
     return float(max(low, -1)), float(min(high, 1))
 

@@ -1,7 +1,8 @@
 """Supervised rows of the results table: measured here, measured elsewhere, or missing.
 
 `make table` measures what the paper's table needs. A row that `make ablations` measured on another
-machine is shown from its file, under its commit, and is never mixed with what was measured here.
+machine is shown from its file, under a title that says so and with its commits, and is never mixed
+with what was measured here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from foodseg.training.identity import samples_hash
 BASELINES = (SFT, LISA, FOODLMM)
 SCORES = [f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_low", "_high")]
 SCORES += ["parse_rate", "foods_right", "seeds", "seconds"]
+ELSEWHERE = "(by make ablations)"
 ORIGIN = ["commit", "device", "processor", "torch", "transformers"]
 
 
@@ -33,7 +35,7 @@ def measured_baselines(preset: Preset, seeds: Sequence[int]) -> list[Baseline]:
 def baselines_elsewhere(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     """Baselines not measured here that ablations.csv has of this base and these questions.
 
-    One row each, under its title and commit; columns: SCORES, as `results_frame` has them, and
+    One row each, under its title and ELSEWHERE; columns: SCORES, as `results_frame` has them, and
     adapters and ORIGIN as text.
     """
     here, file = measured_baselines(preset, seeds), preset.figures / "ablations.csv"
@@ -46,7 +48,7 @@ def baselines_elsewhere(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
     if len(rows):
         asked = samples_hash(load_samples(preset.samples_file("test")))
         rows = rows[rows["questions"] == asked]
-    titles = [f"{row.title} (at {_short(row.commit)})" for row in rows.itertuples()]
+    titles = [f"{title} {ELSEWHERE}" for title in rows["title"]]
     return rows.set_index(pd.Index(titles, name="method"))[kept[1:-2]]
 
 
@@ -57,15 +59,11 @@ def origin_elsewhere(row: pd.Series) -> dict:
     return unknown | known | {name: row[name] for name in ORIGIN}
 
 
-def _short(commits: str) -> str:
-    """Seven digits of each, as git shows them."""
-    return ", ".join(commit[:7] for commit in commits.split(", "))
-
-
 def missing_baselines(preset: Preset, seeds: Sequence[int]) -> str:
     """A sentence that names the supervised baselines not in the table, and what measures them."""
     known = {baseline.title for baseline in measured_baselines(preset, seeds)}
-    known |= {title.rpartition(" (at ")[0] for title in baselines_elsewhere(preset, seeds).index}
+    elsewhere = baselines_elsewhere(preset, seeds).index
+    known |= {title.removesuffix(f" {ELSEWHERE}") for title in elsewhere}
     missing = [baseline for baseline in BASELINES if baseline.title not in known]
     if not missing:
         return ""

@@ -52,10 +52,11 @@ _BY_PARENTS = f"""
   words), the repetition penalty of its own generation_config, up to 1,024 tokens, and photos
   resized bilinearly. The segmenter is that of all rows."""
 _BASELINES_MEASURED = """
-* The other supervised rows were trained by this kit on the same backbone and data, and answer by
+* The supervised rows were trained by this kit on the same backbone and data, and answer by
   generate-then-segment as every row does; `ablations.md` has their teacher-forced scores."""
 _ELSEWHERE = """
-* A row with "(at ...)" was not measured in this run: it is that commit's, from `ablations.csv`."""
+* A row "(by make ablations)" was not measured in this run: its numbers are those of
+  `ablations.csv`, at the commits that the last table names."""
 
 
 def notes(preset: Preset, seeds: Sequence[int]) -> str:
