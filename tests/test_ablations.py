@@ -21,10 +21,19 @@ from foodseg.ablations import frame as numbers
 from foodseg.ablations import outputs
 from foodseg.ablations import run_all as table
 from foodseg.ablations.__main__ import main, parse
-from foodseg.ablations.differences import difference_word, differences_sentence
+from foodseg.ablations.differences import difference_word, differences_sentence, modes_sentence
 from foodseg.ablations.dots import NEAR, difference_dots, scale_limit
 from foodseg.ablations.frame import ablations_frame
-from foodseg.ablations.rows import BASE, BOUND, OTHER, Row, all_rows, choose_rows, differences
+from foodseg.ablations.rows import (
+    BASE,
+    BOUND,
+    OTHER,
+    SUPERVISED,
+    Row,
+    all_rows,
+    choose_rows,
+    differences,
+)
 from foodseg.ablations.run_all import run_all, run_table, runs_at_once, seconds_left
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.ablations.validation import VALIDATION_SHARE, validation_split
@@ -504,6 +513,7 @@ def test_the_files_are_written_and_read_back(home, runs):
     assert outputs.sections(again) == outputs.sections(frame)
     assert outputs.rollouts_sentence(again) == outputs.rollouts_sentence(frame)
     assert outputs.read_table(runs.preset, "validation") is None
+    assert frame["step_by_step_most"].tolist()[1:] == [0, 0]  # the stand-ins' answers are empty
 
 
 def gains_frame(*gains: tuple[float, float, float]) -> pd.DataFrame:
@@ -524,6 +534,19 @@ def test_a_difference_is_called_one_only_if_its_interval_excludes_0():
     assert "Above: A rather long title, number row-0 +0.020 (+0.010 to +0.030)." in said
     assert "No difference shown: A rather long title, number row-2." in said and "row-3" not in said
     assert differences_sentence(frame.iloc[3:]) == ""
+
+
+def test_rows_are_told_apart_by_how_their_answers_think():
+    shares = [(0.9, 1.0, 0.7), (0.5, 0.6, 0.6), (0.0, 0.4, 0.5), (0.0, 0.9, 0.1)]
+    columns = ["step_by_step_least", "step_by_step_most", "giou"]
+    frame = pd.DataFrame(shares, columns=columns).assign(family="GRPO")
+    other = frame.assign(family=SUPERVISED, giou=0.0)
+    said = modes_sentence(pd.concat([frame, other]))
+    assert (
+        "(2 rows, gIoU 0.650 in the median), in no seed (1 rows, 0.500), or in some (1 rows)"
+        in said
+    )
+    assert modes_sentence(frame.iloc[:2]) == modes_sentence(other) == ""
 
 
 def test_a_dot_is_filled_where_it_is_a_difference(tmp_path):

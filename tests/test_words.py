@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from test_memory import paper_mllm
 
-from foodseg.ablations.differences import gain_text
+from foodseg.ablations.differences import gain_text, modes_sentence
 from foodseg.ablations.records import read_record
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run
@@ -89,6 +89,7 @@ def test_the_relatives_pages_numbers_are_the_ablations():
         gain = gain_text(row) if row["row"] != "dapo" else NOTHING
         score = with_deviation(row.giou, row.giou_sd)
         assert numbers == [score, gain, f"{row.foods_right:.0%}", str(int(row.seeds))], title
+    assert modes_sentence(frame.reset_index()) in " ".join(page.split())
 
 
 def test_the_trainings_of_make_are_the_records_bit_for_bit():

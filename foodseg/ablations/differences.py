@@ -6,7 +6,7 @@ from math import isnan
 
 import pandas as pd
 
-from foodseg.ablations.rows import UNTRAINED
+from foodseg.ablations.rows import SUPERVISED, UNTRAINED
 from foodseg.common.number_text import NOTHING, number_text
 from foodseg.report.seeds import is_difference
 
@@ -42,3 +42,18 @@ def differences_sentence(frame: pd.DataFrame) -> str:
     titles = {"above": "Above", "below": "Below", NOT_SHOWN: "No difference shown"}
     texts += [f"{titles[word]}: {'; '.join(rows)}." for word, rows in groups.items() if rows]
     return " ".join(texts)
+
+
+def modes_sentence(frame: pd.DataFrame) -> str:
+    """How rows score whose answers end up going step by step, and those that conclude at once."""
+    rows = frame[~frame["family"].isin((UNTRAINED, SUPERVISED)) & frame["giou"].notna()]
+    stepwise, hasty = rows["step_by_step_least"] >= 0.5, rows["step_by_step_most"] < 0.5
+    both = int((~stepwise & ~hasty).sum())
+    if not (stepwise.any() and hasty.any()):
+        return ""
+    middle, lower = (f"{rows['giou'][one].median():.3f}" for one in (stepwise, hasty))
+    return (
+        "What a training by rewards ends with: in every seed most answers go through the foods on "
+        f"the plate before they conclude ({stepwise.sum()} rows, gIoU {middle} in the median), in "
+        f"no seed ({hasty.sum()} rows, {lower}), or in some ({both} rows)."
+    )

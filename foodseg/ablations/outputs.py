@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from foodseg.ablations.differences import difference_word, differences_sentence, gain_text
+from foodseg.ablations.differences import (
+    difference_word,
+    differences_sentence,
+    gain_text,
+    modes_sentence,
+)
 from foodseg.ablations.dots import difference_dots
 from foodseg.ablations.frame import NUMBERS, ablations_frame, ended_runs
 from foodseg.ablations.rows import Row, all_rows
@@ -30,8 +35,7 @@ the same plates for both rows, so what is hard for both takes no part in it. It 
 difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
 and all are compared with the same runs of DAPO; `make claims` has more seeds. "step by step": of a
 seed's test answers those that go through the foods on the plate before they conclude, the least and
-the most of the seeds. A training ends with nearly all answers or with few; where seeds end in both
-ways, that explains most of their scatter. Seconds: of one
+the most of the seeds. Seconds: of one
 training, on one thread. Peak MB: of the training's process. Both were taken two runs at a time,
 some beside other work: they tell the order of magnitude, not one method from another. A row's
 command trains and evaluates one seed, and goes on where it stopped. Other processors round
@@ -66,6 +70,7 @@ def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) ->
         READING,
         rollouts_sentence(frame),
         differences_sentence(frame),
+        modes_sentence(frame),
         missing_sentence(frame, split),
         *sections(frame),
         "## What each row costs, and its command",
