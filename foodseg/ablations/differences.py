@@ -36,11 +36,13 @@ def differences_sentence(frame: pd.DataFrame) -> str:
     groups: dict[str, list[str]] = {"above": [], "below": [], NOT_SHOWN: []}
     for row in compared.itertuples():
         word = difference_word(row)
-        groups[word].append(row.title if word == NOT_SHOWN else f"{row.title} {gain_text(row)}")
+        groups[word].append(f"{row.title} {gain_text(row)}")
     differ = len(groups["above"]) + len(groups["below"])
     texts = [f"{differ} of {len(compared)} trained rows differ from DAPO over plates and seeds."]
-    titles = {"above": "Above", "below": "Below", NOT_SHOWN: "No difference shown"}
-    texts += [f"{titles[word]}: {'; '.join(rows)}." for word, rows in groups.items() if rows]
+    titles = {"above": "Above", "below": "Below"}
+    texts += [f"{titles[w]}: {'; '.join(groups[w])}." for w in titles if groups[w]]
+    if groups[NOT_SHOWN]:
+        texts.append(f"Of the other {len(groups[NOT_SHOWN])} no difference is shown.")
     return " ".join(texts)
 
 

@@ -25,7 +25,7 @@ MEANS = (*(f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_
 ANSWERS = ("parse_rate", "foods_right")
 STEPS = ("step_by_step_least", "step_by_step_most")
 # Columns of numbers; all others are text, "" where there is none.
-NUMBERS = (*MEANS, *GAIN, *ANSWERS, *STEPS, "seeds", "of", "stale", "seconds", "seconds_sd")
+NUMBERS = (*MEANS, *GAIN, *ANSWERS, *STEPS, "seeds", "of", "stale", "seconds", "seconds_least")
 NUMBERS += ("peak_memory_mb", "learnt_least", "learnt_most", "sampled_least", "sampled_most")
 
 
@@ -37,7 +37,8 @@ def ablations_frame(
     giou, ciou, parse_rate, foods_right: mean over the seeds that ended; *_sd: standard deviation
     over them (Bessel's); *_low, *_high: a 95% bootstrap interval over plates and seeds. gain: gIoU
     less DAPO's; no interval where DAPO or a trained row has one seed. step_by_step_*: the share of
-    answers that reason so, the least and the most of the seeds. seconds: of the training.
+    answers that reason so, the least and the most of the seeds. seconds: of the training;
+    seconds_least: of its quickest seed.
     peak_memory_mb: the most of any seed. learnt, sampled: completions of one run, from its log.
     seeds, of: those that ended, those asked for. stale: seeds of other settings or code.
     """
@@ -81,7 +82,7 @@ def _line(runs: Runs, wanted: Sequence[Run], ended: Sequence[Run], scores: dict)
         "stale": sum(not runs.finished(run) for run in ended),
         **scores,
         "seconds": costs["seconds"].mean(),
-        "seconds_sd": costs["seconds"].std(),
+        "seconds_least": costs["seconds"].min(),
         "peak_memory_mb": costs["peak_memory_mb"].max(),
         **_rollouts(runs, ended),
         "failure": "; ".join(f"seed {seed}: {text}" for seed, text in failures.items() if text),

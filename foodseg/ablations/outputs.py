@@ -35,12 +35,11 @@ the same plates for both rows, so what is hard for both takes no part in it. It 
 difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
 and all are compared with the same runs of DAPO; `make claims` has more seeds. "step by step": of a
 seed's test answers those that go through the foods on the plate before they conclude, the least and
-the most of the seeds. Seconds: of one
-training, on one thread. Peak MB: of the training's process. Both were taken two runs at a time,
-some beside other work: they tell the order of magnitude, not one method from another. A row's
-command trains and evaluates one seed, and goes on where it stopped. Other processors round
-otherwise, so that they give other bits and slightly other scores. A "+" after a commit: with
-changes that were not committed."""
+the most of the seeds. Seconds: of one training, on one thread, of the quickest seed. Peak MB: of
+the training's process. Both were taken two runs at a time, some beside other work: they tell the
+order of magnitude, not one method from another. A row's command trains and evaluates one seed, and
+goes on where it stopped. Other processors round otherwise, so that they give other bits and
+slightly other scores. A "+" after a commit: with changes that were not committed."""
 # Where each row comes from: adapters in the order of the seeds, code, machine.
 ORIGIN = ["adapters", "commit", "device", "processor", "torch", "transformers"]
 
@@ -139,7 +138,7 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
     lines = [
         {
             "sampled, at most": number_text("{:,.0f}", row.sampled_most),
-            "seconds": with_deviation(row.seconds, row.seconds_sd, 0),
+            "seconds, quickest seed": number_text("{:.0f}", row.seconds_least),
             "peak MB": number_text("{:.0f}", row.peak_memory_mb),
             "command": f"`{row.command}`",
         }

@@ -24,7 +24,7 @@ TERMS = {
     "iou": ("box IoU", 1),
     "box_l1": ("box L1", 1),
     "point_l2": ("point L2", 1),
-    "non_repeat": ("no repetition", 1),
+    "non_repeat": ("non-repeat", 1),
 }
 MOST = sum(most for _, most in TERMS.values())
 

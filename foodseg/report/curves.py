@@ -32,13 +32,14 @@ LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
         "reward_thinking_format": "thinking format (of 1)",
         "reward_segmentation_format": "segmentation format (of 2)",
         "reward_accuracy": "accuracy (of 3)",
+        "reward_non_repeat": "non-repeat (of 1)",
     },
     "shares": {
         "parse_rate": "completions that parse",
         "zero_variance": "groups without signal",
         "ended": "completions that end",
     },
-    "clipped tokens": {"clip_low_fraction": "below", "clip_high_fraction": "above"},
+    "share of tokens clipped": {"clip_low_fraction": "below", "clip_high_fraction": "above"},
     "policy": {"entropy": "entropy (nats)", "kl": "KL to the base (k3)"},
 }
 

@@ -82,14 +82,20 @@ def draw_references(ax, references: Sequence[Reference], colours: Sequence[str] 
 
 
 @styled
-def references_picture(panels: Sequence[Panel], width: float = 9.0) -> Figure:
-    """Photos with their boxes and points."""
+def references_picture(
+    panels: Sequence[Panel], width: float = 9.0, names: Sequence[str] = ()
+) -> Figure:
+    """Photos with boxes and points; names: of a photo's references, written in their boxes."""
     sizes = [np.shape(image)[:2] for image, _, _ in panels]
     shape = max(height / width for height, width in sizes)
     figure, axes = new_figure(1, len(panels), width, width / len(panels) * shape + 0.45)
     for ax, (image, references, title) in zip(axes, panels, strict=True):
         ax.imshow(image)
         draw_references(ax, references)
+        for reference, name, colour in zip(references, names, cycle(CYCLE), strict=False):
+            label = {"fontsize": 7, "color": "white", "va": "top"}
+            box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5}
+            ax.text(*reference.box[:2], f" {name} ", bbox=box, **label)
         ax.set_title(title)
     without_axes(axes)
     return figure
