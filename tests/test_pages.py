@@ -95,6 +95,16 @@ def test_settings_are_the_same_where_only_code_differs(before, today, same):
     assert same_settings(before, today) is same
 
 
+def test_any_code_can_be_put_back_for_a_checkout_of_its_commit(kept, capsys):
+    arguments = ["restore", "--preset", "smoke", "--seeds", "0,1", "--folder", str(kept)]
+    assert records.main(arguments) == 0 and "restore: 0 runs" in capsys.readouterr().out
+    assert records.main([*arguments, "--any-code"]) == 0
+    assert "restore: 3 runs" in capsys.readouterr().out
+    (grpo,) = choose_rows("grpo")
+    outcome = Runs(SMOKE).outcome(Run(grpo, 1))
+    assert outcome == records.read_record(kept, Run(grpo, 1))["outcome"]  # its identity as it was
+
+
 def test_of_todays_code_nothing_else_is_current(kept):
     (grpo,) = choose_rows("grpo")
     with restored(SMOKE, kept) as runs:

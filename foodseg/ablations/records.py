@@ -6,7 +6,8 @@ python -m foodseg.ablations.records restore    the other way; `make ablations` g
 A record has the outcome with its commit and processor, the training's log, and every answer with
 its intersection and union; masks, which are most of the bytes, are left out. So a table of hundreds
 of trainings can be made in several sittings, on several machines. Code moves on meanwhile: a record
-names the commit that made it. `restore` takes today's code alone; `make pages` takes any.
+names the commit that made it. `restore` takes today's code alone, `make pages` any. To go on with an
+earlier commit's runs: `restore --any-code`, with FOODSEG_HOME naming a checkout of that commit.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", default="kitchen", help="smoke, kitchen (default) or paper")
     parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7", help="of the runs to look for")
     parser.add_argument("--folder", type=Path, help="instead of the preset's figures/records")
+    parser.add_argument("--any-code", action="store_true", help="restore records of any commit")
     options = parser.parse_args(arguments)
     try:
         runs, seeds = Runs(get_preset(options.preset)), parse_seeds(options.seeds)
         folder = options.folder or runs.preset.figures / "records"
-        if options.direction == "keep":
-            done = keep(RunsOfAnyCode(runs.preset), seeds, folder)
-        else:
-            done = restore(runs, seeds, folder)
+        if options.direction == "keep" or options.any_code:
+            runs = RunsOfAnyCode(runs.preset)
+        done = (keep if options.direction == "keep" else restore)(runs, seeds, folder)
     except ValueError as error:  # DataError is one, and so is an unknown preset
         print(f"records: {error}", file=sys.stderr)
         return 1
