@@ -5,9 +5,9 @@ python -m foodseg.ablations.records restore    the other way; `make ablations` g
 
 A record has the outcome with its commit and processor, the training's log, and every answer with
 its intersection and union; masks, which are most of the bytes, are left out. So a table of hundreds
-of trainings can be made in several sittings, on several machines. Code moves on meanwhile: a record
-names the commit that made it. `restore` takes today's code alone, `make pages` any. To go on with an
-earlier commit's runs: `restore --any-code`, with FOODSEG_HOME naming a checkout of that commit.
+of trainings can be made in several sittings, on several machines. Code moves on meanwhile: a
+record names the commit that made it. `restore` takes today's code alone, `make pages` any. To go on
+with an earlier commit's runs: `restore --any-code`, FOODSEG_HOME naming a checkout of that commit.
 """
 
 from __future__ import annotations
