@@ -11,7 +11,7 @@ from test_ablations import ORIGIN, write_predictions
 from foodseg.ablations import execute as one
 from foodseg.ablations import run_all as table
 from foodseg.ablations import two_stages, why
-from foodseg.ablations.rows import TWO_STAGES, Row, choose_rows
+from foodseg.ablations.rows import TWO_STAGES, Row, choose_rows, differences
 from foodseg.ablations.runs import Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
@@ -35,7 +35,7 @@ def test_every_second_stage_names_a_row_that_is_fine_tuned():
         assert first.method == SFT and not first.after
         assert Run(row, 2, "validation").first == Run(first, 2, "validation")
     assert ROW.name == "sft-then-grpo" and replace(ROW.method, name="grpo", title="GRPO") == GRPO
-    assert Run(choose_rows("grpo")[0]).first is None
+    assert Run(choose_rows("grpo")[0]).first is None and differences(ROW) == "after: sft"
 
 
 def test_its_base_is_the_fine_tuned_model_and_is_made_once(runs, monkeypatch):

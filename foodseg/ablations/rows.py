@@ -125,11 +125,12 @@ def _instances(names: dict, kind: type) -> list:
 
 
 def differences(row: Row) -> str:
-    """The fields in which a recipe differs from GRPO, as "name: value, ..."; "" for no recipe."""
+    """What a recipe's row has other than GRPO, as "name: value, ..."; "" for no recipe."""
     if not isinstance(row.method, Recipe):
         return ""
     ours, theirs = _flat(as_json(row.method)), _flat(as_json(recipes.GRPO))
-    changed = [f"{key}: {value}" for key, value in ours.items() if theirs.get(key) != value]
+    changed = [f"after: {row.after}"] if row.after else []
+    changed += [f"{key}: {value}" for key, value in ours.items() if theirs.get(key) != value]
     return ", ".join(changed)
 
 
