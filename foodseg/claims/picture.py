@@ -45,8 +45,8 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
     ax.set_xlim(-LIMIT, LIMIT)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(
-        "difference in the claim's direction, in halves of its 95% interval: beyond 1 and -1 the "
-        "interval excludes 0 (triangles: off the scale)"
+        "difference in the claim's direction, in halves of its 95% interval:\n"
+        "beyond 1 and -1 the interval excludes 0; a triangle lies off the scale"
     )
     ax.set_title("The field's claims: right of 0 as claimed", loc="left")
     return figure
@@ -65,7 +65,7 @@ def _draw(ax: Axes, y: int, claim: pd.Series) -> None:
         filled = colour if claim.verdict in (SEEN, CONTRADICTED) else "white"
         ax.plot(place, y, marker, ms=5, mfc=filled, mec=colour)
         unit = "" if claim.unit == GIOU.unit else f"{claim.unit} "
-        text = f"{claim['mean'] + 0.0:+.3f} {unit} {text}"
+        text = f"{round(claim['mean'], 3) + 0.0:+.3f} {unit} {text}"
     ax.annotate(
         text,
         (1.01, y),
