@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from test_memory import paper_mllm
 
-from foodseg.ablations.differences import gain_text, modes_sentence
+from foodseg.ablations.differences import NOT_SHOWN, difference_word, gain_text, modes_sentence
 from foodseg.ablations.records import read_record
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run
+from foodseg.claims.field import PUBLISHED
 from foodseg.common.number_text import NOTHING, with_deviation
 from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
@@ -90,6 +91,10 @@ def test_the_relatives_pages_numbers_are_the_ablations():
         score = with_deviation(row.giou, row.giou_sd)
         assert numbers == [score, gain, f"{row.foods_right:.0%}", str(int(row.seeds))], title
     assert modes_sentence(frame.reset_index()) in " ".join(page.split())
+    by_row = frame.reset_index().set_index("row")
+    assert f"GRTO has {gain_text(by_row.loc['grto']).replace('(', 'on DAPO (')}" in README
+    others = by_row.loc[["sft", *PUBLISHED, "ours"]].drop(["dapo", "grto"])
+    assert {difference_word(row) for row in others.itertuples()} == {NOT_SHOWN}
 
 
 def test_the_trainings_of_make_are_the_records_bit_for_bit():
