@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import mean, stdev
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from foodseg.ablations.records import read_record
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run
 from foodseg.claims.field import PUBLISHED
+from foodseg.claims.rule import CONTRADICTED, NOT_SEEN, SEEDS, SEEN
 from foodseg.common.number_text import NOTHING, with_deviation
 from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
@@ -109,6 +111,25 @@ def test_the_trainings_of_make_are_the_records_bit_for_bit():
         kept = read_record(PROJECT / "figures" / "records", Run(row, int(seed)))["outcome"]
         if kept["processor"] == training["processor"]:  # another make rounds otherwise
             assert kept["adapter"] == training["adapter"], training["row"]
+
+
+def test_the_means_of_eight_seeds_are_the_records():
+    page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
+    for title, name in {"GRPO has": "grpo", "DAPO": "dapo", "fine-tuning": "sft"}.items():
+        (row,) = choose_rows(name)
+        folder = PROJECT / "figures" / "records"
+        scores = [read_record(folder, Run(row, s))["outcome"]["giou"] for s in range(SEEDS)]
+        assert f"{title} {with_deviation(mean(scores), stdev(scores))}" in page
+
+
+def test_the_readmes_verdicts_are_the_claims():
+    claims = pd.read_csv(PROJECT / "figures" / "claims.csv", index_col="claim")
+    words = " ".join(README.split())
+    judged = claims["verdict"].isin((SEEN, NOT_SEEN, CONTRADICTED)).sum()
+    assert f"from eight seeds. {judged} of {len(claims)} have one so far" in words
+    dapo, rft = claims.loc["dapo"], claims.loc["rft-sft"]
+    assert f"better than GRPO is *{dapo.verdict}* (smaller than {dapo.high:.3f})" in words
+    assert f"better than fine-tuning is *{rft.verdict}* ({rft['mean']:.3f})" in words
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *EXECUTED], ids=lambda path: path.name)
