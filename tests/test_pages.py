@@ -11,10 +11,17 @@ from foodseg.ablations.frame import ablations_frame
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run, Runs, RunsOfAnyCode, same_settings
 from foodseg.claims.frame import EndedRuns
-from foodseg.claims.pages import README, restored, results_rows, rewrite_table
+from foodseg.claims.pages import (
+    README,
+    RELATIVES,
+    relatives_rows,
+    restored,
+    results_rows,
+    rewrite_table,
+)
 from foodseg.common.errors import DataError
 from foodseg.common.files import home as work_folder
-from foodseg.presets import SMOKE
+from foodseg.presets import KITCHEN, SMOKE
 
 TABLE = "before\n\n| name | score |\n| --- | ---: |\n| a | 1 |\n| b | 2 |\n\n| other |\n"
 
@@ -121,8 +128,19 @@ def test_a_tables_rows_are_replaced_and_the_rest_stays(tmp_path):
         rewrite_table(page, "| title", results_rows)
 
 
-def test_the_readmes_table_is_what_the_command_writes(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text(README.read_text())
-    rewrite_table(page, "| method | paper: gIoU", results_rows)
-    assert page.read_text() == README.read_text()
+def test_a_title_that_no_row_has_is_named(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(RELATIVES.read_text().replace("| GRTO |", "| Grto |", 1))
+    with pytest.raises(DataError, match="'Grto' is no row that is measured"):
+        rewrite_table(page, "| method | gIoU", relatives_rows(KITCHEN))
+
+
+def test_the_tables_of_the_documents_are_what_the_command_writes(tmp_path):
+    page = tmp_path / "page.md"
+    for document, start, rows in (
+        (README, "| method | paper: gIoU", results_rows),
+        (RELATIVES, "| method | gIoU", relatives_rows(KITCHEN)),
+    ):
+        page.write_text(document.read_text())
+        rewrite_table(page, start, rows)
+        assert page.read_text() == document.read_text()

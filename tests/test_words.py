@@ -11,11 +11,14 @@ from test_memory import paper_mllm
 
 from foodseg.ablations.differences import NOT_SHOWN, difference_word, gain_text, modes_sentence
 from foodseg.ablations.records import read_record
-from foodseg.ablations.rows import choose_rows
+from foodseg.ablations.rows import all_rows, choose_rows
 from foodseg.ablations.runs import Run
 from foodseg.claims.field import PUBLISHED
 from foodseg.claims.rule import CONTRADICTED, NOT_SEEN, SEEDS, SEEN
 from foodseg.common.number_text import NOTHING, with_deviation
+from foodseg.methods.dr_seg import non_repeat_normalised
+from foodseg.recipes import Recipe
+from foodseg.rl.evidence import non_repeat
 from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
 PROJECT = Path(__file__).parents[1]
@@ -111,6 +114,21 @@ def test_the_trainings_of_make_are_the_records_bit_for_bit():
         kept = read_record(PROJECT / "figures" / "records", Run(row, int(seed)))["outcome"]
         if kept["processor"] == training["processor"]:  # another make rounds otherwise
             assert kept["adapter"] == training["adapter"], training["row"]
+
+
+def test_what_the_non_repeat_reward_goes_with_is_counted():
+    page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
+    frame = pd.read_csv(PROJECT / "figures" / "ablations.csv", index_col="row")
+    counts = {True: [0, 0, 0], False: [0, 0, 0]}  # rows; step by step in every seed; in none
+    for row in all_rows():
+        if isinstance(row.method, Recipe) and frame.loc[row.name, "seeds"]:
+            shares = frame.loc[row.name, ["step_by_step_least", "step_by_step_most"]]
+            paid = any(term in (non_repeat, non_repeat_normalised) for term in row.method.reward)
+            for place, counted in enumerate((True, shares.iloc[0] >= 0.5, shares.iloc[1] < 0.5)):
+                counts[paid][place] += counted
+    assert counts[False] == [19, 13, 0] and counts[True] == [30, 0, 23]
+    assert "Of the 19 rows without R_rep 13 end step by step in every seed, and none in no" in page
+    assert "of the 30 with it none does in every seed, and 23 in no seed." in page
 
 
 def test_the_means_of_eight_seeds_are_the_records():

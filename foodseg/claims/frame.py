@@ -19,8 +19,6 @@ from foodseg.claims.rule import NO_DIFFERENCE, NOT_HERE, Difference, verdict
 from foodseg.common.files import load_json, read_lines
 from foodseg.evaluation.predictions import Prediction, load_predictions
 
-NUMBERS = ("treated_mean", "control_mean", "mean", "low", "high", "seeds")
-
 
 class EndedRuns:
     """What the runs of a preset left that are of today's settings and code: read once, by row."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +29,10 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import PROJECT, home
 from foodseg.common.number_text import with_deviation
 from foodseg.common.tables import write_text
-from foodseg.presets import Preset, get_preset, parse_seeds
+from foodseg.presets import KITCHEN, Preset
 
 README, RELATIVES = PROJECT / "README.md", PROJECT / "docs" / "relatives.md"
+TABLE_SEEDS = (0, 1, 2)  # those of `make ablations`; the claims have more
 Rewritten = Callable[[list[str], list[list[str]]], list[list[str]]]
 
 
@@ -39,11 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 1 where the input can't be used."""
     parser = argparse.ArgumentParser(prog="python -m foodseg.claims.pages")
     parser.description = "Write the pages of the ablations and of the claims from their records."
-    parser.add_argument("--seeds", default="0,1,2", help="of the ablations' table")
-    options = parser.parse_args(arguments)
-    preset = get_preset("kitchen")
+    parser.parse_args(arguments)
     try:
-        for line in write_pages(preset, parse_seeds(options.seeds)):
+        for line in write_pages(KITCHEN):
             print(line)
     except ValueError as error:  # DataError is one
         print(f"pages: {error}", file=sys.stderr)
@@ -51,10 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write_pages(preset: Preset, seeds: Sequence[int]) -> Iterator[str]:
+def write_pages(preset: Preset) -> Iterator[str]:
     """Write every page; a sentence on each part once it is written."""
     with restored(preset, preset.figures / "records") as runs:
-        yield write_results(runs, all_rows(), seeds)
+        yield write_results(runs, all_rows(), TABLE_SEEDS)
         yield write_claims(runs, claims_frame(runs, range(SEEDS)))
     rewrite_table(README, "| method | paper: gIoU", results_rows)
     rewrite_table(RELATIVES, "| method | gIoU", relatives_rows(preset))
@@ -111,7 +110,11 @@ def relatives_rows(preset: Preset) -> Rewritten:
     frame = read_table(preset).set_index("title", drop=False)
 
     def rows_now(_: list[str], rows: list[list[str]]) -> list[list[str]]:
-        return [_relative(frame.loc[title]) for title, *_ in rows]
+        titles = [title for title, *_ in rows]
+        if unknown := set(titles) - set(frame.index):
+            fix = "write its title as ablations.csv has it"
+            raise DataError(f"{RELATIVES}: {min(unknown)!r} is no row that is measured; {fix}.")
+        return [_relative(frame.loc[title]) for title in titles]
 
     return rows_now
 
