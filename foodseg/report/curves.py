@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
 PHASES = ("rollout", "scoring", "update")
+LEGEND = {"fontsize": 7, "handlelength": 1.2, "labelspacing": 0.2}  # five lines have room
 # Panel title -> the log's columns in it, with their labels.
 LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
     "reward": {
@@ -78,7 +79,7 @@ def run_curves(log: pd.DataFrame, title: str = "") -> Figure:
         ax.set_ylim(bottom=0)
         _step_axis(ax)
         # Below the panel: inside it, the legend of the rewards would cover a curve.
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.28), fontsize=7, handlelength=1.2)
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.28), **LEGEND)
     figure.suptitle(title, fontsize=10, ha="left", x=0.01)
     return figure
 
