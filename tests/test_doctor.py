@@ -166,7 +166,9 @@ def test_what_is_here_and_what_it_costs_is_said():
 
 @pytest.fixture
 def bare(empty_home, monkeypatch):
-    """A machine without a GPU, a network and anything fetched."""
+    """A machine without a GPU, a network and anything fetched, whatever this one has."""
+    room = SimpleNamespace(free=10**12)  # the disk of the machine that tests may be all but full
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: room)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: "/nowhere")
