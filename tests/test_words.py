@@ -168,7 +168,7 @@ def test_links_lead_somewhere(document):
 
 
 def test_an_executed_notebook_names_no_folder_of_the_machine_that_made_it():
-    assert len(EXECUTED) == 9
+    assert len(EXECUTED) == 10
     for path in EXECUTED:
         made = json.loads(path.read_text())["metadata"]["papermill"]
         kept = f"build/kitchen/{path.stem}.running.ipynb"
