@@ -486,6 +486,22 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
     assert said == "Not (wholly) measured: dapo."
 
 
+def test_naming_is_told_of_questions_for_several_foods_alone(runs):
+    finish(runs, Run(GRPO_ROW, 0))
+    assert outputs.readable(frame_of(runs, GRPO_ROW)).loc["GRPO", "of several"] == "–"  # none asked
+    asked = runs.samples("test")[1]
+    several = [sample for sample in asked if len(sample.foods) > 1]
+    assert 1 < len(several) < len(asked)
+    right = {sample.sample_id for sample in asked} - {several[0].sample_id}
+    file = runs.preset.predictions_folder("grpo-seed0") / "predictions.jsonl"
+    made = [prediction(i, 5, sample_id=one.sample_id) for i, one in enumerate(asked)]
+    made = [replace(one, foods_right=one.sample_id in right) for one in made]
+    write_lines(file, [asdict(one) for one in made])
+    (row,) = frame_of(runs, GRPO_ROW).itertuples()
+    assert row.foods_right_several == pytest.approx(1 - 1 / len(several))
+    assert row.foods_right == pytest.approx(1 - 1 / len(asked))
+
+
 def test_the_teacher_forced_score_stands_beside_and_is_named_so(runs):
     finish(runs, Run(LISA_ROW, 0), (5, 5))
     write_predictions(runs, "lisa-teacher-forced-seed0", (9, 9))

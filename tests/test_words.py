@@ -94,7 +94,8 @@ def test_the_relatives_pages_numbers_are_the_ablations():
         row = frame.loc[title]
         gain = gain_text(row) if row["row"] != "dapo" else NOTHING
         score = with_deviation(row.giou, row.giou_sd)
-        assert numbers == [score, gain, f"{row.foods_right:.0%}", str(int(row.seeds))], title
+        named = [f"{share:.0%}" for share in (row.foods_right, row.foods_right_several)]
+        assert numbers == [score, gain, *named, str(int(row.seeds))], title
     assert modes_sentence(frame.reset_index()) in " ".join(page.split())
     by_row = frame.reset_index().set_index("row")
     assert f"GRTO has {gain_text(by_row.loc['grto']).replace('(', 'on DAPO (')}" in README
@@ -148,6 +149,9 @@ def test_the_readmes_verdicts_are_the_claims():
     dapo, rft = claims.loc["dapo"], claims.loc["rft-sft"]
     assert f"better than GRPO is *{dapo.verdict}* (smaller than {dapo.high:.3f})" in words
     assert f"better than fine-tuning is *{rft.verdict}* ({rft['mean']:.3f})" in words
+    rep, ours = claims.loc["non-repeat-score"], claims.loc["ours-dapo"]
+    assert rep.verdict == rft.verdict and f"reward helps ({rep['mean']:.3f})" in words
+    assert f"ours does better than DAPO is *{ours.verdict}* ({ours['mean']:+.3f})" in words
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *EXECUTED], ids=lambda path: path.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -23,10 +23,12 @@ REFERENCE = "dapo"  # every other row is compared with it
 GAIN = ("gain", "gain_low", "gain_high")
 MEANS = (*(f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_low", "_high")),)
 ANSWERS = ("parse_rate", "foods_right")
+SEVERAL = "foods_right_several"
 STEPS = ("step_by_step_least", "step_by_step_most")
 # Columns of numbers; all others are text, "" where there is none.
-NUMBERS = (*MEANS, *GAIN, *ANSWERS, *STEPS, "seeds", "of", "stale", "seconds", "seconds_least")
-NUMBERS += ("peak_memory_mb", "learnt_least", "learnt_most", "sampled_least", "sampled_most")
+NUMBERS = (*MEANS, *GAIN, *ANSWERS, SEVERAL, *STEPS, "seeds", "of", "stale", "seconds")
+NUMBERS += ("seconds_least", "peak_memory_mb")
+NUMBERS += ("learnt_least", "learnt_most", "sampled_least", "sampled_most")
 
 
 def ablations_frame(
@@ -36,23 +38,25 @@ def ablations_frame(
 
     giou, ciou, parse_rate, foods_right: mean over the seeds that ended; *_sd: standard deviation
     over them (Bessel's); *_low, *_high: a 95% bootstrap interval over plates and seeds. gain: gIoU
-    less DAPO's; no interval where DAPO or a trained row has one seed. step_by_step_*: the share of
-    answers that reason so, the least and the most of the seeds. seconds: of the training;
-    seconds_least: of its quickest seed.
+    less DAPO's; no interval where DAPO or a trained row has one seed. foods_right_several: of the
+    questions for two foods and more. step_by_step_*: the share of answers that reason so, the least
+    and the most of the seeds. seconds: of the training; seconds_least: of its quickest seed.
     peak_memory_mb: the most of any seed. learnt, sampled: completions of one run, from its log.
     seeds, of: those that ended, those asked for. stale: seeds of other settings or code.
     """
     dapo = ended_runs(runs, runs_of(choose_rows(REFERENCE), seeds, split))
     reference = _predictions(runs, [run.name for run in dapo])
+    several = {sample.sample_id for sample in runs.samples(split)[1] if len(sample.foods) > 1}
     lines: dict[str, dict] = {}
     for row in rows:
         wanted = runs_of([row], seeds, split)
         if not wanted:  # the bound, on validation plates
             continue
         ended, others = ended_runs(runs, wanted), [] if row.name == REFERENCE else reference
-        scores = _scores(_predictions(runs, [run.name for run in ended]), others, row.trained)
+        predictions = _predictions(runs, [run.name for run in ended])
+        scores = _scores(predictions, others, row.trained) | _naming(predictions, several)
         if row == BOUND:  # it is handed the true foods
-            scores |= dict.fromkeys(("foods_right", *STEPS), np.nan)
+            scores |= dict.fromkeys(("foods_right", SEVERAL, *STEPS), np.nan)
         lines[row.name] = _line(runs, wanted, ended, scores)
         if isinstance(row.method, Baseline) and row.method.masks:
             forced = _forced_scores(runs, row.title, ended, others)
@@ -96,7 +100,7 @@ def _scores(
 ) -> dict:
     """Means over seeds, and the gain over the reference where both answered the same questions."""
     if not predictions:
-        return dict.fromkeys((*MEANS, *ANSWERS, *STEPS, *GAIN), np.nan)
+        return dict.fromkeys((*MEANS, *ANSWERS, *GAIN), np.nan)
     gain = (np.nan,) * 3
     if same_questions([*reference[:1], predictions[0]]):
         gain = paired_difference(predictions, reference)
@@ -104,9 +108,17 @@ def _scores(
             gain = (gain[0], np.nan, np.nan)  # one seed doesn't tell how seeds scatter
     scores = summarise_seeds(predictions)
     scores = {name: scores[name] for name in (*MEANS, *ANSWERS)}
-    steps = [fmean(habits(p.completion)["step by step"] for p in run) for run in predictions]
-    scores |= dict(zip(STEPS, (min(steps), max(steps)), strict=True))
     return scores | dict(zip(GAIN, gain, strict=True))
+
+
+def _naming(predictions: list[list[Prediction]], several: Collection[str]) -> dict:
+    """How the answers come to their foods; several: ids of the questions for more than one."""
+    if not predictions:
+        return dict.fromkeys((SEVERAL, *STEPS), np.nan)
+    right = [p.foods_right for run in predictions for p in run if p.sample_id in several]
+    steps = [fmean(habits(p.completion)["step by step"] for p in run) for run in predictions]
+    shares = (fmean(right) if right else np.nan, min(steps), max(steps))
+    return dict(zip((SEVERAL, *STEPS), shares, strict=True))
 
 
 def _forced_scores(
@@ -116,7 +128,7 @@ def _forced_scores(
     names = [teacher_forced_row_name(run.method, run.seed) for run in ended]
     # The answer is not the model's.
     scores = _scores(_predictions(runs, names), reference, True)
-    scores |= dict.fromkeys((*ANSWERS, *STEPS), np.nan)
+    scores |= dict.fromkeys((*ANSWERS, SEVERAL, *STEPS), np.nan)
     return scores | {"title": f"{title}, teacher-forced (another protocol)"}
 
 

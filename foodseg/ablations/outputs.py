@@ -33,13 +33,15 @@ Mean ± standard deviation over seeds; the 95% interval is a bootstrap over plat
 seed, or of a row without seeds, over plates alone); "less DAPO's" is the same of the difference,
 the same plates for both rows, so what is hard for both takes no part in it. It is called a
 difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
-and all are compared with the same runs of DAPO; `make claims` has more seeds. "step by step": of a
-seed's test answers those that go through the foods on the plate before they conclude, the least and
-the most of the seeds. Seconds: of one training, on one thread, of the quickest seed. Peak MB: of
-the training's process. Both were taken two runs at a time, some beside other work: they tell the
-order of magnitude, not one method from another. A row's command trains and evaluates one seed, and
-goes on where it stopped. Other processors round otherwise, so that they give other bits and
-slightly other scores. A "+" after a commit: with changes that were not committed."""
+and all are compared with the same runs of DAPO; `make claims` has more seeds. "food right": answers
+whose thinking concludes with exactly the foods asked for; "of several": of the questions for two
+foods and more. "step by step": of a seed's answers those that go through the foods on the plate
+before they conclude, the least and the most of the seeds. Seconds: of one training, on one thread,
+of the quickest seed. Peak MB: of the training's process. Both were taken two runs at a time, some
+beside other work: they tell the order of magnitude, not one method from another. A row's command
+trains and evaluates one seed, and goes on where it stopped. Other processors round otherwise, so
+that they give other bits and slightly other scores. A "+" after a commit: with changes that were
+not committed."""
 # Where each row comes from: adapters in the order of the seeds, code, machine.
 ORIGIN = ["adapters", "commit", "device", "processor", "torch", "transformers"]
 
@@ -119,6 +121,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             "cIoU": with_deviation(row.ciou, row.ciou_sd),
             "parsed": number_text("{:.0%}", row.parse_rate),
             "food right": number_text("{:.0%}", row.foods_right),
+            "of several": number_text("{:.0%}", row.foods_right_several),
             "step by step": _span(row.step_by_step_least, row.step_by_step_most),
             "seeds": (f"{row.seeds}" if row.seeds == row.of else f"{row.seeds} of {row.of}")
             + (", failed" if row.failure else ""),

@@ -121,7 +121,8 @@ def relatives_rows(preset: Preset) -> Rewritten:
 
 def _relative(row: pd.Series) -> list[str]:
     score = with_deviation(row.giou, row.giou_sd)
-    return [row.title, score, gain_text(row), f"{row.foods_right:.0%}", str(int(row.seeds))]
+    named = [f"{share:.0%}" for share in (row.foods_right, row.foods_right_several)]
+    return [row.title, score, gain_text(row), *named, str(int(row.seeds))]
 
 
 if __name__ == "__main__":
