@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from foodseg.claims.measures import GIOU
 from foodseg.claims.rule import CONTRADICTED, NOT_HERE, NOT_SEEN, OPEN, SEEN
-from foodseg.report.style import BLUE, GREY, VERMILION, styled
+from foodseg.report.style import BLACK, BLUE, GREY, VERMILION, styled
 
 WIDTH, LINE, REST = 10.0, 0.19, 1.1  # inches: the figure, a claim, title and axis
-COLOURS = {SEEN: BLUE, CONTRADICTED: VERMILION, NOT_SEEN: GREY, OPEN: GREY, NOT_HERE: GREY}
+COLOURS = {SEEN: BLUE, CONTRADICTED: VERMILION, NOT_SEEN: BLACK, OPEN: GREY, NOT_HERE: GREY}
 LIMIT = 4.5  # in halves of an interval; an arrow at the edge stands for what lies further off
 LABEL = 84  # characters
 
@@ -23,7 +23,8 @@ LABEL = 84  # characters
 def claims_picture(frame: pd.DataFrame) -> Figure:
     """Each claim's D in halves of its own interval, so that all figures fit one scale.
 
-    frame: of `claims_frame`. Blue is seen, vermilion contradicted; D itself stands at the right.
+    frame: of `claims_frame`. Blue is seen, vermilion contradicted, black not seen, hollow still
+    open; D itself stands at the right.
     """
     groups = frame.groupby("paper", sort=False)
     figure = Figure(figsize=(WIDTH, REST + LINE * (len(frame) + groups.ngroups)))
@@ -48,7 +49,7 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
         "difference in the claim's direction, in halves of its 95% interval:\n"
         "beyond 1 and -1 the interval excludes 0; a triangle lies off the scale"
     )
-    ax.set_title("The field's claims: right of 0 as claimed", loc="left")
+    ax.set_title("The field's claims: right of 0 as claimed; hollow: open, too few seeds", loc="left")
     return figure
 
 
@@ -62,7 +63,7 @@ def _draw(ax: Axes, y: int, claim: pd.Series) -> None:
         beyond = abs(middle) > LIMIT
         marker = ("<" if middle < 0 else ">") if beyond else "o"
         place = float(np.clip(middle, -LIMIT + 0.1, LIMIT - 0.1))
-        filled = colour if claim.verdict in (SEEN, CONTRADICTED) else "white"
+        filled = "white" if claim.verdict == OPEN else colour
         ax.plot(place, y, marker, ms=5, mfc=filled, mec=colour)
         unit = "" if claim.unit == GIOU.unit else f"{claim.unit} "
         text = f"{round(claim['mean'], 3) + 0.0:+.3f} {unit} {text}"
