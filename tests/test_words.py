@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_memory import paper_mllm
@@ -14,11 +15,13 @@ from foodseg.ablations.records import read_record
 from foodseg.ablations.rows import all_rows, choose_rows
 from foodseg.ablations.runs import Run
 from foodseg.claims.field import PUBLISHED
-from foodseg.claims.rule import CONTRADICTED, NOT_SEEN, SEEDS, SEEN
+from foodseg.claims.measures import third
+from foodseg.claims.rule import CONTRADICTED, NOT_HERE, NOT_SEEN, SEEDS, SEEN
 from foodseg.common.number_text import NOTHING, with_deviation
 from foodseg.methods.dr_seg import non_repeat_normalised
 from foodseg.recipes import Recipe
 from foodseg.rl.evidence import non_repeat
+from foodseg.rl.habits import habits
 from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
 PROJECT = Path(__file__).parents[1]
@@ -141,18 +144,51 @@ def test_the_means_of_eight_seeds_are_the_records():
         folder = PROJECT / "figures" / "records"
         scores = [read_record(folder, Run(row, s))["outcome"]["giou"] for s in range(SEEDS)]
         assert f"{title} {with_deviation(mean(scores), stdev(scores))}" in page
+        if name == "dapo":
+            means = f"{RESULTS.loc['DAPO', 'giou']:.3f}; of eight {mean(scores):.3f}"
+            assert f"first three are low ({means})" in " ".join(README.split())
+
+
+def test_how_thoughts_change_in_training_is_what_the_logs_have():
+    page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
+    shares, scores = {}, {}
+    for name in ("dapo", "dapo-without-non-repeat", "ours"):
+        (row,) = choose_rows(name)
+        logs, ends = [], []
+        for seed in range(SEEDS):
+            record = read_record(PROJECT / "figures" / "records", Run(row, seed))
+            named = {Path(file).name: lines for file, lines in record["files"].items()}
+            logs.append([third(named["log.jsonl"], "habit_step_by_step", n) for n in (0, 2)])
+            answers = [habits(one["completion"]) for one in named["predictions.jsonl"]]
+            ends.append((mean(one["step by step"] for one in answers), record["outcome"]["giou"]))
+        shares[name], scores[name] = np.array(logs), ends
+    first, last = (f"{share:.0%}" for share in shares["dapo"].mean(0))
+    falls = (np.diff(shares["dapo"]) < 0).sum()
+    assert f"eight seeds: {first} in the first third, {last} in the last; it falls in four" in page
+    assert falls == 4
+    rise = {"dapo-without-non-repeat": "seed ({}, then {})", "ours": "too ({}, then {})"}
+    for name, words in rise.items():
+        assert (np.diff(shares[name]) > 0).all()
+        assert words.format(*(f"{share:.0%}" for share in shares[name].mean(0))) in page
+    stepwise = sorted(score for share, score in scores["dapo"] if share > 0.5)
+    hasty = sorted(score for share, score in scores["dapo"] if share < 0.5)
+    assert len(stepwise) == 2 and stepwise[0] > hasty[-1]
+    assert "({:.3f} and {:.3f}; the others".format(*stepwise) in page
+    assert f"have {hasty[0]:.3f} to {hasty[-1]:.3f})" in page
 
 
 def test_the_readmes_verdicts_are_the_claims():
     claims = pd.read_csv(PROJECT / "figures" / "claims.csv", index_col="claim")
     words = " ".join(README.split())
     judged = claims["verdict"].isin((SEEN, NOT_SEEN, CONTRADICTED)).sum()
-    assert f"from eight seeds. {judged} of {len(claims)} have one so far" in words
+    asked = (claims["verdict"] != NOT_HERE).sum()
+    assert f"eight seeds; {judged} of the {asked} that can be asked have one so far" in words
     dapo, rft = claims.loc["dapo"], claims.loc["rft-sft"]
     assert f"better than GRPO is *{dapo.verdict}* (smaller than {dapo.high:.3f})" in words
-    assert f"better than fine-tuning is *{rft.verdict}* ({rft['mean']:.3f})" in words
+    assert f"told the foods' names, is *{rft.verdict}* ({rft['mean']:.3f})" in words
     rep, ours = claims.loc["non-repeat-score"], claims.loc["ours-dapo"]
-    assert rep.verdict == rft.verdict and f"reward helps ({rep['mean']:.3f})" in words
+    assert rep.verdict == CONTRADICTED
+    assert f"reward improves gIoU is contradicted too ({rep['mean']:.3f})" in words
     assert f"ours does better than DAPO is *{ours.verdict}* ({ours['mean']:+.3f})" in words
 
 

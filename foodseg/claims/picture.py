@@ -49,7 +49,9 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
         "difference in the claim's direction, in halves of its 95% interval:\n"
         "beyond 1 and -1 the interval excludes 0; a triangle lies off the scale"
     )
-    ax.set_title("The field's claims: right of 0 as claimed; hollow: open, too few seeds", loc="left")
+    ax.set_title(
+        "The field's claims: right of 0 as claimed; hollow: open, too few seeds", loc="left"
+    )
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Pictures that explain rewards, objectives and the group row, for notebook 03."""
+"""Pictures that explain rewards, objectives and the group row, for notebooks 03 and 10."""
 
 from __future__ import annotations
 
@@ -64,6 +64,17 @@ def _draw_box(ax, item: Reference | PredictedReference, colour, name, line, belo
     ax.plot(*item.point, "o", color=colour, ms=5)
     y, align = (y2 + 3, "top") if below else (y1 - 3, "bottom")
     ax.text(x1, y, name, color=colour, va=align, fontweight="bold")
+
+
+@styled
+def payment_picture(ious: np.ndarray, shares: Mapping[str, Sequence[float]]) -> Figure:
+    """What rewards pay for an IoU. ious (N,), ascending; shares: name -> (N,), of the most paid."""
+    figure, (ax,) = new_figure(1, 1, 6.0, 2.8)
+    for name, values in shares.items():
+        ax.plot(ious, values, lw=2, label=name)
+    ax.set(xlabel="IoU", ylabel="share of the most", ylim=(-0.05, 1.05))
+    ax.legend(loc="upper left")
+    return figure
 
 
 @styled
