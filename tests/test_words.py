@@ -138,7 +138,7 @@ def test_what_the_non_repeat_reward_goes_with_is_counted():
 def test_the_means_of_eight_seeds_are_the_records():
     page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
     titles = {"GRPO has": "grpo", "DAPO": "dapo", "fine-tuning": "sft"}
-    titles |= {"DAPO without R_rep": "dapo-without-non-repeat", "ours": "ours"}
+    titles |= {"DAPO without R_rep": "dapo-without-non-repeat", "ours": "ours", "GRTO": "grto"}
     for title, name in titles.items():
         (row,) = choose_rows(name)
         folder = PROJECT / "figures" / "records"
