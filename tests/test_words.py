@@ -102,6 +102,8 @@ def test_the_relatives_pages_numbers_are_the_ablations():
     assert modes_sentence(frame.reset_index()) in " ".join(page.split())
     by_row = frame.reset_index().set_index("row")
     assert f"GRTO has {gain_text(by_row.loc['grto']).replace('(', 'on DAPO (')}" in README
+    unnamed, ours = (f"{by_row.loc[name, 'giou']:.3f}" for name in ("ours-without-names", "ours"))
+    assert f"ours without names has {unnamed}, ours {ours}:" in " ".join(page.split())
     others = by_row.loc[["sft", *PUBLISHED, "ours"]].drop(["dapo", "grto"])
     assert {difference_word(row) for row in others.itertuples()} == {NOT_SHOWN}
 
