@@ -119,7 +119,7 @@ _FIGURES = Known(
         for name in (
             *("shared_prefix", "results_bars", "results_table", "learning_curves", "failures"),
             *("segmentation_results", "gains", "ablations", "ablations_validation"),
-            *("leaderboard", "claims", "nothing_here"),
+            *("leaderboard", "claims", "nothing_here", "rounding"),
         )
         for kind in ("png", "pdf", "md", "tex", "csv")
     ),
@@ -159,7 +159,8 @@ def clean(project: Path, home: Path) -> list[str]:
     places += [(home / "build", name, build) for name in ("smoke", "dry-run")]
     drawn = "kitchen", "smoke", "dry-run", "kitchen-nothing", "smoke-nothing"
     places += [(home / "datasets", name, DATASETS) for name in drawn]
-    places += [(home / "runs", name, RUNS) for name in drawn]
+    rounded = "kitchen-rounding", "smoke-rounding"
+    places += [(home / "runs", name, RUNS) for name in (*drawn, *rounded)]
     places += [(project / "build", "site", SITE)]
     said: list[str] = []
     for parent, name, known in places:

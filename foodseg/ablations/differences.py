@@ -55,7 +55,7 @@ def modes_sentence(frame: pd.DataFrame) -> str:
         return ""
     middle, lower = (f"{rows['giou'][one].median():.3f}" for one in (stepwise, hasty))
     return (
-        "What a training by rewards ends with: in every seed most answers go through the foods on "
-        f"the plate before they conclude ({stepwise.sum()} rows, gIoU {middle} in the median), in "
-        f"no seed ({hasty.sum()} rows, {lower}), or in some ({both} rows)."
+        "After a training by rewards most answers go through the foods on the plate before they "
+        f"conclude: in every seed ({stepwise.sum()} rows, median gIoU {middle}), in no seed "
+        f"({hasty.sum()} rows, {lower}), or in some ({both} rows)."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from textwrap import wrap
 
 import numpy as np
@@ -34,13 +35,18 @@ def difference_dots(frame: pd.DataFrame) -> Figure:
         labels.append(family)
         for row in rows.itertuples():
             _dot(ax, len(labels), row, limit)
-            labels.append("\n".join(wrap(row.title, LABEL_WIDTH)))
+            labels.append("\n".join(wrap(_short(row.title), LABEL_WIDTH)))
     _axis(ax, labels, limit)
     for y, label in enumerate(ax.get_yticklabels()):
         label.set_fontweight("bold" if y in headings else "normal")
         label.set_fontsize(6.5 if "\n" in label.get_text() else 8)  # two lines fit into one row
     _legend(figure, ax)
     return figure
+
+
+def _short(title: str) -> str:
+    """Without what is in brackets, where a title needs two lines with it."""
+    return title if len(title) <= LABEL_WIDTH else re.sub(r" \([^)]*\)", "", title)
 
 
 def scale_limit(drawn: pd.DataFrame) -> float:
@@ -60,6 +66,9 @@ def _dot(ax: Axes, y: int, row, limit: float) -> None:
         ax.plot(side * limit * 0.97, y, ">" if side > 0 else "<", ms=6, mfc=face, mec=colour)
         return
     ax.plot([row.gain_low, row.gain_high], [y, y], color=colour, lw=1.3, solid_capstyle="butt")
+    for end, mark in ((row.gain_low, "<"), (row.gain_high, ">")):
+        if abs(end) > limit:  # the interval goes on beyond the scale
+            ax.plot(np.sign(end) * limit * 0.985, y, mark, ms=3.5, color=colour)
     ax.plot(row.gain, y, "o", ms=5.5, mfc=face, mec=colour, mew=1.2)
 
 
@@ -68,6 +77,7 @@ def _axis(ax: Axes, labels: list[str], limit: float) -> None:
     ax.set(xlim=(-limit, limit), ylim=(len(labels) - 0.4, -0.6))
     ax.set_yticks(range(len(labels)), labels)
     ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="x", top=True, labeltop=True)
     ax.grid(True, axis="x")
     ax.set_xlabel("gIoU less DAPO's, with its 95% interval over plates and seeds")
 

@@ -33,15 +33,15 @@ Mean ± standard deviation over seeds; the 95% interval is a bootstrap over plat
 seed, or of a row without seeds, over plates alone); "less DAPO's" is the same of the difference,
 the same plates for both rows, so what is hard for both takes no part in it. It is called a
 difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
-and all are compared with the same runs of DAPO; `make claims` has more seeds. "food right": answers
-whose thinking concludes with exactly the foods asked for; "of several": of the questions for two
-foods and more. "step by step": of a seed's answers those that go through the foods on the plate
-before they conclude, the least and the most of the seeds. Seconds: of one training, on one thread,
-of the quickest seed. Peak MB: of the training's process. Both were taken two runs at a time, some
-beside other work: they tell the order of magnitude, not one method from another. A row's command
-trains and evaluates one seed, and goes on where it stopped. Other processors round otherwise, so
-that they give other bits and slightly other scores. A "+" after a commit: with changes that were
-not committed."""
+and all are compared with the same runs of DAPO. `make ablations` gives a row three seeds, `make
+claims` those eight that a claim needs. "food right": answers whose thinking concludes with exactly
+the foods asked for; "of several": of the questions for two foods and more. "step by step": of a
+seed's answers those that go through the foods on the plate before they conclude, the least and the
+most of the seeds. Seconds: of one training, on one thread, of the quickest seed. Peak MB: of the
+training's process. Both were taken two runs at a time, some beside other work: they tell the order
+of magnitude, not one method from another. A row's command trains and evaluates one seed, and goes
+on where it stopped. Other processors round otherwise, so that they give other bits and slightly
+other scores. A "+" after a commit: with changes that were not committed."""
 # Where each row comes from: adapters in the order of the seeds, code, machine.
 ORIGIN = ["adapters", "commit", "device", "processor", "torch", "transformers"]
 
@@ -170,7 +170,7 @@ def rollouts_sentence(frame: pd.DataFrame) -> str:
 def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
     """Which rows lack runs, and which runs are of other settings than today's; "" if none."""
     other = f"python -m foodseg.ablations --split {split}"
-    command = "make ablations" if split == "test" else other
+    command = f"make ablations{_other_seeds(frame)}" if split == "test" else other
     parts = []
     unfinished = frame[(frame["seeds"] < frame["of"]) & (frame["failure"] == "")]
     if len(unfinished):
@@ -180,6 +180,12 @@ def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
     if stale := list(frame.index[frame["stale"] > 0]):
         parts.append(f"Of other settings or code than today's: {', '.join(stale)}.")
     return " ".join([*parts, f"`{command}` runs what is missing."]) if parts else ""
+
+
+def _other_seeds(frame: pd.DataFrame) -> str:
+    """What `make ablations` takes where its own three seeds are not all that were asked for."""
+    asked = frame["of"].max()
+    return f" SEEDS={','.join(map(str, range(asked)))}" if asked > 3 else ""
 
 
 def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:

@@ -125,9 +125,11 @@ def _instances(names: dict, kind: type) -> list:
 
 
 def differences(row: Row) -> str:
-    """What a recipe's row has other than GRPO, as "name: value, ..."; "" for no recipe."""
-    if not isinstance(row.method, Recipe):
-        return ""
+    """What a row has other than GRPO, as "name: value, ..."; "" for GRPO itself."""
+    if isinstance(row.method, Baseline):
+        return f"no rewards: cross-entropy on what {row.method.write.__name__} writes"
+    if row.method is None:
+        return "not trained"
     ours, theirs = _flat(as_json(row.method)), _flat(as_json(recipes.GRPO))
     changed = [f"after: {row.after}"] if row.after else []
     changed += [f"{key}: {value}" for key, value in ours.items() if theirs.get(key) != value]

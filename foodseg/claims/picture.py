@@ -45,6 +45,7 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_xlim(-LIMIT, LIMIT)
     ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="x", top=True, labeltop=True)
     ax.set_xlabel(
         "difference in the claim's direction, in halves of its 95% interval:\n"
         "beyond 1 and -1 the interval excludes 0; a triangle lies off the scale"

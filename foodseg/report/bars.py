@@ -80,5 +80,6 @@ def _legend(figure: Figure, ax) -> None:
         ax.plot([], [], "o", ms=3.5, mfc="white", mec=BLACK)[0],
         *(ax.plot([], [], marker, ms=6, **DIAMOND)[0] for marker in "D^"),
     ]
-    labels = ["measured here", "95% interval", "one seed", "the paper's gIoU", "its cIoU"]
+    labels = ["measured here", "95% interval", "a seed of GRPO or DAPO"]
+    labels += ["the paper's gIoU", "its cIoU"]
     figure.legend(handles, labels, loc="outside lower center", ncols=5)

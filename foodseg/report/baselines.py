@@ -54,7 +54,7 @@ def baselines_elsewhere(preset: Preset, seeds: Sequence[int]) -> pd.DataFrame:
 
 def origin_elsewhere(row: pd.Series) -> dict:
     """A row of `baselines_elsewhere` as the table of origins has one."""
-    unknown = dict.fromkeys(("steps", "questions learnt from", "seconds to evaluate"), NOTHING)
+    unknown = dict.fromkeys(("steps", "training questions", "seconds to evaluate"), NOTHING)
     known = {"seconds to train": round(row["seconds"], 1), "adapter": row["adapters"]}
     return unknown | known | {name: row[name] for name in ORIGIN}
 

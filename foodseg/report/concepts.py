@@ -40,7 +40,7 @@ def matching_picture(
         _draw_box(left, reference, GREEN, f"reference {number}", "-", below=False)
     for name, item in zip(names, predictions, strict=False):
         _draw_box(left, item, VERMILION, name, "--", below=True)
-    left.set(xlim=(0, side), ylim=(side, 0), aspect="equal", xticks=(), yticks=())
+    left.set(xlim=(0, side), ylim=(side, 0), aspect="equal")
     left.set_title("true (green) and predicted (dashed)")
     right.imshow(sums, cmap="Blues", vmin=0, vmax=5)
     chosen = {tuple(pair) for pair in pairs.tolist()}
@@ -72,7 +72,7 @@ def payment_picture(ious: np.ndarray, shares: Mapping[str, Sequence[float]]) -> 
     figure, (ax,) = new_figure(1, 1, 6.0, 2.8)
     for name, values in shares.items():
         ax.plot(ious, values, lw=2, label=name)
-    ax.set(xlabel="IoU", ylabel="share of the most", ylim=(-0.05, 1.05))
+    ax.set(xlabel="IoU", ylabel="points, as a share\nof the most paid", ylim=(-0.05, 1.05))
     ax.legend(loc="upper left")
     return figure
 

@@ -151,7 +151,7 @@ def _totals(ax, gains: pd.Series) -> None:
 
 
 def _signed(gain: float) -> str:
-    return f"{gain:+.2f}".replace("-", "−")
+    return f"{gain:+.3f}".replace("-", "−")
 
 
 def _legend(figure: Figure, ax) -> None:

@@ -42,7 +42,7 @@ NOTEBOOKS = {
     "dapo": "05_train_dapo",
 }
 # What is not known of a system whose answers were handed in.
-UNKNOWN = dict.fromkeys(("steps", "questions learnt from", "seconds to train"), NOTHING)
+UNKNOWN = dict.fromkeys(("steps", "training questions", "seconds to train"), NOTHING)
 UNKNOWN |= dict.fromkeys(("seconds to evaluate", "device", "processor"), NOTHING)
 UNKNOWN |= dict.fromkeys(("torch", "transformers"), NOTHING)
 ANY_FORM_TITLE, BEST_OF_TITLE = "Base, read in any form", f"Base, best of {SAMPLES} samples"
@@ -227,7 +227,7 @@ def _provenance(preset: Preset, row: str) -> dict:
         )
     return {
         "steps": training.get("steps", 0),
-        "questions learnt from": training.get("samples", 0),
+        "training questions": training.get("samples", 0),
         "seconds to train": training.get("seconds", 0),
         "seconds to evaluate": evaluation["seconds"],
         "adapter": evaluation["adapter"] or "none",

@@ -8,6 +8,7 @@ from itertools import accumulate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.typing import ColorType
 
 from foodseg.report.style import BLACK, CYCLE, GREY, styled, without_axes
 
@@ -38,10 +39,10 @@ def _draw_plain_rows(ax: Axes, prompt: int, completions: Sequence[int]) -> None:
     ax.text(prompt + max(completions) * 1.2, len(completions) / 2, words, va="center", fontsize=8.5)
     ax.set(ylim=(len(completions), 0))
     tokens = len(completions) * prompt + sum(completions)
-    ax.set_title(f"plain rows, G (P + R): {tokens:,} tokens")
+    ax.set_title(f"plain rows, GP + ΣR: {tokens:,} tokens")
 
 
-Piece = tuple[int, int, str]  # a completion in the shared row: its start, length and colour
+Piece = tuple[int, int, ColorType]  # a completion in the shared row: its start, length and colour
 
 
 def _draw_shared_row(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
@@ -50,7 +51,7 @@ def _draw_shared_row(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
     for start, length, colour in pieces:
         ax.add_patch(Rectangle((start, 0.1), length, 0.8, color=colour))
     ax.set(ylim=(1, 0))
-    ax.set_title(f"the shared row, P + G R: {start + length:,} tokens")
+    ax.set_title(f"the shared row, P + ΣR: {start + length:,} tokens")
 
 
 def _draw_attention(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
@@ -73,5 +74,7 @@ def _draw_attention(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
     ax.spines[:].set_color("#CCCCCC")
 
 
-def _colour(row: int) -> str:
-    return CYCLE[row % (len(CYCLE) - 1)]  # without black, the last
+def _colour(row: int) -> ColorType:
+    hues = CYCLE[:-1]  # without black
+    paler = row // len(hues) % 2
+    return (hues[row % len(hues)], 0.5) if paler else hues[row % len(hues)]
