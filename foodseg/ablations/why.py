@@ -18,10 +18,10 @@ from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.files import PROJECT, load_json
-from foodseg.common.imports import bare_code, import_closure, module_file
+from foodseg.common.imports import bare_code, module_file
 from foodseg.presets import get_preset
 from foodseg.recipes import Recipe
-from foodseg.training.identity import TOOL, TRUE_ANSWERS, VALUES, recipe_modules
+from foodseg.training.identity import recipe_modules, used_modules
 
 MISSING = "nothing"
 
@@ -97,8 +97,7 @@ def changed_code(run: Run, folder: Path) -> str:
     roots = ["foodseg.supervised.training"]
     if isinstance(run.method, Recipe):
         roots = ["foodseg.training.trainer", *recipe_modules(run.method)]
-    modules = import_closure(roots, without=[*VALUES, TOOL, TRUE_ANSWERS])
-    files = [str(module_file(module).relative_to(PROJECT)) for module in modules]
+    files = [str(module_file(module).relative_to(PROJECT)) for module in used_modules(roots)]
     then = {file: _at(commit.rstrip("+"), file) for file in files}
     if not any(then.values()):
         return "code"
