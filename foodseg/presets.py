@@ -177,6 +177,14 @@ SMOKE_NOTHING, KITCHEN_NOTHING = (
     for preset in (SMOKE, KITCHEN)
 )
 
+# The same, trained where the processor rounds otherwise (`ablations.rounding`).
+SMOKE_ROUNDING, KITCHEN_ROUNDING = (
+    replace(preset, name=f"{preset.name}-rounding", data=preset.name, published=None)
+    for preset in (SMOKE, KITCHEN)
+)
+# Those that learn from plates which the kit draws.
+DRAWN = (SMOKE, KITCHEN, SMOKE_NOTHING, KITCHEN_NOTHING, SMOKE_ROUNDING, KITCHEN_ROUNDING)
+
 # The commit of each model of the hub.
 REVISIONS = {
     "Qwen/Qwen2.5-VL-3B-Instruct": "66285546d2b821cf421d4f5eb2576359d3770cd3",
@@ -295,20 +303,19 @@ def _mllm_source(chosen: str) -> tuple[str, str | None]:
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name; raises ValueError naming the known ones.
+    """The preset of that name; raises DataError naming the known ones.
 
     "paper" is `chosen_preset`, which goes by its whole name too.
     """
     if name == DRY_RUN:
         return dry_run_preset()
-    known = (SMOKE, KITCHEN, PAPER, SMOKE_NOTHING, KITCHEN_NOTHING)
-    presets = {preset.name: preset for preset in known}
+    presets = {preset.name: preset for preset in (*DRAWN, PAPER)}
     if name.partition("--")[0] == PAPER.name:
         chosen = chosen_preset()
         presets |= {PAPER.name: chosen, chosen.name: chosen}
     if name not in presets:
         known = ", ".join([*presets, DRY_RUN])
-        raise ValueError(f"PRESET={name!r} is unknown; use one of {known}.")
+        raise DataError(f"PRESET={name!r} is unknown; use one of {known}.")
     return presets[name]
 
 

@@ -267,6 +267,9 @@ def test_the_picture_has_a_mark_for_each_difference(ended):
 def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, capsys):
     asked = []
 
+    def interrupt(_):
+        raise KeyboardInterrupt  # before there is anything to show
+
     def run_all(_, wanted, jobs, after_seed):
         asked.extend(wanted)
         after_seed([0])
@@ -289,6 +292,12 @@ def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, ca
     assert command.main(["lisa", "--preset", "smoke"]) == 0 and not asked  # it needs no run
     assert command.main(["--only-write", "--preset", "smoke"]) == 0 and not asked
     assert "claims of the field: " in capsys.readouterr().out and page.exists()
+    monkeypatch.setattr(command, "choose_claims", interrupt)
+    assert command.main(["--preset", "smoke"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_what_is_asked_for_wrongly_is_said_in_one_sentence(capsys):
     assert command.main(["nonsense", "--preset", "smoke"]) == 1
     assert "'nonsense' is no claim; use some of dapo" in capsys.readouterr().err
 

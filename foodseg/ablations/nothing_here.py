@@ -66,8 +66,10 @@ def draw(preset: Preset) -> None:
         counts = preset.train_plates, preset.test_plates
         write_kitchen(preset.dataset, *counts, 0, no_target_share=preset.no_target_share)
     for split in ("train", "test"):
-        if not preset.samples_file(split).exists():
-            write_single(preset.dataset, split, preset.samples_file(split))
+        samples = preset.samples_file(split)
+        report = samples.with_suffix(".report.json")
+        if not (samples.exists() and report.exists()):
+            write_single(preset.dataset, split, samples).save(report)
 
 
 def measured_rows() -> list[Row]:

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.direction == "keep" or options.any_code:
             runs = RunsOfAnyCode(runs.preset)
         done = (keep if options.direction == "keep" else restore)(runs, seeds, folder)
-    except ValueError as error:  # DataError is one, and so is an unknown preset
+    except DataError as error:
         print(f"records: {error}", file=sys.stderr)
         return 1
     print(f"{options.direction}: {len(done)} runs, {folder}")

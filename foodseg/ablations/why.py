@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs = Runs(get_preset(parser.parse_args(arguments).preset))
         lines = [f"{folder.name}: {reason(runs, folder)}" for folder in folders(runs)]
-    except ValueError as error:  # DataError is one, and so is an unknown preset
+    except DataError as error:
         print(f"why: {error}", file=sys.stderr)
         return 1
     print("\n".join(lines) or f"preset {runs.preset.name}: nothing has been trained.")

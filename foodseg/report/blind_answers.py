@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from foodseg import recipes
+from foodseg.common.errors import DataError
 from foodseg.common.number_text import NOTHING
 from foodseg.common.provenance import find_commit, processor_name
 from foodseg.common.tables import to_markdown, write_markdown, write_text
@@ -26,7 +28,7 @@ from foodseg.data.references import Reference, scale_reference
 from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.predictions import load_predictions
 from foodseg.models.segmenter import Segmenter
-from foodseg.presets import Preset, get_preset
+from foodseg.presets import Preset, get_preset, require
 from foodseg.recipes import Recipe
 from foodseg.report.results import caption
 from foodseg.rl.answers import BOX_KEY, POINT_KEY, POINTS_KEY, write_items
@@ -47,6 +49,7 @@ REWARDS = (
 THOUGHT = "It is one of these foods. <look>the whole plate</look>"
 UNUSABLE = [{BOX_KEY: [[], [], [], []], POINT_KEY: [[], []], POINTS_KEY: [[[], [], []]]}]
 
+NOTEBOOK = "01_build_foodreasonseg_single"
 EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the picture's sides, where a box may begin or end
 MOST_BOXES = 3
 SEARCHED = 40  # training questions on which boxes are searched
@@ -216,12 +219,14 @@ def _number(value: float) -> str:
     return NOTHING if np.isnan(value) else f"{value:.2f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m foodseg.report.blind_answers")
-    parser.add_argument("--preset", default="kitchen")
-    preset = get_preset(parser.parse_args().preset)
+def write_page(preset: Preset) -> None:
+    """Measure, and write the page and its numbers; raises DataError where the samples are missing.
+
+    Policies that have not been evaluated are left out.
+    """
+    files = [require(preset.samples_file(split), NOTEBOOK) for split in ("train", "test")]
+    questions = [load_samples(file) for file in files]
     segment = segment_with(preset, load_segmenter(preset))
-    questions = [load_samples(preset.samples_file(split)) for split in ("train", "test")]
     rows = [measure(preset, recipe, *questions, segment) for recipe in REWARDS]
     frame = pd.DataFrame(rows).set_index("reward of")
     path = preset.figures / "blind_answers"
@@ -229,5 +234,17 @@ def main() -> None:
     write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, or 1 where the input can't be used."""
+    parser = argparse.ArgumentParser(prog="python -m foodseg.report.blind_answers")
+    parser.add_argument("--preset", default="kitchen")
+    try:
+        write_page(get_preset(parser.parse_args(arguments).preset))
+    except DataError as error:
+        print(f"blind_answers: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

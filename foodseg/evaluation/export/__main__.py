@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     try:
         report = export(**options | {"preset": get_preset(options["preset"])})
-    except ValueError as error:
+    except DataError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

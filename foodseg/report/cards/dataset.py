@@ -178,13 +178,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _choose(dataset: str, licence: str, creators: Sequence[str]) -> tuple[Path, Origin]:
-    drawn = presets.SMOKE, presets.KITCHEN, presets.SMOKE_NOTHING, presets.KITCHEN_NOTHING
-    for preset in (*drawn, presets.PAPER):
+    for preset in (*presets.DRAWN, presets.PAPER):
         folder = preset.samples_file("train").parent
         if dataset == preset.name or Path(dataset).resolve() == folder.resolve():
             if licence or creators:
                 raise DataError(f"{dataset}: its licence is known; leave out what you added.")
-            return folder, drawn_plates(preset.name) if preset.train_plates else FOODSEG103
+            # Its folder's name: presets that only train otherwise have one dataset.
+            return folder, drawn_plates(folder.name) if preset.train_plates else FOODSEG103
     folder = Path(dataset)
     return folder, own_data(folder.resolve().name, licence, creators)
 
