@@ -117,17 +117,22 @@ class Preset:
         """Folder of what can be made again at any time."""
         return home() / "build" / self.name
 
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of the training runs, their predictions and their outcomes."""
+        return home() / "runs" / self.name
+
     def samples_file(self, split: str) -> Path:
         """FoodReasonSeg-Single's Parquet file of a split."""
         return self.dataset.with_name(f"foodreasonseg_single_{split}.parquet")
 
     def run_folder(self, recipe: str, seed: int) -> Path:
         """Folder of one training run."""
-        return home() / "runs" / self.name / f"{recipe}-seed{seed}"
+        return self.runs_folder / f"{recipe}-seed{seed}"
 
     def predictions_folder(self, row: str) -> Path:
         """Folder of one row's evaluated predictions."""
-        return home() / "runs" / self.name / "predictions" / row
+        return self.runs_folder / "predictions" / row
 
 
 KITCHEN = Preset(

@@ -93,7 +93,7 @@ def restore(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
         others += bool(record) and not todays
         if todays:
             for name, content in record["files"].items():
-                _put_back(runs.folder(run).parents[1] / name, content)
+                _put_back(runs.preset.runs_folder / name, content)
             # The last: it says that the others are there.
             write_json(runs.folder(run) / "outcome.json", record["outcome"])
             restored.append(run)
@@ -134,7 +134,7 @@ def _files(runs: Runs, run: Run) -> Iterator[tuple[str, Any]]:
         yield f"predictions/{name}/result.json", load_json(folder / "result.json")
     if run.row.trained and runs.log(run).exists():
         yield f"{run.name}/log.jsonl", read_lines(runs.log(run))
-        yield f"{run.name}/result.json", load_json(runs.log(run).with_name("result.json"))
+        yield f"{run.name}/result.json", load_json(runs.run_folder(run) / "result.json")
 
 
 def _put_back(path: Path, content: Any) -> None:

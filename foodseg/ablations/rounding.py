@@ -25,15 +25,10 @@ from foodseg.ablations.run_all import child_command, run_all, runs_at_once
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
-from foodseg.common.number_text import NOTHING, number_text, with_deviation
+from foodseg.common.number_text import NOTHING, number_text, signed_interval, with_deviation
 from foodseg.common.progress import tqdm
 from foodseg.common.tables import to_markdown, write_markdown, write_text
-from foodseg.evaluation.predictions import (
-    Prediction,
-    load_predictions,
-    paired_difference,
-    summarise,
-)
+from foodseg.evaluation.predictions import paired_difference, summarise
 from foodseg.presets import KITCHEN, KITCHEN_ROUNDING, SMOKE, SMOKE_ROUNDING, parse_seeds
 from foodseg.report.results import caption
 
@@ -88,7 +83,7 @@ def rounding_frame(
 
 
 def _line(usual: Runs, older: Runs, both: Sequence[Run]) -> dict:
-    before, after = _predictions(usual, both), _predictions(older, both)
+    before, after = usual.predictions(both), older.predictions(both)
     gious = np.array([[summarise(run)["giou"] for run in runs] for runs in (before, after)])
     means, deviations = gious.mean(1), [pd.Series(row).std() for row in gious]
     steps = [parting_step(usual.log(run), older.log(run)) for run in both if run.row.trained]
@@ -101,10 +96,6 @@ def _line(usual: Runs, older: Runs, both: Sequence[Run]) -> dict:
         "parts_least": min(steps, default=np.nan),
         "parts_most": max(steps, default=np.nan),
     }
-
-
-def _predictions(runs: Runs, wanted: Sequence[Run]) -> list[list[Prediction]]:
-    return [load_predictions(runs.preset.predictions_folder(run.name)) for run in wanted]
 
 
 def _mean_gap(scores: Sequence[float]) -> float:
@@ -130,7 +121,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         lines[row.title] = {
             "gIoU": with_deviation(row.giou, row.giou_sd),
             "gIoU, older": with_deviation(row.giou_older, row.giou_older_sd),
-            "older less usual, 95%": f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
+            "older less usual, 95%": signed_interval(row.difference, row.low, row.high),
             "part at": number_text(span, least, most),
             "two roundings": number_text("{:.3f}", row.two_roundings),
             "two seeds": number_text("{:.3f}", row.two_seeds),

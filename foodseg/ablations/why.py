@@ -43,8 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def folders(runs: Runs) -> list[Path]:
     """The folders of trainings that are there, finished or not."""
-    everything = runs.preset.run_folder("any", 0).parent
-    return sorted(path.parent for path in everything.glob("*-seed*/config.json"))
+    return sorted(path.parent for path in runs.preset.runs_folder.glob("*-seed*/config.json"))
 
 
 def reason(runs: Runs, folder: Path) -> str:

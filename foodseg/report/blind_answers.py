@@ -24,14 +24,14 @@ from foodseg.common.number_text import NOTHING
 from foodseg.common.provenance import find_commit, processor_name
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.data.photos import read_photo
-from foodseg.data.references import Reference, scale_reference
+from foodseg.data.references import Reference
 from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.predictions import load_predictions
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import Preset, get_preset, require
 from foodseg.recipes import Recipe
 from foodseg.report.results import caption
-from foodseg.rl.answers import BOX_KEY, POINT_KEY, POINTS_KEY, write_items
+from foodseg.rl.answers import BOX_KEY, POINT_KEY, POINTS_KEY, write_items, write_truth
 from foodseg.rl.evidence import Evidence, Segment, award, gather_evidence, total
 from foodseg.rl.thresholds import PAPER_SIDE
 from foodseg.system import load_segmenter
@@ -160,7 +160,7 @@ def measure(
     """One line of the table: what each kind of answer earns on the test questions."""
     boxes = find_boxes(preset, recipe, training[:: max(len(training) // SEARCHED, 1)][:SEARCHED])
     answers = {
-        "true answers": [_true_answer(preset, sample) for sample in test],
+        "true answers": [write_answer(write_truth(sample, preset.image_side)) for sample in test],
         "its own policy": _answers_of(preset, f"{recipe.name}-seed0"),
         "GRPO's policy": _answers_of(preset, f"{recipes.GRPO.name}-seed0"),
         "base": _answers_of(preset, "base"),
@@ -172,12 +172,6 @@ def measure(
         for kind, texts in answers.items()
     }
     return {"reward of": recipe.title, **earned, "blind boxes": len(boxes)}
-
-
-def _true_answer(preset: Preset, sample: Sample) -> str:
-    side = (preset.image_side, preset.image_side)
-    references = [scale_reference(one, sample.size, side) for one in sample.references]
-    return write_answer(write_items(references))
 
 
 def _answers_of(preset: Preset, row: str) -> list[str]:
