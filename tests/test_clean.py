@@ -65,7 +65,7 @@ def checkout(tmp_path) -> Path:
 
 def test_it_removes_what_all_presets_but_paper_wrote(checkout):
     # A dataset card goes unless it became its reader's own.
-    mark = "<!-- Written by `python -m foodseg.data.card`. Remove this line -->"
+    mark = "<!-- Written by `python -m foodseg.report.cards.dataset`. Remove this line -->"
     write(checkout / "datasets/kitchen/README.md", f"---\n---\n{mark}\n# Kitchen")
     paper = {path for path in everything(checkout) if "paper" in path}
     said = clean(checkout, checkout)

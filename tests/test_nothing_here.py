@@ -362,7 +362,7 @@ def test_masks_of_another_system_say_it_by_an_empty_mask(home, there, absent):
 
 
 def test_exports_take_them_or_say_what_was_left_out(home, tmp_path, there, absent):
-    asked = SMOKE.dataset, "train", [there, absent], True
+    asked = SMOKE.dataset, "train", [there, absent]
     assert lisa.write_lisa(tmp_path / "lisa", *asked)["samples"] == 2
     [file] = (tmp_path / "lisa").rglob("train-absent-0.json")
     assert json.loads(file.read_text())["shapes"] == []

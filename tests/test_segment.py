@@ -81,7 +81,7 @@ def test_a_turned_photo_is_answered_in_the_pixels_that_one_sees(plate, tmp_path,
     stored.save(tmp_path / "turned.png", exif=exif(6))
     turned, plain = (
         segment(knowing_system, read_photo(photo), QUESTION)
-        for photo in (tmp_path / "turned.png", upright)
+        for photo in (tmp_path / "turned.png", plate)
     )
     assert turned.references == plain.references and np.array_equal(turned.masks, plain.masks)
     written = as_json(turned, knowing_system)
