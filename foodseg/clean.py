@@ -18,6 +18,9 @@ from pathlib import Path
 
 from foodseg.common.files import PROJECT, home
 
+# `presets.DRAWN` by name, which only the environment can import, and the dry run.
+DRAWN = ("kitchen", "smoke", "dry-run", "kitchen-nothing", "smoke-nothing")
+DRAWN += ("kitchen-rounding", "smoke-rounding")
 # A file that was being written has one of these behind its name.
 ENDINGS = ("", ".part", ".partial", ".*.partial")
 
@@ -81,11 +84,20 @@ _RUN = Known(
     {"adapter": _ADAPTER, "adapter.partial": _ADAPTER},
     _is_run,
 )
+# What `foodseg.merge` writes: for training in two stages, as <run>-<hash of its adapter>.
+_MERGED = Known(
+    (
+        *("*.json", "*.safetensors", "chat_template.jinja", "merges.txt", "prompt_template.txt"),
+        "README.md",
+    )
+)
+_MERGED_NAME = "*-seed[0-9]*-" + "[0-9a-f]" * 16
 RUNS = Known(
     ("*-seed[0-9]*.lock",),
     {
         "predictions": _any_of("predictions.jsonl", "result.json", "unfinished.jsonl"),
         "ablations": _any_of("outcome.json", "output.txt", also=("*.lock",)),
+        "merged": Known(folders=dict.fromkeys((_MERGED_NAME, f"{_MERGED_NAME}.partial"), _MERGED)),
         "*": _RUN,
     },
 )
@@ -107,7 +119,7 @@ _SINGLE = tuple(
     for kind in ("parquet", "report.json", "unchecked")
 )
 DATASETS = Known(
-    (*_SINGLE, "README.md", "croissant.json", "FoodSeg103.lock"),
+    (*_SINGLE, "README.md", "FoodSeg103.lock"),
     {"FoodSeg103": _FOODSEG103, "FoodSeg103.partial": _FOODSEG103},
     # Whoever makes the card their own takes this line out of it.
     marks={"README.md": b"<!-- Written by `python -m foodseg."},
@@ -119,7 +131,7 @@ _FIGURES = Known(
         for name in (
             *("shared_prefix", "results_bars", "results_table", "learning_curves", "failures"),
             *("segmentation_results", "gains", "ablations", "ablations_validation"),
-            *("leaderboard", "claims", "nothing_here", "rounding"),
+            *("leaderboard", "claims", "nothing_here", "rounding", "blind_answers"),
         )
         for kind in ("png", "pdf", "md", "tex", "csv")
     ),
@@ -157,10 +169,8 @@ def clean(project: Path, home: Path) -> list[str]:
     build = _build(project / "notebooks")
     places = [(project / "build", name, build) for name in ("kitchen", "smoke", "dry-run")]
     places += [(home / "build", name, build) for name in ("smoke", "dry-run")]
-    drawn = "kitchen", "smoke", "dry-run", "kitchen-nothing", "smoke-nothing"
-    places += [(home / "datasets", name, DATASETS) for name in drawn]
-    rounded = "kitchen-rounding", "smoke-rounding"
-    places += [(home / "runs", name, RUNS) for name in (*drawn, *rounded)]
+    places += [(home / "datasets", name, DATASETS) for name in DRAWN]
+    places += [(home / "runs", name, RUNS) for name in DRAWN]
     places += [(project / "build", "site", SITE)]
     said: list[str] = []
     for parent, name, known in places:

@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         preset = get_preset(options.preset or read_run(options.run).result["preset"]["name"])
         tokens = merge(options.run, options.out, preset, options.dtype)
-    except ValueError as error:  # DataError is one, and so is a preset of one's own
+    except DataError as error:
         print(f"merge: {error}", file=sys.stderr)
         return 1
     print(f"written: {options.out}, the same {tokens:,} greedy tokens in {QUESTIONS} answers")

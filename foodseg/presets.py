@@ -117,17 +117,22 @@ class Preset:
         """Folder of what can be made again at any time."""
         return home() / "build" / self.name
 
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of the training runs, their predictions and their outcomes."""
+        return home() / "runs" / self.name
+
     def samples_file(self, split: str) -> Path:
         """FoodReasonSeg-Single's Parquet file of a split."""
         return self.dataset.with_name(f"foodreasonseg_single_{split}.parquet")
 
     def run_folder(self, recipe: str, seed: int) -> Path:
         """Folder of one training run."""
-        return home() / "runs" / self.name / f"{recipe}-seed{seed}"
+        return self.runs_folder / f"{recipe}-seed{seed}"
 
     def predictions_folder(self, row: str) -> Path:
         """Folder of one row's evaluated predictions."""
-        return home() / "runs" / self.name / "predictions" / row
+        return self.runs_folder / "predictions" / row
 
 
 KITCHEN = Preset(
@@ -176,6 +181,14 @@ SMOKE_NOTHING, KITCHEN_NOTHING = (
     replace(preset, name=f"{preset.name}-nothing", no_target_share=0.1, published=None)
     for preset in (SMOKE, KITCHEN)
 )
+
+# The same, trained where the processor rounds otherwise (`ablations.rounding`).
+SMOKE_ROUNDING, KITCHEN_ROUNDING = (
+    replace(preset, name=f"{preset.name}-rounding", data=preset.name, published=None)
+    for preset in (SMOKE, KITCHEN)
+)
+# Those that learn from plates which the kit draws.
+DRAWN = (SMOKE, KITCHEN, SMOKE_NOTHING, KITCHEN_NOTHING, SMOKE_ROUNDING, KITCHEN_ROUNDING)
 
 # The commit of each model of the hub.
 REVISIONS = {
@@ -295,20 +308,19 @@ def _mllm_source(chosen: str) -> tuple[str, str | None]:
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name; raises ValueError naming the known ones.
+    """The preset of that name; raises DataError naming the known ones.
 
     "paper" is `chosen_preset`, which goes by its whole name too.
     """
     if name == DRY_RUN:
         return dry_run_preset()
-    known = (SMOKE, KITCHEN, PAPER, SMOKE_NOTHING, KITCHEN_NOTHING)
-    presets = {preset.name: preset for preset in known}
+    presets = {preset.name: preset for preset in (*DRAWN, PAPER)}
     if name.partition("--")[0] == PAPER.name:
         chosen = chosen_preset()
         presets |= {PAPER.name: chosen, chosen.name: chosen}
     if name not in presets:
         known = ", ".join([*presets, DRY_RUN])
-        raise ValueError(f"PRESET={name!r} is unknown; use one of {known}.")
+        raise DataError(f"PRESET={name!r} is unknown; use one of {known}.")
     return presets[name]
 
 

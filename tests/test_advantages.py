@@ -6,22 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foodseg.rl import advantages as rule
 from foodseg.rl.advantages import group_advantages
 
 VECTORS = Path(__file__).parent / "vectors"
 CASES = json.loads((VECTORS / "advantages.json").read_text())["cases"]
-PEERS = {
-    "trl_group_f64": {"scale": "group", "epsilon": 1e-4},
-    "trl_batch_f64": {"scale": "batch", "epsilon": 1e-4},
-    "trl_none_f64": {"scale": "none"},
-    "verl_f64": {"scale": "group", "epsilon": 1e-6},
-    "verl_nostd_f64": {"scale": "none"},
-}
+PEERS = {"trl_group_f64": 1e-4, "verl_f64": 1e-6}  # their epsilons
 
 
 # TRL forms Bessel's n / (n - 1) from integer tensors, hence in float32 even for float64 rewards:
 # its std is off by up to 3e-8 of itself. We keep the exact factor.
-TOLERANCE = {"trl_group_f64": 1e-7, "trl_batch_f64": 1e-7}
+TOLERANCE = {"trl_group_f64": 1e-7}
 
 
 def pairs_of(peers):
@@ -31,9 +26,9 @@ def pairs_of(peers):
 
 
 @pytest.mark.parametrize(("case", "peer"), pairs_of(PEERS))
-def test_float64_advantages_are_the_peers(case, peer):
-    groups = case["input"]["reward_groups"]
-    got = group_advantages(groups, **PEERS[peer])
+def test_float64_advantages_are_the_peers(case, peer, monkeypatch):
+    monkeypatch.setattr(rule, "EPSILON", PEERS[peer])
+    got = group_advantages(case["input"]["reward_groups"])
     for advantages, want in zip(got, case["output"][peer], strict=True):
         if len(want) == 1:
             # verl leaves a lone reward as its own advantage; without a group there is none
@@ -42,26 +37,24 @@ def test_float64_advantages_are_the_peers(case, peer):
 
 
 @pytest.mark.parametrize(("case", "peer"), pairs_of(TOLERANCE))
-def test_float32_bessel_factor_is_all_that_trl_differs_by(case, peer):
-    groups = case["input"]["reward_groups"]
-    every = [reward for group in groups for reward in group]
-    deviations = group_advantages(groups, scale="none")
-    for group, deviation, want in zip(groups, deviations, case["output"][peer], strict=True):
-        std = trl_std(every if peer == "trl_batch_f64" else group)
-        assert (deviation / (std + 1e-4)).tolist() == pytest.approx(want, abs=1e-9)
+def test_float32_bessel_factor_is_all_that_trl_differs_by(case, peer, monkeypatch):
+    monkeypatch.setattr(rule, "_std", trl_std)
+    monkeypatch.setattr(rule, "EPSILON", PEERS[peer])
+    got = group_advantages(case["input"]["reward_groups"])
+    for advantages, want in zip(got, case["output"][peer], strict=True):
+        assert advantages.tolist() == pytest.approx(want, abs=1e-9)
 
 
-def trl_std(rewards: list[float | None]) -> float:
-    valid = [reward for reward in rewards if reward is not None]
+def trl_std(rewards: np.ndarray) -> float:
+    valid = rewards[~np.isnan(rewards)]
     n = len(valid)
     return np.sqrt(np.var(valid) * np.float64(np.float32(n) / np.float32(n - 1))) if n > 1 else 0.0
 
 
-@pytest.mark.parametrize("scale", ["group", "batch", "none"])
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 8, 16])
 @pytest.mark.parametrize("reward", [0.0, 0.1, 0.7, 2.1, 6.7, 1e6 + 0.1, 1e-300])
-def test_equal_rewards_give_exactly_zero(reward, size, scale):
-    equal, mixed = group_advantages([[reward] * size, [0.0, 1.0]], scale=scale)
+def test_equal_rewards_give_exactly_zero(reward, size):
+    equal, mixed = group_advantages([[reward] * size, [0.0, 1.0]])
     assert equal.tolist() == [0.0] * size
     assert mixed[1] > 0
 

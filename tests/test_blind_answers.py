@@ -16,6 +16,7 @@ from foodseg.report.blind_answers import (
     earn,
     fill,
     find_boxes,
+    main,
     page,
     write_answer,
 )
@@ -74,3 +75,13 @@ def test_the_page_names_the_rewards_under_which_blind_answers_win():
     *_, table, sentence, _ = page(KITCHEN, frame)
     assert "| Other | – | 4.00 | 4.00 | 2 |" in table
     assert sentence.endswith("under: Other.")
+
+
+@pytest.mark.parametrize(
+    ("preset", "words"),
+    [("lunch", "PRESET='lunch' is unknown"), ("smoke", "make build/smoke/01_build_foodreasonseg")],
+)
+def test_what_cannot_be_measured_is_said_in_one_sentence(empty_home, capsys, preset, words):
+    assert main(["--preset", preset]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("blind_answers: ") and words in said

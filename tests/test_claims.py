@@ -174,7 +174,7 @@ def test_differences_of_logs_are_paired_students_t():
     alone = log_difference(last, mine, None)
     expected = stats.ttest_1samp((1, 2, 4, 3), 0).confidence_interval(0.95)
     assert (alone.mean, alone.low, alone.high) == pytest.approx((2.5, *expected))
-    assert log_difference(last, mine[:1], others).seeds == 0
+    assert log_difference(last, mine[:1], others[:1]).seeds == 0
 
 
 GROWS = Claim("grows", "B", "More later.", "a figure", "grpo", "", measures.NO_SIGNAL)
@@ -267,6 +267,9 @@ def test_the_picture_has_a_mark_for_each_difference(ended):
 def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, capsys):
     asked = []
 
+    def interrupt(_):
+        raise KeyboardInterrupt  # before there is anything to show
+
     def run_all(_, wanted, jobs, after_seed):
         asked.extend(wanted)
         after_seed([0])
@@ -289,6 +292,12 @@ def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, ca
     assert command.main(["lisa", "--preset", "smoke"]) == 0 and not asked  # it needs no run
     assert command.main(["--only-write", "--preset", "smoke"]) == 0 and not asked
     assert "claims of the field: " in capsys.readouterr().out and page.exists()
+    monkeypatch.setattr(command, "choose_claims", interrupt)
+    assert command.main(["--preset", "smoke"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_what_is_asked_for_wrongly_is_said_in_one_sentence(capsys):
     assert command.main(["nonsense", "--preset", "smoke"]) == 1
     assert "'nonsense' is no claim; use some of dapo" in capsys.readouterr().err
 

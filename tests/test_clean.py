@@ -11,21 +11,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from foodseg.clean import clean, main
+from foodseg import presets
+from foodseg.clean import DRAWN, clean, main
 from foodseg.presets import PACKAGE
 from foodseg.training.run_folder import claim, restore, save_adapter, save_checkpoint
 
 CONFIG = {"preset": {}, "recipe": {}, "seed": 0}
+MERGED = "merged/sft-seed0-0123456789abcdef"
 BUILT = (
     *("seeds-0,1,2", "04_train.ipynb", "04_train.running.ipynb", "04_train.failed.ipynb"),
     *("figures/results_table.tex", "figures/ablations.png.partial", "weights/complete"),
     *("weights/mllm/model-00001-of-00002.safetensors", "weights/mllm/tokenizer.json"),
-    "replay.html",
+    *("replay.html", "figures/blind_answers.md", "figures/rounding.csv"),
 )
 DATA = (
     *("foodreasonseg_single_train.parquet", "foodreasonseg_single_test.unchecked.part"),
-    *("foodreasonseg_single_test.report.json", "croissant.json"),
-    *("FoodSeg103/category_id.txt", "FoodSeg103/Images/ann_dir/test/05000000.png"),
+    *("foodreasonseg_single_test.report.json", "FoodSeg103/category_id.txt"),
+    *("FoodSeg103.lock", "FoodSeg103/Images/ann_dir/test/05000000.png"),
     "FoodSeg103.partial/Images/img_dir/train/01000000.jpg",
 )
 RAN = (
@@ -33,7 +35,8 @@ RAN = (
     *("grpo-seed0/adapter/README.md", "grpo-seed0/adapter.partial/adapter_config.json"),
     *("predictions/lisa-7b/result.json", "predictions/base/predictions.jsonl"),
     *("ablations/dapo-seed0/outcome.json", "ablations/base.lock", "grpo-seed0.lock"),
-    "ablations/base/output.txt",
+    *("ablations/base/output.txt", f"{MERGED}/model.safetensors", f"{MERGED}/tokenizer.json"),
+    *(f"{MERGED}/README.md", f"{MERGED}/prompt_template.txt", f"{MERGED}.partial/config.json"),
 )
 
 
@@ -62,7 +65,7 @@ def checkout(tmp_path) -> Path:
 
 def test_it_removes_what_all_presets_but_paper_wrote(checkout):
     # A dataset card goes unless it became its reader's own.
-    mark = "<!-- Written by `python -m foodseg.data.card`. Remove this line -->"
+    mark = "<!-- Written by `python -m foodseg.report.cards.dataset`. Remove this line -->"
     write(checkout / "datasets/kitchen/README.md", f"---\n---\n{mark}\n# Kitchen")
     paper = {path for path in everything(checkout) if "paper" in path}
     said = clean(checkout, checkout)
@@ -72,6 +75,10 @@ def test_it_removes_what_all_presets_but_paper_wrote(checkout):
     assert len(said) == 9
     assert {sentence.split(": ")[1] for sentence in said} == {f"{n} files." for n in counts}
     assert clean(checkout, checkout) == []
+
+
+def test_it_knows_every_preset_whose_plates_are_drawn():
+    assert set(DRAWN) == {preset.name for preset in presets.DRAWN} | {presets.DRY_RUN}
 
 
 def test_a_home_elsewhere_is_cleaned_and_the_checkouts_data_stays(checkout, tmp_path):
@@ -107,6 +114,7 @@ def test_the_built_site_is_removed_and_a_strangers_is_not(checkout):
         "runs/kitchen/grpo-seed0/adapter/notes.txt",
         "runs/kitchen/predictions/mine/mask.png",
         "runs/dry-run/model/config.json",
+        "runs/kitchen/merged/mine/config.json",
     ],
 )
 def test_a_strangers_file_stays_and_is_named(checkout, path):

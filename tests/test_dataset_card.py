@@ -129,8 +129,6 @@ def test_only_a_card_of_the_kits_own_is_overwritten(empty_home, capsys):
     assert write(folder)[0].content == first  # the same files give the same card
     assert len(list(folder.iterdir())) == 5  # two splits with their reports, and the card
     card = folder / "README.md"
-    card.write_text("<!-- Written by `python -m foodseg.data.card`. Remove this line -->\n# Old\n")
-    assert write(folder)[0].content == first
     card.write_text("# My own words\n")
     assert main([str(folder)]) == 1
     assert "README.md: this card isn't ours to overwrite" in capsys.readouterr().err

@@ -236,3 +236,13 @@ def test_asking_costs_the_smaller_presets_no_import():
     loaded = "import sys, foodseg.doctor; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_a_configuration_that_cannot_be_fetched_is_refused_with_the_fix(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(hub, "hf_hub_download", refuse)
+    words = r"config.json can't be fetched \(no network\); download the model and name its folder"
+    with pytest.raises(DataError, match=words):
+        doctor._config(replace(PAPER, mllm="some/one"), here=False, online=True)

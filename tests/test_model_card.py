@@ -17,7 +17,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_json
 from foodseg.common.provenance import provenance
 from foodseg.data.fetch.sources import LICENCE
-from foodseg.presets import KITCHEN, PAPER
+from foodseg.presets import KITCHEN, KITCHEN_ROUNDING, PAPER
 from foodseg.recipes import Recipe
 from foodseg.report.cards.model import main, write_card
 from foodseg.report.cards.trained_run import find_base
@@ -179,6 +179,12 @@ def test_the_licence_of_the_3b_base_is_carried_on(make_run, source):
     assert "drawn plates" not in words and "/srv" not in words
 
 
+def test_a_run_that_rounds_otherwise_learnt_from_drawn_plates(make_run):
+    folder = make_run(run_config(KITCHEN_ROUNDING, recipes.DAPO, 0, []))
+    card, words = write(folder)
+    assert card.data.datasets == ["foodseg-kitchen"] and "Data of your own" not in words
+
+
 def test_a_run_of_other_models_learnt_from_the_same_data(make_run):
     preset = replace(PAPER, name="paper--Qwen--Qwen2.5-VL-7B-Instruct")
     folder = make_run(run_config(preset, recipes.DAPO, 0, []))
@@ -193,7 +199,18 @@ def test_what_the_kit_cannot_know_is_left_to_its_user_to_name(make_run):
     based_on(folder, "someone/Qwen2.5-VL-7B-Instruct")
     card, words = write(folder)
     assert card.data.license == "other" and card.data.datasets is None
-    assert words.count("before you pass the adapter on") == 2
+    assert words.count("before you pass this adapter on") == 2
+
+
+def test_a_merged_models_card_says_that_the_weights_were_changed(make_run, tmp_path):
+    folder, merged = make_run(run_config(PAPER, recipes.DAPO, 0, [])), tmp_path / "merged"
+    based_on(folder, "Qwen/Qwen2.5-VL-3B-Instruct")
+    words = " ".join(ModelCard.load(write_card(folder, merged=merged)).text.split())
+    assert "a LoRA adapter was trained and merged into the base's weights)" in words
+    assert "which this model, a work derived from it, carries on" in words
+    assert "No photo and no question is part of this model." in words
+    assert "untouched" not in words and "this adapter" not in words
+    assert "the base's own weights are untouched)" in write(folder)[1]
 
 
 @pytest.mark.parametrize("source", ["someone/model", "/a/b/model", "./model", "C:\\a\\model"])

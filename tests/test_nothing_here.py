@@ -50,6 +50,7 @@ from foodseg.models import prompts
 from foodseg.models.segmenter import Segmenter
 from foodseg.presets import SMOKE, SMOKE_NOTHING
 from foodseg.recipes import GRPO, NOTHING_HERE, NOTHING_HERE_UNAIDED, Recipe
+from foodseg.report.cards.dataset import drawn_plates, write_card
 from foodseg.report.failures import FOUND, OTHER_FOOD, outcome
 from foodseg.report.results import measured_table
 from foodseg.report.seeds import summarise_seeds
@@ -175,6 +176,17 @@ def test_a_dataset_with_them_holds_the_one_without(tmp_path):
     assert all(sample.answer.endswith(" points to none.") for sample in nothing)
     assert presets.KITCHEN.no_target_share == 0 < presets.KITCHEN_NOTHING.no_target_share
     assert presets.get_preset("smoke-nothing") == SMOKE_NOTHING
+
+
+def test_what_the_page_draws_has_the_reports_that_its_card_reads(empty_home):
+    small = replace(SMOKE_NOTHING, train_plates=2, test_plates=2)
+    nothing_here.draw(small)
+    report = small.samples_file("train").with_suffix(".report.json")
+    told = report.read_text()
+    assert write_card(report.parent, drawn_plates("x")).exists()
+    report.unlink()  # an earlier version wrote none
+    nothing_here.draw(small)
+    assert report.read_text() == told
 
 
 # -- Prompt, parsing, reward -----------------------------------------------------------------------
@@ -350,7 +362,7 @@ def test_masks_of_another_system_say_it_by_an_empty_mask(home, there, absent):
 
 
 def test_exports_take_them_or_say_what_was_left_out(home, tmp_path, there, absent):
-    asked = SMOKE.dataset, "train", [there, absent], True
+    asked = SMOKE.dataset, "train", [there, absent]
     assert lisa.write_lisa(tmp_path / "lisa", *asked)["samples"] == 2
     [file] = (tmp_path / "lisa").rglob("train-absent-0.json")
     assert json.loads(file.read_text())["shapes"] == []

@@ -38,7 +38,6 @@ def test_loss_gradient_and_figures_are_those_of_trl(case):
         clip_high=given["epsilon_high"],
         kl_weight=given["beta"],
         normalisation=NORMALISATION[given["loss_type"]],
-        kl_times_ratio=given["use_bias_correction_kl"],
     )
     got = policy_loss(
         log_probs,
@@ -209,5 +208,4 @@ def test_failure_says_what_was_found():
     assert collector.missing == 1
     with pytest.raises(NoSignalError, match="1 of 2 groups .* after 3 prompts"):
         collector.add(["c"], [[0, 0]])
-    with pytest.raises(RuntimeError, match="only 1 of 2"):
-        collector.take()
+    assert collector.take() == ["a"]

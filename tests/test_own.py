@@ -74,9 +74,9 @@ class Folder:
     def write(self) -> None:
         (self.root / "questions.jsonl").write_bytes(b"\n".join([*self.lines, b""]))
 
-    def build(self, split: str = "train", **options):
+    def build(self, split: str = "train"):
         self.write()
-        samples, report = build_own(self.root, split, **options)
+        samples, report = build_own(self.root, split)
         counts = report.counts
         assert counts["turns"] == counts["entries"] == report.kept + sum(report.left_out.values())
         assert report.kept == len(samples)
@@ -112,11 +112,11 @@ def test_a_question_becomes_the_same_sample(folder):
     assert (second.union_mask() == (disc() | disc(25))).all()  # things may overlap
 
 
-def test_one_reference_for_each_component(folder):
+def test_one_reference_for_a_thing_of_several_pieces(folder):
     folder.mask("good/spinach.png", disc(2) | disc(40))
-    (sample,), report = folder.build(per="component")
-    assert sample.foods == ("spinach",) and sample.reference_foods == ("spinach", "spinach")
-    assert (report.per, len(sample.references)) == ("component", 2)
+    (sample,), report = folder.build()
+    assert sample.foods == sample.reference_foods == ("spinach",)
+    assert (report.per, len(sample.references)) == ("ingredient", 1)
 
 
 @pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16])
@@ -431,12 +431,11 @@ def test_a_test_photo_is_taken_out_of_train(folder, name):
 
 
 def test_folders_that_cannot_be_built_raise(folder, tmp_path):
-    def refused(words, root=folder.root, split="train", **options):
+    def refused(words, root=folder.root, split="train"):
         with pytest.raises(DataError, match=words):
-            build_own(root, split, **options)
+            build_own(root, split)
 
     refused("choose from", split="val")
-    refused("choose from", per="piece")
     for data, text in ((b"\n \n", "there are no questions"), (b"\xff\xfe{\0", "UTF-16")):
         (folder.root / "questions.jsonl").write_bytes(data)
         refused(rf"questions.jsonl: .*{text}")

@@ -16,7 +16,7 @@ from foodseg.ablations.runs import Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.evaluation.predictions import compare, save_predictions
-from foodseg.presets import SMOKE
+from foodseg.presets import SMOKE, SMOKE_ROUNDING, get_preset
 
 (GRPO,) = choose_rows("grpo")
 
@@ -38,7 +38,7 @@ def write_run(runs: Runs, seed: int, sample, share: float, rewards: list[float])
 def both(home, samples):
     """(usual, older) with two seeds of GRPO, of 20% and 60% of the truth, then of 40% and 50%."""
     sample = next(one for one in samples if one.union_mask().sum() > 200)
-    usual, older = Runs(SMOKE), Runs(rounding.rounded(SMOKE))
+    usual, older = Runs(SMOKE), Runs(SMOKE_ROUNDING)
     write_run(usual, 0, sample, 0.2, [1.0, 2.0, 3.0])
     write_run(usual, 1, sample, 0.6, [1.0, 2.0, 3.0])
     write_run(older, 0, sample, 0.4, [1.0, 2.5, 3.0])
@@ -79,14 +79,14 @@ def test_the_page_says_what_was_compared_and_where_it_comes_from(both, home):
 
 
 def test_without_a_run_to_compare_it_says_what_to_do(home):
-    usual, older = Runs(SMOKE), Runs(rounding.rounded(SMOKE))
+    usual, older = Runs(SMOKE), Runs(SMOKE_ROUNDING)
     with pytest.raises(DataError, match=r"nothing to compare yet; `make PRESET=smoke`"):
         rounding.write_page(usual, older, [0], {}, home / "page")
     assert not (home / "page.md").exists()
 
 
 def test_the_same_questions_in_folders_of_its_own(home):
-    own = rounding.rounded(SMOKE)
+    own = get_preset("smoke-rounding")
     assert own.samples_file("test") == SMOKE.samples_file("test")
     assert own.run_folder("grpo", 0) != SMOKE.run_folder("grpo", 0)
     assert replace(own, name="smoke", data="") == SMOKE
@@ -97,9 +97,11 @@ def test_a_child_is_held_to_the_older_instructions():
     if capability not in rounding.OLDER:
         pytest.skip(f"this processor has {capability}")
     settings = rounding.older_instructions(capability)
-    command = rounding.child_command(settings, SMOKE, Run(GRPO, 3))
-    assert command[-6:] == ["--preset", "smoke", "--one", "grpo", "--seeds", "3"]
-    held = command[: command.index(sys.executable)]
+    command = rounding.older_command(settings, Runs(SMOKE_ROUNDING), Run(GRPO, 3))
+    start = command.index(sys.executable)
+    asked = ["grpo", "--seed", "3", "--preset", "smoke-rounding", "--until-stdin-closes"]
+    assert command[start + 1 :] == ["-m", "foodseg.ablations", *asked]
+    held = command[:start]
     ask = "import torch; print(torch.backends.cpu.get_cpu_capability())"
     asked = [*held, sys.executable, "-c", ask]
     said = subprocess.run(asked, capture_output=True, text=True, env=os.environ, check=True)

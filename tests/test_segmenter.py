@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_near, assert_same_masks
+from conftest import assert_same_masks
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -98,17 +98,6 @@ def test_labelled_points_change_masks_and_leave_others_as_they_are(segmenter, im
     assert_same_masks(mixed[[0, 2]], plain[[0, 2]])
     assert (mixed[1] != plain[1]).any() and (mixed[1] != mixed[3]).any()
     assert_same_masks(mixed[1:2], segmenter.predict(embedding, [more]))
-
-
-def test_images_embedded_together_equal_one_by_one(segmenter, image):
-    other = Image.fromarray(image).rotate(90, expand=True)
-    together = segmenter.embed_images([image, other])
-    for embedding, single in zip(together, (image, other), strict=True):
-        alone = segmenter.embed_image(single)
-        assert embedding.size == alone.size
-        assert_near(embedding.features, alone.features, roundings=200)
-        masks = segmenter.predict(embedding, REFERENCES[:1])
-        assert_same_masks(masks, segmenter.predict(alone, REFERENCES[:1]))
 
 
 def test_no_temporal_module(segmenter):

@@ -99,7 +99,7 @@ def test_the_first_stage_decides_its_scores(runs, monkeypatch):
 
 
 def test_why_compares_with_the_merged_weights(runs, first_stage):
-    folder = runs.log(RUN).parent
+    folder = runs.run_folder(RUN)
     write_json(folder / "config.json", runs.config(RUN, runs.preset_of(RUN)))
     assert why.reason(runs, folder) == "today's, unfinished"
     (first_stage / "model.safetensors").write_bytes(b"merged anew")

@@ -30,9 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
         threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
         runs = Runs(get_preset(options.preset))
-    except ValueError as error:
-        sys.exit(f"ablations: {error}")
-    try:
         if options.row is None:
             rows, seeds = choose_rows(options.rows), parse_seeds(options.seeds)
             jobs = options.jobs or runs_at_once(runs.preset)

@@ -7,7 +7,7 @@ from math import isnan
 import pandas as pd
 
 from foodseg.ablations.rows import SUPERVISED, UNTRAINED
-from foodseg.common.number_text import NOTHING, number_text
+from foodseg.common.number_text import NOTHING, number_text, signed_interval
 from foodseg.report.seeds import is_difference
 
 NOT_SHOWN = "not shown"
@@ -24,7 +24,7 @@ def gain_text(row) -> str:
     """+0.020 (+0.010 to +0.030); without an interval +0.020 (one seed); "–" without a gain."""
     if isnan(row.gain_low):
         return number_text("{:+.3f} (one seed)", row.gain)
-    return f"{row.gain:+.3f} ({row.gain_low:+.3f} to {row.gain_high:+.3f})"
+    return signed_interval(row.gain, row.gain_low, row.gain_high)
 
 
 def differences_sentence(frame: pd.DataFrame) -> str:

@@ -77,7 +77,7 @@ def _train_and_evaluate(runs: Runs, run: Run) -> dict:
         peak = max(row["peak_memory_mb"] for row in read_lines(runs.log(run)))
     evaluation = _evaluate(preset, run, asked)
     if isinstance(run.method, Recipe) and not run.first:  # a card names a base that others have
-        write_card(runs.log(run).parent)
+        write_card(runs.run_folder(run))
     costs = {"seconds": training.get("seconds"), "steps": training.get("steps", 0)}
     return {name: evaluation[name] for name in KEPT} | costs | {"peak_memory_mb": peak}
 

@@ -45,7 +45,7 @@ def ablations_frame(
     seeds, of: those that ended, those asked for. stale: seeds of other settings or code.
     """
     dapo = ended_runs(runs, runs_of(choose_rows(REFERENCE), seeds, split))
-    reference = _predictions(runs, [run.name for run in dapo])
+    reference = runs.predictions(dapo)
     several = {sample.sample_id for sample in runs.samples(split)[1] if len(sample.foods) > 1}
     lines: dict[str, dict] = {}
     for row in rows:
@@ -53,7 +53,7 @@ def ablations_frame(
         if not wanted:  # the bound, on validation plates
             continue
         ended, others = ended_runs(runs, wanted), [] if row.name == REFERENCE else reference
-        predictions = _predictions(runs, [run.name for run in ended])
+        predictions = runs.predictions(ended)
         scores = _scores(predictions, others, row.trained) | _naming(predictions, several)
         if row == BOUND:  # it is handed the true foods
             scores |= dict.fromkeys(("foods_right", SEVERAL, *STEPS), np.nan)
@@ -68,10 +68,6 @@ def ablations_frame(
 def ended_runs(runs: Runs, wanted: Sequence[Run]) -> list[Run]:
     """The runs that have scores, current or not."""
     return [run for run in wanted if "giou" in (runs.outcome(run) or {})]
-
-
-def _predictions(runs: Runs, names: Sequence[str]) -> list[list[Prediction]]:
-    return [load_predictions(runs.preset.predictions_folder(name)) for name in names]
 
 
 def _line(runs: Runs, wanted: Sequence[Run], ended: Sequence[Run], scores: dict) -> dict:
@@ -125,16 +121,17 @@ def _forced_scores(
     runs: Runs, title: str, ended: Sequence[Run], reference: list[list[Prediction]]
 ) -> dict:
     """The same models, their masks read at the true answer's [SEG]: another, easier, protocol."""
-    names = [teacher_forced_row_name(run.method, run.seed) for run in ended]
+    rows = [teacher_forced_row_name(run.method, run.seed) for run in ended]
+    predictions = [load_predictions(runs.preset.predictions_folder(row)) for row in rows]
     # The answer is not the model's.
-    scores = _scores(_predictions(runs, names), reference, True)
+    scores = _scores(predictions, reference, True)
     scores |= dict.fromkeys((*ANSWERS, SEVERAL, *STEPS), np.nan)
     return scores | {"title": f"{title}, teacher-forced (another protocol)"}
 
 
 def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:
     """Completions learnt from and sampled, the least and the most of a row's runs."""
-    folders = [runs.log(run).parent for run in ended]
+    folders = [runs.run_folder(run) for run in ended]
     costs = [run_costs(folder) for folder in folders if (folder / "result.json").exists()]
     counts = {}
     for name, values in (("learnt", [c[1] for c in costs]), ("sampled", [c[0] for c in costs])):

@@ -21,18 +21,13 @@ from foodseg.ablations.frame import ablations_frame, ended_runs
 from foodseg.ablations.outputs import ORIGIN
 from foodseg.ablations.rows import Row, choose_rows, nothing_rows
 from foodseg.ablations.run_all import run_all
-from foodseg.ablations.runs import Run, Runs, runs_of
+from foodseg.ablations.runs import Runs, runs_of
 from foodseg.common.errors import DataError
-from foodseg.common.number_text import number_text, with_deviation
+from foodseg.common.number_text import number_text, signed_interval, with_deviation
 from foodseg.common.progress import tqdm
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.data.single import write_single
-from foodseg.evaluation.predictions import (
-    Prediction,
-    load_predictions,
-    paired_difference,
-    summarise,
-)
+from foodseg.evaluation.predictions import Prediction, paired_difference, summarise
 from foodseg.kitchen.dataset import write_kitchen
 from foodseg.presets import (
     KITCHEN,
@@ -66,8 +61,10 @@ def draw(preset: Preset) -> None:
         counts = preset.train_plates, preset.test_plates
         write_kitchen(preset.dataset, *counts, 0, no_target_share=preset.no_target_share)
     for split in ("train", "test"):
-        if not preset.samples_file(split).exists():
-            write_single(preset.dataset, split, preset.samples_file(split))
+        samples = preset.samples_file(split)
+        report = samples.with_suffix(".report.json")
+        if not (samples.exists() and report.exists()):
+            write_single(preset.dataset, split, samples).save(report)
 
 
 def measured_rows() -> list[Row]:
@@ -77,18 +74,13 @@ def measured_rows() -> list[Row]:
 
 def nothing_frame(runs: Runs, seeds: Sequence[int]) -> pd.DataFrame:
     """One line for each row with scores: means, *_sd over seeds, less_grpo*, and its origin."""
-    rows = [row for row in measured_rows() if ended_runs(runs, runs_of([row], seeds))]
-    predictions = {row.name: _predictions(runs, row, seeds) for row in rows}
+    ended = {row.name: ended_runs(runs, runs_of([row], seeds)) for row in measured_rows()}
+    predictions = {name: runs.predictions(some) for name, some in ended.items() if some}
     without = predictions.get(GRPO.name, [])
     lines = {name: _scores(own, without) for name, own in predictions.items()}
     frame = pd.DataFrame.from_dict(lines, orient="index")
-    origin = ablations_frame(runs, rows, seeds)
+    origin = ablations_frame(runs, [row for row in measured_rows() if ended[row.name]], seeds)
     return origin[["title", "seeds", "of", "seconds", *ORIGIN, "command"]].join(frame)
-
-
-def _predictions(runs: Runs, row: Row, seeds: Sequence[int]) -> list[list[Prediction]]:
-    ended: list[Run] = ended_runs(runs, runs_of([row], seeds))
-    return [load_predictions(runs.preset.predictions_folder(run.name)) for run in ended]
 
 
 def _scores(own: Sequence[list[Prediction]], without: Sequence[list[Prediction]]) -> dict:
@@ -117,9 +109,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         columns[title] = [with_deviation(*pair) for pair in pairs]
     less = frame[["less_grpo", "less_grpo_low", "less_grpo_high"]].to_numpy()
     columns["less GRPO's"] = [
-        number_text("{:+.3f} ({:+.3f} to {:+.3f})", *one)
-        if not np.isnan(one).any()
-        else number_text("{:+.3f}", one[0])
+        number_text("{:+.3f}", one[0]) if np.isnan(one).any() else signed_interval(*one)
         for one in less
     ]
     columns["seeds"] = [str(count) for count in frame["seeds"]]

@@ -94,8 +94,6 @@ def read_table(preset: Preset, split: str = "test") -> pd.DataFrame | None:
     if not path.exists():
         return None
     frame = pd.read_csv(path, index_col="row")
-    # An earlier version's file lacks some.
-    frame = frame.reindex(columns=[*frame.columns, *(n for n in NUMBERS if n not in frame)])
     texts = frame.columns.difference(NUMBERS)
     return frame.assign(**{name: frame[name].astype(object).fillna("") for name in texts})
 

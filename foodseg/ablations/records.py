@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.direction == "keep" or options.any_code:
             runs = RunsOfAnyCode(runs.preset)
         done = (keep if options.direction == "keep" else restore)(runs, seeds, folder)
-    except ValueError as error:  # DataError is one, and so is an unknown preset
+    except DataError as error:
         print(f"records: {error}", file=sys.stderr)
         return 1
     print(f"{options.direction}: {len(done)} runs, {folder}")
@@ -93,7 +93,7 @@ def restore(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
         others += bool(record) and not todays
         if todays:
             for name, content in record["files"].items():
-                _put_back(runs.folder(run).parents[1] / name, content)
+                _put_back(runs.preset.runs_folder / name, content)
             # The last: it says that the others are there.
             write_json(runs.folder(run) / "outcome.json", record["outcome"])
             restored.append(run)
@@ -134,7 +134,7 @@ def _files(runs: Runs, run: Run) -> Iterator[tuple[str, Any]]:
         yield f"predictions/{name}/result.json", load_json(folder / "result.json")
     if run.row.trained and runs.log(run).exists():
         yield f"{run.name}/log.jsonl", read_lines(runs.log(run))
-        yield f"{run.name}/result.json", load_json(runs.log(run).with_name("result.json"))
+        yield f"{run.name}/result.json", load_json(runs.run_folder(run) / "result.json")
 
 
 def _put_back(path: Path, content: Any) -> None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -21,27 +19,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from foodseg.ablations.__main__ import end_with_stdin
-from foodseg.ablations.execute import execute
 from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.rows import Row, choose_rows
-from foodseg.ablations.run_all import run_all, runs_at_once
+from foodseg.ablations.run_all import child_command, run_all, runs_at_once
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
-from foodseg.common.number_text import NOTHING, number_text, with_deviation
+from foodseg.common.number_text import NOTHING, number_text, signed_interval, with_deviation
 from foodseg.common.progress import tqdm
 from foodseg.common.tables import to_markdown, write_markdown, write_text
-from foodseg.evaluation.predictions import (
-    Prediction,
-    load_predictions,
-    paired_difference,
-    summarise,
-)
-from foodseg.presets import KITCHEN, SMOKE, Preset, parse_seeds
+from foodseg.evaluation.predictions import paired_difference, summarise
+from foodseg.presets import KITCHEN, KITCHEN_ROUNDING, SMOKE, SMOKE_ROUNDING, parse_seeds
 from foodseg.report.results import caption
 
-PRESETS = {preset.name: preset for preset in (KITCHEN, SMOKE)}
+PRESETS = {KITCHEN.name: (KITCHEN, KITCHEN_ROUNDING), SMOKE.name: (SMOKE, SMOKE_ROUNDING)}
 ROWS = "base,grpo,dapo"
 # What torch calls the processor's instructions, and the next older for torch and for oneDNN.
 OLDER = {"AVX512": ("avx2", "AVX2"), "AVX2": ("default", "SSE41")}
@@ -67,16 +58,10 @@ def older_instructions(capability: str) -> dict[str, str]:
     return dict(zip(("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"), OLDER[capability], strict=True))
 
 
-def rounded(preset: Preset) -> Preset:
-    """The same preset with folders of its own for its runs."""
-    return replace(preset, name=f"{preset.name}-rounding", data=preset.name, published=None)
-
-
-def child_command(settings: dict[str, str], preset: Preset, run: Run) -> list[str]:
-    """What executes one run of `rounded(preset)` with the older instructions."""
-    held = ["env", *(f"{name}={value}" for name, value in settings.items())]
-    module = [sys.executable, "-m", "foodseg.ablations.rounding", "--preset", preset.name]
-    return [*held, *module, "--one", run.row.name, "--seeds", str(run.seed)]
+def older_command(settings: dict[str, str], older: Runs, run: Run) -> list[str]:
+    """What executes one run with the older instructions."""
+    held = [f"{name}={value}" for name, value in settings.items()]
+    return ["env", *held, *child_command(older, run)]
 
 
 def rounding_frame(
@@ -98,7 +83,7 @@ def rounding_frame(
 
 
 def _line(usual: Runs, older: Runs, both: Sequence[Run]) -> dict:
-    before, after = _predictions(usual, both), _predictions(older, both)
+    before, after = usual.predictions(both), older.predictions(both)
     gious = np.array([[summarise(run)["giou"] for run in runs] for runs in (before, after)])
     means, deviations = gious.mean(1), [pd.Series(row).std() for row in gious]
     steps = [parting_step(usual.log(run), older.log(run)) for run in both if run.row.trained]
@@ -111,10 +96,6 @@ def _line(usual: Runs, older: Runs, both: Sequence[Run]) -> dict:
         "parts_least": min(steps, default=np.nan),
         "parts_most": max(steps, default=np.nan),
     }
-
-
-def _predictions(runs: Runs, wanted: Sequence[Run]) -> list[list[Prediction]]:
-    return [load_predictions(runs.preset.predictions_folder(run.name)) for run in wanted]
 
 
 def _mean_gap(scores: Sequence[float]) -> float:
@@ -140,7 +121,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         lines[row.title] = {
             "gIoU": with_deviation(row.giou, row.giou_sd),
             "gIoU, older": with_deviation(row.giou_older, row.giou_older_sd),
-            "older less usual, 95%": f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
+            "older less usual, 95%": signed_interval(row.difference, row.low, row.high),
             "part at": number_text(span, least, most),
             "two roundings": number_text("{:.3f}", row.two_roundings),
             "two seeds": number_text("{:.3f}", row.two_seeds),
@@ -192,31 +173,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=PRESETS, default=KITCHEN.name)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one for each core)")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # a row to run in this process
     options = parser.parse_args(arguments)
-    preset = PRESETS[options.preset]
-    usual, older = Runs(preset), Runs(rounded(preset))
+    preset, other = PRESETS[options.preset]
+    usual, older = Runs(preset), Runs(other)
     try:
         seeds = parse_seeds(options.seeds)
-        if options.one:
-            return _run_one(older, choose_rows(options.one)[0], seeds[0])
         settings = older_instructions(torch.backends.cpu.get_cpu_capability())
-        command = partial(child_command, settings, preset)
         wanted, jobs = runs_of(choose_rows(ROWS), seeds), options.jobs or runs_at_once(preset)
-        failed = run_all(older, wanted, jobs, lambda runs, run: command(run))
+        failed = run_all(older, wanted, jobs, partial(older_command, settings))
         write_page(usual, older, seeds, settings, preset.figures / "rounding")
     except DataError as error:
         print(f"rounding: {error}", file=sys.stderr)
         return 1
     tqdm.write(f"{preset.figures / 'rounding.md'}")
     return int(bool(failed))
-
-
-def _run_one(older: Runs, row: Row, seed: int) -> int:
-    threading.Thread(target=end_with_stdin, daemon=True).start()
-    outcome = execute(older, Run(row, seed))
-    print(outcome.get("failure") or f"gIoU {outcome['giou']:.3f}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The rows of the ablation table: every recipe of `foodseg.recipes` and every baseline of
-`foodseg.supervised.targets`, the untrained base, and the upper bound.
+"""The rows of the ablation table: the recipes of `foodseg.recipes` and the baselines of
+`foodseg.supervised.targets` but those with `nothing`, trainings in two stages, the untrained base,
+and the upper bound.
 
 A row's family is found from the prefix of its name, so a new recipe needs no entry here; a name
 without a known prefix stands under "Other recipes".

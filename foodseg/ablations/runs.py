@@ -8,6 +8,7 @@ notebooks 04 and 05 use, so what they have trained is not trained again.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from foodseg.ablations.validation import validation_split
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
 from foodseg.data.samples import Sample, load_samples
+from foodseg.evaluation.predictions import Prediction, load_predictions
 from foodseg.evaluation.unfinished import EVALUATION_FIELDS
 from foodseg.presets import KITCHEN, Preset, require
 from foodseg.recipes import Recipe
@@ -102,11 +104,19 @@ class Runs:
 
     def folder(self, run: Run) -> Path:
         """Where outcome.json and output.txt are."""
-        return self.preset.predictions_folder(run.name).parents[1] / "ablations" / run.name
+        return self.preset.runs_folder / "ablations" / run.name
+
+    def run_folder(self, run: Run) -> Path:
+        """Where the training is; there is none of a row that is not trained."""
+        return self.preset.runs_folder / run.name
 
     def log(self, run: Run) -> Path:
-        """The training's row for each step; there is none for a row that is not trained."""
-        return self.preset.run_folder(run.name.rpartition("-seed")[0], run.seed) / "log.jsonl"
+        """The training's row for each step."""
+        return self.run_folder(run) / "log.jsonl"
+
+    def predictions(self, runs: Sequence[Run]) -> list[list[Prediction]]:
+        """The answers of runs that were evaluated."""
+        return [load_predictions(self.preset.predictions_folder(run.name)) for run in runs]
 
     def preset_of(self, run: Run) -> Preset:
         """The preset, with the model that the run goes on from as its base.
@@ -116,12 +126,12 @@ class Runs:
         first = run.first
         if first is None:
             return self.preset
-        result = self.log(first).with_name("result.json")
+        result = self.run_folder(first) / "result.json"
         if not result.exists():
             raise DataError(f"{result.parent}: not trained yet; `{first.command(self.preset)}`.")
         # Trained anew, it is another base.
         merged = f"{first.name}-{load_json(result)['adapter']}"
-        return replace(self.preset, mllm=str(result.parents[1] / "merged" / merged))
+        return replace(self.preset, mllm=str(self.preset.runs_folder / "merged" / merged))
 
     def outcome(self, run: Run) -> dict | None:
         """The run's outcome.json, current or not; None before it ended, or if it is broken."""

@@ -20,4 +20,4 @@ def make_base(runs: Runs, run: Run) -> None:
     train_baseline(runs.preset, first.method, first.seed, runs.samples(first.split)[0])
     base = Path(runs.preset_of(run).mllm)
     if not base.exists():
-        merge(runs.log(first).parent, base, runs.preset)
+        merge(runs.run_folder(first), base, runs.preset)

@@ -18,10 +18,10 @@ from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.files import PROJECT, load_json
-from foodseg.common.imports import bare_code, import_closure, module_file
+from foodseg.common.imports import bare_code, module_file
 from foodseg.presets import get_preset
 from foodseg.recipes import Recipe
-from foodseg.training.identity import TOOL, TRUE_ANSWERS, VALUES, recipe_modules
+from foodseg.training.identity import recipe_modules, used_modules
 
 MISSING = "nothing"
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs = Runs(get_preset(parser.parse_args(arguments).preset))
         lines = [f"{folder.name}: {reason(runs, folder)}" for folder in folders(runs)]
-    except ValueError as error:  # DataError is one, and so is an unknown preset
+    except DataError as error:
         print(f"why: {error}", file=sys.stderr)
         return 1
     print("\n".join(lines) or f"preset {runs.preset.name}: nothing has been trained.")
@@ -43,8 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def folders(runs: Runs) -> list[Path]:
     """The folders of trainings that are there, finished or not."""
-    everything = runs.preset.run_folder("any", 0).parent
-    return sorted(path.parent for path in everything.glob("*-seed*/config.json"))
+    return sorted(path.parent for path in runs.preset.runs_folder.glob("*-seed*/config.json"))
 
 
 def reason(runs: Runs, folder: Path) -> str:
@@ -97,8 +96,7 @@ def changed_code(run: Run, folder: Path) -> str:
     roots = ["foodseg.supervised.training"]
     if isinstance(run.method, Recipe):
         roots = ["foodseg.training.trainer", *recipe_modules(run.method)]
-    modules = import_closure(roots, without=[*VALUES, TOOL, TRUE_ANSWERS])
-    files = [str(module_file(module).relative_to(PROJECT)) for module in modules]
+    files = [str(module_file(module).relative_to(PROJECT)) for module in used_modules(roots)]
     then = {file: _at(commit.rstrip("+"), file) for file in files}
     if not any(then.values()):
         return "code"

@@ -220,7 +220,7 @@ def _objective(preset: Preset) -> dict:
     return {
         "loss_type": "grpo",
         "beta": objective.kl_weight,
-        "use_bias_correction_kl": objective.kl_times_ratio,
+        "use_bias_correction_kl": False,  # the papers' KL, not TRL's default of late
         "epsilon": objective.clip_low,
         "epsilon_high": objective.clip_high,
         "scale_rewards": "group",

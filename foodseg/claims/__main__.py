@@ -30,16 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 if a run failed or the input can't be used; 130 after Ctrl-C."""
     options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    show = None
     try:
         runs, seeds = Runs(get_preset(options.preset)), parse_seeds(options.seeds)
         claims = choose_claims(options.claims)
         show = partial(_show, runs, seeds, claims)
         failed = [] if options.only_write else make_runs(runs, seeds, claims, options.jobs, show)
-    except (DataError, ValueError) as error:
+    except DataError as error:
         print(f"claims: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        show()
+        if show:
+            show()
         print("claims: interrupted; start it again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
     show()

@@ -17,7 +17,7 @@ from foodseg.claims.field import CLAIMS, Claim
 from foodseg.claims.measures import OfLog, answers_difference, log_difference
 from foodseg.claims.rule import NO_DIFFERENCE, NOT_HERE, Difference, verdict
 from foodseg.common.files import load_json, read_lines
-from foodseg.evaluation.predictions import Prediction, load_predictions
+from foodseg.evaluation.predictions import Prediction
 
 
 class EndedRuns:
@@ -35,8 +35,7 @@ class EndedRuns:
         return [run for run in ended if self.runs.finished(run)]
 
     def _predictions(self, row: str) -> list[list[Prediction]]:
-        folders = [self.runs.preset.predictions_folder(run.name) for run in self.ended(row)]
-        return [load_predictions(folder) for folder in folders]
+        return self.runs.predictions(self.ended(row))
 
     def _logs(self, row: str) -> list[list[dict]]:
         return [_counted(self.runs.log(run)) for run in self.ended(row)]

@@ -75,11 +75,10 @@ def answers_difference(
 def log_difference(
     measure: OfLog, logs: Sequence[Sequence[dict]], others: Sequence[Sequence[dict]] | None
 ) -> Difference:
-    """Of the runs' figures less the others', paired in their order; others None: less 0."""
+    """Of the runs' figures less as many others', paired in their order; others None: less 0."""
     found = np.array([measure.value(log) for log in logs])
     if others is not None:
-        count = min(len(logs), len(others))
-        found = found[:count] - np.array([measure.value(log) for log in others[:count]])
+        found = found - np.array([measure.value(log) for log in others])
     if len(found) < 2 or np.isnan(found).any():
         return NO_DIFFERENCE
     reach = stats.t.ppf((1 + LEVEL) / 2, len(found) - 1) * stats.sem(found)
@@ -160,8 +159,7 @@ RAMBLES = OfAnswers("answers that ramble", partial(shown, habit="rambling"), "of
 def third(rows: Sequence[dict], name: str, number: int = 2) -> float:
     """A field's mean over a third of the steps, by default the last; NaN if it has no value."""
     size = -(-len(rows) // 3)
-    values = [row[name] for row in rows[number * size :][:size] if row.get(name) is not None]
-    return fmean(values) if values else float("nan")
+    return _mean(rows[number * size :][:size], name)
 
 
 def growth(rows: Sequence[dict], name: str) -> float:
@@ -176,13 +174,16 @@ def midway(rows: Sequence[dict], name: str) -> float:
     """
     total = rows[-1]["sampled_so_far"]
     middle = [row for row in rows if total / 3 < row["sampled_so_far"] <= 2 * total / 3]
-    values = [row[name] for row in middle if row.get(name) is not None]
-    return fmean(values) if values else float("nan")
+    return _mean(middle, name)
 
 
-def at_steps(rows: Sequence[dict], name: str, after: int = 8, last: int = 24) -> float:
-    """A field's mean over the same steps of the policy in every run."""
-    values = [row[name] for row in rows[after:last] if row.get(name) is not None]
+def at_steps(rows: Sequence[dict], name: str) -> float:
+    """A field's mean over the policy's steps 9 to 24, which every run has."""
+    return _mean(rows[8:24], name)
+
+
+def _mean(rows: Sequence[dict], name: str) -> float:
+    values = [row[name] for row in rows if row.get(name) is not None]
     return fmean(values) if values else float("nan")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,7 @@ from foodseg.claims.frame import nothing_measured
 from foodseg.claims.measures import GIOU
 from foodseg.claims.picture import claims_picture
 from foodseg.claims.rule import CHANGES, NOT_SEEN, ONE_SEED_MARGIN, OPEN, RULE, VERDICTS
-from foodseg.common.number_text import NOTHING
+from foodseg.common.number_text import NOTHING, signed_interval
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.presets import Preset
 from foodseg.report.results import caption
@@ -98,10 +97,8 @@ def acts_text(row: pd.Series, titles: dict[str, str]) -> str:
 
 def difference_text(row: pd.Series) -> str:
     """+0.020 (+0.010 to +0.030), with its unit if that is not gIoU, or "–"."""
-    if isnan(row["mean"]):
-        return NOTHING
-    text = f"{row['mean']:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
-    return text if row.unit == GIOU.unit else f"{text} {row.unit}"
+    text = signed_interval(row["mean"], row.low, row.high)
+    return text if text == NOTHING or row.unit == GIOU.unit else f"{text} {row.unit}"
 
 
 def verdict_text(row: pd.Series) -> str:

@@ -42,7 +42,8 @@ def fetch_model(source: str | Path, revision: str | None = None) -> Path:
         return Path(snapshot_download(str(source), revision=revision, **options))
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"{source}: it is no folder, and the hub did not give it ({_reason(error, source)})."
+            f"{source}: it is no folder, and the hub did not give it ({_reason(error, source)}); "
+            "download it and name its folder."
         ) from error
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOTHING = "–"
 
@@ -17,6 +21,16 @@ def with_deviation(mean: float, deviation: float, digits: int = 3) -> str:
     """0.462 ± 0.010; 0.462 without a deviation (NaN), as one seed has none."""
     form = f"{{:.{digits}f}}"
     return number_text(form if isnan(deviation) else f"{form} ± {form}", mean, deviation)
+
+
+def signed_interval(value: float, low: float, high: float) -> str:
+    """A difference: +0.020 (+0.010 to +0.030)"""
+    return number_text("{:+.3f} ({:+.3f} to {:+.3f})", value, low, high)
+
+
+def column_texts(frame: pd.DataFrame, form: str, *names: str) -> list[str]:
+    """`number_text` of these columns, line by line."""
+    return [number_text(form, *values) for values in frame[list(names)].to_numpy()]
 
 
 def with_interval(value: float, interval: Sequence[float]) -> str:

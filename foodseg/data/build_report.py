@@ -45,10 +45,6 @@ class BuildReport:
         rows += [("left out", reason, turns) for reason, turns in self.left_out.items()]
         return pd.DataFrame(rows, columns=["outcome", "reason", "turns"])
 
-    def problems_to_frame(self) -> pd.DataFrame:
-        """The faults: columns `file`, `field`, `reason` and `fix`."""
-        return pd.DataFrame(self.problems, columns=["file", "field", "reason", "fix"])
-
     def describe(self, faults: int | None = None) -> str:
         """As text: a line of totals, then one for each reason and each fault (at most `faults`)."""
         kept = f"{self.split}: {self.kept} of {{turns}} turns kept with {{references}} references"

@@ -66,15 +66,13 @@ class ImageError(DataError):
         self.why = why
 
 
-def read_photo(source: Path | str | BinaryIO | Image.Image, sha256: str = "") -> Photo:
-    """Read a photo in one of FORMATS, from a file, an open file, or an opened image.
+def read_photo(source: Path | str | BinaryIO, sha256: str = "") -> Photo:
+    """Read a photo in one of FORMATS, from a file or an open file.
 
     Transparent pixels are laid on white; of several frames the first is taken; colour profiles
     are not applied. sha256: that a file's bytes must have ("": any). Raises DataError naming the
     file if it can't be used.
     """
-    if isinstance(source, Image.Image):
-        return upright(source)
     name = str(getattr(source, "name", "the photo") if hasattr(source, "read") else source)
     try:
         with open_image(source) as image:

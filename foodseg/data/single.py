@@ -44,31 +44,27 @@ MIN_AREA = 64
 
 
 def write_single(
-    root: Path | str,
-    split: str,
-    path: Path | str,
-    per: Per = "ingredient",
-    min_area: int = MIN_AREA,
+    root: Path | str, split: str, path: Path | str, per: Per = "ingredient"
 ) -> BuildReport:
     """Builds one split ("train" or "test") of the dataset folder `root` into a Parquet file.
 
     per: what gets one reference, each "ingredient" (as the paper's questions count) or each
     connected "component" of its mask. With "component" a sample's mask lacks the parts under
-    `min_area` pixels of the original image; an ingredient without a part is "mask too small".
+    MIN_AREA pixels of the original image; an ingredient without a part is "mask too small".
 
     Faults of single items are in the report and the rest is built. DataError is raised where
     nothing could be: a missing folder or file, broken JSON, an unknown split.
     """
-    builder = _Builder(root, split, per, min_area)
+    builder = _Builder(root, split, per)
     save_samples(builder.samples(), path)
     return builder.report()
 
 
 def build_single(
-    root: Path | str, split: str, per: Per = "ingredient", min_area: int = MIN_AREA
+    root: Path | str, split: str, per: Per = "ingredient"
 ) -> tuple[list[Sample], BuildReport]:
     """The samples and the report of `write_single`, without a file."""
-    builder = _Builder(root, split, per, min_area)
+    builder = _Builder(root, split, per)
     return list(builder.samples()), builder.report()
 
 
@@ -120,9 +116,9 @@ class _Plate:
 
 
 class _Builder:
-    def __init__(self, root: Path | str, split: str, per: Per, min_area: int):
+    def __init__(self, root: Path | str, split: str, per: Per):
         check_choices(split, per)
-        self.split, self.per, self.min_area = split, per, min_area
+        self.split, self.per = split, per
         self.reader, self.tally = FoodSeg103(root), Tally()
         self.categories = _categories(self.reader.root, self.tally)
         self.file = f"FoodReasonSeg_{split}.json"
@@ -140,7 +136,7 @@ class _Builder:
 
     def report(self) -> BuildReport:
         """The report of the conversations that were built so far."""
-        return self.tally.report(self.split, self.per, self.min_area)
+        return self.tally.report(self.split, self.per, MIN_AREA)
 
     def build(self, conversation: Conversation) -> list[Sample]:
         """The samples of one conversation; everything else goes into the tally."""
@@ -236,7 +232,7 @@ class _Builder:
     def _parts(self, plate: _Plate, class_id: int) -> tuple[Part, ...]:
         if class_id not in plate.parts:
             mask = plate.mask == class_id
-            plate.parts[class_id] = referenced_parts(mask, self.per, self.min_area)
+            plate.parts[class_id] = referenced_parts(mask, self.per, MIN_AREA)
             self.tally.parts_dropped += count_parts(mask, self.per) - len(plate.parts[class_id])
         return plate.parts[class_id]
 

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
             _serve(options, folder)
-        except ValueError as error:  # DataError is one, and so is an unknown preset
+        except DataError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
     return 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from foodseg.common.errors import DataError
 from foodseg.data.photos import Photo
-from foodseg.data.references import intersection_union, sample_ious
 from foodseg.data.samples import Sample
 from foodseg.demo.systems import Systems
+from foodseg.methods.sam_r1 import mask_iou
 from foodseg.presets import Preset
 from foodseg.rl.evidence import Evidence, gather_evidence
 from foodseg.segment.answer import Segmentation, check_question, segment
@@ -93,16 +93,7 @@ def judge(preset: Preset, sample: Sample, answer: Segmentation) -> Judgement:
 def judge_evidence(evidence: Evidence, mask: np.ndarray) -> Judgement:
     """The same of a completion's evidence and its mask, bool (H, W)."""
     points = {name: getattr(evidence.score, name) for name in TERMS}
-    return Judgement(_mask_iou(evidence, mask), points)
-
-
-def _mask_iou(evidence: Evidence, mask: np.ndarray) -> float:
-    """IoU with the sample's true mask; where nothing is asked for 1 for an answer that says so."""
-    sample = evidence.sample
-    if sample.no_target:
-        return float(evidence.answer.nothing)
-    intersection, union = intersection_union(mask, sample.union_mask())
-    return float(sample_ious([intersection], [union])[0])
+    return Judgement(mask_iou(replace(evidence, masks=lambda: mask[None])), points)
 
 
 def all_as_json(replies: Sequence[Reply | Refusal], sample: Sample | None) -> dict:

@@ -23,7 +23,7 @@ class Systems:
 
     def __init__(self, preset: Preset):
         self.preset = preset
-        self.runs = preset.run_folder("", 0).parent
+        self.runs = preset.runs_folder
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[str, int], System] = OrderedDict()
 

@@ -19,7 +19,7 @@ _COLUMNS = {column for columns in LIVE_PANELS.values() for column in columns}
 
 def list_runs(preset: Preset) -> list[str]:
     """Names of the runs that have logged a step of reinforcement, the last written first."""
-    logs = preset.run_folder("", 0).parent.glob("*/log.jsonl")
+    logs = preset.runs_folder.glob("*/log.jsonl")
     learnt = [log for log in logs if _COLUMNS <= _first_row(log).keys()]
     newest = sorted(learnt, key=lambda log: log.stat().st_mtime, reverse=True)
     return [log.parent.name for log in newest]
@@ -29,7 +29,7 @@ def find_log(preset: Preset, run: str) -> Path:
     """The log of one of `list_runs`; raises DataError for another name."""
     if run not in list_runs(preset):
         raise DataError(f"{run}: no run of that name has a log; choose another.")
-    return preset.run_folder("", 0).parent / run / "log.jsonl"
+    return preset.runs_folder / run / "log.jsonl"
 
 
 def read_log(log: Path) -> pd.DataFrame:

@@ -67,9 +67,9 @@ def _config(preset: Preset, here: bool, online: bool) -> dict:
         return {}
     folder = Path(preset.mllm)
     if not folder.is_dir():
-        return json.loads(
-            fetch_file(preset.mllm, "config.json", "", preset.mllm_revision).read_text()
-        )
+        by_hand = "download the model and name its folder as MLLM="
+        file = fetch_file(preset.mllm, "config.json", by_hand, preset.mllm_revision)
+        return json.loads(file.read_text())
     file = folder / "config.json"
     return json.loads(file.read_text()) if file.is_file() else {"model_type": "not given"}
 

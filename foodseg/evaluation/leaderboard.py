@@ -8,13 +8,14 @@ are left out. A row of the kit's own that was not measured here stays as the fil
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from foodseg.common.files import sha256
-from foodseg.common.number_text import NOTHING, number_text
+from foodseg.common.number_text import NOTHING, column_texts, signed_interval
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.external.rows import PROTOCOLS, account_of, external_row
@@ -67,7 +68,7 @@ def leaderboard_frame(preset: Preset, samples: list[Sample], before: Path) -> pd
     """
     lines, runs = {}, {}
     asked = [sample.sample_id for sample in samples]
-    for file in sorted(preset.predictions_folder("base").parent.glob("*/result.json")):
+    for file in sorted(preset.runs_folder.glob("predictions/*/result.json")):
         row, result = file.parent.name, load_result(file.parent)
         if line := _line(row, result):
             run = load_predictions(file.parent)
@@ -136,15 +137,13 @@ def _less(row: str, run: Run, dapo: list[Run]) -> tuple[float, float, float]:
 
 
 def _readable(frame: pd.DataFrame) -> pd.DataFrame:
-    def numbers(form: str, *names: str) -> list[str]:
-        return [number_text(form, *values) for values in frame[list(names)].to_numpy()]
-
+    numbers = partial(column_texts, frame)
     columns = {name: frame[name] for name in ("system", "protocol", "reading")}
     for metric, title in (("giou", "gIoU"), ("ciou", "cIoU")):
         names = metric, f"{metric}_low", f"{metric}_high"
         columns[f"{title} [95%]"] = numbers("{:.3f} [{:.3f}, {:.3f}]", *names)
     less = "less_dapo", "less_dapo_low", "less_dapo_high"
-    columns["less DAPO's"] = numbers("{:+.3f} ({:+.3f} to {:+.3f})", *less)
+    columns["less DAPO's"] = list(map(signed_interval, *(frame[name] for name in less)))
     handed_in = (frame["reading"] == MASKS) & (frame["system"] != OURS)
     columns["read"] = handed_in.map({True: "given ", False: ""}) + numbers("{:.0%}", "read")
     columns["food right"] = numbers("{:.0%}", "foods_right")

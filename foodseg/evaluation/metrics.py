@@ -3,7 +3,8 @@
 A sample is a pair (I, U): pixels in the intersection and in the union of predicted and true mask.
 gIoU is the mean of I/U over samples, cIoU is sum I / sum U. A completion that can't be parsed
 predicts the empty mask: I = 0, U = |ground truth|. Where U = 0 a sample scores 0, as in
-VisionReasoner's evaluator; LISA's gives 1. Our data has no empty ground truth.
+VisionReasoner's evaluator; LISA's gives 1. Where nothing in the photo answers, an answer that says
+so is (1, 1): `predictions.compare` writes it.
 """
 
 from __future__ import annotations

@@ -71,14 +71,17 @@ def crop_tile(tile: np.ndarray, shape: tuple[int, int], rng: np.random.Generator
     return tile[top : top + shape[0], left : left + shape[1]]
 
 
+REACH = 1.08
+
+
 class Brush:
     """A square patch around one piece: rotated coordinates `u`, `v` in pixels and random helpers.
 
-    `r` is the piece's radius; a piece must stay within `reach * r` of the patch's centre.
+    `r` is the piece's radius; a piece must stay within `REACH * r` of the patch's centre.
     """
 
-    def __init__(self, rng: np.random.Generator, r: float, angle: float, reach: float = 1.08):
-        half = int(np.ceil(r * reach)) + 2
+    def __init__(self, rng: np.random.Generator, r: float, angle: float):
+        half = int(np.ceil(r * REACH)) + 2
         line = np.arange(-half, half + 1, dtype=np.float32)
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         self.rng, self.r = rng, float(r)

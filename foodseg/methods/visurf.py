@@ -18,16 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from foodseg.data.references import scale_reference
 from foodseg.data.samples import Sample
-from foodseg.rl.answers import write_items
+from foodseg.rl.answers import write_truth
 from foodseg.rl.evidence import total
 
 
 def bare_answer(sample: Sample, side: int) -> str:
     """The true references without a thought, in pixels of the `side` x `side` model image."""
-    scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
-    return f"<answer>{write_items(scaled)}</answer>"
+    return f"<answer>{write_truth(sample, side)}</answer>"
 
 
 def told_answer(sample: Sample, side: int) -> str:

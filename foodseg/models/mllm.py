@@ -194,8 +194,8 @@ class Mllm:
     def load_adapter(self, folder: str | Path) -> None:
         """Load a saved adapter for inference, and word questions as in its training.
 
-        Raises ValueError if the adapter or a part of it has no effect, and DataError if it was
-        trained for another image side, or if its template is another one or no template.
+        Raises DataError if the adapter or a part of it has no effect, if it was trained for another
+        image side, or if its template is another one or no template.
         """
         from peft import PeftModel
 
@@ -207,14 +207,14 @@ class Mllm:
         matrices = {n: p for n, p in self.peft.named_parameters() if "lora_B" in n}
         dead = [n for n, p in matrices.items() if not (p.any() and p.isfinite().all())]
         if dead:
-            raise ValueError(
+            raise DataError(
                 f"{folder}: {len(dead)} of {len(matrices)} B matrices, such as {dead[0]}, are zero "
                 "or not finite, so the adapter was not loaded whole; train it again."
             )
         with self.reference_policy():
             without = self._probe()
         if torch.equal(self._probe(), without):
-            raise ValueError(f"{folder}: the adapter changes no output; train it again.")
+            raise DataError(f"{folder}: the adapter changes no output; train it again.")
 
     @torch.no_grad()
     def _probe(self) -> torch.Tensor:

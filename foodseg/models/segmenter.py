@@ -85,22 +85,12 @@ class Segmenter:
         load_weights(segmenter.model, read_weights(path), str(path))
         return segmenter
 
+    @torch.no_grad()
     def embed_image(self, image: np.ndarray | Image.Image) -> ImageEmbedding:
         """Embed one RGB image, uint8 (H, W, 3) or PIL, of any size."""
-        return self.embed_images([image])[0]
-
-    @torch.no_grad()
-    def embed_images(self, images: Sequence[np.ndarray | Image.Image]) -> list[ImageEmbedding]:
-        """Embed several RGB images, whose sizes may differ, in one pass of the image encoder."""
-        if not images:
-            return []
-        pixels = torch.stack([to_model_pixels(i, self.config.image_size) for i in images])
+        pixels = to_model_pixels(image, self.config.image_size)[None]
         features, levels = encode_pixels(self.model, normalise(pixels.to(self.device)))
-        sizes = [np.asarray(image).shape[1::-1] for image in images]
-        return [
-            ImageEmbedding(features[i : i + 1], tuple(f[i : i + 1] for f in levels), size)
-            for i, size in enumerate(sizes)
-        ]
+        return ImageEmbedding(features, tuple(levels), np.asarray(image).shape[1::-1])
 
     @torch.no_grad()
     def predict(self, embedding: ImageEmbedding, references: Sequence[Reference]) -> np.ndarray:

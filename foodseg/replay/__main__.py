@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from foodseg.common.errors import DataError
 from foodseg.common.files import PROJECT
 from foodseg.presets import get_preset
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         preset = get_preset(options.preset)
         path = PROJECT / "build" / preset.name / "replay.html"
         names = write_page(preset, path)
-    except ValueError as error:  # DataError is one, and so is an unknown preset
+    except DataError as error:
         print(f"replay: {error}", file=sys.stderr)
         return 1
     for kind, why in LEFT.items():

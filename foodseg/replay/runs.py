@@ -52,8 +52,8 @@ def find_runs(preset: Preset) -> list[Run]:
     for run in sorted(_finished(preset), key=lambda run: (bool(run.problem), run.seed)):
         found.setdefault(run.recipe["name"], run)
     if not found:
-        parent = preset.run_folder("", 0).parent
-        raise DataError(f"{parent}: no run of reinforcement is finished; `make` trains GRPO, DAPO.")
+        fix = "no run of reinforcement is finished; `make` trains GRPO, DAPO"
+        raise DataError(f"{preset.runs_folder}: {fix}.")
     if all(run.problem for run in found.values()):
         names = ", ".join(sorted(run.name for run in found.values()))
         raise DataError(f"{names}: no log has answers of earlier steps; train again: `make`.")
@@ -63,7 +63,7 @@ def find_runs(preset: Preset) -> list[Run]:
 
 def _finished(preset: Preset) -> list[Run]:
     runs = []
-    for file in sorted(preset.run_folder("", 0).parent.glob("*/result.json")):
+    for file in sorted(preset.runs_folder.glob("*/result.json")):
         folder = file.parent
         if (folder / "log.jsonl").exists():
             rows, result = read_lines(folder / "log.jsonl"), load_json(file)

@@ -12,24 +12,26 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from foodseg import recipes
+from foodseg.common.errors import DataError
 from foodseg.common.number_text import NOTHING
 from foodseg.common.provenance import find_commit, processor_name
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.data.photos import read_photo
-from foodseg.data.references import Reference, scale_reference
+from foodseg.data.references import Reference
 from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.predictions import load_predictions
 from foodseg.models.segmenter import Segmenter
-from foodseg.presets import Preset, get_preset
+from foodseg.presets import Preset, get_preset, require
 from foodseg.recipes import Recipe
 from foodseg.report.results import caption
-from foodseg.rl.answers import BOX_KEY, POINT_KEY, POINTS_KEY, write_items
+from foodseg.rl.answers import BOX_KEY, POINT_KEY, POINTS_KEY, write_items, write_truth
 from foodseg.rl.evidence import Evidence, Segment, award, gather_evidence, total
 from foodseg.rl.thresholds import PAPER_SIDE
 from foodseg.system import load_segmenter
@@ -47,6 +49,7 @@ REWARDS = (
 THOUGHT = "It is one of these foods. <look>the whole plate</look>"
 UNUSABLE = [{BOX_KEY: [[], [], [], []], POINT_KEY: [[], []], POINTS_KEY: [[[], [], []]]}]
 
+NOTEBOOK = "01_build_foodreasonseg_single"
 EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the picture's sides, where a box may begin or end
 MOST_BOXES = 3
 SEARCHED = 40  # training questions on which boxes are searched
@@ -157,7 +160,7 @@ def measure(
     """One line of the table: what each kind of answer earns on the test questions."""
     boxes = find_boxes(preset, recipe, training[:: max(len(training) // SEARCHED, 1)][:SEARCHED])
     answers = {
-        "true answers": [_true_answer(preset, sample) for sample in test],
+        "true answers": [write_answer(write_truth(sample, preset.image_side)) for sample in test],
         "its own policy": _answers_of(preset, f"{recipe.name}-seed0"),
         "GRPO's policy": _answers_of(preset, f"{recipes.GRPO.name}-seed0"),
         "base": _answers_of(preset, "base"),
@@ -169,12 +172,6 @@ def measure(
         for kind, texts in answers.items()
     }
     return {"reward of": recipe.title, **earned, "blind boxes": len(boxes)}
-
-
-def _true_answer(preset: Preset, sample: Sample) -> str:
-    side = (preset.image_side, preset.image_side)
-    references = [scale_reference(one, sample.size, side) for one in sample.references]
-    return write_answer(write_items(references))
 
 
 def _answers_of(preset: Preset, row: str) -> list[str]:
@@ -216,12 +213,14 @@ def _number(value: float) -> str:
     return NOTHING if np.isnan(value) else f"{value:.2f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m foodseg.report.blind_answers")
-    parser.add_argument("--preset", default="kitchen")
-    preset = get_preset(parser.parse_args().preset)
+def write_page(preset: Preset) -> None:
+    """Measure, and write the page and its numbers; raises DataError where the samples are missing.
+
+    Policies that have not been evaluated are left out.
+    """
+    files = [require(preset.samples_file(split), NOTEBOOK) for split in ("train", "test")]
+    questions = [load_samples(file) for file in files]
     segment = segment_with(preset, load_segmenter(preset))
-    questions = [load_samples(preset.samples_file(split)) for split in ("train", "test")]
     rows = [measure(preset, recipe, *questions, segment) for recipe in REWARDS]
     frame = pd.DataFrame(rows).set_index("reward of")
     path = preset.figures / "blind_answers"
@@ -229,5 +228,17 @@ def main() -> None:
     write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, or 1 where the input can't be used."""
+    parser = argparse.ArgumentParser(prog="python -m foodseg.report.blind_answers")
+    parser.add_argument("--preset", default="kitchen")
+    try:
+        write_page(get_preset(parser.parse_args(arguments).preset))
+    except DataError as error:
+        print(f"blind_answers: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -27,10 +27,11 @@ def training_costs(folders: Sequence[Path]) -> dict[str, float]:
 def run_costs(folder: Path) -> tuple[float, float, float]:
     """COSTS of one finished run, from its result and its log."""
     result = load_json(folder / "result.json")
-    if not result.get("sampled"):  # a supervised run, or one of an earlier version
+    if not result.get("sampled"):  # a supervised run
         return np.nan, np.nan, result["seconds"]
     preset, log = result["preset"], folder / "log.jsonl"
-    # A step of dynamic sampling may have found fewer groups; other rows don't say how many.
+    # A step of dynamic sampling may have found fewer groups; rows of a fine-tuning on own answers
+    # don't say how many.
     rows = read_lines(log) if log.exists() else [{}] * result["steps"]
     groups = sum(row.get("groups", preset["prompts_per_step"]) for row in rows)
     return result["sampled"], groups * preset["group_size"], result["seconds"]

@@ -24,6 +24,7 @@ from foodseg.report.style import (
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
+STEPS_BETWEEN_DRAWINGS = 10
 PHASES = ("rollout", "scoring", "update")
 LEGEND = {"fontsize": 7, "handlelength": 1.2, "labelspacing": 0.2}  # five lines have room
 # Panel title -> the log's columns in it, with their labels.
@@ -46,14 +47,17 @@ LIVE_PANELS: Mapping[str, Mapping[str, str]] = {
 
 
 class LiveCurves:
-    """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves())`."""
+    """Redraws a run's curves below the cell every few steps: `train(..., on_step=LiveCurves(...))`.
 
-    def __init__(self, title: str = "", every: int = 10) -> None:
-        self.title, self.every, self.calls = title, every, 0
+    title: above the curves.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title, self.calls = title, 0
         self.handle: DisplayHandle | None = None
 
     def __call__(self, log: Path) -> None:
-        if self.calls % self.every == 0:
+        if self.calls % STEPS_BETWEEN_DRAWINGS == 0:
             self.finish(log)
         self.calls += 1
 
@@ -69,7 +73,7 @@ def read_logs(folders: Sequence[Path]) -> list[pd.DataFrame]:
 
 
 @styled
-def run_curves(log: pd.DataFrame, title: str = "") -> Figure:
+def run_curves(log: pd.DataFrame, title: str) -> Figure:
     """One run: its rewards, shares, clipping and policy over the steps."""
     figure, axes = new_figure(1, len(LIVE_PANELS), 11.0, 3.3)
     for ax, (panel, columns) in zip(axes, LIVE_PANELS.items(), strict=True):
@@ -106,9 +110,7 @@ def _curve(ax, steps: pd.Series, values: pd.Series, colour: str, label: str) -> 
 
 @styled
 def compare_curves(
-    methods: Mapping[str, tuple[str, Sequence[pd.DataFrame]]],
-    panels: Mapping[str, str],
-    width: float = 9.0,
+    methods: Mapping[str, tuple[str, Sequence[pd.DataFrame]]], panels: Mapping[str, str]
 ) -> Figure:
     """Several methods over the steps: the mean over seeds, and the band from lowest to highest.
 
@@ -116,7 +118,7 @@ def compare_curves(
     """
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
-    figure, axes = new_figure(rows, columns, width, 2.4 * rows)
+    figure, axes = new_figure(rows, columns, 9.0, 2.4 * rows)
     for ax, (column, title) in zip(axes, panels.items(), strict=False):
         for name, (label, logs) in methods.items():
             seeds = pd.concat([smooth(log.set_index("step")[column]) for log in logs], axis=1)

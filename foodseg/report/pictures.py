@@ -16,27 +16,28 @@ from scipy import ndimage
 from foodseg.data.references import Reference, mask_to_reference
 from foodseg.report.style import CYCLE, GREEN, VERMILION, new_figure, styled, without_axes
 
+OPACITY = 0.55  # of a mask's tint
 Photo = Image.Image | np.ndarray
 Panel = tuple[Photo, Sequence[Reference], str]  # photo, its references, title
 
 
 @styled
-def contact_sheet(images: Sequence[Image.Image], columns: int = 6, width: float = 9.0) -> Figure:
-    """Photos side by side."""
-    rows = -(-len(images) // columns)
-    figure, axes = new_figure(rows, columns, width, width / columns * rows * 0.93)
+def contact_sheet(images: Sequence[Image.Image]) -> Figure:
+    """Photos side by side, six in a row."""
+    rows = -(-len(images) // 6)
+    figure, axes = new_figure(rows, 6, 9.0, 1.395 * rows)
     for ax, image in zip(axes, images, strict=False):
         ax.imshow(image)
     without_axes(axes)
     return figure
 
 
-def overlay(image: Photo, mask: np.ndarray, colour: str, opacity: float = 0.55) -> np.ndarray:
+def overlay(image: Photo, mask: np.ndarray, colour: str) -> np.ndarray:
     """The photo, uint8 (H, W, 3): a boolean mask (H, W) tinted and outlined, the rest dimmed."""
     photo = np.asarray(image, dtype=float)
     grey = photo.mean(axis=2, keepdims=True)
     dim = 0.55 * photo + 0.3 * grey + 0.15 * 255
-    tinted = (1 - opacity) * photo + opacity * 255 * np.array(to_rgb(colour))
+    tinted = (1 - OPACITY) * photo + OPACITY * 255 * np.array(to_rgb(colour))
     result = np.where(mask[..., None], tinted, dim)
     edge = mask & ~ndimage.binary_erosion(mask, iterations=2)
     result[edge] = 255 * np.array(to_rgb(colour))
@@ -44,11 +45,9 @@ def overlay(image: Photo, mask: np.ndarray, colour: str, opacity: float = 0.55) 
 
 
 @styled
-def class_mask_picture(
-    image: Image.Image, mask: np.ndarray, names: Mapping[int, str], width: float = 8.0
-) -> Figure:
+def class_mask_picture(image: Image.Image, mask: np.ndarray, names: Mapping[int, str]) -> Figure:
     """A photo beside its class-id mask (H, W), each class coloured, with its name and id."""
-    figure, axes = new_figure(1, 2, width, width / 2 * image.height / image.width + 0.3)
+    figure, axes = new_figure(1, 2, 8.0, 4.0 * image.height / image.width + 0.3)
     colours = np.full((256, 3), 0.93)
     classes = [int(label) for label in np.unique(mask) if label]
     axes[0].imshow(image)

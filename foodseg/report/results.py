@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
-from foodseg.common.number_text import NOTHING, number_text, with_deviation, with_interval
+from foodseg.common.number_text import NOTHING, column_texts, with_deviation, with_interval
 from foodseg.data.samples import Sample, load_samples
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS, SAMPLES
 from foodseg.evaluation.external.rows import account_of, external_row, external_rows
@@ -176,10 +177,7 @@ def _check_same_questions(
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """`results_frame` as text: "0.462 ± 0.010", "0.42–0.50"; "–" where nothing was measured."""
-
-    def numbers(form: str, *names: str) -> list[str]:
-        return [number_text(form, *values) for values in frame[list(names)].to_numpy()]
-
+    numbers = partial(column_texts, frame)
     columns = {f"paper: {title}": numbers("{:.2f}", f"paper_{m}") for m, title in METRICS.items()}
     for name, title in METRICS.items():
         columns[title] = list(map(with_deviation, frame[name], frame[f"{name}_sd"]))
@@ -218,7 +216,7 @@ def _provenance(preset: Preset, row: str) -> dict:
         what = "completions" if other.reading else "masks"
         given = f"none; {what} {account_of(evaluation)['sha256']}"
         return UNKNOWN | {"adapter": given, "commit": evaluation["commit"]}
-    run = preset.predictions_folder(row).parents[1] / row / "result.json"
+    run = preset.runs_folder / row / "result.json"
     training = load_json(run) if run.exists() else {}
     if evaluation["adapter"] != training.get("adapter"):
         raise DataError(

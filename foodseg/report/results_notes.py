@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foodseg.common.number_text import NOTHING, number_text
+from foodseg.common.number_text import NOTHING, signed_interval
 from foodseg.evaluation.base_rows import BEST_OF
 from foodseg.evaluation.external.rows import account_of, external_rows
 from foodseg.evaluation.predictions import load_predictions, load_result, paired_difference
@@ -80,7 +80,7 @@ def _difference(preset: Preset, seeds: Sequence[int]) -> str:
         [read_predictions(preset, row) for row in seed_rows(method, seeds)]
         for method in (GRPO, DAPO)
     )
-    return number_text("{:+.3f} ({:+.3f} to {:+.3f})", *paired_difference(grpo, dapo))
+    return signed_interval(*paired_difference(grpo, dapo))
 
 
 def _others(preset: Preset, seeds: Sequence[int]) -> str:
@@ -90,7 +90,7 @@ def _others(preset: Preset, seeds: Sequence[int]) -> str:
         folder = preset.predictions_folder(row.name)
         given = account_of(load_result(folder))["given"] / len(dapo[0])
         less = paired_difference([load_predictions(folder)], dapo)
-        difference = number_text("{:+.3f} ({:+.3f} to {:+.3f})", *less)
+        difference = signed_interval(*less)
         lines.append(f"* {row.title}: given {given:.0%}; gIoU less DAPO's {difference}, by plates.")
     return "\n".join(lines)
 

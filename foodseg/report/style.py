@@ -58,7 +58,7 @@ styled = matplotlib.rc_context(STYLE)
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, width: float = 9.0, height: float = 3.0, **grid
+    rows: int, columns: int, width: float, height: float, **grid
 ) -> tuple[Figure, Sequence]:
     """A figure of `width` x `height` inches and its axes, flat, row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")

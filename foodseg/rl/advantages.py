@@ -1,14 +1,14 @@
 """Group-relative advantages: how much better a completion scored than the others of its prompt.
 
-A_i = (R_i - mean R) / (std R + epsilon) over the G completions of one prompt, std with Bessel's
+A_i = (R_i - mean R) / (std R + EPSILON) over the G completions of one prompt, std with Bessel's
 correction (GRPO, section 4.1; as coded in verl and TRL). Computed in float64 with NumPy: in
-float32 the mean of equal rewards can be off by an ulp, and that ulp over epsilon is an advantage.
+float32 the mean of equal rewards can be off by an ulp, and that ulp over EPSILON is an advantage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 
     from foodseg.rl.groups import Group
 
-Scale = Literal["group", "batch", "none"]
+EPSILON = 1e-6  # verl's, and so that of the paper's parents; TRL's is 1e-4
 
 
-def group_advantages(
-    groups: Sequence[Sequence[float | None]], *, scale: Scale = "group", epsilon: float = 1e-6
-) -> list[np.ndarray]:
+def group_advantages(groups: Sequence[Sequence[float | None]]) -> list[np.ndarray]:
     """One float64 array of advantages for each group of rewards; groups may differ in size.
-
-    `scale`: what the deviation from the group's mean is divided by. "group": the group's std
-    (GRPO); "batch": the std of all rewards given; "none": 1 (Dr. GRPO).
-    `epsilon`: 1e-6 in verl and so in the paper's parents, 1e-4 in TRL.
 
     Equal rewards give exactly 0, and so does a group of one. None or NaN (no reward could be
     computed) takes no part and gets 0. Raises ValueError for an infinite reward.
@@ -35,13 +29,7 @@ def group_advantages(
     rewards = [np.array(group, dtype=float) for group in groups]
     if any(np.isinf(group).any() for group in rewards):
         raise ValueError("rewards: one is infinite, so no mean exists; give None where none is.")
-    deviations = [_deviations(group) for group in rewards]
-    if scale == "none":
-        return deviations
-    if scale == "batch":
-        divisor = _std(np.concatenate(rewards)) + epsilon
-        return [deviation / divisor for deviation in deviations]
-    return [d / (_std(group) + epsilon) for d, group in zip(deviations, rewards, strict=True)]
+    return [_deviations(group) / (_std(group) + EPSILON) for group in rewards]
 
 
 def whole_completion(

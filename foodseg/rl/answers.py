@@ -15,9 +15,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foodseg.data.references import Reference
+from foodseg.data.references import Reference, scale_reference
+
+if TYPE_CHECKING:
+    from foodseg.data.samples import Sample
 
 BOX_KEY, BOX_LENGTH = "bbox_2d", 4
 POINT_KEY, POINT_LENGTH = "point_2d", 2
@@ -82,6 +85,11 @@ def parse_answer(completion: str, labelled: bool = False, nothing: bool = False)
 def write_items(references: Sequence[Reference]) -> str:
     """References in pixels of the model image as the JSON list of an answer."""
     return json.dumps([{BOX_KEY: list(r.box), POINT_KEY: list(r.point)} for r in references])
+
+
+def write_truth(sample: Sample, side: int) -> str:
+    """The same of a sample's true references, in a `side` x `side` model image."""
+    return write_items([scale_reference(r, sample.size, (side, side)) for r in sample.references])
 
 
 def parse_json(text: str) -> Any:

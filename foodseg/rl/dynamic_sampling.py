@@ -76,11 +76,6 @@ class GroupCollector(Generic[Group]):
                 "larger max_rounds."
             )
 
-    def take(self, partly: bool = False) -> list[Group]:
-        """The batch, in the order sampled; what was collected beyond `size` is thrown away.
-
-        partly: also a batch that is not full.
-        """
-        if not self.full and not partly:
-            raise RuntimeError(f"dynamic sampling: only {self.kept} of {self.size} groups so far.")
+    def take(self) -> list[Group]:
+        """The batch as far as it is full, in the order sampled, without the surplus."""
         return self._groups[: self.size]

@@ -22,17 +22,12 @@ Normalisation = Literal["sequence", "token", "constant"]
 
 @dataclass(frozen=True)
 class Objective:
-    """What tells one objective from another.
-
-    `kl_weight` 0 needs no reference model. `kl_times_ratio` multiplies k3 by r, which makes it
-    unbiased for samples of the old policy (TRL's default of late; the papers have it without).
-    """
+    """What tells one objective from another; `kl_weight` 0 needs no reference model."""
 
     clip_low: float
     clip_high: float
     kl_weight: float
     normalisation: Normalisation
-    kl_times_ratio: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,6 @@ def policy_loss(
     kl = torch.zeros_like(ratio)
     if reference_log_probs is not None:
         kl = k3(_masked_difference(reference_log_probs, log_probs, mask))
-        kl = kl * ratio if objective.kl_times_ratio else kl
     if objective.kl_weight:
         token_loss = token_loss + objective.kl_weight * kl
     return PolicyLoss(

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         answer = segment(system, photo, question)
         _write(options, answer, system)
         _warn_of_unseen(system.preset, question)
-    except ValueError as error:  # DataError is one, and so is an unknown preset
+    except DataError as error:
         print(f"segment: {error}", file=sys.stderr)
         return 1
     return 0

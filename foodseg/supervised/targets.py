@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from foodseg.data.references import decode_mask, scale_reference
+from foodseg.data.references import decode_mask
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import VISION_TOKENS, Mllm
-from foodseg.rl.answers import write_items
+from foodseg.rl.answers import write_truth
 
 SEG = "[SEG]"
 # [SEG] takes a row of the vocabulary that no completion uses. LISA adds a row, and trains it with
@@ -60,8 +60,7 @@ class Baseline:
 
 def write_references(sample: Sample, side: int) -> str:
     """The answer in the form that the reward asks for, in pixels of the model image."""
-    scaled = [scale_reference(r, sample.size, (side, side)) for r in sample.references]
-    return _completion(sample, write_items(scaled))
+    return _completion(sample, write_truth(sample, side))
 
 
 def write_own_answer(sample: Sample, side: int) -> str:

@@ -34,22 +34,18 @@ from foodseg.training.identity import (
     what_it_learns_from,
 )
 from foodseg.training.memory import peak_memory_mb
-from foodseg.training.run_folder import OnStep, claim, finish, restore, take_steps
+from foodseg.training.run_folder import claim, finish, restore, take_steps
 
 
 def train_baseline(
-    preset: Preset,
-    baseline: Baseline,
-    seed: int,
-    samples: Sequence[Sample],
-    on_step: OnStep | None = None,
+    preset: Preset, baseline: Baseline, seed: int, samples: Sequence[Sample]
 ) -> dict:
     """Train one baseline, or go on where an interrupted run stopped; returns its result.
 
-    As `training.trainer.train`: on_step is called after each step with the path of log.jsonl; a
-    finished run is returned as it is, one of another configuration is moved aside; on a CPU it
-    computes in one thread. Raises ValueError in one of several processes, and DataError if another
-    training is at this folder, or if there is nothing to learn from.
+    As `training.trainer.train`: a finished run is returned as it is, one of another configuration
+    is moved aside; on a CPU it computes in one thread. Raises ValueError in one of several
+    processes, and DataError if another training is at this folder, or if there is nothing to learn
+    from.
     """
     if Processes.find(preset.device).world_size > 1:
         raise ValueError(
@@ -69,7 +65,7 @@ def train_baseline(
             sampled = preset.steps * preset.round_size
         learner = BaselineLearner(updater, seed, samples, sampled)
         rows = restore(folder, learner)
-        rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows, on_step)
+        rows = take_steps(folder, f"{baseline.title}, seed {seed}", preset, learner, rows)
         return finish(folder, config, len(rows), rows, learner)
 
 

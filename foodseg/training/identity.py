@@ -114,7 +114,12 @@ def preset_values(preset: Preset) -> dict:
 
 def used_code(roots: Iterable[str]) -> str:
     """Hash of the code that these modules import, without what only other recipes run."""
-    return code_hash(import_closure(roots, without=[*VALUES, TOOL, TRUE_ANSWERS, WATCHED]))
+    return code_hash(used_modules(roots))
+
+
+def used_modules(roots: Iterable[str]) -> list[str]:
+    """The names of the modules that `used_code` hashes."""
+    return import_closure(roots, without=[*VALUES, TOOL, TRUE_ANSWERS, WATCHED])
 
 
 def recipe_modules(recipe: Recipe) -> list[str]:

@@ -137,7 +137,7 @@ class GroupSampler:
                 if not collector.kept:
                     raise
                 break
-        return collector.take(partly=True), seen, collector.rounds
+        return collector.take(), seen, collector.rounds
 
     def _in_order(self, groups: list[Group], count: int) -> list[Group | None]:
         """A round's groups, of which these are this process's."""

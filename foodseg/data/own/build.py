@@ -19,15 +19,14 @@ from foodseg.data.references import Part, Per, count_parts, referenced_parts, wh
 from foodseg.data.samples import Sample, answer_fields, save_samples
 from foodseg.data.single import MIN_AREA, check_choices
 
+PER: Per = "ingredient"  # a thing's mask gets one reference
 _Thing = tuple[str, tuple[Part, ...]]  # its name, and its parts
 
 # A missing file is often a typo, so blame the question's line, and this field of it.
 _LACKING = {"missing image": "image", "missing mask": "things", "unknown thing": "things"}
 
 
-def build_own(
-    root: Path | str, split: str, per: Per = "ingredient", min_area: int = MIN_AREA
-) -> tuple[list[Sample], BuildReport]:
+def build_own(root: Path | str, split: str) -> tuple[list[Sample], BuildReport]:
     """Builds one split ("train" or "test") of your own folder, as `build_single` builds FoodSeg103.
 
     References and masks are in pixels of the photo as stored, masks COCO run-length encodings.
@@ -37,18 +36,18 @@ def build_own(
     Faults of single questions are in the report and the rest is built. DataError is raised where
     nothing could be: a missing folder or file, no questions at all, an unknown split.
     """
-    check_choices(split, per)
+    check_choices(split, PER)
     folder = OwnFolder(root)
     questions = read_questions(folder.root / FILE)
     leaked = _leaks(folder, questions) if split == "train" else {}
     by_image: defaultdict[str, list[Question]] = defaultdict(list)
     for question in (question for question in questions if question.split == split):
         by_image[question.image].append(question)
-    builder = _Builder(folder, split, per, min_area, leaked)
+    builder = _Builder(folder, split, leaked)
     for image, asked in tqdm(by_image.items(), desc=f"build {split}", unit="photo"):
         builder.build(image, asked)
     samples = [builder.samples[line] for line in sorted(builder.samples)]
-    return samples, builder.tally.report(split, per, min_area)
+    return samples, builder.tally.report(split, PER, MIN_AREA)
 
 
 def _leaks(folder: OwnFolder, questions: Sequence[Question]) -> dict[str, str]:
@@ -70,8 +69,6 @@ def _at(question: Question, problem: Problem) -> Problem:
 class _Builder:
     folder: OwnFolder
     split: str
-    per: Per
-    min_area: int
     leaked: dict[str, str]
     tally: Tally = field(default_factory=Tally)
     samples: dict[int, Sample] = field(default_factory=dict)  # by line
@@ -104,12 +101,12 @@ class _Builder:
 
     def _read_thing(self, photo: OwnPhoto, thing: str) -> _Thing:
         name, mask, file = self.folder.read_mask(photo, thing)
-        parts = referenced_parts(mask, self.per, self.min_area)
+        parts = referenced_parts(mask, PER, MIN_AREA)
         if not parts:
             area = int(mask.sum())
-            fix = f"{thing!r} has {area} pixels and needs {self.min_area}; correct the mask"
+            fix = f"{thing!r} has {area} pixels and needs {MIN_AREA}; correct the mask"
             raise FaultError(file, "pixels", why_no_part(area), fix)
-        self.tally.parts_dropped += count_parts(mask, self.per) - len(parts)
+        self.tally.parts_dropped += count_parts(mask, PER) - len(parts)
         return name, parts
 
     def _sample(self, question: Question, photo: OwnPhoto, found: Sequence[_Thing]) -> Sample:

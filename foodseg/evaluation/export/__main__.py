@@ -31,7 +31,7 @@ WRITERS = {"lisa": write_lisa, "foodlmm": write_foodlmm, "plain": write_plain}
 REPORT = "export_report.json"
 
 
-def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool = False) -> dict:
+def export(layout: str, preset: Preset, out: Path, splits: list[str]) -> dict:
     """Write the splits to `out`, whole or not at all, with export_report.json; returns the report.
 
     Everything is written to `<out>.partial` and renamed at the end. Raises DataError if `out`
@@ -45,8 +45,8 @@ def export(layout: str, preset: Preset, out: Path, splits: list[str], copy: bool
     try:
         partial.mkdir(parents=True)
         for split in splits:
-            arguments = preset.dataset, split, load_samples(preset.samples_file(split)), copy
-            report["splits"][split] = WRITERS[layout](partial, *arguments)
+            samples = load_samples(preset.samples_file(split))
+            report["splits"][split] = WRITERS[layout](partial, preset.dataset, split, samples)
         write_json(partial / REPORT, report)
         if out.exists():
             out.rmdir()
@@ -65,11 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
     where = "folder to write, which must not exist yet"
     parser.add_argument("--out", type=Path, required=True, help=where)
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test"])
-    parser.add_argument("--copy", action="store_true", help="copy the photos, don't link them")
     options = vars(parser.parse_args(arguments))
     try:
         report = export(**options | {"preset": get_preset(options["preset"])})
-    except ValueError as error:
+    except DataError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

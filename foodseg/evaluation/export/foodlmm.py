@@ -33,9 +33,7 @@ from foodseg.evaluation.export.photos import place_photo
 COMPOUND = "chicken duck"  # the one label whose halves the reader knows
 
 
-def write_foodlmm(
-    root: Path, dataset: Path, split: str, samples: Sequence[Sample], copy: bool
-) -> dict:
+def write_foodlmm(root: Path, dataset: Path, split: str, samples: Sequence[Sample]) -> dict:
     """Writes one split's samples; dataset: the folder that their `image` is relative to.
 
     Returns counts for the report; reworded: answers that name a food in no way that the reader
@@ -54,7 +52,7 @@ def write_foodlmm(
             problems.append(Problem(sample.sample_id, "answer", "nothing in the photo fits", fix))
             continue
         target = images / f"{sample.sample_id}.jpg"
-        placed[place_photo(dataset / sample.image, target, sample.size, copy)] += 1
+        placed[place_photo(dataset / sample.image, target, sample.size)] += 1
         classes, overlap = class_mask(sample, names)
         Image.fromarray(classes).save(masks / f"{sample.sample_id}.png")
         if overlap:

@@ -29,9 +29,7 @@ NAME = "FoodReasonSeg-Single"
 REQUEST = "Please output segmentation mask."
 
 
-def write_lisa(
-    root: Path, dataset: Path, split: str, samples: Sequence[Sample], copy: bool
-) -> dict:
+def write_lisa(root: Path, dataset: Path, split: str, samples: Sequence[Sample]) -> dict:
     """Writes one split's samples; dataset: the folder that their `image` is relative to.
 
     Returns counts for the report; round_trip: the IoU of each mask with what its polygons draw.
@@ -46,7 +44,7 @@ def write_lisa(
             fix = "rename the photo or the id, and build the data again"
             raise DataError(f"{sample.image}: {why}; {fix}.")
         photo = folder / f"{sample.sample_id}.jpg"
-        photos[place_photo(dataset / sample.image, photo, sample.size, copy)] += 1
+        photos[place_photo(dataset / sample.image, photo, sample.size)] += 1
         count, iou = _write_annotation(photo.with_suffix(".json"), sample)
         polygons += count
         ious.append(iou)

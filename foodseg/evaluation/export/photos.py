@@ -14,22 +14,20 @@ from foodseg.data.photos import read_photo
 from foodseg.data.references import Size
 
 
-def place_photo(source: Path, target: Path, size: Size, copy: bool) -> str:
+def place_photo(source: Path, target: Path, size: Size) -> str:
     """Put a photo at `target`; returns "linked" or "copied".
 
-    Where no hard link is possible, or with `copy`, the file is copied. `target` ends in .jpg
-    whatever the format: OpenCV and Pillow go by the content. size: (width, height) of the upright
-    photo; DataError if it has another or can't be read.
+    Where no hard link is possible, the file is copied. `target` ends in .jpg whatever the format:
+    OpenCV and Pillow go by the content. size: (width, height) of the upright photo; DataError if it
+    has another or can't be read.
     """
     found = read_photo(source).image.size
     if found != size:
         sizes = "it has {}x{} pixels, its sample {}x{}".format(*found, *size)
         raise DataError(f"{source}: {sizes}; build FoodReasonSeg-Single again (notebook 01).")
-    if not copy:
-        try:
-            os.link(source, target)
-            return "linked"
-        except OSError:
-            pass  # another disk, or a file system without links
-    shutil.copyfile(source, target)
-    return "copied"
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+        return "copied"
+    return "linked"

@@ -18,9 +18,7 @@ from foodseg.data.samples import Sample
 from foodseg.evaluation.export.photos import place_photo
 
 
-def write_plain(
-    root: Path, dataset: Path, split: str, samples: Sequence[Sample], copy: bool
-) -> dict:
+def write_plain(root: Path, dataset: Path, split: str, samples: Sequence[Sample]) -> dict:
     """Writes one split's samples; dataset: the folder that their `image` is relative to.
 
     Returns counts for the report. Raises DataError for a photo that isn't its sample's.
@@ -30,7 +28,7 @@ def write_plain(
     photos, rows = Counter(), []
     for sample in tqdm(samples, f"plain {split}"):
         photo = folder / f"{sample.sample_id}.jpg"
-        photos[place_photo(dataset / sample.image, photo, sample.size, copy)] += 1
+        photos[place_photo(dataset / sample.image, photo, sample.size)] += 1
         row = {"id": sample.sample_id, "image": photo.relative_to(root).as_posix()}
         row |= {"width": sample.width, "height": sample.height, "question": sample.question}
         rows.append(row)

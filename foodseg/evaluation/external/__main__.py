@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         row = ExternalRow(name, options.system or name, options.protocol)
         print(_score(preset, path, row, options.reading))
         print(f"{write_leaderboard(preset)} has it.")
-    except ValueError as error:
+    except DataError as error:
         print(f"score: {error}", file=sys.stderr)
         return 1
     except OSError as error:

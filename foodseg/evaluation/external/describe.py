@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foodseg.common.number_text import number_text, with_interval
+import pandas as pd
+
+from foodseg.common.number_text import signed_interval, with_interval
+from foodseg.common.tables import to_markdown
 from foodseg.evaluation.external.entries import named
 from foodseg.evaluation.external.rows import account_of
 from foodseg.evaluation.predictions import load_predictions, paired_difference
@@ -20,17 +23,7 @@ NOTES = {
 
 def describe(results: Sequence[dict]) -> str:
     """The scored rows as a table, and by name what was missing or odd."""
-    lines = [
-        "| row | system | protocol | reading | given | read | gIoU [95%] | cIoU [95%] |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for result in results:
-        given = account_of(result)
-        numbers = [with_interval(result[m], result[f"{m}_interval"]) for m in ("giou", "ciou")]
-        share = f"{given['given']} of {result['samples']}"
-        read = f"{result['parse_rate']:.0%}" if result["reading"] else "masks"
-        names = result["row"], result["system"], result["protocol"], result["reading"] or "masks"
-        lines.append(f"| {' | '.join([*names, share, read, *numbers])} |")
+    lines = [to_markdown(pd.DataFrame(map(_line, results)).set_index("row")).rstrip()]
     lines += [nothing_sentence(result) for result in results if "n_acc" in result]
     given = account_of(results[0])
     for key, what in NOTES.items():
@@ -44,6 +37,19 @@ def describe(results: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+def _line(result: dict) -> dict[str, str]:
+    return {
+        "row": result["row"],
+        "system": result["system"],
+        "protocol": result["protocol"],
+        "reading": result["reading"] or "masks",
+        "given": f"{account_of(result)['given']} of {result['samples']}",
+        "read": f"{result['parse_rate']:.0%}" if result["reading"] else "masks",
+        "gIoU [95%]": with_interval(result["giou"], result["giou_interval"]),
+        "cIoU [95%]": with_interval(result["ciou"], result["ciou_interval"]),
+    }
+
+
 def nothing_sentence(result: dict) -> str:
     """gRefCOCO's two accuracies of a row, where some questions have no target."""
     text = (
@@ -55,6 +61,5 @@ def nothing_sentence(result: dict) -> str:
 def form_sentence(preset: Preset, strict: dict, lenient: dict) -> str:
     """How much gIoU the form of the same answers costs, by plates."""
     runs = [load_predictions(preset.predictions_folder(one["row"])) for one in (lenient, strict)]
-    difference = paired_difference(runs[:1], runs[1:])
-    text = number_text("{:+.3f} ({:+.3f} to {:+.3f})", *difference)
+    text = signed_interval(*paired_difference(runs[:1], runs[1:]))
     return f"Form, the same answers read leniently less strictly: gIoU {text}, paired by plates."

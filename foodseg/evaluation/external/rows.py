@@ -43,7 +43,7 @@ class ExternalRow:
 
 def external_rows(preset: Preset) -> list[ExternalRow]:
     """Every system that has been scored with the preset's questions, by title."""
-    files = preset.predictions_folder("base").parent.glob("*/result.json")
+    files = preset.runs_folder.glob("predictions/*/result.json")
     results = [load_json(file) for file in files]
     return sorted(filter(None, map(external_row, results)), key=lambda row: row.title)
 

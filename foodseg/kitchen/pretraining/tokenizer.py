@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int = 640) -> Qwen2Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Qwen2Tokenizer:
     """Qwen2 tokenizer of at most `vocabulary` tokens (256 bytes, merges, 7 special tokens).
 
     The texts' order doesn't matter; the same texts give the same tokenizer.

@@ -31,7 +31,6 @@ from foodseg.data.foodseg103 import SPLITS, Problem
 from foodseg.data.samples import load_samples
 
 WRITTEN = "Written by `python -m foodseg.report.cards.dataset`"
-WRITTEN_BEFORE = "Written by `python -m foodseg.data.card`"  # its name in older cards
 MARK = f"<!-- {WRITTEN}. Remove this line to make the card yours: then it is never overwritten. -->"
 
 
@@ -87,7 +86,7 @@ def write_card(folder: Path | str, origin: Origin) -> Path:
     path = folder / "README.md"
     if path.exists():
         text = path.read_text(encoding="utf-8", errors="replace")
-        if WRITTEN not in text and WRITTEN_BEFORE not in text:
+        if WRITTEN not in text:
             raise DataError(f"{path}: this card isn't ours to overwrite; move it to get a new one.")
     splits = [_measure(folder, split) for split in SPLITS]
     schema = pq.read_schema(folder / splits[0]["file"])
@@ -178,13 +177,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _choose(dataset: str, licence: str, creators: Sequence[str]) -> tuple[Path, Origin]:
-    drawn = presets.SMOKE, presets.KITCHEN, presets.SMOKE_NOTHING, presets.KITCHEN_NOTHING
-    for preset in (*drawn, presets.PAPER):
+    for preset in (*presets.DRAWN, presets.PAPER):
         folder = preset.samples_file("train").parent
         if dataset == preset.name or Path(dataset).resolve() == folder.resolve():
             if licence or creators:
                 raise DataError(f"{dataset}: its licence is known; leave out what you added.")
-            return folder, drawn_plates(preset.name) if preset.train_plates else FOODSEG103
+            # Its folder's name: presets that only train otherwise have one dataset.
+            return folder, drawn_plates(folder.name) if preset.train_plates else FOODSEG103
     folder = Path(dataset)
     return folder, own_data(folder.resolve().name, licence, creators)
 

@@ -60,7 +60,7 @@ def write_card(folder: Path | str, merged: Path | None = None) -> Path:
     return path
 
 
-def front_matter(run: TrainedRun, merged: bool = False) -> ModelCardData:
+def front_matter(run: TrainedRun, merged: bool) -> ModelCardData:
     """The card's metadata, by the hub's own class; merged: of weights that need no PEFT."""
     lora = [] if merged else ["lora"]
     kind = "reinforcement-learning" if run.rewarded else "supervised"

@@ -10,6 +10,7 @@ from foodseg.common.files import file_hash, load_json
 from foodseg.evaluation.base_rows import ANY_FORM, KNOWLEDGE
 from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from foodseg.models.segmenter import DECODER, MASK_HEAD
+from foodseg.presets import DRAWN, DRY_RUN
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ QWEN_3B = Base(
         "license_link": "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/LICENSE",
     },
 )
-DRAWN = ("smoke", "kitchen", "dry-run", "smoke-nothing", "kitchen-nothing")
-DATASETS = dict.fromkeys(DRAWN, ("foodseg-kitchen",))  # by preset
+# By preset.
+DATASETS = dict.fromkeys([DRY_RUN, *(preset.name for preset in DRAWN)], ("foodseg-kitchen",))
 DATASETS["paper"] = ("EduardoPacheco/FoodSeg103", "Yueha0/FoodReasonSeg")
 # What an adapter's results stand beside, in words.
 REFERENCE_ROWS = {
