@@ -37,9 +37,10 @@ ROWS = "base,grpo,dapo"
 # What torch calls the processor's instructions, and the next older for torch and for oneDNN.
 OLDER = {"AVX512": ("avx2", "AVX2"), "AVX2": ("default", "SSE41")}
 READING = """\
-Every row twice: with the instructions that torch takes on this processor, and held to an older set
-({settings}). The older set rounds otherwise, as another make of processor does; seed, questions,
-weights and code are the same. Mean ± standard deviation over seeds; 95% intervals over plates and
+Every row twice: with the instructions that torch takes on this processor, and held to an older set,
+{settings}.
+The older set rounds otherwise, as another make of processor does; seed, questions, weights and what
+the code computes are the same. Mean ± standard deviation over seeds; 95% intervals over plates and
 seeds. **Part at**: the step at which a seed's two trainings first earn other rewards. **Two
 roundings**: how far one seed's two trainings end apart in gIoU, in the mean; **two seeds**: how far
 two seeds of one column do. Where these are alike, a machine that rounds otherwise gives one more

@@ -25,7 +25,8 @@ def with_deviation(mean: float, deviation: float, digits: int = 3) -> str:
 
 def signed_interval(value: float, low: float, high: float) -> str:
     """A difference: +0.020 (+0.010 to +0.030)"""
-    return number_text("{:+.3f} ({:+.3f} to {:+.3f})", value, low, high)
+    rounded = (round(number, 3) + 0.0 for number in (value, low, high))  # no -0.000
+    return number_text("{:+.3f} ({:+.3f} to {:+.3f})", *rounded)
 
 
 def column_texts(frame: pd.DataFrame, form: str, *names: str) -> list[str]:
