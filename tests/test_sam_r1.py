@@ -160,8 +160,8 @@ def test_labels_reach_sam2_in_reward_and_evaluation_alike(samples, monkeypatch, 
     )
     (masks,) = (one.masks() for one in group.evidence)
     assert (masks.any(0) == decode_mask(prediction.mask)).all()
-    assert prediction.intersection / prediction.union > 0.85
-    assert group.points[0]["mask_tiers"] == 4
+    assert 0.55 < prediction.intersection / prediction.union < 0.65  # no tier's edge is near
+    assert group.points[0]["mask_tiers"] == 2
     assert not GRPO.labelled_points
 
 
