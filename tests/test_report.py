@@ -395,7 +395,7 @@ def test_gains_are_split_by_what_changed_and_add_up():
     with pytest.raises(DataError, match="other questions than the test set"):
         gains.gains_frame(samples, base, any_form[::-1], {"DAPO": [[prediction(1, 2)] * 10]})
     figure = gains.gains_picture(frame, {"bound": 0.9})
-    assert "+0.30" in {text.get_text() for text in figure.axes[0].texts}
+    assert "+0.300" in {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_words_wrap_within_the_column_and_foods_are_bold():
