@@ -7,7 +7,6 @@ would look for a missing folder on the hub, and explain a wrong base by hundreds
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import load_json
 from foodseg.data.photos import read_photo
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TEMPLATE_FILE, Mllm
@@ -129,7 +129,9 @@ def check_files(folder: Path) -> None:
 def _check_run(folder: Path, preset: Preset) -> None:
     """An adapter that still lies in its run can be compared with the very weights it grew on."""
     file = folder.parent / "config.json"
-    config = json.loads(file.read_text()) if file.exists() else {}
+    config = load_json(file) if file.exists() else {}
+    if not isinstance(config, dict) or not isinstance(config.get("preset", {}), dict):
+        raise DataError(f"{file}: it is no run's configuration; remove it, or put a copy back.")
     base = preset.weights["base"]
     if config.get("base", base) != base:
         raise DataError(

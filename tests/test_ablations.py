@@ -43,7 +43,7 @@ from foodseg.data.samples import load_samples, save_samples
 from foodseg.evaluation.predictions import summarise
 from foodseg.models.segmenter import DECODER
 from foodseg.presets import KITCHEN, PAPER, SMOKE, parse_seeds
-from foodseg.recipes import DAPO, GRPO
+from foodseg.recipes import DAPO, GRPO, SAM_R1
 from foodseg.report.style import save
 from foodseg.rl.dynamic_sampling import NoSignalError
 from foodseg.supervised.targets import LISA
@@ -219,6 +219,18 @@ def test_the_base_is_evaluated_alone_and_a_trained_decoder_with_its_adapter(runs
     assert ("evaluate", "grpo-seed0", "grpo-seed0", decoder) in stand_ins
 
 
+def test_labelled_points_are_read_in_evaluation_where_the_recipe_has_them(
+    runs, stand_ins, monkeypatch
+):
+    evaluate, read = one.evaluate, {}
+    monkeypatch.setattr(
+        one, "evaluate", lambda *given: read.update({given[1]: given[5:]}) or evaluate(*given)
+    )
+    for row in (GRPO_ROW, Row("sam-r1", "SAM-R1", SAM_R1)):
+        one.execute(runs, Run(row))
+    assert read == {"grpo-seed0": (False,), "sam-r1-seed0": (True,)}
+
+
 @pytest.mark.parametrize("row", [BASE, LISA_ROW], ids=lambda row: row.name)
 def test_all_that_an_evaluation_reads_decides_whether_it_is_current(runs, row):
     run = Run(row, split="validation")
@@ -270,6 +282,19 @@ def test_a_place_that_cannot_be_written_is_named_in_one_sentence(home, capsys):
         assert "it can't be written" in said[0] and "start again" in said[0]
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["dapo", "--seed", "-1"], "SEEDS: -1 repeats one or has one below 0"),
+        (["--rows", "dapo", "--jobs", "-1"], "--jobs -1: nothing would ever start; give 1"),
+    ],
+)
+def test_numbers_below_what_can_be_are_refused_in_one_sentence(home, capsys, arguments, words):
+    assert main([*arguments, "--preset", "smoke"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"ablations: {words}")
+
+
 CHILD = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -313,12 +338,18 @@ def events(runs: Runs) -> list[tuple[float, int, str]]:
     return sorted((float(t), int(d), name) for t, d, name in map(str.split, lines))
 
 
-def test_large_weights_leave_memory_for_fewer_runs_and_time_left_by_hand(tmp_path):
-    preset = replace(KITCHEN, mllm=str(tmp_path))
-    assert runs_at_once(preset) == runs_at_once(KITCHEN)
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(10**12)  # holes take no disk
-    assert runs_at_once(preset) == 1
+def test_large_weights_leave_memory_for_fewer_runs(tmp_path, monkeypatch):
+    machine = {"SC_PHYS_PAGES": 6, "SC_PAGE_SIZE": 1000}
+    monkeypatch.setattr(table, "BYTES_OF_A_RUN", 1000)
+    monkeypatch.setattr(os, "sysconf", machine.get)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    for weights, runs in ((0, 4), (500, 3), (1000, 2), (10_000, 1)):  # 4 cores, 6,000 bytes
+        (tmp_path / "model.safetensors").write_bytes(bytes(weights))
+        assert runs_at_once(replace(KITCHEN, mllm=str(tmp_path))) == runs
+    assert runs_at_once(replace(KITCHEN, device="cuda")) == 1
+
+
+def test_the_time_that_is_left_by_hand():
     assert seconds_left([], waiting=2, running=[10.0], jobs=2) is None
     # Trainings took 100 on average: (100 + 100 + 90) / 2.
     assert seconds_left([80.0, 120.0], waiting=2, running=[10.0], jobs=2) == 145

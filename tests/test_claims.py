@@ -1,6 +1,7 @@
 """The claims: the rule at its edges, each measure by hand, and the page from stand-ins of runs."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from foodseg.ablations.runs import Run
 from foodseg.claims import __main__ as command
 from foodseg.claims import measures
 from foodseg.claims.field import CLAIMS, OURS, Claim, claimed_rows
-from foodseg.claims.frame import claims_frame
+from foodseg.claims.frame import _counted, claims_frame, difference
 from foodseg.claims.measures import (
     GIOU,
     GIOU_MANY,
@@ -37,7 +38,7 @@ from foodseg.claims.rule import (
     Difference,
     verdict,
 )
-from foodseg.common.files import write_json, write_lines
+from foodseg.common.files import PROJECT, write_json, write_lines
 from foodseg.data.samples import Sample
 from foodseg.evaluation.predictions import paired_difference
 from foodseg.recipes import GRPO
@@ -177,6 +178,39 @@ def test_differences_of_logs_are_paired_students_t():
     assert log_difference(last, mine[:1], others[:1]).seeds == 0
 
 
+def test_a_log_is_compared_with_the_control_of_the_same_seed():
+    rows = {"dapo": {0: 5, 1: 6, 2: 7}, "grpo": {1: 1, 2: 2, 3: 90}}
+    ended = SimpleNamespace(
+        ended=lambda row: [SimpleNamespace(seed=seed) for seed in rows[row]],
+        logs=lambda row: [[{"x": value}] for value in rows[row].values()],
+    )
+    last = OfLog("x", "y", lambda log: log[-1]["x"])
+    claim = Claim("more", "A", "DAPO has more x.", "none", "dapo", "grpo", last)
+    found = difference(claim, ended)
+    assert (found.mean, found.seeds) == (5, 2)  # 6 - 1 and 7 - 2; one seed is either's alone
+    assert difference(replace(claim, below=True), ended).mean == -5
+
+
+def test_completions_before_the_first_step_are_counted(tmp_path):
+    write_lines(tmp_path / "log.jsonl", [{"sampled": 8}, {"sampled": 8}])
+    write_json(tmp_path / "result.json", {"sampled": 40})  # B-GRTO's stage 1 took 24
+    counted = _counted(tmp_path / "log.jsonl")
+    assert [row["sampled_so_far"] for row in counted] == [32, 40]
+
+
+def test_the_claims_are_those_that_the_page_judges():
+    """What a claim says is data: with its sides exchanged it is a claim as well, and another."""
+    judged = pd.read_csv(
+        PROJECT / "figures" / "claims.csv", index_col="claim", keep_default_na=False
+    )
+    assert list(judged.index) == [claim.name for claim in CLAIMS]
+    for claim in CLAIMS:
+        row = judged.loc[claim.name]
+        for name in ("paper", "says", "own", "treated", "control", "below", "reason"):
+            assert row[name] == getattr(claim, name), (claim.name, name)
+        assert row["measure"] == (claim.measure.name if claim.rows else ""), claim.name
+
+
 GROWS = Claim("grows", "B", "More later.", "a figure", "grpo", "", measures.NO_SIGNAL)
 BETTER = Claim("better", "A", "DAPO is better.", "0.51 against 0.46", "dapo", "grpo")
 WORSE = replace(BETTER, name="worse", says="DAPO is worse.", below=True)
@@ -300,6 +334,12 @@ def test_the_command_runs_what_the_claims_need_and_writes(ended, monkeypatch, ca
 def test_what_is_asked_for_wrongly_is_said_in_one_sentence(capsys):
     assert command.main(["nonsense", "--preset", "smoke"]) == 1
     assert "'nonsense' is no claim; use some of dapo" in capsys.readouterr().err
+
+
+def test_less_than_one_run_at_once_is_refused(runs, capsys):  # noqa: F811
+    assert command.main(["dapo", "--preset", "smoke", "--jobs", "-1"]) == 1
+    said = "claims: --jobs -1: nothing would ever start; give 1 or more.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_rows_that_are_claimed_are_each_named_once():

@@ -189,6 +189,14 @@ def test_odd_numbers_give_metrics_between_0_and_1(number, place):
     assert closeness == 1 if place < 4 else 0 <= closeness < 1
 
 
+def test_each_metric_has_its_own_scale():
+    item = '{"bbox_2d": [100, 100, 199, 124], "point_2d": [150, 222.5]}'
+    given = evidence(complete(item), (*TRUTH, Reference((500, 500, 599, 599), (550, 550))))
+    iou, ratio, closeness = metrics(given)
+    assert (iou, ratio, closeness) == (0.25, 0.5, 0.75)
+    assert continuous(given, scales=(1, 2, 3)) == iou + 2 * ratio + 3 * closeness
+
+
 def test_what_is_no_json_earns_nothing():
     for number in ("NaN", "Infinity", "1e999"):
         assert metrics(evidence(complete(GOOD.replace("199", number)))) == (0, 0, 0)

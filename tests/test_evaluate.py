@@ -69,6 +69,15 @@ def test_what_cannot_be_parsed_scores_zero_over_the_ground_truth(test_samples, s
     assert summarise([lost, found])["parse_rate"] == 0.5
 
 
+def test_the_right_foods_are_all_that_are_asked_for_and_no_other(test_samples):
+    sample = next(sample for sample in test_samples if len(sample.foods) > 1)
+    for foods, right in (
+        (sample.foods, True), (sample.foods[::-1], True), (sample.foods[:1], False), ((), False),
+        ((*sample.foods, "a food of no plate"), False),
+    ):  # fmt: skip
+        assert compare(sample, sample.union_mask(), True, "", foods).foods_right is right
+
+
 def test_masks_are_united_over_references(test_samples, segmenter):
     two = (Reference((0, 0, 100, 100), (50, 50)), Reference((200, 100, 300, 200), (250, 150)))
     masks = []

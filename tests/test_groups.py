@@ -29,7 +29,7 @@ from foodseg.rl.groups import score_group
 from foodseg.system import roll_out
 from foodseg.training import photos
 from foodseg.training import sampler as sampler_module
-from foodseg.training.sampler import GroupSampler, draw_samples
+from foodseg.training.sampler import GroupSampler, draw_samples, round_seed
 
 SIDE = SMOKE.image_side
 PRESET = replace(SMOKE, prompts_per_step=2, group_size=3)
@@ -165,6 +165,18 @@ def test_each_photo_is_embedded_once_and_each_group_is_one_decoder_call(samples,
             assert_same_masks(alone, one.masks())
     assert len(embedded) == len(photos)
     assert {"thinking_format", "labelled_format", "mask_tiers"} == set(group.points[0])
+
+
+def test_labelled_points_are_read_for_a_recipe_that_has_them(samples, monkeypatch):
+    item = '{"bbox_2d": [10, 10, 60, 60], "points": [[20, 20, 1], [12, 12, 0]]}'
+    texts = (f"<think>It is the rice.</think>\n<answer>[{item}]</answer>",)
+    for recipe, points in ((SAM_R1, [((12, 12, 0),)]), (GRPO, [])):
+        (first, *_) = sampler(samples, recipe, monkeypatch, texts).next_batch().groups
+        assert [one.more for one in first.evidence[0].answer.objects] == points
+
+
+def test_every_round_of_every_seed_draws_its_own_numbers():
+    assert len({round_seed(seed, index) for seed in range(8) for index in range(50)}) == 400
 
 
 def test_without_a_term_that_asks_for_masks_no_segmenter_is_loaded(samples, monkeypatch):

@@ -22,6 +22,7 @@ from foodseg.methods.grto import (
     ToolTraining,
     alike,
     by_reward,
+    cell_iou,
     matched_references,
     post_trained,
 )
@@ -137,6 +138,20 @@ def test_weights_of_completions_by_hand():
         [2 / (1 + e), 2 * e / (1 + e)]
     )
     assert post_trained([0.0, 7000.0], temperature=1.0).tolist() == [0, 2]
+
+
+def test_iou_in_cells_by_hand():
+    logits = torch.tensor([[[1.0, 1, -1, -1]]])
+    assert cell_iou(logits, torch.tensor([[[1, 0.5, 0.6, 0]]])).item() == pytest.approx(1 / 3)
+    assert cell_iou(-logits.abs(), torch.full_like(logits, 0.5)).tolist() == [1]  # both are empty
+
+
+def test_an_answer_that_is_paid_and_cannot_be_segmented_teaches_nothing(samples):
+    """The parent counts `true` as a number: its box is right, and SAM2 gets none of it."""
+    (item, *_) = shifted(samples[0], 0)
+    group = group_of(samples[0], [item | {"point_2d": [True, 5]}])
+    assert group.rewards[0] > 4 and not group.evidence[0].answer.objects
+    assert matched_references(group, [1.0]) == {}
 
 
 def test_only_matched_references_teach_and_equal_ones_are_counted(samples):

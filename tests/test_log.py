@@ -81,6 +81,13 @@ def test_shares_and_means_are_those_counted_by_hand():
     assert got["accuracy_several"] == pytest.approx((3 + 1.5 + 1.5 + 0) / 4)
 
 
+def test_lengths_and_ends_are_means_over_completions():
+    rollout = SimpleNamespace(texts=("Rice.", "Corn."), tokens=[(7,) * 2, (7,) * 4])
+    rollout.ended = (True, False)
+    got = row(score_group(sample(RICE), rollout, SIDE))
+    assert (got["length"], got["ended"]) == (3, 0.5)
+
+
 def test_what_has_nothing_to_average_is_null_and_drawn_as_a_gap(tmp_path):
     rows = [row(ONE), row(SEVERAL), row(group(sample(RICE), "Rice.", "Rice."))]
     assert rows[0]["completeness"] is rows[0]["accuracy_several"] is None

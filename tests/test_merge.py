@@ -75,12 +75,10 @@ def test_a_model_that_answers_otherwise_is_not_written(run, tmp_path, monkeypatc
     assert list(tmp_path.glob("merged*")) == []
 
 
-def test_bfloat16_weights_are_written_as_such(run, tmp_path):
-    try:
-        merge(run, tmp_path / "merged", PRESET, "bfloat16")
-    except DataError as error:  # a token that rounding decides: any processor may have one
-        assert "other tokens" in str(error)
-        return
+def test_bfloat16_weights_are_written_as_such(run, tmp_path, monkeypatch):
+    # Any processor may have a token that rounding decides, and then nothing is written.
+    monkeypatch.setattr(merging, "greedy_tokens", lambda mllm, preset: [[1, 2]])
+    assert merge(run, tmp_path / "merged", PRESET, "bfloat16") == 2
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "merged")

@@ -10,6 +10,7 @@ from foodseg.ablations import records
 from foodseg.ablations.frame import ablations_frame
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run, Runs, RunsOfAnyCode, same_settings
+from foodseg.claims import pages
 from foodseg.claims.frame import EndedRuns
 from foodseg.claims.pages import (
     README,
@@ -133,6 +134,16 @@ def test_a_title_that_no_row_has_is_named(tmp_path):
     page.write_text(RELATIVES.read_text().replace("| GRTO |", "| Grto |", 1))
     with pytest.raises(DataError, match="'Grto' is no row that is measured"):
         rewrite_table(page, "| method | gIoU", relatives_rows(KITCHEN))
+
+
+@pytest.mark.parametrize("text", [None, "# Results\n"])
+def test_a_table_that_is_not_there_is_named(tmp_path, monkeypatch, text):
+    file = tmp_path / "results_table.md"
+    if text:
+        file.write_text(text)
+    monkeypatch.setattr(pages, "RESULTS", file)
+    with pytest.raises(DataError, match="results_table.md: its table is missing; `make table`"):
+        results_rows(["method"], [])
 
 
 def test_the_tables_of_the_documents_are_what_the_command_writes(tmp_path):

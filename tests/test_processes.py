@@ -59,23 +59,28 @@ def distance(one: Path, other: Path) -> float:
     return float((flat[0] - flat[1]).norm() / flat[0].norm())
 
 
-@pytest.mark.parametrize("arguments", [("DAPO",), ("GRPO", "tool")])
-def test_two_processes_make_the_adapter_that_one_makes(tmp_path, arguments):
+@pytest.mark.parametrize("recipe, tool", [("DAPO", False), ("GRPO", True)])
+def test_two_processes_make_the_adapter_that_one_makes(tmp_path, recipe, tool, knowing):
+    arguments = [recipe, knowing] if tool else [recipe]
     alone = train_with(tmp_path / "one", 1, *arguments)
     both = train_with(tmp_path / "two", 2, *arguments)
     name = "adapter/adapter_model.safetensors"
     assert distance(alone / name, both / name) < 1e-9
-    if "tool" in arguments:
-        # In float32. It moved by 1e-3, but its keys' biases, whose gradient is rounding, by 1e-6.
-        name = "adapter/decoder.safetensors"
-        assert distance(alone / name, both / name) < 1e-5
     ours, theirs = (read_lines(run / "log.jsonl") for run in (alone, both))
+    if tool:
+        # In float32. It moves by 4e-3, but its keys' biases, whose gradient is rounding, by 7e-6.
+        name = "adapter/decoder.safetensors"
+        assert distance(alone / name, both / name) < 5e-5
+        assert all(row["tool_references"] for row in ours)
     assert [row["step"] for row in theirs] == [1, 2, 3, 4, 5]
     for a, b in zip(ours, theirs, strict=True):
         for name, value in a.items():
             if isinstance(value, float) and not name.startswith(("seconds", "peak", "sampler")):
-                assert b[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
-    if arguments == ("DAPO",):  # one of the first round's four groups was dropped
+                # float64, but for the tool's float32. Held to an older processor's instructions,
+                # one process has figures that differ by 2e-7 of themselves, near 0 by 5e-9.
+                near = {"rel": 1e-5 if name.startswith("tool") else 1e-6, "abs": 2e-8}
+                assert b[name] == pytest.approx(value, **near), name
+    if not tool:  # one of the first round's four groups was dropped
         assert ours[0]["rounds"] == 2 and 0 < ours[0]["zero_variance"] < 1
     # One set of files, as one process leaves them.
     assert {p.name for p in alone.iterdir()} == {p.name for p in both.iterdir()}

@@ -1,13 +1,16 @@
 """Recipes: what they compose, what a run writes down of them, and that they train and resume."""
 
 import json
+import lzma
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from foodseg import presets, recipes
-from foodseg.common.files import read_lines
+from foodseg.ablations.rows import all_rows, nothing_rows
+from foodseg.ablations.runs import same_settings
+from foodseg.common.files import PROJECT, read_lines
 from foodseg.methods.dr_seg import RankQueue, look_prompt
 from foodseg.models import prompts
 from foodseg.recipes import DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, VISURF, Recipe
@@ -39,6 +42,19 @@ def test_every_recipe_is_one_of_its_own():
     assert all(json.loads(json.dumps(one)) == one for one in written)
     texts = {json.dumps(one): recipe.name for one, recipe in zip(written, ALL, strict=True)}
     assert len(texts) == len(ALL)
+
+
+def test_the_recipes_are_as_the_records_ran_them():
+    """Field by field, each objective's constants among them; only code may differ."""
+    methods = {row.name: row.method for row in all_rows() + nothing_rows()}
+    compared = 0
+    for file in (PROJECT / "figures" / "records").glob("*.json.xz"):
+        outcome = json.loads(lzma.decompress(file.read_bytes()))["outcome"]
+        if isinstance(method := methods[outcome["row"]], Recipe):
+            ran, today = outcome["identity"]["training"]["recipe"], json.dumps(as_json(method))
+            assert same_settings(ran, json.loads(today)), file.name
+            compared += 1
+    assert compared > 200
 
 
 def test_parts_together_are_dapo_and_sam_r1_and_each_term_is_left_out_once():

@@ -14,7 +14,14 @@ from foodseg.data.references import Reference, encode_mask
 from foodseg.data.samples import Sample
 from foodseg.methods.sam_r1 import mask_iou, mask_threshold, mask_tiers
 from foodseg.rl.answers import parse_answer
-from foodseg.rl.evidence import Evidence, term_name
+from foodseg.rl.evidence import (
+    Evidence,
+    accuracy,
+    accuracy_box_sum,
+    accuracy_without,
+    term_name,
+    usable_format,
+)
 from foodseg.rl.rewards import Score, score_completion
 from foodseg.rl.thresholds import RewardThresholds
 
@@ -121,6 +128,22 @@ def test_scores_and_thresholds_by_hand():
     assert many.segmentation_format == 2.0
     assert PAPER.scaled(840) == PAPER
     assert PAPER.scaled(168) == RewardThresholds(iou=0.5, box_l1=2.0, point_l2=10.0)
+
+
+def judged(items: str, references=TRUTH) -> Evidence:
+    return Evidence(None, parse_answer(complete(items)), references, PAPER, 840, None)
+
+
+def test_the_recipes_other_readings_of_form_and_accuracy_by_hand():
+    assert usable_format(judged(f"[{GOOD}]")) == 2 and usable_format(judged(GOOD)) == 0
+    # Half of the limit of 10 pixels in each coordinate: a mean of 5, a sum of 20.
+    moved = '[{"bbox_2d": [105, 105, 204, 204], "point_2d": [150, 150]}]'
+    assert (accuracy(judged(moved)), accuracy_box_sum(judged(moved))) == (3, 2)
+    near = moved.replace("105", "101").replace("204", "200")  # a sum of 4
+    assert accuracy_box_sum(judged(near)) == 3
+    # One right object of the two that are asked for.
+    two = (*TRUTH, Reference(box=(500, 500, 599, 599), point=(550, 550)))
+    assert accuracy_without(judged(f"[{GOOD}]", two), part="point_l2") == 1
 
 
 PIECES = [

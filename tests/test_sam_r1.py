@@ -14,7 +14,6 @@ from foodseg.methods import sam_r1
 from foodseg.methods.sam_r1 import (
     box_tiers,
     labelled_format,
-    mask_tiers,
     points_inside,
     points_right,
 )
@@ -43,6 +42,15 @@ def one_food(samples):
     return next(sample for sample in samples if len(sample.references) == 1)
 
 
+def model_pixel(sample, wanted: np.ndarray) -> list[int]:
+    """A place in the model image that falls on a pixel of the photo that is wanted."""
+    across, down = sample.width / SIDE, sample.height / SIDE
+    for y, x in np.ndindex(SIDE, SIDE):
+        if wanted[int(y * down + 0.5), int(x * across + 0.5)]:
+            return [x, y]
+    raise AssertionError
+
+
 def test_points_go_to_original_pixels_with_their_labels(samples):
     sample = replace(samples[0], width=336, height=504)  # twice and three times the model image
     text = answer({"bbox_2d": [10, 20, 50, 60], "points": [[9, 9, 0], [30, 40, 1], [900, -5, 0]]})
@@ -52,40 +60,41 @@ def test_points_go_to_original_pixels_with_their_labels(samples):
 
 
 @pytest.mark.parametrize(
-    "items, format_points, inside",
+    "items, format_points, inside, failure",
     [
-        (({"bbox_2d": [10, 10, 50, 50], "points": [[20, 20, 1], [60, 20, 0]]},), 2, 0),
-        (({"bbox_2d": [10, 10, 50, 50], "points": [[20, 20, 1], [50, 10, 0]]},), 2, 1),
-        (({"bbox_2d": [10, 10, 50, 50], "point_2d": [20, 20]},), 2, 1),
-        (({"bbox_2d": [10, 10, 50, 50], "points": [[20, 20, 0]]},), 0, 0),
-        (({"bbox_2d": [10, 10, 50, 50], "point_2d": [20, 20]}, {"bbox_2d": [1, 2, 3, 4]}), 1, 0),
-        ((), 0, 0),
+        (({"bbox_2d": [10, 10, 50, 50], "points": [[20, 20, 1], [60, 20, 0]]},), 2, 0, ""),
+        (({"bbox_2d": [10, 10, 50, 50], "points": [[20, 20, 1], [50, 10, 0]]},), 2, 1, ""),
+        (({"bbox_2d": [10, 10, 50, 50], "point_2d": [20, 20]},), 2, 1, ""),
+        (({"bbox_2d": [10, 10, 50, 50], "points": [[20, 20, 0]]},), 0, 0, "incomplete item"),
+        (
+            (
+                {"bbox_2d": [1, 2, 3, 4], "point_2d": [2, 3]},
+                {"bbox_2d": [1, 2, 3, 4], "point_2d": [9, 9]},
+            ),
+            2,
+            0,
+            "",
+        ),
+        (
+            ({"bbox_2d": [10, 10, 50, 50], "point_2d": [20, 20]}, {"bbox_2d": [1, 2, 3, 4]}),
+            1,
+            0,
+            "incomplete item",
+        ),
+        ((), 0, 0, "other"),
     ],
 )
-def test_form_and_points_in_the_box_by_hand(samples, items, format_points, inside):
+def test_form_and_points_in_the_box_by_hand(samples, items, format_points, inside, failure):
     evidence = evidence_of(samples[0], *items)
     assert labelled_format(evidence) == format_points
     assert points_inside(evidence) == 2 * inside
-    assert failure_kind(evidence.answer) == (
-        ""
-        if evidence.answer.parsed
-        else failure_kind(parse_answer(evidence.answer.completion, labelled=True))
-    )
+    assert failure_kind(evidence.answer) == failure
 
 
 def test_points_are_right_on_the_food_with_label_1_and_off_it_with_label_0(samples):
     sample = one_food(samples)
     truth = decode_mask(sample.masks[0])
-    across, down = sample.width / SIDE, sample.height / SIDE
-
-    def model_pixel(on: bool) -> list[int]:
-        """A place in the model image that lies on the food, or off it, in the photo."""
-        for y, x in np.ndindex(SIDE, SIDE):
-            if truth[int(y * down + 0.5), int(x * across + 0.5)] == on:
-                return [x, y]
-        raise AssertionError
-
-    on, off = model_pixel(True), model_pixel(False)
+    on, off = model_pixel(sample, truth), model_pixel(sample, ~truth)
     box = [0, 0, 100, 100]
     for points, share in (
         ([[*on, 1], [*off, 0]], 1),
@@ -98,6 +107,14 @@ def test_points_are_right_on_the_food_with_label_1_and_off_it_with_label_0(sampl
         assert points_right(evidence_of(sample, {"bbox_2d": box, "points": points})) == 2 * share
     assert points_right(evidence_of(sample, {"bbox_2d": box, "point_2d": on})) == 1
     assert points_right(evidence_of(sample)) == 0
+
+
+def test_of_several_foods_each_is_the_food(samples):
+    sample = next(sample for sample in samples if len(sample.masks) > 1)
+    first, second = map(decode_mask, sample.masks[:2])
+    point = model_pixel(sample, second & ~first)
+    item = {"bbox_2d": [0, 0, 100, 100], "points": [[*point, 1]]}
+    assert points_right(evidence_of(sample, item)) == 1
 
 
 def test_tiers_of_boxes_by_hand(samples):
@@ -143,7 +160,8 @@ def test_labels_reach_sam2_in_reward_and_evaluation_alike(samples, monkeypatch, 
     )
     (masks,) = (one.masks() for one in group.evidence)
     assert (masks.any(0) == decode_mask(prediction.mask)).all()
-    assert group.points[0]["mask_tiers"] == mask_tiers(group.evidence[0])
+    assert 0.55 < prediction.intersection / prediction.union < 0.65  # no tier's edge is near
+    assert group.points[0]["mask_tiers"] == 2
     assert not GRPO.labelled_points
 
 

@@ -121,6 +121,12 @@ def test_all_that_is_asked_for_is_written_and_agrees(plate, tmp_path, says, run)
     assert status == 0 and json.loads(out)["parsed"] is True
 
 
+def test_labelled_points_are_an_answer_too(plate, says, system):
+    says('<answer>[{"bbox_2d": [0, 0, 83, 167], "points": [[40, 80, 1], [9, 9, 0]]}]</answer>')
+    (found,) = segment(system, read_photo(plate), "which food?").references
+    assert [label for *_, label in found.more] == [0]
+
+
 @pytest.mark.parametrize("text", ["I see no food.", "", '<answer>[{"bbox_2d": [1, 2]}]</answer>'])
 def test_an_answer_that_cannot_be_parsed_is_said_and_is_no_fault(plate, tmp_path, says, run, text):
     says(text)
@@ -285,6 +291,8 @@ FAULTS = {
     "longer base": "another base model",
     "other weights": "another base model",
     "other side": "840 pixels",
+    "cut config": "config.json: it is no JSON",
+    "list for config": "config.json: it is no run's configuration",
 }
 
 
@@ -317,6 +325,10 @@ def break_adapter(run, fault):
             write_json(run / "config.json", {"base": "0" * 16})
         case "other side":
             write_json(run / "config.json", {"preset": {"image_side": 840}})
+        case "cut config":
+            (run / "config.json").write_text('{"base": "01')
+        case "list for config":
+            write_json(run / "config.json", [])
     return target
 
 
@@ -329,7 +341,8 @@ def test_an_adapter_that_is_no_use_is_refused_in_one_sentence(
     folder = break_adapter(tmp_path, fault)
     with pytest.raises(DataError, match=FAULTS[fault]) as error:
         load_system(SMOKE, folder)
-    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    named = tmp_path / "config.json" if "config" in fault else folder
+    assert str(named) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_weights_and_a_missing_gpu_are_said_in_one_sentence(tmp_path, monkeypatch):

@@ -53,6 +53,9 @@ def test_answers_masks_and_cocos_annotations_agree(photos, system, tmp_path):  #
     for annotation, row in zip(coco.anns.values(), rows, strict=True):
         mask = np.asarray(Image.open(tmp_path / "out/masks" / f"{row['id']}.png"))
         assert (coco.annToMask(annotation) * 255 == mask).all() and mask.any()
+        down, across = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        box = [across[0], down[0], np.ptp(across) + 1, np.ptp(down) + 1]
+        assert annotation["bbox"] == box
         assert annotation["area"] == row["area"] and annotation["question_id"] == row["id"]
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left == ["answers.jsonl", "coco.json", "masks"]
@@ -133,3 +136,28 @@ def test_questions_of_ones_own_data_are_asked_as_they_are(photos):
 def test_options_of_one_photo_do_not_go_with_a_folder(photos, options, capsys):
     assert command.main([str(photos), *options]) == 1
     assert "for a folder of photos leave" in capsys.readouterr().err
+
+
+def no_models(*_):
+    raise AssertionError("the models are loaded")
+
+
+@pytest.mark.parametrize("out", ["questions.jsonl", "questions.jsonl/out", ".", "..", "/"])
+def test_where_nothing_can_be_written_is_said_before_a_model_is_loaded(
+    photos, monkeypatch, capsys, out
+):
+    monkeypatch.setattr(command, "load_system", no_models)
+    monkeypatch.chdir(photos.parent)
+    file = str(ask(photos, *GOOD))
+    assert command.main([str(photos), "--questions", file, "--out", out]) == 1
+    said = capsys.readouterr().err
+    assert said == f"segment: --out {out}: it can't be written there; name a new folder.\n"
+
+
+@pytest.mark.parametrize("name", ["a.png", "nowhere"])
+def test_many_questions_are_asked_of_a_folder(photos, monkeypatch, capsys, name):
+    monkeypatch.setattr(command, "load_system", no_models)
+    for options in (["--out", "o"], ["--questions", str(ask(photos, *GOOD)), "--out", "o"]):
+        assert command.main([str(photos / name), *options]) == 1
+        said = capsys.readouterr().err
+        assert f"{name}: there is no such folder; name a folder of photos, or leave --q" in said

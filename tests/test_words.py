@@ -119,12 +119,16 @@ def test_the_trainings_of_make_are_the_records_bit_for_bit():
     names = next(row for row in rows if "adapter" in row and "steps" in row)
     made = [dict(zip(names, row, strict=True)) for row in rows if re.match(r"\w+-seed\d", row[0])]
     assert len(made) == 6
+    compared = 0
     for training in made:
         method, _, seed = training["row"].partition("-seed")
         (row,) = choose_rows(method)
         kept = read_record(PROJECT / "figures" / "records", Run(row, int(seed)))["outcome"]
         if kept["processor"] == training["processor"]:  # another make rounds otherwise
             assert kept["adapter"] == training["adapter"], training["row"]
+            compared += 1
+    if not compared:
+        pytest.skip("the tables of make and the records were made on unlike processors")
 
 
 def test_what_the_non_repeat_reward_goes_with_is_counted():

@@ -1,4 +1,7 @@
-"""Started by test_processes.py, alone or twice at once: five steps and a dropped group."""
+"""Started by test_processes.py, alone or twice at once: five steps and a dropped group.
+
+Arguments: the recipe, and for one with a tool the folder of a base whose answers can be read.
+"""
 
 import sys
 from dataclasses import replace
@@ -30,17 +33,20 @@ def brevity(evidence, *, silent):
 
 
 def main() -> None:
-    samples = load_samples(PRESET.samples_file("train"))
+    preset = PRESET
+    if sys.argv[2:]:  # only answers that can be read teach a tool
+        preset = replace(preset, mllm=sys.argv[2], max_new_tokens=160)
+    samples = load_samples(preset.samples_file("train"))
     # The first question of the first round: the first process's. Its group is dropped.
     silent = draw_samples(samples, SEED, 0, 1)[0].sample_id
     reward = (partial(brevity, silent=silent), recipes.GRPO.reward[1])
     recipe = replace(getattr(recipes, sys.argv[1]), name="run", reward=reward)
-    if sys.argv[2:] == ["tool"]:
+    if sys.argv[2:]:
         recipe = replace(recipe, tool=ToolTraining(off_policy_steps=2, off_policy_rounds=1))
-    result = train(PRESET, recipe, SEED, samples)
+    result = train(preset, recipe, SEED, samples)
     assert result["steps"] == 5  # a dropped group, or the tool's first stage, costs one
-    assert train(PRESET, recipe, SEED, samples) == result  # finished: every process gets it
-    processes = Processes.find(PRESET.device)
+    assert train(preset, recipe, SEED, samples) == result  # finished: every process gets it
+    processes = Processes.find(preset.device)
     for index in range(processes.world_size):  # in order
         if index == processes.rank:
             print(f"process {index} of {processes.world_size}", flush=True)

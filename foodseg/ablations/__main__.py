@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
             jobs = options.jobs or runs_at_once(runs.preset)
             return run_table(runs, rows, seeds, split=options.split, jobs=jobs)
         (row,) = choose_rows(options.row)
-        run = Run(row, options.seed if row.trained else 0, options.split)
+        (seed,) = parse_seeds(options.seed)
+        run = Run(row, seed if row.trained else 0, options.split)
         if not Processes.find(runs.preset.device).main:
             train_as_worker(runs, run)
             return 0

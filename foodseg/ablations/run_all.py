@@ -20,6 +20,7 @@ from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.outputs import write_results
 from foodseg.ablations.rows import Row
 from foodseg.ablations.runs import Run, Runs, runs_of
+from foodseg.common.errors import DataError
 from foodseg.common.files import writing
 from foodseg.common.progress import tqdm
 from foodseg.presets import Preset
@@ -88,7 +89,10 @@ def run_all(
 
     after_seed: called with the seeds of which no run is left, whenever there is one more and other
     seeds go on. Interrupted, it ends its processes; started again, it goes on from checkpoints.
+    Raises DataError for less than one run at once.
     """
+    if jobs < 1:
+        raise DataError(f"--jobs {jobs}: nothing would ever start; give 1 or more.")
     waiting = [run for run in wanted if not runs.finished(run)]
     ended = [run for run in wanted if run not in waiting]
     measured = [runs.outcome(run)["wall_seconds"] for run in ended if run.row.trained]

@@ -32,6 +32,7 @@ from foodseg.common.tables import write_text
 from foodseg.presets import KITCHEN, Preset
 
 README, RELATIVES = PROJECT / "README.md", PROJECT / "docs" / "relatives.md"
+RESULTS = PROJECT / "figures" / "results_table.md"
 Rewritten = Callable[[list[str], list[list[str]]], list[list[str]]]
 
 
@@ -97,8 +98,13 @@ def _cells(line: str) -> list[str]:
 
 
 def results_rows(heading: list[str], _: list[list[str]]) -> list[list[str]]:
-    """Every row of figures/results_table.md, in the columns that the README shows."""
-    text = (PROJECT / "figures" / "results_table.md").read_text()
+    """Every row of figures/results_table.md, in the columns that the README shows.
+
+    Raises DataError if there is no such table.
+    """
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    if "| method" not in text:
+        raise DataError(f"{RESULTS}: its table is missing; `make table` writes it.")
     table = text[text.index("| method") :].partition("\n\n")[0]
     names, _, *rows = map(_cells, table.splitlines())
     return [[row[names.index(name)] for name in heading] for row in rows]

@@ -71,14 +71,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _ask_many(options: argparse.Namespace) -> int:
     """Exit status: 0, or 1 if a photo could not be read."""
+    folder = Path(options.photo)
+    if not folder.is_dir():
+        fix = "name a folder of photos, or leave --questions and --out out"
+        raise DataError(f"{options.photo}: there is no such folder; {fix}.")
     single = (options.question, options.overlay, options.mask, options.json)
     if not (options.questions and options.out) or any(value is not None for value in single):
         fix = "leave the question, -o, --mask and --json out, and give --questions and --out"
         raise DataError(f"{options.photo}: for a folder of photos {fix}.")
-    folder = Path(options.photo)
+    out = Path(options.out)
+    if out.name in ("", "..") or (out.exists() and not out.is_dir()) or not _can_be_made(out):
+        raise DataError(f"--out {out}: it can't be written there; name a new folder.")
     asked = read_asked(Path(options.questions), folder)
     system = load_system(get_preset(options.preset), options.adapter)
-    rows = segment_many(system, folder, asked, Path(options.out))
+    rows = segment_many(system, folder, asked, out)
     unread = sum("error" in row for row in rows)
     unparsed = sum(not row["parsed"] for row in rows if "error" not in row)
     _say_who(options, system)
@@ -110,13 +116,18 @@ def _check_outputs(options: argparse.Namespace) -> None:
     for path, suffix in written:
         if path.suffix.lower() != suffix:
             raise DataError(f"{path}: this is written as {suffix}; give it a name that ends so.")
-        above = next(folder for folder in path.absolute().parents if folder.exists())
-        if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        if path.is_dir() or not _can_be_made(path):
             raise DataError(f"{path}: it can't be written there; name a file in another folder.")
     # Not Path.resolve(), which raises for a link in a circle.
     paths = [os.path.realpath(path) for path in (options.photo, *(path for path, _ in written))]
     if len(set(paths)) < len(paths):
         raise DataError("outputs: one of them has the name of the photo or of another; rename it.")
+
+
+def _can_be_made(path: Path) -> bool:
+    """Whether what lies above is a folder that may be written."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    return above.is_dir() and os.access(above, os.W_OK)
 
 
 def _write(options: argparse.Namespace, answer: Segmentation, system: System) -> None:
