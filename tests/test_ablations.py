@@ -516,7 +516,10 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
         said = outputs.not_in_table(known, [GRPO_ROW, DAPO_ROW])
         assert said == "None of 2 rows is measured."
     said = outputs.not_in_table(frame_of(runs, GRPO_ROW), [GRPO_ROW, DAPO_ROW])
-    assert said == "Not (wholly) measured: dapo."
+    assert said == "Not measured: dapo."
+    part = frame_of(runs, GRPO_ROW).assign(of=2)
+    said = outputs.not_in_table(part, [GRPO_ROW, DAPO_ROW])
+    assert said == "Not measured: dapo. With fewer seeds than asked for: 1."
 
 
 def test_naming_is_told_of_questions_for_several_foods_alone(runs):

@@ -187,9 +187,12 @@ def _other_seeds(frame: pd.DataFrame) -> str:
 
 
 def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
-    """A sentence on the rows that a table on disk lacks, or does not have whole."""
-    whole = [] if frame is None else list(frame.index[frame["seeds"] == frame["of"]])
-    absent = [row.name for row in rows if row.name not in whole]
+    """A sentence on the rows that a table on disk lacks, and how many lack seeds."""
+    seeds = {} if frame is None else frame["seeds"].to_dict()
+    absent = [row.name for row in rows if not seeds.get(row.name)]
     if len(absent) == len(rows):
         return f"None of {len(rows)} rows is measured."
-    return f"Not (wholly) measured: {', '.join(absent)}." if absent else "Every row is measured."
+    said = f"Not measured: {', '.join(absent)}." if absent else "Every row is measured."
+    known = frame.loc[[row.name for row in rows if row.name not in absent]]
+    fewer = (known["seeds"] < known["of"]).sum()
+    return f"{said} With fewer seeds than asked for: {fewer}." if fewer else said
