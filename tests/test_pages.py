@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from made_again import words_of_the_figures
 from test_ablations import finish
 
 from foodseg.ablations import records
@@ -146,6 +147,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path, monkeypatch, text):
         results_rows(["method"], [])
 
 
+@words_of_the_figures
 def test_the_tables_of_the_documents_are_what_the_command_writes(tmp_path):
     page = tmp_path / "page.md"
     for document, start, rows in (

@@ -2,12 +2,14 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_again import figures_made_again, words_of_the_figures
 from test_memory import paper_mllm
 
 from foodseg.ablations.differences import NOT_SHOWN, difference_word, gain_text, modes_sentence
@@ -29,6 +31,24 @@ README = (PROJECT / "README.md").read_text()
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 EXECUTED = sorted((PROJECT / "notebooks" / "executed").glob("*.ipynb"))
 RESULTS = pd.read_csv(PROJECT / "figures" / "results_table.csv", index_col="method")
+pytestmark = words_of_the_figures
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [([], False), (["figures/a.md"], True), (["figures/a.md", "README.md"], False)],
+)
+def test_only_figures_that_were_made_again_excuse_the_words(tmp_path, changed, again):
+    """Who changes words as well is to be told when they don't fit."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+        for name in ("figures/a.md", "README.md"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("before")
+        subprocess.run([*git, *command], check=True)
+    for name in changed:
+        (tmp_path / name).write_text("after")
+    assert figures_made_again(tmp_path) is again
 
 
 def table_rows(text: str) -> list[list[str]]:
