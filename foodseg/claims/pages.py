@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for line in write_pages(KITCHEN):
             print(line)
-    except ValueError as error:  # DataError is one
+    except DataError as error:
         print(f"pages: {error}", file=sys.stderr)
         return 1
     return 0
