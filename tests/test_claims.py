@@ -337,8 +337,8 @@ def test_what_is_asked_for_wrongly_is_said_in_one_sentence(capsys):
 
 
 def test_less_than_one_run_at_once_is_refused(runs, capsys):  # noqa: F811
-    assert command.main(["dapo", "--preset", "smoke", "--jobs", "-1"]) == 1
-    said = "claims: --jobs -1: nothing would ever start; give 1 or more.\n"
+    assert command.main(["dapo", "--preset", "smoke", "--jobs", "0"]) == 1
+    said = "claims: --jobs 0: nothing would ever start; give 1 or more.\n"
     assert capsys.readouterr().err == said
 
 

@@ -15,7 +15,7 @@ import threading
 
 from foodseg.ablations.execute import execute, train_as_worker
 from foodseg.ablations.rows import choose_rows
-from foodseg.ablations.run_all import run_table, runs_at_once
+from foodseg.ablations.run_all import run_table
 from foodseg.ablations.runs import SPLITS, Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.processes import Processes
@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs = Runs(get_preset(options.preset))
         if options.row is None:
             rows, seeds = choose_rows(options.rows), parse_seeds(options.seeds)
-            jobs = options.jobs or runs_at_once(runs.preset)
-            return run_table(runs, rows, seeds, split=options.split, jobs=jobs)
+            return run_table(runs, rows, seeds, split=options.split, jobs=options.jobs)
         (row,) = choose_rows(options.row)
         (seed,) = parse_seeds(options.seed)
         run = Run(row, seed if row.trained else 0, options.split)

@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m foodseg.ablations.nothing_here")
     parser.add_argument("--preset", choices=PRESETS, default=KITCHEN.name)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one for each core)")
     parser.add_argument("--only-write", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
     base, preset = PRESETS[options.preset]

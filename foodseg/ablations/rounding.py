@@ -21,7 +21,7 @@ import torch
 
 from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.rows import Row, choose_rows
-from foodseg.ablations.run_all import child_command, run_all, runs_at_once
+from foodseg.ablations.run_all import child_command, run_all
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
@@ -180,8 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         seeds = parse_seeds(options.seeds)
         settings = older_instructions(torch.backends.cpu.get_cpu_capability())
-        wanted, jobs = runs_of(choose_rows(ROWS), seeds), options.jobs or runs_at_once(preset)
-        failed = run_all(older, wanted, jobs, partial(older_command, settings))
+        wanted = runs_of(choose_rows(ROWS), seeds)
+        failed = run_all(older, wanted, options.jobs, partial(older_command, settings))
         write_page(usual, older, seeds, settings, preset.figures / "rounding")
     except DataError as error:
         print(f"rounding: {error}", file=sys.stderr)

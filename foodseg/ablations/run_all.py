@@ -45,7 +45,7 @@ def run_table(
     seeds: Sequence[int],
     *,
     split: str = "test",
-    jobs: int,
+    jobs: int | None = None,
     command: Command = child_command,
 ) -> int:
     """Run what is not finished, seed by seed; returns 1 if a run is to be tried again.
@@ -81,16 +81,17 @@ def runs_at_once(preset: Preset) -> int:
 def run_all(
     runs: Runs,
     wanted: Sequence[Run],
-    jobs: int,
+    jobs: int | None = None,
     command: Command = child_command,
     after_seed: Callable[[list[int]], None] = lambda ended: None,
 ) -> list[Run]:
     """Execute what is not finished, at most `jobs` runs at once; returns those that failed.
 
-    after_seed: called with the seeds of which no run is left, whenever there is one more and other
-    seeds go on. Interrupted, it ends its processes; started again, it goes on from checkpoints.
-    Raises DataError for less than one run at once.
+    jobs: None for one on each core. after_seed: called with the seeds of which no run is left,
+    whenever there is one more and other seeds go on. Interrupted, it ends its processes; started
+    again, it goes on from checkpoints. Raises DataError for less than one run at once.
     """
+    jobs = runs_at_once(runs.preset) if jobs is None else jobs
     if jobs < 1:
         raise DataError(f"--jobs {jobs}: nothing would ever start; give 1 or more.")
     waiting = [run for run in wanted if not runs.finished(run)]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from foodseg.ablations.rows import choose_rows
-from foodseg.ablations.run_all import run_all, runs_at_once
+from foodseg.ablations.run_all import run_all
 from foodseg.ablations.runs import Runs, runs_of
 from foodseg.claims.field import CLAIMS, Claim, claimed_rows
 from foodseg.claims.frame import claims_frame
@@ -61,7 +61,7 @@ def make_runs(
     """
     names = claimed_rows(tuple(claims))
     wanted = runs_of(choose_rows(",".join(names)), seeds) if names else []
-    failed = run_all(runs, wanted, jobs or runs_at_once(runs.preset), after_seed=show)
+    failed = run_all(runs, wanted, jobs, after_seed=show)
     return [run for run in failed if runs.outcome(run).get("again")]
 
 
