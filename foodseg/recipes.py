@@ -222,9 +222,9 @@ DAPO_WITHOUT_TERMS = tuple(
 # -- SAM-R1 (foodseg.methods.sam_r1; a secondary note, no code) ------------------------------------
 
 # SAM2 in the reward loop: points by the IoU of its mask, in tiers, beside the two format rewards;
-# answers with several labelled points. Clip high 0.3, token mean, and the KL term kept: without it
-# its training collapsed near step 100. The weight of the KL is not known to us and is GRPO's here.
-# ReasonSeg-test gIoU: 60.2.
+# answers with several labelled points, which the prompt asks for (not on the kitchen). Clip high
+# 0.3, token mean, and the KL term kept: without it its training collapsed near step 100. The weight
+# of the KL is not known to us and is GRPO's here. ReasonSeg-test gIoU: 60.2.
 SAM_R1 = Recipe(
     name="sam-r1",
     title="SAM-R1",
@@ -308,7 +308,8 @@ DR_SEG_NEITHER = replace(
     objective=replace(GRPO.objective, kl_weight=1e-2),
     reward=(thinking_format, segmentation_format, accuracy, non_repeat_normalised),
 )
-# Look-to-Confirm: the prompt asks for a second look, and one earns a point. Reported 72.1 / 66.1.
+# Look-to-Confirm: the prompt asks for a second look (not on the kitchen, whose base knows one
+# prompt), and one earns a point. Reported 72.1 / 66.1.
 DR_SEG_LOOK = replace(
     DR_SEG_NEITHER,
     name="dr-seg-look",
@@ -453,7 +454,8 @@ NOTHING_HERE_UNAIDED = replace(
 
 # -- GDPO (foodseg.methods.gdpo; arXiv:2601.05242) ------------------------------------------------
 
-# GRPO with every term of the reward standardised by itself.
+# GRPO with every term of the reward standardised by itself; the sums within their group, where the
+# paper and its code normalise them over the batch.
 GDPO = replace(
     GRPO, name="gdpo", title="GDPO, every term standardised by itself", advantages=decoupled
 )
@@ -463,8 +465,8 @@ GDPO = replace(
 # DAPO with four changes. The right names in the thinking are paid for (`methods.named`): R_acc
 # pays for a food only once its box is right as well. Not repeating is not: what reasons step by
 # step repeats itself more. Every term is standardised by itself, so that form, which varies most at
-# first, does not drown the names. And the mask decoder learns along. Chosen on validation plates
-# (docs/relatives.md).
+# first, does not drown the names. And the mask decoder learns along. Dynamic sampling still goes by
+# the sum of the terms. Chosen on validation plates (docs/relatives.md).
 OURS = replace(
     DAPO,
     name="ours",

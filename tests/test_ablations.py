@@ -506,12 +506,21 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
     failure = {"failure": "NoSignalError: no group", "identity": {}}
     write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
     frame = frame_of(runs, GRPO_ROW, DAPO_ROW, seeds=(0, 1))
-    assert "seeds that ended: 1 of 2: grpo." in outputs.missing_sentence(frame)
+    said = outputs.missing_sentence(frame)
+    assert "seeds that ended: 1 of 2: grpo." in said
+    assert said.endswith("ablations --rows grpo --seeds 0,1 --preset smoke` runs them.")
+    assert main([*said.split("`")[1].split()[3:], "--jobs", "0"]) == 1  # its options are known
     text = "\n".join(outputs.sections(frame))
     assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
     stale = frame_of(Runs(replace(runs.preset, steps=9)), GRPO_ROW)
     assert "Of other settings or code than today's: grpo." in outputs.missing_sentence(stale)
     assert outputs.missing_sentence(frame_of(runs, GRPO_ROW)) == ""
+    # Three seeds are those of `make ablations`: more were asked for, and others may have them.
+    for seed in (1, 2):
+        finish(runs, Run(GRPO_ROW, seed))
+    frame_of_eight = frame_of(runs, GRPO_ROW, seeds=range(8))
+    assert outputs.missing_sentence(frame_of_eight) == ""
+    assert outputs.readable(frame_of_eight).loc["GRPO", "seeds"] == "3"
     assert outputs.not_in_table(None, [GRPO_ROW, DAPO_ROW]) == "None of 2 rows is measured."
     said = outputs.not_in_table(frame, [GRPO_ROW, DAPO_ROW])
     assert said == "Not measured: dapo. With fewer seeds than asked for: 1."
@@ -563,6 +572,8 @@ def test_the_files_are_written_and_read_back(home, runs):
     assert outputs.sections(again) == outputs.sections(frame)
     assert outputs.rollouts_sentence(again) == outputs.rollouts_sentence(frame)
     assert outputs.read_table(runs.preset, "validation") is None
+    assert frame["stepwise"].tolist()[1:] == [0, 0]
+    assert frame["hasty_giou"].tolist()[1:] == frame["giou"].tolist()[1:]
     assert frame["step_by_step_most"].tolist()[1:] == [0, 0]  # the stand-ins' answers are empty
 
 
@@ -587,14 +598,15 @@ def test_a_difference_is_called_one_only_if_its_interval_excludes_0():
 
 
 def test_rows_are_told_apart_by_how_their_answers_think():
-    shares = [(0.9, 1.0, 0.7), (0.5, 0.6, 0.6), (0.0, 0.4, 0.5), (0.0, 0.9, 0.1)]
-    columns = ["step_by_step_least", "step_by_step_most", "giou"]
-    frame = pd.DataFrame(shares, columns=columns).assign(family="GRPO")
-    other = frame.assign(family=SUPERVISED, giou=0.0)
+    # seeds, those that go step by step, gIoU of these, of the others, of all
+    modes = [(8, 8, 0.7, np.nan, 0.7), (4, 1, 0.6, 0.5, 0.525), (3, 0, np.nan, 0.4, 0.4)]
+    columns = ["seeds", "stepwise", "stepwise_giou", "hasty_giou", "giou"]
+    frame = pd.DataFrame(modes, columns=columns).assign(family="GRPO")
+    other = frame.assign(family=SUPERVISED)
     said = modes_sentence(pd.concat([frame, other]))
-    counts = "(2 rows, median gIoU 0.650), in no seed (1 rows, 0.500), or in some (1 rows)"
-    assert counts in said
-    assert modes_sentence(frame.iloc[:2]) == modes_sentence(other) == ""
+    assert said.startswith("Of 15 trainings by rewards 9 end") and "(mean gIoU 0.689), 6" in said
+    assert said.endswith("(0.450).")  # (8 x 0.7 + 0.6) / 9 and (3 x 0.5 + 3 x 0.4) / 6
+    assert modes_sentence(frame.iloc[:1]) == modes_sentence(other) == ""
 
 
 def test_a_dot_is_filled_where_it_is_a_difference(tmp_path):

@@ -15,7 +15,7 @@ from foodseg.ablations.runs import Run
 from foodseg.claims import __main__ as command
 from foodseg.claims import measures
 from foodseg.claims.field import CLAIMS, OURS, Claim, claimed_rows
-from foodseg.claims.frame import _counted, claims_frame, difference
+from foodseg.claims.frame import claims_frame, difference, false_discovery
 from foodseg.claims.measures import (
     GIOU,
     GIOU_MANY,
@@ -80,8 +80,11 @@ def test_the_verdict_is_the_intervals(low, high, seeds, expected):
 
 def test_one_seed_is_enough_where_a_claim_says_so_and_the_difference_is_large():
     for low, high, expected in (
-        (0.11, 0.3, SEEN), (0.1, 0.3, NOT_SEEN), (-0.3, -0.1, NOT_SEEN), (-0.3, -0.11, CONTRADICTED)
-    ):  # fmt: skip
+        (0.16, 0.3, SEEN),
+        (0.15, 0.3, NOT_SEEN),
+        (-0.3, -0.15, NOT_SEEN),
+        (-0.3, -0.16, CONTRADICTED),
+    ):
         assert verdict(Difference((low + high) / 2, low, high, 1), seeds_needed=1) == expected
 
 
@@ -146,16 +149,11 @@ def test_figures_of_a_log_by_hand():
     assert measures.third(rows, "entropy", 1) == 4.0
     assert measures.growth(rows, "entropy") == 6.0 - 1.0
     assert np.isnan(measures.third(rows, "points_mask_tiers"))
-    # 100 completions before the first step, then 10 a step: a third of 150 lies before it.
-    counted = [{"sampled_so_far": 100 + 10 * i, "x": float(i)} for i in range(1, 6)]
-    assert np.isnan(measures.midway(counted, "x"))
-    counted = [{"sampled_so_far": 10 * i, "x": float(i)} for i in range(1, 10)]
-    assert measures.midway(counted, "x") == (4 + 5 + 6) / 3
-    counted[4]["x"] = None  # a step without a reference
-    assert measures.midway(counted, "x") == (4 + 6) / 2
     steps = [{"tool_iou": float(step)} for step in range(1, 38)]
     assert measures.TOOL_AT_STEPS.value(steps) == (9 + 24) / 2
     assert np.isnan(measures.TOOL_AT_STEPS.value(steps[:8]))
+    steps[10]["tool_iou"] = None  # a step without a reference
+    assert measures.TOOL_AT_STEPS.value(steps) == pytest.approx((16.5 * 16 - 11) / 15)
     bins = {"p0_10": (10, 0.2), "p10_50": (30, 0.0), "p50_90": (40, 0.05), "p90_100": (0, None)}
     row = {f"gain_tokens_{name}": tokens for name, (tokens, _) in bins.items()}
     row |= {f"clip_high_{name}": share for name, (_, share) in bins.items()}
@@ -191,11 +189,29 @@ def test_a_log_is_compared_with_the_control_of_the_same_seed():
     assert difference(replace(claim, below=True), ended).mean == -5
 
 
-def test_completions_before_the_first_step_are_counted(tmp_path):
-    write_lines(tmp_path / "log.jsonl", [{"sampled": 8}, {"sampled": 8}])
-    write_json(tmp_path / "result.json", {"sampled": 40})  # B-GRTO's stage 1 took 24
-    counted = _counted(tmp_path / "log.jsonl")
-    assert [row["sampled_so_far"] for row in counted] == [32, 40]
+def test_what_a_verdict_is_worth_among_many_by_hand():
+    # An interval that ends at 0 has p = 0.05 on either side; one of twice the distance, by a table
+    # of Student's t with 7 degrees of freedom (2 x 2.3646 = 4.729), p = 0.0021.
+    for mean, low, high in ((0.1, 0.0, 0.3), (-0.1, -0.3, 0.0)):
+        assert Difference(mean, low, high, 8).chance == pytest.approx(0.05)
+    twice = Difference(0.2, 0.1, 0.3, 8)
+    assert twice.chance == pytest.approx(0.0021, abs=5e-5)
+    assert Difference(0.5, 0.5, 0.5, 8).chance == 0  # the same in all runs
+    # t of 0.8 is 0.896: the interval's half and 0.896 / 2.3646 of it.
+    assert twice.seen_from == pytest.approx(0.1 * (1 + 0.896 / 2.3646), abs=1e-5)
+    # Benjamini and Hochberg: p of rank i times n / i, not above that of a higher rank.
+    found = false_discovery(pd.Series({"a": 0.04, "b": 0.01, "c": np.nan, "d": 0.03}))
+    assert found[["b", "d", "a"]].tolist() == pytest.approx([0.03, 0.04, 0.04])
+    assert np.isnan(found["c"]) and false_discovery(pd.Series({"c": np.nan})).isna().all()
+
+
+def test_seen_from_is_what_four_of_five_tables_see():
+    generator, half = np.random.default_rng(0), 2.3646
+    least = Difference(1.0, 1.0 - half, 1.0 + half, 8).seen_from
+    drawn = least + generator.standard_normal((4000, 8)) * 8**0.5
+    spread = drawn.std(1, ddof=1) / 8**0.5
+    seen = (drawn.mean(1) / spread > half).mean()
+    assert 0.76 < seen < 0.84  # 0.8, to within what shifting t instead of its noncentral form costs
 
 
 def test_the_claims_are_those_that_the_page_judges():
@@ -260,7 +276,7 @@ def test_the_page_has_every_claim_with_its_verdict(ended):
     for claim in SHORT:
         assert f"{claim.says} (`{claim.name}`)" in text
     assert "GRPO less DAPO: gIoU" in text and "can't be asked here: no weights" in text
-    assert "c1 on EPYC" in text and text.count(" of groups | 8 | **seen** |") == 1
+    assert "c1 on EPYC" in text and text.count("of groups | 0.000 | 0.000 | 8 | **seen** |") == 1
     assert "GRPO: 13.5% of the groups have no signal" in text
     write_claims(ended, frame)
     path = ended.preset.figures / "claims"
@@ -281,7 +297,7 @@ def test_with_too_few_seeds_a_claim_is_open_and_without_runs_there_is_no_picture
     assert verdict_text(unclear) == "not seen (smaller than 0.031)"
     alone = unclear.copy()
     alone["seeds"] = 1
-    assert verdict_text(alone) == "not seen (one seed: not beyond 0.1)"
+    assert verdict_text(alone) == "not seen (one seed: not beyond 0.15)"
     unclear["verdict"], unclear["low"], unclear["high"] = OPEN, 0.0, 0.0
     assert verdict_text(unclear) == "**open**: 0 in all runs"
 

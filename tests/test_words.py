@@ -20,6 +20,7 @@ from foodseg.claims.field import PUBLISHED
 from foodseg.claims.measures import third
 from foodseg.claims.rule import CONTRADICTED, NOT_HERE, NOT_SEEN, SEEDS, SEEN
 from foodseg.common.number_text import NOTHING, with_deviation
+from foodseg.evaluation.predictions import Prediction, paired_difference
 from foodseg.methods.dr_seg import non_repeat_normalised
 from foodseg.recipes import Recipe
 from foodseg.rl.evidence import non_repeat
@@ -28,9 +29,11 @@ from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
+RECORDS = PROJECT / "figures" / "records"
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 EXECUTED = sorted((PROJECT / "notebooks" / "executed").glob("*.ipynb"))
 RESULTS = pd.read_csv(PROJECT / "figures" / "results_table.csv", index_col="method")
+VERDICTS = (SEEN, CONTRADICTED, NOT_SEEN)
 pytestmark = words_of_the_figures
 
 
@@ -68,7 +71,7 @@ def test_the_readmes_results_are_the_tables():
 
 def test_the_readmes_sentences_about_the_gap_the_form_and_blind_answers():
     words = " ".join(README.split())
-    won = re.search(r"GRPO wins (\d+)%, DAPO (\d+)%", words)
+    won = re.search(r"GRPO closes (\d+)% of the gap .*?, DAPO (\d+)%", words)
     assert [int(share) for share in won.groups()] == [
         round(100 * RESULTS.gap[name]) for name in ("GRPO", "DAPO")
     ]
@@ -99,7 +102,7 @@ def test_memory_by_count(document, groups):
 def test_the_readme_says_what_the_notes_of_the_table_say():
     notes = (PROJECT / "figures" / "results_table.md").read_text()
     difference = re.search(r"GRPO less DAPO, over plates and seeds: gIoU (.*\))\.\n", notes)[1]
-    assert f"GRPO less DAPO is {difference}" in README
+    assert f"GRPO less DAPO is {difference}" in " ".join(README.split())
     several, one = (
         [f"{RESULTS.loc[method, name]:.3f}" for method in ("GRPO", "DAPO")]
         for name in ("giou_several", "giou_one")
@@ -121,8 +124,9 @@ def test_the_relatives_pages_numbers_are_the_ablations():
         assert numbers == [score, gain, *named, str(int(row.seeds))], title
     assert modes_sentence(frame.reset_index()) in " ".join(page.split())
     by_row = frame.reset_index().set_index("row")
-    assert f"GRTO is above DAPO, by {gain_text(by_row.loc['grto'])}" in README
-    assert f"and ViSurf below, by {gain_text(by_row.loc['visurf'])}; of the others no" in README
+    words = " ".join(README.split())
+    assert f"GRTO is above DAPO, by {gain_text(by_row.loc['grto'])}" in words
+    assert f"and ViSurf below, by {gain_text(by_row.loc['visurf'])}; of the others no" in words
     unnamed = by_row.loc["ours-without-names"]
     words = f"Ours without names has {unnamed.giou:.3f} (three seeds)"
     assert words in " ".join(page.split()) and unnamed.seeds == 3
@@ -143,7 +147,7 @@ def test_the_trainings_of_make_are_the_records_bit_for_bit():
     for training in made:
         method, _, seed = training["row"].partition("-seed")
         (row,) = choose_rows(method)
-        kept = read_record(PROJECT / "figures" / "records", Run(row, int(seed)))["outcome"]
+        kept = read_record(RECORDS, Run(row, int(seed)))["outcome"]
         if kept["processor"] == training["processor"]:  # another make rounds otherwise
             assert kept["adapter"] == training["adapter"], training["row"]
             compared += 1
@@ -154,18 +158,15 @@ def test_the_trainings_of_make_are_the_records_bit_for_bit():
 def test_what_the_non_repeat_reward_goes_with_is_counted():
     page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
     frame = pd.read_csv(PROJECT / "figures" / "ablations.csv", index_col="row")
-    counts = {True: [0, 0, 0], False: [0, 0, 0]}  # rows; step by step in every seed; in none
+    counts = {True: [0, 0], False: [0, 0]}  # trainings; those that end step by step
     for row in all_rows():
         if isinstance(row.method, Recipe) and frame.loc[row.name, "seeds"]:
-            shares = frame.loc[row.name, ["step_by_step_least", "step_by_step_most"]]
             paid = any(term in (non_repeat, non_repeat_normalised) for term in row.method.reward)
-            for place, counted in enumerate((True, shares.iloc[0] >= 0.5, shares.iloc[1] < 0.5)):
-                counts[paid][place] += counted
-    assert counts[False][2] == counts[True][1] == 0
-    rows, every, _ = counts[False]
-    assert f"Of the {rows} rows without R_rep {every} end step by step in every seed, and" in page
-    rows, _, none = counts[True]
-    assert f"of the {rows} with it none does in every seed, and {none} in no seed." in page
+            for place, name in enumerate(("seeds", "stepwise")):
+                counts[paid][place] += int(frame.loc[row.name, name])
+    (paid, stepwise), (unpaid, others) = counts[True], counts[False]
+    assert f"Of {unpaid} trainings without R_rep {others} end step by step" in page
+    assert f"of {paid} with it {stepwise}." in page
 
 
 def test_that_dapos_three_seeds_are_low_is_what_the_eight_have():
@@ -194,16 +195,17 @@ def test_how_thoughts_change_in_training_is_what_the_logs_have():
         (row,) = choose_rows(name)
         logs, ends = [], []
         for seed in range(SEEDS):
-            record = read_record(PROJECT / "figures" / "records", Run(row, seed))
+            record = read_record(RECORDS, Run(row, seed))
             named = {Path(file).name: lines for file, lines in record["files"].items()}
             logs.append([third(named["log.jsonl"], "habit_step_by_step", n) for n in (0, 2)])
             answers = [habits(one["completion"]) for one in named["predictions.jsonl"]]
             ends.append((mean(one["step by step"] for one in answers), record["outcome"]["giou"]))
         shares[name], scores[name] = np.array(logs), ends
     first, last = (f"{share:.0%}" for share in shares["dapo"].mean(0))
-    falls = (np.diff(shares["dapo"]) < 0).sum()
-    assert f"eight seeds: {first} in the first third, {last} in the last; it falls in four" in page
-    assert falls == 4
+    changes = np.diff(shares["dapo"])[:, 0]
+    told = f"(DAPO, eight seeds: {first} in the first third, {last} in the last; it falls in four"
+    assert f"{told}, by up to {-changes.min():.2f}, and rises in four, by up to" in page
+    assert f"by up to {changes.max():.2f})" in page and (changes < 0).sum() == 4
     rise = {"dapo-without-non-repeat": "seed ({}, then {})", "ours": "too ({}, then {})"}
     for name, words in rise.items():
         assert (np.diff(shares[name]) > 0).all()
@@ -215,6 +217,10 @@ def test_how_thoughts_change_in_training_is_what_the_logs_have():
     assert f"have {hasty[0]:.3f} to {hasty[-1]:.3f})" in page
 
 
+def weighed(claim: pd.Series) -> str:
+    return f"{claim['mean']:+.3f}, q {claim.q:.3f}"
+
+
 def test_the_readmes_verdicts_are_the_claims():
     claims = pd.read_csv(PROJECT / "figures" / "claims.csv", index_col="claim")
     words = " ".join(README.split())
@@ -222,15 +228,37 @@ def test_the_readmes_verdicts_are_the_claims():
     asked = (claims["verdict"] != NOT_HERE).sum()
     assert f"eight seeds; {judged} of the {asked} that can be asked have one so far" in words
     dapo, rft = claims.loc["dapo"], claims.loc["rft-sft"]
-    assert f"better than GRPO is *{dapo.verdict}* (smaller than {dapo.high:.3f})" in words
-    assert f"told the foods' names, is *{rft.verdict}* ({rft['mean']:.3f})" in words
+    lines = {name: words[words.index(f"- *{name}*") :].split(" - ")[0] for name in VERDICTS}
+    assert dapo.verdict == NOT_SEEN
+    assert f"better than GRPO (smaller than {dapo.high:.3f})" in lines[NOT_SEEN]
     rep, ours = claims.loc["non-repeat-score"], claims.loc["ours-dapo"]
-    assert rep.verdict == CONTRADICTED
     b_grto = claims.loc["b-grto"]
-    assert b_grto.verdict == CONTRADICTED
-    told = f"improves gIoU ({rep['mean']:.3f}) and that B-GRTO does better than GRTO"
-    assert f"{told} ({b_grto['mean']:.3f})" in words
-    assert f"ours does better than DAPO is *{ours.verdict}* ({ours['mean']:+.3f})" in words
+    assert {rft.verdict, rep.verdict, b_grto.verdict} == {CONTRADICTED}
+    assert f"told the foods' names ({weighed(rft)});" in lines[CONTRADICTED]
+    assert f"improves gIoU ({weighed(rep)}); B-GRTO" in lines[CONTRADICTED]
+    assert f"better than GRTO ({weighed(b_grto)})" in lines[CONTRADICTED]
+    assert ours.verdict == SEEN and f"than DAPO ({weighed(ours)})" in lines[SEEN]
+
+
+def test_without_the_seed_that_was_known_the_non_repeat_claim_is_not_seen():
+    """What the claim says of itself, from the records' answers."""
+    rows = []
+    for name in ("dapo", "dapo-without-non-repeat"):
+        records = [read_record(RECORDS, Run(*choose_rows(name), seed)) for seed in range(SEEDS)]
+        rows.append([_answers(record) for record in records])
+    (mean, low, high), later = (
+        paired_difference(*(row[first:] for row in rows)) for first in (0, 1)
+    )
+    claim = pd.read_csv(PROJECT / "figures" / "claims.csv", index_col="claim").loc[
+        "non-repeat-score"
+    ]
+    assert (mean, low, high) == pytest.approx((claim["mean"], claim.low, claim.high), rel=1e-4)
+    assert later[1] < 0 < later[2] and "without which it is not seen" in claim.own
+
+
+def _answers(record: dict) -> list[Prediction]:
+    (name,) = (name for name in record["files"] if name.endswith("predictions.jsonl"))
+    return [Prediction(**one | {"mask": {}, "references": []}) for one in record["files"][name]]
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *EXECUTED], ids=lambda path: path.name)

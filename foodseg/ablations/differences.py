@@ -47,15 +47,21 @@ def differences_sentence(frame: pd.DataFrame) -> str:
 
 
 def modes_sentence(frame: pd.DataFrame) -> str:
-    """How rows score whose answers end up going step by step, and those that conclude at once."""
+    """How trainings by rewards score that end going step by step, and those that conclude at once.
+
+    "" if there are not both.
+    """
     rows = frame[~frame["family"].isin((UNTRAINED, SUPERVISED)) & frame["giou"].notna()]
-    stepwise, hasty = rows["step_by_step_least"] >= 0.5, rows["step_by_step_most"] < 0.5
-    both = int((~stepwise & ~hasty).sum())
-    if not (stepwise.any() and hasty.any()):
+    counts = rows["stepwise"], rows["seeds"] - rows["stepwise"]
+    stepwise, hasty = (int(count.sum()) for count in counts)
+    if not (stepwise and hasty):
         return ""
-    middle, lower = (f"{rows['giou'][one].median():.3f}" for one in (stepwise, hasty))
+    means = [
+        (count * giou.fillna(0)).sum() / count.sum()
+        for count, giou in zip(counts, (rows["stepwise_giou"], rows["hasty_giou"]), strict=True)
+    ]
     return (
-        "After a training by rewards most answers go through the foods on the plate before they "
-        f"conclude: in every seed ({stepwise.sum()} rows, median gIoU {middle}), in no seed "
-        f"({hasty.sum()} rows, {lower}), or in some ({both} rows)."
+        f"Of {stepwise + hasty} trainings by rewards {stepwise} end with answers that mostly go "
+        f"through the foods on the plate before they conclude (mean gIoU {means[0]:.3f}), {hasty} "
+        f"with answers that mostly conclude at once ({means[1]:.3f})."
     )

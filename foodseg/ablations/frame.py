@@ -10,7 +10,12 @@ import pandas as pd
 
 from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.runs import Run, Runs, runs_of
-from foodseg.evaluation.predictions import Prediction, load_predictions, paired_difference
+from foodseg.evaluation.predictions import (
+    Prediction,
+    load_predictions,
+    paired_difference,
+    summarise,
+)
 from foodseg.report.costs import run_costs
 from foodseg.report.seeds import same_questions, summarise_seeds
 from foodseg.rl.habits import habits
@@ -24,7 +29,7 @@ GAIN = ("gain", "gain_low", "gain_high")
 MEANS = (*(f"{name}{end}" for name in ("giou", "ciou") for end in ("", "_sd", "_low", "_high")),)
 ANSWERS = ("parse_rate", "foods_right")
 SEVERAL = "foods_right_several"
-STEPS = ("step_by_step_least", "step_by_step_most")
+STEPS = ("step_by_step_least", "step_by_step_most", "stepwise", "stepwise_giou", "hasty_giou")
 # Columns of numbers; all others are text, "" where there is none.
 NUMBERS = (*MEANS, *GAIN, *ANSWERS, SEVERAL, *STEPS, "seeds", "of", "stale", "seconds")
 NUMBERS += ("seconds_least", "peak_memory_mb")
@@ -40,7 +45,8 @@ def ablations_frame(
     over them (Bessel's); *_low, *_high: a 95% bootstrap interval over plates and seeds. gain: gIoU
     less DAPO's; no interval where DAPO or a trained row has one seed. foods_right_several: of the
     questions for two foods and more. step_by_step_*: the share of answers that reason so, the least
-    and the most of the seeds. seconds: of the training; seconds_least: of its quickest seed.
+    and the most of the seeds; stepwise: in how many seeds most answers do, stepwise_giou: of those
+    seeds, hasty_giou: of the others. seconds: of the training; seconds_least: of its quickest seed.
     peak_memory_mb: the most of any seed. learnt, sampled: completions of one run, from its log.
     seeds, of: those that ended, those asked for. stale: seeds of other settings or code.
     """
@@ -113,8 +119,11 @@ def _naming(predictions: list[list[Prediction]], several: Collection[str]) -> di
         return dict.fromkeys((SEVERAL, *STEPS), np.nan)
     right = [p.foods_right for run in predictions for p in run if p.sample_id in several]
     steps = [fmean(habits(p.completion)["step by step"] for p in run) for run in predictions]
-    shares = (fmean(right) if right else np.nan, min(steps), max(steps))
-    return dict(zip((SEVERAL, *STEPS), shares, strict=True))
+    stepwise = np.array(steps) >= 0.5
+    gious = np.array([summarise(run)["giou"] for run in predictions])
+    modes = [gious[mode].mean() if mode.any() else np.nan for mode in (stepwise, ~stepwise)]
+    shares = (min(steps), max(steps), int(stepwise.sum()), *modes)
+    return {SEVERAL: fmean(right) if right else np.nan, **dict(zip(STEPS, shares, strict=True))}
 
 
 def _forced_scores(

@@ -40,8 +40,10 @@ seed's answers those that go through the foods on the plate before they conclude
 most of the seeds. Seconds: of one training, on one thread, of the quickest seed. Peak MB: of the
 training's process. Both were taken two runs at a time, some beside other work: they tell the order
 of magnitude, not one method from another. A row's command trains and evaluates one seed, and goes
-on where it stopped. Other processors round otherwise, so that they give other bits and slightly
-other scores. A "+" after a commit: with changes that were not committed."""
+on where it stopped. Where a processor has another instruction set sums round otherwise: there the
+same commit and seeds give other bits, and scores as far off as another seed's (rounding.md). A "+"
+after a commit: with changes that were not committed."""
+USUAL_SEEDS = 3  # of `make ablations`; a row with more is whole, however many others have
 # Where each row comes from: adapters in the order of the seeds, code, machine.
 ORIGIN = ["adapters", "commit", "device", "processor", "torch", "transformers"]
 
@@ -61,7 +63,7 @@ def write_results(
     if frame["gain"].notna().any():
         save(difference_dots(frame), path)
     measured = f"{(frame['seeds'] > 0).sum()} of {len(frame)} rows measured: {path.name}.md."
-    return " ".join([measured, missing_sentence(frame, split)]).strip()
+    return " ".join([measured, missing_sentence(frame)]).strip()
 
 
 def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) -> None:
@@ -72,7 +74,7 @@ def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) ->
         rollouts_sentence(frame),
         differences_sentence(frame),
         modes_sentence(frame),
-        missing_sentence(frame, split),
+        missing_sentence(frame),
         *sections(frame),
         "## What each row costs, and its command",
         to_markdown(costs(frame)),
@@ -121,12 +123,17 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             "food right": number_text("{:.0%}", row.foods_right),
             "of several": number_text("{:.0%}", row.foods_right_several),
             "step by step": _span(row.step_by_step_least, row.step_by_step_most),
-            "seeds": (f"{row.seeds}" if row.seeds == row.of else f"{row.seeds} of {row.of}")
+            "seeds": (f"{row.seeds} of {row.wanted}" if row.seeds < row.wanted else f"{row.seeds}")
             + (", failed" if row.failure else ""),
         }
-        for row in frame.itertuples()
+        for row in frame.assign(wanted=_wanted(frame)).itertuples()
     ]
     return pd.DataFrame(lines, index=pd.Index(frame["title"], name="method"))
+
+
+def _wanted(frame: pd.DataFrame) -> pd.Series:
+    """How many seeds each row is to have at least."""
+    return frame["of"].clip(upper=USUAL_SEEDS)
 
 
 def _span(least: float, most: float) -> str:
@@ -165,25 +172,27 @@ def rollouts_sentence(frame: pd.DataFrame) -> str:
     return f"{text} and learnt from {learnt}." if learnt != span("sampled") else f"{text}."
 
 
-def missing_sentence(frame: pd.DataFrame, split: str = "test") -> str:
+def missing_sentence(frame: pd.DataFrame) -> str:
     """Which rows lack runs, and which runs are of other settings than today's; "" if none."""
-    other = f"python -m foodseg.ablations --split {split}"
-    command = f"make ablations{_other_seeds(frame)}" if split == "test" else other
-    parts = []
-    unfinished = frame[(frame["seeds"] < frame["of"]) & (frame["failure"] == "")]
+    parts, wanted = [], _wanted(frame)
+    unfinished = frame[(frame["seeds"] < wanted) & (frame["failure"] == "")]
     if len(unfinished):
-        counts = unfinished["seeds"].map("{} of ".format) + unfinished["of"].map("{}".format)
+        counts = unfinished["seeds"].map("{} of ".format) + wanted[unfinished.index].map(str)
         lists = [f"{count}: {', '.join(rows.index)}" for count, rows in unfinished.groupby(counts)]
         parts.append(f"Missing, by seeds that ended: {'; '.join(lists)}.")
     if stale := list(frame.index[frame["stale"] > 0]):
         parts.append(f"Of other settings or code than today's: {', '.join(stale)}.")
-    return " ".join([*parts, f"`{command}` runs what is missing."]) if parts else ""
+    commands = frame.loc[[*unfinished.index, *stale], "command"]
+    return " ".join([*parts, f"`{_joined(commands, wanted.max())}` runs them."]) if parts else ""
 
 
-def _other_seeds(frame: pd.DataFrame) -> str:
-    """What `make ablations` takes where its own three seeds are not all that were asked for."""
-    asked = frame["of"].max()
-    return f" SEEDS={','.join(map(str, range(asked)))}" if asked > 3 else ""
+def _joined(commands: Sequence[str], seeds: int) -> str:
+    """One command for the runs of several rows: theirs, `Run.command`, name one row each."""
+    first, *_ = words = [command.split() for command in commands]
+    rows = ",".join(dict.fromkeys(one[3] for one in words))
+    options = " ".join(first[4:]).removeprefix("--seed 0")
+    chosen = f"--rows {rows} --seeds {','.join(map(str, range(seeds)))}"
+    return f"{' '.join(first[:3])} {chosen} {options.strip()}".strip()
 
 
 def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
@@ -194,5 +203,5 @@ def not_in_table(frame: pd.DataFrame | None, rows: Sequence[Row]) -> str:
         return f"None of {len(rows)} rows is measured."
     said = f"Not measured: {', '.join(absent)}." if absent else "Every row is measured."
     known = frame.loc[[row.name for row in rows if row.name not in absent]]
-    fewer = (known["seeds"] < known["of"]).sum()
+    fewer = (known["seeds"] < _wanted(known)).sum()
     return f"{said} With fewer seeds than asked for: {fewer}." if fewer else said

@@ -1,8 +1,8 @@
 """`python -m foodseg.ablations.rounding`: GRPO and DAPO where the processor rounds otherwise.
 
-Another make of processor adds numbers up in another order. Here this one does: torch and oneDNN are
-held to an older set of instructions, which changes last bits and nothing else. What `make` trained
-is trained once more so, each run going on where it was stopped; then figures/rounding.{md,csv} is
+A processor with other instructions adds numbers up in another order. Here this one does: torch and
+oneDNN are held to an older set, which changes last bits and nothing else. What `make` trained is
+trained once more so, each run going on where it was stopped; then figures/rounding.{md,csv} is
 written.
 """
 
@@ -39,12 +39,13 @@ OLDER = {"AVX512": ("avx2", "AVX2"), "AVX2": ("default", "SSE41")}
 READING = """\
 Every row twice: with the instructions that torch takes on this processor, and held to an older set,
 {settings}.
-The older set rounds otherwise, as another make of processor does; seed, questions, weights and what
-the code computes are the same. Mean ± standard deviation over seeds; 95% intervals over plates and
-seeds. **Part at**: the step at which a seed's two trainings first earn other rewards. **Two
-roundings**: how far one seed's two trainings end apart in gIoU, in the mean; **two seeds**: how far
-two seeds of one column do. Where these are alike, a machine that rounds otherwise gives one more
-seed, no other result."""
+The older set rounds otherwise, as a processor with other instructions does; seed, questions,
+weights and what the code computes are the same. Mean ± standard deviation over seeds; 95% intervals
+over plates and seeds. **Part at**: the step at which a seed's two trainings first earn other
+rewards. **Two roundings**: how far one seed's two trainings end apart in gIoU, in the mean; **two
+seeds**: how far two seeds of one column do. Where these are alike, a machine that rounds otherwise
+gives one more seed, no other result. A "+" after a commit: with changes that were not
+committed."""
 ORIGIN = ("commit", "processor", "torch", "adapter")
 
 

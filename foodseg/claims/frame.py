@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.rows import Row, choose_rows
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.claims.field import CLAIMS, Claim
 from foodseg.claims.measures import OfLog, answers_difference, log_difference
-from foodseg.claims.rule import NO_DIFFERENCE, NOT_HERE, Difference, verdict
-from foodseg.common.files import load_json, read_lines
+from foodseg.claims.rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_HERE,
+    NOT_SEEN,
+    SEEN,
+    Difference,
+    verdict,
+)
+from foodseg.common.files import read_lines
 from foodseg.evaluation.predictions import Prediction
 
 
@@ -38,16 +46,7 @@ class EndedRuns:
         return self.runs.predictions(self.ended(row))
 
     def _logs(self, row: str) -> list[list[dict]]:
-        return [_counted(self.runs.log(run)) for run in self.ended(row)]
-
-
-def _counted(log: Path) -> list[dict]:
-    """A log's rows, each with the completions sampled up to it, those before the first included."""
-    rows, result = read_lines(log), load_json(log.parent / "result.json")
-    after = np.cumsum([row.get("sampled", 0) for row in rows])
-    before = result["sampled"] - after[-1]
-    counts = (after + before).tolist()
-    return [row | {"sampled_so_far": count} for row, count in zip(rows, counts, strict=True)]
+        return [read_lines(self.runs.log(run)) for run in self.ended(row)]
 
 
 def claims_frame(
@@ -56,11 +55,21 @@ def claims_frame(
     """One line a claim, indexed by its name: its words, D and its interval, and the verdict.
 
     mean, low, high: in the claim's direction; NaN where there is nothing to compare. seeds: of the
-    row that has fewer.
+    row that has fewer. q, seen_from: as the rule explains them; NaN without a verdict, or of one
+    seed.
     """
     ended = EndedRuns(runs, seeds)
     lines = {claim.name: _line(claim, ended) for claim in claims}
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("claim")
+    frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("claim")
+    frame.insert(frame.columns.get_loc("seeds"), "q", false_discovery(frame.pop("chance")))
+    return frame
+
+
+def false_discovery(chances: pd.Series) -> pd.Series:
+    """q of each p-value among all that are known; NaN for NaN."""
+    known = chances.dropna()
+    found = stats.false_discovery_control(known) if len(known) else []
+    return pd.Series(found, index=known.index, dtype=float).reindex(chances.index)
 
 
 def difference(claim: Claim, ended: EndedRuns) -> Difference:
@@ -97,6 +106,8 @@ def _line(claim: Claim, ended: EndedRuns) -> dict:
     if isinstance(claim.measure, OfLog):
         seeds.append(found.seeds)
     found = replace(found, seeds=min(seeds, default=0))
+    given = NOT_HERE if claim.reason else verdict(found, claim.seeds)
+    weighed = given in (SEEN, NOT_SEEN, CONTRADICTED) and claim.seeds > 1
     return {
         "paper": claim.paper,
         "says": claim.says,
@@ -108,7 +119,9 @@ def _line(claim: Claim, ended: EndedRuns) -> dict:
         "below": claim.below,
         "acts": claim.acts.text(ended.logs(claim.control)) if claim.acts else "",
         **asdict(found),
-        "verdict": NOT_HERE if claim.reason else verdict(found, claim.seeds),
+        "seen_from": found.seen_from if weighed else np.nan,
+        "chance": found.chance if weighed else np.nan,
+        "verdict": given,
         "reason": claim.reason,
         "commits": _commits(claim, ended),
     }

@@ -167,16 +167,6 @@ def growth(rows: Sequence[dict], name: str) -> float:
     return third(rows, name) - third(rows, name, 0)
 
 
-def midway(rows: Sequence[dict], name: str) -> float:
-    """A field's mean while a third to two thirds of a run's completions are sampled.
-
-    By completions, those before the first step included: steps of unlike cost are no clock.
-    """
-    total = rows[-1]["sampled_so_far"]
-    middle = [row for row in rows if total / 3 < row["sampled_so_far"] <= 2 * total / 3]
-    return _mean(middle, name)
-
-
 def at_steps(rows: Sequence[dict], name: str) -> float:
     """A field's mean over the policy's steps 9 to 24, which every run has."""
     return _mean(rows[8:24], name)
@@ -218,10 +208,10 @@ DISTINCT = OfLog(
     "sets",
     partial(third, name="distinct_foods"),
 )
-MIDDLE_MASK = OfLog(
-    "mask reward in the middle third of the completions",
+MASK_AT_STEPS = OfLog(
+    "mask reward in the policy's steps 9 to 24",
     "points",
-    partial(midway, name="points_mask_tiers"),
+    partial(at_steps, name="points_mask_tiers"),
 )
 TOOL_AT_STEPS = OfLog(
     "IoU of the decoder's masks in the policy's steps 9 to 24",

@@ -13,7 +13,7 @@ from foodseg.claims.frame import nothing_measured
 from foodseg.claims.measures import GIOU
 from foodseg.claims.picture import claims_picture
 from foodseg.claims.rule import CHANGES, NOT_SEEN, ONE_SEED_MARGIN, OPEN, RULE, VERDICTS
-from foodseg.common.number_text import NOTHING, signed_interval
+from foodseg.common.number_text import NOTHING, number_text, signed_interval
 from foodseg.common.tables import to_markdown, write_markdown, write_text
 from foodseg.presets import Preset
 from foodseg.report.results import caption
@@ -72,8 +72,9 @@ def readable(claims: pd.DataFrame) -> pd.DataFrame:
         rows[f"{row.says} (`{name}`)"] = {
             "the paper's own": row.own,
             "asked here": asked(row, titles),
-            "how much it acts there": acts_text(row, titles),
             "D, 95%": difference_text(row),
+            "seen from": number_text("{:.3f}", row.seen_from),
+            "q": number_text("{:.3f}", row.q),
             "seeds": row.seeds or NOTHING,
             "verdict": verdict_text(row),
         }
@@ -81,18 +82,17 @@ def readable(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def asked(row: pd.Series, titles: dict[str, str]) -> str:
-    """What is compared by what: "DAPO less GRPO: gIoU"; in the claim's direction."""
+    """What is compared by what, in the claim's direction, and how much the claim's part acts.
+
+    "DAPO less GRPO: gIoU"; "...: gIoU (GRPO: 2.3% of the groups have no signal)".
+    """
     if not row.treated:
         return NOTHING
     first, second = titles[row.treated], titles.get(row.control, "")
     if row.below:
         first, second = second, first
-    return f"{first} less {second}: {row.measure}" if second else f"{first}: {row.measure}"
-
-
-def acts_text(row: pd.Series, titles: dict[str, str]) -> str:
-    """How much the part that a claim is about acts: "GRPO: 0.09% of the tokens ..."."""
-    return f"{titles[row.control]}: {row.acts}" if row.acts else NOTHING
+    text = f"{first} less {second}: {row.measure}" if second else f"{first}: {row.measure}"
+    return f"{text} ({titles[row.control]}: {row.acts})" if row.acts else text
 
 
 def difference_text(row: pd.Series) -> str:

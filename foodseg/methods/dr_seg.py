@@ -1,18 +1,19 @@
 """Dr. Seg: pay for a look before the answer, and rank continuous metrics instead of thresholding.
 
-Read in the authors' code, eVI-group-SCU/Dr-Seg: `dr_seg_compute_score`, the queue of `serve.py`,
-the prompt of `rl_dataset.py`. Two rewards:
+Read in the authors' code (eVI-group-SCU/Dr-Seg; the scripts in xVI-group-SCU/Dr-Seg):
+`dr_seg_compute_score`, the queue of `serve.py`, the prompt of `rl_dataset.py`. Two rewards:
 
 - Look-to-Confirm: one point for a `<look>...</look>` block that says something;
 - Distribution-Ranked Reward: the three `metrics` of a completion are each replaced by their rank
   among the metrics of earlier completions (`RankQueue`); the three ranks are summed (the paper
   says: their mean).
 
-`look_prompt` asks for the look, `non_repeat_normalised` is their form of the paper's `non_repeat`,
-`continuous` the plain sum of the metrics that the ranks were compared with. All pixels are those of
-the model image. As GRPO has it here, where their script has something else: mini-batches, the
-sequence mean, no entropy bonus, shorter completions (theirs: one update a rollout, the token mean,
-an entropy bonus, 3,000 tokens).
+`look_prompt` asks for the look. The kitchen's base knows one prompt, which stays: there the looks
+that it samples unasked are paid. `non_repeat_normalised` is their form of the
+paper's `non_repeat`, `continuous` the plain sum of the metrics that the ranks were compared with.
+All pixels are those of the model image. As GRPO has it here, where their script has something else:
+mini-batches, the sequence mean, no entropy bonus, shorter completions (theirs: one update a
+rollout, the token mean, an entropy bonus, 3,000 tokens).
 
 Two faults of the published code are put right here:
 
@@ -21,8 +22,12 @@ Two faults of the published code are put right here:
 - the queue starts with zeros, so that in the first step even a total failure ranks 1, and for long
   after too high. Here the first rows lie just above 0: what is exactly 0 does not reach them.
 
-A look that holds a placeholder of the prompt, or marks alone, earns nothing: so by our notes; the
-code of which we have vectors pays for whatever is not blank.
+Ours: a look that holds a placeholder of the prompt, or marks alone, earns nothing. The code pays
+for whatever is not blank, and punishes a copied placeholder in its non-repeat reward alone.
+
+Ours, and inert: more than 120 items are cut before the count ratio, not after. The matching for the
+ranks has VisionReasoner's thresholds scaled to the image, also where the preset sets others for
+R_acc.
 """
 
 from __future__ import annotations

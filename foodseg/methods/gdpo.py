@@ -1,12 +1,14 @@
 """GDPO: every term of the reward is compared by itself, so that none drowns another.
 
 Published (arXiv:2601.05242): a reward of several terms is standardised term by term within the
-group, the z-scores are added up, and the sums are normalised over the batch. Where the sum is
-standardised instead, as in GRPO, the term with the largest spread decides, and unlike completions
-earn the same advantage.
+group, the z-scores are added up, and the sums are normalised over the batch (in its code, too).
+Where the sum is standardised instead, as in GRPO, the term with the largest spread decides, and
+unlike completions earn the same advantage.
 
 Ours is the last step: the sums are standardised within their group once more, so that an advantage
-does not depend on the other questions of the batch, nor on how many processes share it.
+does not depend on the other questions of the batch, nor on how many processes share it. So a group
+in which the terms agree weighs no more than one in which they differ; and where they cancel each
+other in all completions, what rounding and the 1e-6 beside the std leave is scaled up.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ reading:
   this BCE is the mean over the photo's pixels.
 - All that makes an image's embedding stays as it was: the image encoder, and the decoder's
   `conv_s0` and `conv_s1`, which SAM2 applies while it embeds. So does the prompt encoder.
+- B-GRTO's first stage takes 40 steps on 8 rollouts of the base, which is 18% of the kitchen's
+  budget of samples: the policy has 37 steps where the others have 45.
 - The decoder takes one step for each step of the trainer, after the policy's gradient steps.
 
 The gradient stops by itself: from policy to tool go numbers parsed from a text, and what comes

@@ -14,6 +14,10 @@ Our reading, where the notes are silent:
 - The single thresholds of its ablation pay the most that the tiers pay, 4 points, or nothing.
 - One point that is not labelled is one of label 1, so that a base that writes such points earns
   both format rewards. One note calls a wrong form a penalty; here it earns nothing.
+- Format is paid item by item, all or nothing: an item needs a whole box and points of which one is
+  positive. GRPO's and GRTO's format reward pays for the box and the point apart.
+- `labelled_prompt` asks for the form. The kitchen's base knows one prompt, which stays: there the
+  labelled points that it samples unasked are paid.
 - Points are forced into the box by a reward as well. What the rewards for points pay: 2 at most,
   half of what the mask pays.
 """

@@ -3,7 +3,7 @@
 arXiv:2510.10606; we know its abstract and a note. Published: SFT's and RLVR's objectives become one
 by that rollout, whose reward is controlled in three ways: it is written in the form that the policy
 prefers, it earns nothing for thinking, and its reward is smoothed, so that it does not dominate;
-reported above SFT, RLVR, and SFT then RLVR. Our reading:
+reported above SFT, RLVR, and SFT then RLVR. The whole paper was not read. Our reading:
 
 - The data has no true reasoning, so the true answer has none: `<answer>`, the JSON list as the
   policy writes it, `</answer>`. That form earns nothing for thinking by itself.

@@ -4,7 +4,8 @@ A group whose rewards are all equal has advantage 0 throughout. It is dropped be
 are computed, and more prompts are sampled until the batch is full (as in verl's DAPO recipe). verl
 samples whole batches and throws the surplus away; asking only for what is `missing` leaves none.
 DAPO defined this for rewards of 0 and 1; with graded rewards "all correct or all wrong" becomes
-"all equal". verl asks for std > 0, which rounding lets some groups of equal rewards pass.
+"all equal": of the same bits. verl asks for std > 0, which rounding passes more often; here sums
+of the same parts in another order (2.0 and 1.9999999999999998) pass, with advantages near 0.
 """
 
 from __future__ import annotations

@@ -5,8 +5,11 @@
 
 They differ in the clip range, in the KL term and in the normalisation:
 "sequence" (GRPO): the mean over completions of each one's mean over tokens;
-"token" (DAPO): the mean over all tokens of the batch; "constant" (Dr. GRPO): the sum over tokens
-divided by completions x maximum length.
+"token" (DAPO): the mean over all tokens of the gradient step's mini-batch; "constant" (Dr. GRPO):
+the sum over tokens divided by completions x maximum length.
+
+k3 is not clamped, as in TRL; the parents' trainer clamps it at 10, so that one token's cannot be
+the whole step's.
 """
 
 from __future__ import annotations
