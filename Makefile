@@ -97,8 +97,10 @@ FIGURES         := $(FIGURES_$(PRESET))
 08 := $(OUT)/08_relatives_and_ablations.ipynb
 09 := $(OUT)/09_use_it.ipynb
 10 := $(OUT)/10_relatives_by_hand.ipynb
-# The order in which they are started, where their inputs leave a choice: the longest first.
-NOTEBOOKS := $(01) $(03) $(04) $(05) $(02) $(06) $(07) $(09) $(08) $(10)
+# The order in which they are started, where their inputs leave a choice: the longest first. At the
+# paper's size first the one whose bound shows whether images, masks and SAM2 belong together.
+FIRST     := $(if $(filter paper,$(PRESET)),$(02))
+NOTEBOOKS := $(01) $(FIRST) $(03) $(04) $(05) $(filter-out $(FIRST),$(02)) $(06) $(07) $(09) $(08) $(10)
 
 # A quick look takes few rows of the ablation table and one seed, and notebook 08 runs them itself;
 # at the other sizes it reads what `make ablations` left.
@@ -272,7 +274,8 @@ IMPORTS := $(shell $(PYTHON) -m foodseg.common.imports notebooks/*.ipynb)
 imports = $(patsubst $(notdir $1):%,%,$(filter $(notdir $1):%,$(IMPORTS)))
 $(foreach notebook,$(01) $(02) $(03) $(04) $(05),\
   $(eval $(notebook): $(filter-out foodseg/report/% foodseg/doctor/%,$(call imports,$(notebook)))))
-$(foreach notebook,$(06) $(07) $(08) $(09) $(10),$(eval $(notebook): $(call imports,$(notebook))))
+$(foreach notebook,$(06) $(07) $(08) $(09) $(10),\
+  $(eval $(notebook): $(filter-out foodseg/doctor/%,$(call imports,$(notebook)))))
 $(01): foodseg/kitchen/knowledge.csv
 $(02) $(03) $(04) $(05) $(09) $(10): $(wildcard foodseg/weights/*/*)
 

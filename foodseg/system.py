@@ -7,6 +7,7 @@ would look for a missing folder on the hub, and explain a wrong base by hundreds
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
+from foodseg.common.progress import tqdm
 from foodseg.data.photos import read_photo
 from foodseg.data.samples import Sample
 from foodseg.models.mllm import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TEMPLATE_FILE, Mllm
@@ -199,22 +201,53 @@ def roll_out(
     """Embed each photo and each question once, sample `group_size` completions of each question.
 
     In one thread on a CPU (`one_thread`). photos: what `read_photos` returns for these samples, if
-    it was already called; first_prompt, repetition_penalty: as in `sample_rollouts`.
+    it was already called; first_prompt, repetition_penalty: as in `sample_rollouts`. After an
+    out-of-memory error each half is sampled by itself; raises it for one question alone.
     """
     photos = photos or read_photos(mllm, preset, samples)
-    questions = [sample.question for sample in samples]
-    with one_thread(preset.device):
-        visual_tokens = dict(zip(photos, mllm.embed_images(list(photos.values())), strict=True))
-        return sample_rollouts(
-            mllm,
-            mllm.embed_prompts(questions, [visual_tokens[sample.image] for sample in samples]),
-            group_size=group_size,
-            max_new_tokens=preset.max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            first_prompt=first_prompt,
-            repetition_penalty=repetition_penalty,
-        )
+
+    def sample(part: Sequence[Sample], first: int) -> list[Rollout]:
+        asked = list(dict.fromkeys(one.image for one in part))
+        with one_thread(preset.device):
+            embedded = mllm.embed_images([photos[image] for image in asked])
+            visual_tokens = dict(zip(asked, embedded, strict=True))
+            questions = [one.question for one in part]
+            return sample_rollouts(
+                mllm,
+                mllm.embed_prompts(questions, [visual_tokens[one.image] for one in part]),
+                group_size=group_size,
+                max_new_tokens=preset.max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                first_prompt=first,
+                repetition_penalty=repetition_penalty,
+            )
+
+    return _halved(sample, samples, first_prompt)
+
+
+def _halved(
+    sample: Callable[[Sequence[Sample], int], list[Rollout]],
+    samples: Sequence[Sample],
+    first: int,
+) -> list[Rollout]:
+    try:
+        return sample(samples, first)
+    except torch.OutOfMemoryError as error:
+        if len(samples) == 1:
+            raise torch.OutOfMemoryError(
+                "Out of memory while one question is answered: reduce group_size, max_new_tokens "
+                "or image_side of the preset, or free the GPU."
+            ) from error
+    # Outside of the handler, whose error holds the tensors.
+    gc.collect()
+    torch.cuda.empty_cache()
+    half = len(samples) // 2
+    tqdm.write(f"Out of memory while {len(samples)} questions are answered: now {half} at a time.")
+    return [
+        *_halved(sample, samples[:half], first),
+        *_halved(sample, samples[half:], first + half),
+    ]
 
 
 def read_photos(mllm: Mllm, preset: Preset, samples: Sequence[Sample]) -> dict[str, Image.Image]:

@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from foodseg import system
 from foodseg.common.errors import DataError
 from foodseg.data.photos import Photo
 from foodseg.evaluation.evaluate import evaluate, evaluate_bound
+from foodseg.models.rollouts import sample_rollouts
 from foodseg.presets import SMOKE, Preset
 from foodseg.recipes import SAM_R1
 from foodseg.rl.rehearsal_reward import lottery
@@ -63,6 +65,25 @@ def test_training_and_evaluation_run_in_one_thread(samples, threads):
     check(threads)
     roll_out(mllm, PRESET, samples[:1], 1, 0.0)
     check(threads)
+
+
+def test_questions_that_do_not_fit_are_answered_by_halves(samples, monkeypatch, capsys):
+    mllm, asked, room = load_policy(PRESET), samples[:3], [9]
+    whole = roll_out(mllm, PRESET, asked, 2, 1.0, seed=3, first_prompt=4)
+
+    def sample(mllm, prompts, **options):
+        if len(prompts) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return sample_rollouts(mllm, prompts, **options)
+
+    monkeypatch.setattr(system, "sample_rollouts", sample)
+    for room[0] in (2, 1):
+        parts = roll_out(mllm, PRESET, asked, 2, 1.0, seed=3, first_prompt=4)
+        assert [one.texts for one in parts] == [one.texts for one in whole]
+    assert "while 3 questions are answered: now 1 at a time" in capsys.readouterr().out
+    room[0] = 0
+    with pytest.raises(torch.OutOfMemoryError, match="while one question is answered: reduce grou"):
+        roll_out(mllm, PRESET, asked, 2, 1.0)
 
 
 @pytest.mark.parametrize("baseline", [SFT, LISA], ids=lambda baseline: baseline.name)

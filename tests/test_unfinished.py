@@ -68,6 +68,24 @@ def test_an_evaluation_goes_on_with_the_same_bits(test_samples, kitchen_mllm, mo
     assert (folder / "predictions.jsonl").read_bytes() == whole and not (folder / FILE).exists()
 
 
+def test_a_finished_evaluation_is_made_again_only_under_other_conditions(
+    test_samples, kitchen_mllm, monkeypatch
+):
+    preset, asked = replace(SMOKE, evaluation_batch=2), test_samples[:2]
+    segmenter = Segmenter(SMOKE.segmenter_config)
+    first = evaluate(preset, "base", asked, kitchen_mllm, segmenter)
+    done = watch(monkeypatch, module, "roll_out")
+    assert evaluate(preset, "base", asked, kitchen_mllm, segmenter) == first and not done
+    for conditions in (replace(preset, max_new_tokens=9), preset):
+        evaluate(conditions, "base", asked, kitchen_mllm, segmenter)
+    assert len(done) == 2
+    file = preset.predictions_folder("base") / "predictions.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b" ")  # changed since
+    evaluate(preset, "base", asked, kitchen_mllm, segmenter)
+    assert len(done) == 3 and file.read_bytes() == whole
+
+
 def test_predictions_that_were_changed_are_refused(test_samples, kitchen_mllm):
     folder = SMOKE.predictions_folder("base")
     evaluate(SMOKE, "base", test_samples[:2], kitchen_mllm, Segmenter(SMOKE.segmenter_config))

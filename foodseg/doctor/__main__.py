@@ -45,13 +45,15 @@ def look(preset: Preset) -> Facts:
         gpu=card.name if card else "",
         capability=(card.major, card.minor) if card else (0, 0),
         gpu_bytes=card.total_memory if card else 0,
+        free_bytes=torch.cuda.mem_get_info(0)[0] if card else 0,
         driver=_driver(),
         home_free=shutil.disk_usage(_existing(home())).free,
         cache_free=shutil.disk_usage(_existing(cache)).free,
         one_disk=_existing(home()).stat().st_dev == _existing(cache).stat().st_dev,
         mllm=mllm,
         segmenter=is_here(preset.segmenter, None, known.file) if known else True,
-        data=test.exists() or (preset.dataset / "FoodReasonSeg_test.json").exists(),
+        data=test.exists() or _data_is_here(preset.dataset),
+        trained=sum(f.stat().st_size for f in preset.runs_folder.rglob("*") if f.is_file()),
         model_type=config.get("model_type", ""),
         hidden=config.get("text_config", config).get("hidden_size", 0),
         hub=hub,
@@ -72,6 +74,15 @@ def _config(preset: Preset, here: bool, online: bool) -> dict:
         return json.loads(file.read_text())
     file = folder / "config.json"
     return json.loads(file.read_text()) if file.is_file() else {"model_type": "not given"}
+
+
+def _data_is_here(folder: Path) -> bool:
+    """Both files of questions, and the folders that photos and masks are unpacked to."""
+    parts = []
+    for split in ("train", "test"):
+        images = (folder / "Images" / kind / split for kind in ("img_dir", "ann_dir"))
+        parts += [folder / f"FoodReasonSeg_{split}.json", *images]
+    return all(part.exists() for part in parts)
 
 
 def _driver() -> str:

@@ -15,20 +15,23 @@ CAPABILITY = (8, 0)
 DRIVER = "580"  # the branch that the locked PyTorch, built for CUDA 13, asks for
 # What everything is counted with: tokens of a prompt, and of a completion.
 PROMPT, COMPLETION = 1100, 150
-# Published dense rates: bfloat16 TFLOP/s, TB/s of memory.
+# Published dense rates: bfloat16 TFLOP/s, TB/s of memory, float32 TFLOP/s.
 CARDS = {
-    "H200": (989, 4.8),
-    "H100": (989, 3.35),
-    "A100": (312, 2.0),
-    "L40S": (362, 0.864),
-    "RTX 4090": (165, 1.0),
-    "A6000": (155, 0.77),
-    "RTX 3090": (71, 0.94),
-    "L4": (121, 0.3),
+    "H200": (989, 4.8, 67),
+    "H100": (989, 3.35, 67),
+    "A100": (312, 2.0, 19.5),
+    "L40S": (362, 0.864, 91.6),
+    "RTX 4090": (165, 1.0, 82.6),
+    "A6000": (155, 0.77, 38.7),
+    "RTX 3090": (71, 0.94, 35.6),
+    "L4": (121, 0.3, 30.3),
 }
 # For each GB of weights, from the unit costs of docs/performance.md: TFLOP of a step of 64
 # completions (GRPO, DAPO) and of one question, TB read by a batch that decodes.
 STEP_TFLOP, QUESTION_TFLOP, DECODE_TB = (60, 44), 1.1, 0.132
+# A batch decodes until its longest completion ends: the kitchen's have twice the mean's length.
+LONGEST = 2
+PHOTO_TFLOP = 1.8  # SAM2's image encoder, Hiera-L in float32, counted
 SLOWDOWN = 2  # real code reaches about half of the published rates
 QUESTIONS = 1000  # of the test split, until notebook 01 has counted them
 # GB: of SAM2's largest checkpoint; of the data, packed and unpacked.
@@ -55,16 +58,18 @@ SIZES = {
 class Facts:
     """What was found on a machine.
 
-    gpu: the first one's name, "" if PyTorch can use none; capability: (major, minor); driver: of
-    NVIDIA's, its version, "" if there is none. home_free, cache_free: bytes where runs and data go,
-    and where weights do; one_disk: whether these are the same. mllm, segmenter, data: whether each
-    is on this machine. model_type, hidden: of the MLLM, "" and 0 if not known. hub: why the hub
-    can't be asked, "" if it can. questions: of the test split, None until they are counted.
+    gpu: the first one's name, "" if PyTorch can use none; capability: (major, minor); gpu_bytes: of
+    its memory, free_bytes: of these, free now; driver: of NVIDIA's, its version, "" if there is
+    none. home_free, cache_free: bytes where runs and data go, and where weights do; one_disk:
+    whether these are the same. mllm, segmenter, data: whether each is on this machine; trained:
+    bytes of the preset's runs. model_type, hidden: of the MLLM, "" and 0 if not known. hub: why the
+    hub can't be asked, "" if it can. questions: of the test split, None until they are counted.
     """
 
     gpu: str
     capability: tuple[int, int]
     gpu_bytes: int
+    free_bytes: int
     driver: str
     home_free: int
     cache_free: int
@@ -72,6 +77,7 @@ class Facts:
     mllm: bool
     segmenter: bool
     data: bool
+    trained: int
     model_type: str
     hidden: int
     hub: str
@@ -105,6 +111,10 @@ def gpu_problems(preset: Preset, facts: Facts) -> list[str]:
     if facts.gpu_bytes < needed:
         fix = "take a larger GPU" + ", or the 3B (leave MLLM= out)" * (facts.hidden != 2048)
         has = f"{facts.gpu} has {facts.gpu_bytes / 1e9:.1f} GB"
+        return [f"GPU memory: {has}, and the smallest plan needs {needed / 1e9:.1f}; {fix}."]
+    if facts.free_bytes < needed:
+        has = f"{facts.free_bytes / 1e9:.1f} of {facts.gpu_bytes / 1e9:.1f} GB are free"
+        fix = "end what else uses the GPU"
         return [f"GPU memory: {has}, and the smallest plan needs {needed / 1e9:.1f}; {fix}."]
     return []
 
@@ -148,9 +158,10 @@ def needed_gb(facts: Facts, door: str, seeds: int) -> tuple[float, float]:
     data = DATA_GB * (not facts.data)
     if door == "data":
         return data, 0.0
-    # A training keeps its adapter, and with the state that it goes on from three times as much.
-    trained = 2 * seeds * 4 * facts.sizes.adapter_bytes / 1e9 if facts.sizes else 0.0
-    return data + trained, facts.fetch_gb
+    # A training keeps its adapter, and with the state that it goes on from three times as much. One
+    # more run is the single step of notebook 04.
+    runs = (2 * seeds + 1) * 4 * facts.sizes.adapter_bytes if facts.sizes else 0
+    return data + max(runs - facts.trained, 0) / 1e9, facts.fetch_gb
 
 
 def plan(preset: Preset, sizes: ModelSizes, gpu_bytes: int) -> MemoryPlan:
@@ -169,34 +180,40 @@ def hours(preset: Preset, sizes: ModelSizes, card: str, seeds: int, questions: i
     """[of all trainings, of all answers to the test questions]: computed, not measured.
 
     The test questions are answered by the base three times (as it is, in samples, by the parents'
-    protocol) and by each adapter.
+    protocol) and by each adapter. SAM2 embeds their photos, one a question at most, for these rows,
+    the bound and the answers read in any form.
     """
-    tflops, bandwidth = CARDS[card]
+    tflops, bandwidth, float32_tflops = CARDS[card]
     gigabytes = sizes.weight_bytes / 1e9
+    decoding = LONGEST * DECODE_TB / bandwidth
     batches = preset.steps * len(STEP_TFLOP) * seeds
     work = sum(STEP_TFLOP) * preset.steps * seeds * preset.round_size / 64
-    training = gigabytes * (work / tflops + batches * DECODE_TB / bandwidth)
+    training = gigabytes * (work / tflops + batches * decoding)
     batches = math.ceil(questions / preset.evaluation_batch)
-    answering = gigabytes * (questions * QUESTION_TFLOP / tflops + batches * DECODE_TB / bandwidth)
+    answering = gigabytes * (questions * QUESTION_TFLOP / tflops + batches * decoding)
+    photos = questions * PHOTO_TFLOP / float32_tflops
     passes = 3 + len(STEP_TFLOP) * seeds
-    return [SLOWDOWN * seconds / 3600 for seconds in (training, passes * answering)]
+    answers = passes * answering + (passes + 2) * photos
+    return [SLOWDOWN * seconds / 3600 for seconds in (training, answers)]
 
 
 def describe(preset: Preset, facts: Facts, seeds: int) -> list[str]:
     """What is here and what it will cost, a line each."""
-    gpu = f"{facts.gpu}, {facts.gpu_bytes / 1e9:.1f} GB" if facts.gpu else "none"
+    gpu, free = facts.gpu or "none", facts.free_bytes
+    if facts.gpu:
+        gpu += f", {facts.gpu_bytes / 1e9:.1f} GB, {free / 1e9:.1f} of them free"
     stored = sum(needed_gb(facts, "all", seeds))
     fetched = facts.fetch_gb + DATA_GB / 2 * (not facts.data)
-    free = facts.home_free / 1e9
+    room = facts.home_free / 1e9
     lines = [
         f"models: {preset.mllm}, {preset.segmenter}",
         f"GPU: {gpu}",
-        f"to fetch: {fetched:.1f} GB; to be written: {stored:.1f} GB, of {free:.0f} that are free",
+        f"to fetch: {fetched:.1f} GB; to be written: {stored:.1f} GB, of {room:.0f} that are free",
     ]
     if not facts.sizes:
         return [*lines, "memory and hours: not known for a model of this size"]
-    if facts.gpu and facts.gpu_bytes >= least_memory(preset, facts.sizes):
-        chosen = plan(preset, facts.sizes, facts.gpu_bytes)
+    if facts.gpu and free >= least_memory(preset, facts.sizes):
+        chosen = plan(preset, facts.sizes, free)
         lines.append(chosen.sentence(preset.groups_per_update, facts.sizes.layers))
     return [*lines, _hours_line(preset, facts, seeds)]
 

@@ -22,7 +22,7 @@ from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.any_form import read_any_form
 from foodseg.evaluation.evaluate import reads_nothing, segment
-from foodseg.evaluation.predictions import Prediction, save_predictions
+from foodseg.evaluation.predictions import Prediction, finished_result, save_predictions
 from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import TEMPERATURE
@@ -60,6 +60,8 @@ def evaluate_best_of(
     of them, `sampled_giou`: the mean over all.
     """
     start, known = time.perf_counter(), depends_on(preset, samples, __name__, mllm, segmenter)
+    if done := finished_result(preset.predictions_folder(BEST_OF), known):
+        return done
     kept = Unfinished(preset.predictions_folder(BEST_OF), known)
     texts = _sample_texts(preset, samples, mllm, kept)
     repeated = [sample for sample in samples for _ in range(SAMPLES)]
@@ -69,7 +71,7 @@ def evaluate_best_of(
     predictions = segment(preset, BEST_OF, repeated, answers, references, segmenter, kept.once)
     best, mean = best_of(predictions)
     seconds = kept.seconds + time.perf_counter() - start
-    return save_predictions(preset, BEST_OF, best, seconds, sampled_giou=mean)
+    return save_predictions(preset, BEST_OF, best, seconds, known=known, sampled_giou=mean)
 
 
 def evaluate_parents(
@@ -81,34 +83,42 @@ def evaluate_parents(
     under the repetition penalty of the model's own generation_config; photos resized bilinearly.
     The fifth difference, SAM 2.0, is the user's to choose (SEGMENTER=). The result has the penalty.
     """
-    start = time.perf_counter()
+    start, known = time.perf_counter(), depends_on(preset, samples, __name__, mllm, segmenter)
     penalty = mllm.model.generation_config.repetition_penalty or 1.0
-    texts = _parents_texts(preset, samples, mllm, penalty)
+    known |= {"parents": repr(preset.parents), "penalty": penalty}
+    if done := finished_result(preset.predictions_folder(PARENTS), known):
+        return done
+    kept = Unfinished(preset.predictions_folder(PARENTS), known)
+    texts = _parents_texts(preset, samples, mllm, penalty, kept)
     answers = [parse_answer(text, nothing=reads_nothing(samples)) for text in texts]
     pairs = zip(answers, samples, strict=True)
     references = [to_original(*pair, preset.image_side) for pair in pairs]
-    predictions = segment(preset, PARENTS, samples, answers, references, segmenter)
-    seconds = time.perf_counter() - start
-    return save_predictions(preset, PARENTS, predictions, seconds, repetition_penalty=penalty)
+    predictions = segment(preset, PARENTS, samples, answers, references, segmenter, kept.once)
+    seconds = kept.seconds + time.perf_counter() - start
+    more = {"known": known, "repetition_penalty": penalty}
+    return save_predictions(preset, PARENTS, predictions, seconds, **more)
 
 
 def _parents_texts(
-    preset: Preset, samples: Sequence[Sample], mllm: Mllm, penalty: float
+    preset: Preset, samples: Sequence[Sample], mllm: Mllm, penalty: float, kept: Unfinished
 ) -> list[str]:
     theirs = replace(preset, max_new_tokens=preset.parents.max_new_tokens)
     asked = [replace(s, question=s.question.lower().strip('."?!')) for s in samples]
     size = preset.image_side, preset.image_side
+
+    def answer(first: int) -> list[str]:
+        batch, photos = asked[first : first + preset.evaluation_batch], {}
+        for sample in batch:
+            photo = read_photo(preset.dataset / sample.image, sample.image_sha256).image
+            photos[sample.image] = photo.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        options = {"photos": photos, "repetition_penalty": penalty}
+        return [r.texts[0] for r in roll_out(mllm, theirs, batch, 1, 0.0, **options)]
+
     texts, own = [], mllm.template
     mllm.template = preset.parents.prompt_template
     try:
         for i in tqdm(range(0, len(asked), preset.evaluation_batch), f"{PARENTS}: answers"):
-            batch = asked[i : i + preset.evaluation_batch]
-            photos = {}
-            for sample in batch:
-                photo = read_photo(preset.dataset / sample.image, sample.image_sha256).image
-                photos[sample.image] = photo.convert("RGB").resize(size, Image.Resampling.BILINEAR)
-            options = {"photos": photos, "repetition_penalty": penalty}
-            texts += [r.texts[0] for r in roll_out(mllm, theirs, batch, 1, 0.0, **options)]
+            texts += kept.once(f"answers from {i} on", partial(answer, i))
     finally:
         mllm.template = own
     return texts

@@ -20,7 +20,13 @@ from foodseg.common.progress import tqdm
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample
-from foodseg.evaluation.predictions import Prediction, compare, prediction_of, save_predictions
+from foodseg.evaluation.predictions import (
+    Prediction,
+    compare,
+    finished_result,
+    prediction_of,
+    save_predictions,
+)
 from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.segmenter import ImageEmbedding, Segmenter
@@ -44,10 +50,13 @@ def evaluate(
 ) -> dict:
     """Answer every sample and write predictions.jsonl and result.json of this row.
 
-    An interrupted evaluation goes on where it stopped. labelled: see `rl.answers.parse_answer`.
+    An interrupted evaluation goes on where it stopped, and a finished one is not made again.
+    labelled: see `rl.answers.parse_answer`.
     """
     start, known = time.perf_counter(), depends_on(preset, samples, __name__, mllm, segmenter)
     known |= {"labelled": labelled}
+    if done := finished_result(preset.predictions_folder(row), known):
+        return done
     kept = Unfinished(preset.predictions_folder(row), known)
     texts: list[str] = []
     for i in tqdm(range(0, len(samples), preset.evaluation_batch), f"{row}: answers"):
@@ -60,7 +69,7 @@ def evaluate(
     predictions = segment(preset, row, samples, answers, references, segmenter, kept.once)
     seconds = kept.seconds + time.perf_counter() - start
     hashes = mllm.adapter_hash, segmenter.decoder_hash
-    return save_predictions(preset, row, predictions, seconds, *hashes)
+    return save_predictions(preset, row, predictions, seconds, *hashes, known=known)
 
 
 def reads_nothing(samples: Sequence[Sample]) -> bool:

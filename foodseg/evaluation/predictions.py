@@ -5,6 +5,7 @@ No model is loaded or imported here, so that masks from elsewhere are scored wit
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from foodseg.common.files import (
     file_hash,
     load_json,
     read_lines,
+    sha256,
     write_json,
     write_lines,
     writing,
@@ -139,12 +141,14 @@ def save_predictions(
     adapter: str | None = None,
     decoder: str | None = None,
     device: str | None = None,
+    known: dict | None = None,
     **more: Any,
 ) -> dict:
     """Write predictions.jsonl and result.json of this row; returns the result.
 
     seconds: what answering took. adapter, decoder: hashes of trained weights, None for the base's
-    own. device: what it ran on, if not the preset's. more: goes into the result.
+    own. device: what it ran on, if not the preset's. known: all that decides the predictions, for
+    `finished_result`. more: goes into the result.
     """
     folder = preset.predictions_folder(row)
     # The result is removed first and written last: if it is there, the predictions are its own.
@@ -155,10 +159,25 @@ def save_predictions(
     result |= {"seconds": round(seconds, 1), **provenance(device or preset.device)}
     write_lines(folder / "predictions.jsonl", map(_as_row, predictions))
     result["predictions"] = file_hash(folder / "predictions.jsonl")
+    result |= {"depends_on": _digest(known)} if known else {}
     write_json(folder / "result.json", result)
     with writing(folder / FILE):
         (folder / FILE).unlink(missing_ok=True)
     return load_result(folder)
+
+
+def finished_result(folder: Path, known: dict) -> dict | None:
+    """The folder's result if it is of these very conditions and its predictions are whole."""
+    if not (folder / "result.json").exists():
+        return None
+    result, answers = load_result(folder), folder / "predictions.jsonl"
+    if result.get("depends_on") != _digest(known) or not answers.exists():
+        return None
+    return result if file_hash(answers) == result["predictions"] else None
+
+
+def _digest(known: dict) -> str:
+    return sha256(json.dumps(known).encode())
 
 
 def _as_row(prediction: Prediction) -> dict:

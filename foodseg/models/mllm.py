@@ -159,6 +159,12 @@ class Mllm:
                 f"shapes for {sorted(map(str, report['mismatched_keys']))}; fetch it again."
             )
         tokenizer = _load_tokenizer(source)
+        told, known = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), model.config.image_token_id
+        if told != known:
+            raise DataError(
+                f"{source}: {IMAGE_TOKEN} is token {told} of its tokenizer and {known} of its "
+                "model, so they don't belong together; fetch both again."
+            )
         processor = Qwen2VLImageProcessorPil.from_pretrained(source)
         return cls(model.to(device), tokenizer, processor, image_side, template, name)
 
