@@ -310,7 +310,10 @@ def test_the_picture_has_a_mark_for_each_difference(ended):
     assert [text.get_text().split("  ")[-1] for text in ax.texts] == verdicts
     assert sum("+" in text.get_text() or "-" in text.get_text() for text in ax.texts) == 4
     assert not any("nan" in text.get_text() for text in ax.texts)
-    marks = [line for line in ax.lines if line.get_marker() in ("<", "o", ">")]
+    drawn = [line for line in ax.lines if len(line.get_xdata())]
+    marks = [line for line in drawn if line.get_marker() in ("<", "o", ">")]
+    (key,) = claims_picture(frame).legends
+    assert [text.get_text() for text in key.get_texts()] == [SEEN, NOT_SEEN, CONTRADICTED, OPEN]
     assert len(marks) == 4 and marks[2].get_marker() == ">"  # a line without width is drawn too
 
 

@@ -47,13 +47,21 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", top=True, labeltop=True)
     ax.set_xlabel(
-        "difference in the claim's direction, in halves of its 95% interval:\n"
-        "beyond 1 and -1 the interval excludes 0; a triangle lies off the scale"
+        "difference in the claim's direction / half the width of its 95% interval\n"
+        "(beyond 1 and -1 the interval excludes 0; a triangle lies off the scale)"
     )
-    ax.set_title(
-        "The field's claims: right of 0 as claimed; hollow: open, too few seeds", loc="left"
-    )
+    ax.set_title("Claims: right of 0 as claimed", loc="left", pad=24)
+    key = [
+        ax.plot([], [], "o", ms=5, mfc=_face(verdict), mec=COLOURS[verdict], label=verdict)[0]
+        for verdict in (SEEN, NOT_SEEN, CONTRADICTED, OPEN)
+    ]
+    figure.legend(handles=key, loc="upper right", ncols=len(key), frameon=False)
     return figure
+
+
+def _face(verdict: str) -> str:
+    """A dot's filling: none while more seeds may move it."""
+    return "white" if verdict == OPEN else COLOURS[verdict]
 
 
 def _draw(ax: Axes, y: int, claim: pd.Series) -> None:
@@ -66,8 +74,7 @@ def _draw(ax: Axes, y: int, claim: pd.Series) -> None:
         beyond = abs(middle) > LIMIT
         marker = ("<" if middle < 0 else ">") if beyond else "o"
         place = float(np.clip(middle, -LIMIT + 0.1, LIMIT - 0.1))
-        filled = "white" if claim.verdict == OPEN else colour
-        ax.plot(place, y, marker, ms=5, mfc=filled, mec=colour)
+        ax.plot(place, y, marker, ms=5, mfc=_face(claim.verdict), mec=colour)
         unit = "" if claim.unit == GIOU.unit else f"{claim.unit} "
         text = f"{round(claim['mean'], 3) + 0.0:+.3f} {unit} {text}"
     ax.annotate(

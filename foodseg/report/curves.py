@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from foodseg.common.files import read_lines
 from foodseg.report.style import (
     CYCLE,
+    GREY,
     METHOD_COLOURS,
     new_figure,
     show_updatable,
@@ -131,6 +132,11 @@ def compare_curves(
         _step_axis(ax)
     without_axes(axes[len(panels) :])
     axes[0].legend(loc="best")
+    figure.supxlabel(
+        "moving average over at most nine steps; line: mean of the seeds, band: lowest to highest",
+        fontsize=8,
+        color=GREY,
+    )
     return figure
 
 
