@@ -190,8 +190,8 @@ def page(preset: Preset, frame: pd.DataFrame) -> Iterator[str]:
         f"{MOST_BOXES} boxes, searched for each reward on {SEARCHED} training questions; its "
         "thought has a look. **unusable**: the right form around lists that hold no number, which "
         "SAM2 can't segment. **its own policy**: greedy answers of seed 0, trained by that recipe; "
-        f"{NOTHING} where no run was there when the page was made. **blind boxes**: how many the blind "
-        "answer has. Ranks are those of a training's first step."
+        f"{NOTHING} where no run was there when the page was made. **blind boxes**: how many the "
+        "blind answer has. Ranks are those of a training's first step."
     )
     yield to_markdown(frame.map(_number))
     seeing = frame[["its own policy", "GRPO's policy"]].max(axis=1)
