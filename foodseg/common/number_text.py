@@ -35,5 +35,5 @@ def column_texts(frame: pd.DataFrame, form: str, *names: str) -> list[str]:
 
 
 def with_interval(value: float, interval: Sequence[float]) -> str:
-    """0.857 [0.838, 0.876]"""
-    return number_text("{:.3f} [{:.3f}, {:.3f}]", value, *interval)
+    """0.857 (0.838 to 0.876)"""
+    return number_text("{:.3f} ({:.3f} to {:.3f})", value, *interval)

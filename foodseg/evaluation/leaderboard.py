@@ -141,7 +141,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     columns = {name: frame[name] for name in ("system", "protocol", "reading")}
     for metric, title in (("giou", "gIoU"), ("ciou", "cIoU")):
         names = metric, f"{metric}_low", f"{metric}_high"
-        columns[f"{title} [95%]"] = numbers("{:.3f} [{:.3f}, {:.3f}]", *names)
+        columns[f"{title}, 95%"] = numbers("{:.3f} ({:.3f} to {:.3f})", *names)
     less = "less_dapo", "less_dapo_low", "less_dapo_high"
     columns["less DAPO's"] = list(map(signed_interval, *(frame[name] for name in less)))
     handed_in = (frame["reading"] == MASKS) & (frame["system"] != OURS)

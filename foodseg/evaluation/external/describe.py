@@ -45,8 +45,8 @@ def _line(result: dict) -> dict[str, str]:
         "reading": result["reading"] or "masks",
         "given": f"{account_of(result)['given']} of {result['samples']}",
         "read": f"{result['parse_rate']:.0%}" if result["reading"] else "masks",
-        "gIoU [95%]": with_interval(result["giou"], result["giou_interval"]),
-        "cIoU [95%]": with_interval(result["ciou"], result["ciou_interval"]),
+        "gIoU, 95%": with_interval(result["giou"], result["giou_interval"]),
+        "cIoU, 95%": with_interval(result["ciou"], result["ciou_interval"]),
     }
 
 
