@@ -105,7 +105,7 @@ def test_a_machine_that_serves_has_no_problem():
             {"mllm": False, "hub": "HF_HUB_OFFLINE"},
             "HF_HUB_OFFLINE, and the weights are not all here",
         ),
-        ({"home_free": GB}, "1.0 GB are free and 13.4 are needed; make room, or set FOODSEG_HOME"),
+        ({"home_free": GB}, "1.0 GB are free and 11.5 are needed; make room, or set FOODSEG_HOME"),
         (
             {"cache_free": GB, "one_disk": False, "mllm": False},
             "1.0 GB are free and 7.5 are needed; make room, or set HF_HOME",
@@ -179,7 +179,7 @@ def test_runs_that_are_here_need_no_room():
 def test_what_is_here_and_what_it_costs_is_said():
     text = "\n".join(describe(PAPER, replace(NOTHING_HERE, questions=4321), 3))
     assert "GPU: NVIDIA GeForce RTX 4090, 25.0 GB, 24.0 of them free" in text
-    assert "to fetch: 9.7 GB; to be written: 24.4 GB, of 100 that are free" in text
+    assert "to fetch: 9.7 GB; to be written: 22.5 GB, of 100 that are free" in text
     assert "Memory plan: 2 of 4 groups in a forward, no layers checkpointed" in text
     assert "9 rows of answers to 4,321 test questions (counted)" in text
     text = "\n".join(describe(PAPER, replace(GOOD, gpu="Some card"), 1))

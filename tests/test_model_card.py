@@ -105,7 +105,7 @@ def test_results_have_their_intervals_and_the_base_beside_them(run):
     evaluated(run, "base-any-form", adapter=None, giou=0.531)
     evaluated(run, "bound", adapter=None, samples=8)  # other questions
     card, words = write(run)
-    assert "| dapo-seed0 | 348 | 0.857 [0.838, 0.876] | 0.823 [0.793, 0.851] | 97%" in words
+    assert "| dapo-seed0 | 348 | 0.857 (0.838 to 0.876) | 0.823 (0.793 to 0.851) | 97%" in words
     assert "| base | 348 | 0.138" in words and "| bound |" not in words
     assert "| base-any-form | 348 | 0.531" in words
     assert "`base-any-form`: its same answers, read in any form." in words

@@ -158,9 +158,8 @@ def needed_gb(facts: Facts, door: str, seeds: int) -> tuple[float, float]:
     data = DATA_GB * (not facts.data)
     if door == "data":
         return data, 0.0
-    # A training keeps its adapter, and with the state that it goes on from three times as much. One
-    # more run is the single step of notebook 04.
-    runs = (2 * seeds + 1) * 4 * facts.sizes.adapter_bytes if facts.sizes else 0
+    # A training keeps its adapter, and with the state that it goes on from three times as much.
+    runs = 2 * seeds * 4 * facts.sizes.adapter_bytes if facts.sizes else 0
     return data + max(runs - facts.trained, 0) / 1e9, facts.fetch_gb
 
 
