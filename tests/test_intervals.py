@@ -158,3 +158,26 @@ def test_coverage(seeds):
     of_row, of_difference, over_plates_alone = held / 300
     assert 0.92 <= of_row <= 0.98 and 0.92 <= of_difference <= 0.98
     assert over_plates_alone < 0.85  # what the seeds' scatter adds
+
+
+@pytest.mark.parametrize("seeds, least", [(8, 0.92), (3, 0.88)])
+def test_coverage_where_a_rows_seeds_end_in_two_ways(seeds, least):
+    """As trainings do that end step by step or at once, against a row of eight seeds.
+
+    Of 1,500 tables eight seeds held the truth in 95%, three in 92%.
+    """
+    generator = np.random.default_rng(seeds)
+
+    def row(plates: np.ndarray, seeds: int) -> PlateSums:
+        ends = np.where(generator.random((seeds, 1)) < 0.25, 0.06, -0.02)
+        values = simulated_row(generator, plates, seeds).top / QUESTIONS + ends
+        return PlateSums(values * QUESTIONS, np.full_like(values, QUESTIONS))
+
+    held = 0
+    for trial in range(300):
+        plates = 0.6 + generator.normal(0, PLATE_SD, PLATES)
+        low, high = difference_interval(
+            row(plates, 8), row(plates, seeds), seed=trial, resamples=200
+        )
+        held += low < 0 < high
+    assert least <= held / 300 <= 0.98

@@ -33,7 +33,8 @@ Mean ± standard deviation over seeds; the 95% interval is a bootstrap over plat
 seed, or of a row without seeds, over plates alone); "less DAPO's" is the same of the difference,
 the same plates for both rows, so what is hard for both takes no part in it. It is called a
 difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
-and all are compared with the same runs of DAPO. `make ablations` gives a row three seeds, `make
+of those with three seeds up to one in twelve (simulated), and all are compared with the same runs
+of DAPO. `make ablations` gives a row three seeds, `make
 claims` those eight that a claim needs. "food right": answers whose thinking concludes with exactly
 the foods asked for; "of several": of the questions for two foods and more. "step by step": of a
 seed's answers those that go through the foods on the plate before they conclude, the least and the
