@@ -41,7 +41,7 @@ seed's answers those that go through the foods on the plate before they conclude
 most of the seeds. Seconds: of one training, on one thread, of the quickest seed. Peak MB: of the
 training's process. Both were taken two runs at a time, some beside other work: they tell the order
 of magnitude, not one method from another. A row's command trains and evaluates one seed, and goes
-on where it stopped. Where a processor has another instruction set sums round otherwise: there the
+on where it stopped. On another make or instruction set sums round otherwise: there the
 same commit and seeds give other bits, and scores as far off as another seed's (rounding.md). A "+"
 after a commit: with changes that were not committed."""
 USUAL_SEEDS = 3  # of `make ablations`; a row with more is whole, however many others have

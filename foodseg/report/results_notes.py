@@ -99,7 +99,7 @@ def _processors(preset: Preset, seeds: Sequence[int]) -> str:
     """Which processors the rows were measured on."""
     names = set(provenance_frame(preset, seeds)["processor"]) - {NOTHING}
     return (
-        f"Measured on: {', '.join(sorted(names))}. With another instruction set\n"
-        "  sums round otherwise: there the same commit and seeds give other bits, and scores as\n"
-        "  far off as another seed's (rounding.md)."
+        f"Measured on: {', '.join(sorted(names))}. On another make or\n"
+        "  instruction set sums round otherwise: there the same commit and seeds give other bits,\n"
+        "  and scores as far off as another seed's (rounding.md)."
     )
