@@ -216,7 +216,7 @@ def test_a_missing_mask_counts_as_empty_and_is_named(home):
     assert (first.sample_id, first.intersection, first.union) == ("test-0-0", 3, 6)
     assert (second.intersection, second.union) == (0, 6) and (first.parsed, second.parsed) == (1, 0)
     said = describe([result])
-    assert "| lisa-7b | LISA 7B | generate-then-segment | masks | 1 of 2 | masks | 0.250 [" in said
+    assert "| lisa-7b | LISA 7B | generate-then-segment | masks | 1 of 2 | masks | 0.250 (" in said
     assert "1 questions have no answer and count as empty: test-1-0." in said
     assert "1 entries are named after no test question and were left out: test-7-0." in said
     assert "notes.txt" in said
