@@ -295,6 +295,9 @@ def test_with_too_few_seeds_a_claim_is_open_and_without_runs_there_is_no_picture
     unclear = few.loc["better"].copy()
     unclear["verdict"], unclear["high"] = NOT_SEEN, 0.0312
     assert verdict_text(unclear) == "not seen (smaller than 0.031)"
+    tokens = unclear.copy()
+    tokens["unit"] = "tokens"
+    assert verdict_text(tokens) == "not seen (smaller than 0.031 tokens)"
     alone = unclear.copy()
     alone["seeds"] = 1
     assert verdict_text(alone) == "not seen (one seed: not beyond 0.15)"

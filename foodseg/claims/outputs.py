@@ -106,7 +106,8 @@ def verdict_text(row: pd.Series) -> str:
     if row.verdict == NOT_SEEN and row.seeds == 1:
         return f"{row.verdict} (one seed: not beyond {ONE_SEED_MARGIN})"
     if row.verdict == NOT_SEEN:
-        return f"{row.verdict} (smaller than {row.high:.3f})"
+        unit = "" if row.unit == GIOU.unit else f" {row.unit}"
+        return f"{row.verdict} (smaller than {row.high:.3f}{unit})"
     if row.verdict == OPEN and row.low == row.high == 0:
         return f"**{OPEN}**: 0 in all runs"
     return f"{row.verdict}: {row.reason}" if row.reason else f"**{row.verdict}**"

@@ -38,7 +38,7 @@ VERDICTS = (SEEN, NOT_SEEN, CONTRADICTED, OPEN, NOT_HERE)
 RULE = f"""\
 The rule, committed before the runs that it judges, but for the changes that
 `foodseg/claims/rule.py` names. D is the difference of the two rows, turned so that a claim that
-holds has D > 0, with a {LEVEL:.0%} interval over plates and at least {SEEDS} seeds of each row
+holds has D > 0, with a {LEVEL:.0%} interval over plates and at least {SEEDS} seeds of each trained row
 (figures of the log: over seeds, paired). All recipes
 sample the same number of completions, to within their last step, and may take unlike numbers of
 gradient steps; supervised rows learn from as many answers, of all training questions.
@@ -46,7 +46,7 @@ gradient steps; supervised rows learn from as many answers, of all training ques
 * **{SEEN}**: the interval lies above 0.
 * **{CONTRADICTED}**: it lies below 0.
 * **{NOT_SEEN}**: it has 0 in it; what is named with it is its upper end, the largest effect in the
-  claim's direction that these runs leave room for.
+  claim's direction that these runs leave room for (a one-sided limit of 97.5%).
 * **{OPEN}**: too few seeds have ended, or the runs have nothing to measure: the figure is 0 in all.
 * **{NOT_HERE}**: it needs what is not here, or what these runs don't do; its reason says what.
 
