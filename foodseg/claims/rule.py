@@ -38,10 +38,10 @@ VERDICTS = (SEEN, NOT_SEEN, CONTRADICTED, OPEN, NOT_HERE)
 RULE = f"""\
 The rule, committed before the runs that it judges, but for the changes that
 `foodseg/claims/rule.py` names. D is the difference of the two rows, turned so that a claim that
-holds has D > 0, with a {LEVEL:.0%} interval over plates and at least {SEEDS} seeds of each trained row
-(figures of the log: over seeds, paired). All recipes
-sample the same number of completions, to within their last step, and may take unlike numbers of
-gradient steps; supervised rows learn from as many answers, of all training questions.
+holds has D > 0, with a {LEVEL:.0%} interval over plates and at least {SEEDS} seeds of each trained
+row (figures of the log: over seeds, paired). All recipes sample the same number of completions, to
+within their last step, and may take unlike numbers of gradient steps; supervised rows learn from as
+many answers, of all training questions.
 
 * **{SEEN}**: the interval lies above 0.
 * **{CONTRADICTED}**: it lies below 0.

@@ -9,11 +9,11 @@ Read in the authors' code (eVI-group-SCU/Dr-Seg; the scripts in xVI-group-SCU/Dr
   says: their mean).
 
 `look_prompt` asks for the look. The kitchen's base knows one prompt, which stays: there the looks
-that it samples unasked are paid. `non_repeat_normalised` is their form of the
-paper's `non_repeat`, `continuous` the plain sum of the metrics that the ranks were compared with.
-All pixels are those of the model image. As GRPO has it here, where their script has something else:
-mini-batches, the sequence mean, no entropy bonus, shorter completions (theirs: one update a
-rollout, the token mean, an entropy bonus, 3,000 tokens).
+that it samples unasked are paid. `non_repeat_normalised` is their form of the paper's `non_repeat`,
+`continuous` the plain sum of the metrics that the ranks were compared with. All pixels are those of
+the model image. As GRPO has it here, where their script has something else: mini-batches, the
+sequence mean, no entropy bonus, shorter completions (theirs: one update a rollout, the token mean,
+an entropy bonus, 3,000 tokens).
 
 Two faults of the published code are put right here:
 
