@@ -208,7 +208,8 @@ CLAIMS = (
     ),
     # -- Dr. Seg ----------------------------------------------------------------------------------
     Claim(
-        "look", DR_SEG, "Paying for a look helps on reasoning questions.", "65.5 to 66.1 gIoU",
+        "look", DR_SEG, "Paying for a look helps on reasoning questions.",
+        "65.5 to 66.1 gIoU; here it is paid for, but no prompt asks for it",
         "dr-seg-look", "dr-seg-neither",
     ),
     Claim(
