@@ -243,6 +243,9 @@ def test_the_readmes_verdicts_are_the_claims():
     assert f"told the foods' names ({weighed(rft)});" in lines[CONTRADICTED]
     assert f"improves gIoU ({weighed(rep)}; without seed 0" in lines[CONTRADICTED]
     assert f"better than GRTO ({weighed(b_grto)})" in lines[CONTRADICTED]
+    ranked = claims.loc["ranked"]
+    assert ranked.verdict == CONTRADICTED
+    assert f"better than thresholds ({weighed(ranked)})" in lines[CONTRADICTED]
     assert ours.verdict == SEEN and f"than DAPO ({weighed(ours)})" in lines[SEEN]
 
 
