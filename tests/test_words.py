@@ -249,6 +249,23 @@ def test_the_readmes_verdicts_are_the_claims():
     assert ours.verdict == SEEN and f"than DAPO ({weighed(ours)})" in lines[SEEN]
 
 
+def test_how_many_trainings_have_a_spike_of_the_kl_is_counted():
+    """Where the parents' clamp of k3 may have acted, which is not in our loss."""
+    spikes = []
+    for row in all_rows():
+        if isinstance(row.method, Recipe) and row.method.objective.kl_weight:
+            records = (read_record(RECORDS, Run(row, seed)) for seed in range(SEEDS))
+            for record in filter(None, records):
+                (log,) = (rows for name, rows in record["files"].items() if "log.jsonl" in name)
+                late = np.array([step["kl"] for step in log][len(log) // 3 :])
+                spikes.append((late > 3 * np.median(late)).sum())
+    counted = (
+        f"In {np.count_nonzero(spikes)} of {len(spikes)} trainings with a KL term up to three steps"
+    )
+    assert counted in (PROJECT / "docs" / "reproduction_notes.md").read_text()
+    assert max(spikes) == 3
+
+
 def test_without_the_seed_that_was_known_the_non_repeat_claim_is_not_seen():
     """What the claim says of itself, from the records' answers."""
     rows = []
