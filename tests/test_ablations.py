@@ -501,7 +501,7 @@ def test_completions_sampled_and_learnt_from_are_counted(runs):
     assert sentence.endswith("sampled 192 completions each and learnt from 128 to 192.")
 
 
-def test_what_is_missing_failed_or_stale_is_said(runs):
+def test_what_is_missing_failed_or_stale_is_said(runs, capsys):
     finish(runs, Run(GRPO_ROW, 0))
     failure = {"failure": "NoSignalError: no group", "identity": {}}
     write_json(runs.folder(Run(DAPO_ROW, 1)) / "outcome.json", failure)
@@ -509,7 +509,8 @@ def test_what_is_missing_failed_or_stale_is_said(runs):
     said = outputs.missing_sentence(frame)
     assert "seeds that ended: 1 of 2: grpo." in said
     assert said.endswith("ablations --rows grpo --seeds 0,1 --preset smoke` runs them.")
-    assert main([*said.split("`")[1].split()[3:], "--jobs", "0"]) == 1  # its options are known
+    assert main([*said.split("`")[1].split()[3:], "--jobs", "0"]) == 1
+    assert "--jobs 0: nothing would" in capsys.readouterr().err  # all before it was understood
     text = "\n".join(outputs.sections(frame))
     assert "DAPO failed. seed 1: NoSignalError: no group" in text and "0 of 2, failed" in text
     stale = frame_of(Runs(replace(runs.preset, steps=9)), GRPO_ROW)

@@ -257,10 +257,8 @@ def test_notebooks_ask_it_only_of_a_preset_that_fetches(monkeypatch, capsys):
     assert asked == []
     with pytest.raises(DataError, match="^GPU: none.$"):
         examine(copy.copy(PAPER), "data")
-    assert (
-        asked == [["-m", "foodseg.doctor", "data", "--seeds", "0,1,2"]]
-        and "models" in capsys.readouterr().out
-    )
+    assert asked == [["-m", "foodseg.doctor", "data", "--seeds", "0,1,2"]]
+    assert "models" in capsys.readouterr().out
 
 
 def test_asking_costs_the_smaller_presets_no_import():

@@ -198,6 +198,17 @@ def test_another_kind_of_model_is_refused_before_its_weights_are_read(tmp_path, 
         load_from(tmp_path)
 
 
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    folder = shutil.copytree(SMOKE.mllm, tmp_path / "mixed")
+    config = json.loads((folder / "config.json").read_text())
+    config["image_token_id"] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        DataError, match=r"image_pad\|> is token \d+ of its tokenizer and \d+ of its"
+    ):
+        load_from(folder)
+
+
 def test_a_model_of_the_hub_is_fetched_with_a_bar_of_ours_and_its_name_kept(monkeypatch):
     asked = []
 
