@@ -192,7 +192,6 @@ def test_table_and_figures_run_only_what_they_need(project):
 def test_at_the_papers_size_the_bound_is_looked_at_before_anything_is_trained(project):
     _, *notebooks = project.ran("PRESET=paper")  # the doctor is asked first
     assert notebooks[:3] == ["01", "02", "03"]
-    assert project.ran()[:3] == ["01", "03", "04"]
 
 
 def test_other_seeds_run_again_what_uses_them(project):
