@@ -14,8 +14,8 @@ from foodseg.claims.measures import CLIPPED, GIOU, KL, VANISHED, Dose, OfAnswers
 from foodseg.claims.rule import SEEDS
 
 # Headings; of papers that were not read whole they say so.
-PAPER, DAPO, SAM_R1, DR_SEG = "The paper", "DAPO", "SAM-R1, as we read a note", "Dr. Seg"
-SD_GRPO, GRTO, VISURF = (f"{name}, its abstract" for name in ("SD-GRPO", "GRTO", "ViSurf"))
+PAPER, DAPO, SAM_R1, DR_SEG = "The paper", "DAPO", "SAM-R1, by a note on it", "Dr. Seg"
+SD_GRPO, GRTO, VISURF = (f"{name}, by its abstract" for name in ("SD-GRPO", "GRTO", "ViSurf"))
 OTHERS, OURS = "Often asked", "Ours"
 
 
