@@ -14,7 +14,8 @@ from foodseg.ablations.rows import all_rows, choose_rows
 from foodseg.ablations.runs import Run
 from foodseg.claims import __main__ as command
 from foodseg.claims import measures
-from foodseg.claims.field import CLAIMS, OURS, Claim, claimed_rows
+from foodseg.claims.claim import Claim
+from foodseg.claims.field import CLAIMS, OURS, claimed_rows
 from foodseg.claims.frame import claims_frame, difference, false_discovery
 from foodseg.claims.measures import (
     GIOU,

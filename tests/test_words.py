@@ -20,11 +20,15 @@ from foodseg.claims.field import PUBLISHED
 from foodseg.claims.measures import third
 from foodseg.claims.rule import CONTRADICTED, NOT_HERE, NOT_SEEN, SEEDS, SEEN
 from foodseg.common.number_text import NOTHING, with_deviation
+from foodseg.data.single import build_single
 from foodseg.evaluation.predictions import Prediction, paired_difference
+from foodseg.kitchen.dataset import write_kitchen
 from foodseg.methods.dr_seg import non_repeat_normalised
+from foodseg.presets import KITCHEN
 from foodseg.recipes import Recipe
 from foodseg.rl.evidence import non_repeat
 from foodseg.rl.habits import habits
+from foodseg.rl.named_foods import food_names, named_foods
 from foodseg.training.memory import GroupTokens, ModelSizes, plan_table
 
 PROJECT = Path(__file__).parents[1]
@@ -212,6 +216,8 @@ def test_how_thoughts_change_in_training_is_what_the_logs_have():
     told = f"(DAPO, eight seeds: {first} in the first third, {last} in the last; it falls in four"
     assert f"{told}, by up to {-changes.min():.2f}, and rises in four, by up to" in page
     assert f"by up to {changes.max():.2f})" in page and (changes < 0).sum() == 4
+    least, most = (f"{end(shares['dapo'][:, 1]):.0%}" for end in (np.min, np.max))
+    assert f"by seed, {least} to {most} of DAPO's samples in the last third go" in page
     rise = {"dapo-without-non-repeat": "seed ({}, then {})", "ours": "too ({}, then {})"}
     for name, words in rise.items():
         assert (np.diff(shares[name]) > 0).all()
@@ -249,6 +255,34 @@ def test_the_readmes_verdicts_are_the_claims():
     assert ours.verdict == SEEN and f"than DAPO ({weighed(ours)})" in lines[SEEN]
 
 
+def test_where_grto_loses_foods_is_counted(tmp_path):
+    """Of its test answers: what the list of the foods on the plate has, what the conclusion has."""
+    folder = tmp_path / "FoodSeg103"
+    write_kitchen(folder, 1, KITCHEN.test_plates, seed=0)
+    samples, _ = build_single(folder, "test")
+    names = food_names(samples)
+    several, one = [], []
+    for seed in range(SEEDS):
+        files = read_record(RECORDS, Run(*choose_rows("grto"), seed))["files"]
+        (answers,) = (rows for name, rows in files.items() if name.endswith("predictions.jsonl"))
+        for sample, answer in zip(samples, answers, strict=True):
+            assert sample.sample_id == answer["sample_id"]
+            asked, named = set(sample.foods), set(answer["foods_named"])
+            if len(asked) > 1:
+                seen = re.search(r"I see .*?\.", answer["completion"]) or [""]
+                listed = asked <= set(named_foods(f"<think>{seen[0]}</think>", names))
+                several.append((listed, listed and not asked <= named))
+            else:
+                one.append(bool(named) and not asked & named)
+    listed, lost = np.mean(several, axis=0)
+    page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
+    told = (
+        f"{listed:.0%} list all of them among the foods on the plate, yet {lost:.0%} of all answers"
+    )
+    assert f"{told} do so and leave some out of the conclusion" in page
+    assert f"to questions for one food, {np.mean(one):.0%} conclude with other foods alone" in page
+
+
 def test_how_many_trainings_have_a_spike_of_the_kl_is_counted():
     """Where the parents' clamp of k3 may have acted, which is not in our loss."""
     spikes = []
@@ -279,7 +313,7 @@ def test_without_the_seed_that_was_known_the_non_repeat_claim_is_not_seen():
         "non-repeat-score"
     ]
     assert (mean, low, high) == pytest.approx((claim["mean"], claim.low, claim.high), rel=1e-4)
-    assert later[1] < 0 < later[2] and "without which it is not seen" in claim.own
+    assert later[1] < 0 < later[2] and "without which it is not seen" in claim.here
 
 
 def _answers(record: dict) -> list[Prediction]:

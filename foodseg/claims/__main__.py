@@ -16,7 +16,8 @@ from functools import partial
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.run_all import run_all
 from foodseg.ablations.runs import Runs, runs_of
-from foodseg.claims.field import CLAIMS, Claim, claimed_rows
+from foodseg.claims.claim import Claim
+from foodseg.claims.field import CLAIMS, claimed_rows
 from foodseg.claims.frame import claims_frame
 from foodseg.claims.outputs import readable, write_claims
 from foodseg.claims.rule import SEEDS

@@ -7,17 +7,14 @@ known to us.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from foodseg.claims import measures
-from foodseg.claims.measures import CLIPPED, GIOU, KL, VANISHED, Dose, OfAnswers, OfLog
-from foodseg.claims.rule import SEEDS
+from foodseg.claims.claim import Claim
+from foodseg.claims.measures import CLIPPED, KL, VANISHED
 
 # Headings; of papers that were not read whole they say so.
 PAPER, DAPO, SAM_R1, DR_SEG = "The paper", "DAPO", "SAM-R1, by a note on it", "Dr. Seg"
 SD_GRPO, GRTO, VISURF = (f"{name}, by its abstract" for name in ("SD-GRPO", "GRTO", "ViSurf"))
 OTHERS, OURS = "Often asked", "Ours"
-
 
 # What our recipe is compared with: row -> its name.
 PUBLISHED = {
@@ -33,34 +30,6 @@ PUBLISHED = {
     "gdpo": "standardised terms",
 }
 
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim; treated, control: names of rows, and "" for control if the figure alone counts.
-
-    own: the paper's own figure. below: whether the treated row is said to lie below the control.
-    acts: how much the part that it is about acts, in the control's runs. seeds: needed of each row.
-    reason: why it can't be asked here; then it has no rows.
-    """
-
-    name: str
-    paper: str
-    says: str
-    own: str
-    treated: str = ""
-    control: str = ""
-    measure: OfAnswers | OfLog = GIOU
-    below: bool = False
-    acts: Dose | None = None
-    seeds: int = SEEDS
-    reason: str = ""
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The rows that it compares."""
-        return tuple(row for row in (self.treated, self.control) if row)
-
-
 CLAIMS = (
     # -- The paper --------------------------------------------------------------------------------
     Claim(
@@ -68,13 +37,13 @@ CLAIMS = (
     ),
     Claim(
         "rft", PAPER, "Reinforcement lifts the untrained base.",
-        "0.46 against 0.07 gIoU; here half of it is form (results_table.md)", "grpo", "base",
+        "0.46 against 0.07 gIoU", "grpo", "base", here="half of it is form (results_table.md)",
     ),
     Claim(
         "rft-sft", PAPER, "Reinforcement segments better than supervised fine-tuning.",
-        "none of the same backbone; here fine-tuning is told the foods' names and learns from all "
-        "1,167 training questions at the best of five learning rates; GRPO meets 360 of them",
-        "grpo", "sft",
+        "none of the same backbone", "grpo", "sft",
+        here="fine-tuning is told the foods' names and learns from all 1,167 training questions at "
+        "the best of five learning rates; GRPO meets 360 of them",
     ),
     Claim(
         "rft-lisa", PAPER, "DAPO segments better than LISA's way, one [SEG], on the same backbone.",
@@ -94,14 +63,14 @@ CLAIMS = (
     ),
     Claim(
         "non-repeat-score", PAPER, "The non-repeat reward improves segmentation.",
-        "part of R, not ablated; asked when seed 0 of both rows was known, without which it is not "
-        "seen", "dapo", "dapo-without-non-repeat",
+        "part of R, not ablated", "dapo", "dapo-without-non-repeat",
+        here="asked when seed 0 of both rows was known, without which it is not seen",
     ),
     Claim(
         "non-repeat", PAPER,
         "The non-repeat reward keeps answers from saying sentences over and over.",
-        "part of R, not ablated; here what it pays for, in greedy answers",
-        "dapo", "dapo-without-non-repeat", measures.RAMBLES, below=True,
+        "part of R, not ablated", "dapo", "dapo-without-non-repeat", measures.RAMBLES, below=True,
+        here="what it pays for, in greedy answers",
     ),
     Claim(
         "reasons-right", PAPER,
@@ -143,8 +112,8 @@ CLAIMS = (
     ),
     Claim(
         "no-signal", DAPO, "Groups without signal become more as training goes on.",
-        "a figure, of groups that are all right; here of equal rewards",
-        "grpo", "", measures.NO_SIGNAL,
+        "a figure, of groups that are all right",
+        "grpo", "", measures.NO_SIGNAL, here="of equal rewards",
     ),
     Claim(
         "token-loss", DAPO, "The token mean improves GRPO.",
@@ -209,8 +178,8 @@ CLAIMS = (
     # -- Dr. Seg ----------------------------------------------------------------------------------
     Claim(
         "look", DR_SEG, "Paying for a look helps on reasoning questions.",
-        "65.5 to 66.1 gIoU; here it is paid for, but no prompt asks for it",
-        "dr-seg-look", "dr-seg-neither",
+        "65.5 to 66.1 gIoU", "dr-seg-look", "dr-seg-neither",
+        here="it is paid for, but no prompt asks for it",
     ),
     Claim(
         "look-learnt", DR_SEG, "Where a look is paid for, answers look.", "its mechanism",
@@ -234,8 +203,8 @@ CLAIMS = (
     ),
     Claim(
         "scaled", DR_SEG, "Paid by the metrics as they are, it does worse if their scales differ.",
-        "none known to us; ranks have no scale", "dr-seg-scaled", "dr-seg-continuous",
-        below=True,
+        "none known to us", "dr-seg-scaled", "dr-seg-continuous", below=True,
+        here="ranks have no scale",
     ),
     Claim(
         "dr-seg", DR_SEG, "Both parts together help.", "65.5 to 67.8 gIoU",
@@ -290,7 +259,8 @@ CLAIMS = (
     ),
     Claim(
         "b-grto", GRTO, "B-GRTO, which trains the tool first, does better still.",
-        "its abstract; at equal samples its policy has 37 steps, GRTO's 45", "b-grto", "grto",
+        "its abstract", "b-grto", "grto",
+        here="at equal samples its policy has 37 steps, GRTO's 45",
     ),
     Claim(
         "b-grto-faster", GRTO, "B-GRTO converges faster: it is ahead at equal steps of the policy.",
@@ -307,18 +277,19 @@ CLAIMS = (
     ),
     Claim(
         "visurf-sft", VISURF, "ViSurf beats supervised fine-tuning alone.",
-        "its abstract; here fine-tuning is told the foods' names, ViSurf's true answer is not",
-        "visurf", "sft",
+        "its abstract", "visurf", "sft",
+        here="fine-tuning is told the foods' names, ViSurf's true answer is not",
     ),
     Claim(
         "visurf-both", VISURF, "ViSurf beats supervised fine-tuning, then reinforcement.",
-        "its abstract; here the two stages train twice as long", "visurf", "sft-then-grpo",
+        "its abstract", "visurf", "sft-then-grpo", here="the two stages train twice as long",
     ),
     # -- Often asked ------------------------------------------------------------------------------
     Claim(
         "rft-own", OTHERS, "Reinforcement does better than fine-tuning on own right answers.",
-        "none; here these are some 60 answers, each seen about 45 times, at the learning rate "
-        "chosen for fine-tuning on references", "grpo", "sft-own",
+        "none", "grpo", "sft-own",
+        here="these are some 60 answers, each seen about 45 times, at the learning rate chosen for "
+        "fine-tuning on references",
     ),
     Claim(
         "kl", OTHERS, "GRPO needs the KL term: it segments worse without it.",
@@ -339,7 +310,8 @@ CLAIMS = (
     ),
     Claim(
         "gdpo", OTHERS, "Standardising each reward term by itself improves GRPO.",
-        "GDPO, which then normalises over the batch: up to 6.3 points on AIME", "gdpo", "grpo",
+        "GDPO: up to 6.3 points on AIME", "gdpo", "grpo",
+        here="within the group, where GDPO normalises over the batch",
     ),
     *(
         Claim(f"ours-{row}", OURS, f"Ours segments better than {name}.", "none", "ours", row)

@@ -13,7 +13,8 @@ from scipy import stats
 from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.rows import Row, choose_rows
 from foodseg.ablations.runs import Run, Runs, runs_of
-from foodseg.claims.field import CLAIMS, Claim
+from foodseg.claims.claim import Claim
+from foodseg.claims.field import CLAIMS
 from foodseg.claims.measures import OfLog, answers_difference, log_difference
 from foodseg.claims.rule import (
     CONTRADICTED,
@@ -112,6 +113,7 @@ def _line(claim: Claim, ended: EndedRuns) -> dict:
         "paper": claim.paper,
         "says": claim.says,
         "own": claim.own,
+        "here": claim.here,
         "treated": claim.treated,
         "control": claim.control,
         "measure": claim.measure.name if claim.rows else "",

@@ -82,9 +82,10 @@ def readable(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def asked(row: pd.Series, titles: dict[str, str]) -> str:
-    """What is compared by what, in the claim's direction, and how much the claim's part acts.
+    """What is compared by what, in the claim's direction.
 
-    "DAPO less GRPO: gIoU"; "...: gIoU (GRPO: 2.3% of the groups have no signal)".
+    With how much the claim's part acts, "DAPO less GRPO: gIoU (GRPO: 2.3% of the groups have no
+    signal)", and what is unlike the paper, "...; the two stages train twice as long".
     """
     if not row.treated:
         return NOTHING
@@ -92,7 +93,8 @@ def asked(row: pd.Series, titles: dict[str, str]) -> str:
     if row.below:
         first, second = second, first
     text = f"{first} less {second}: {row.measure}" if second else f"{first}: {row.measure}"
-    return f"{text} ({titles[row.control]}: {row.acts})" if row.acts else text
+    text += f" ({titles[row.control]}: {row.acts})" if row.acts else ""
+    return f"{text}; {row.here}" if row.here else text
 
 
 def difference_text(row: pd.Series) -> str:
