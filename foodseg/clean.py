@@ -167,8 +167,9 @@ def clean(project: Path, home: Path) -> list[str]:
     Raises OSError for what can't be read or removed.
     """
     build = _build(project / "notebooks")
-    places = [(project / "build", name, build) for name in ("kitchen", "smoke", "dry-run")]
-    places += [(home / "build", name, build) for name in ("smoke", "dry-run")]
+    places = [(project / "build", name, build) for name in DRAWN]
+    # A home that is not the checkout keeps the kitchen's figures there.
+    places += [(home / "build", name, build) for name in DRAWN if name != "kitchen"]
     places += [(home / "datasets", name, DATASETS) for name in DRAWN]
     places += [(home / "runs", name, RUNS) for name in DRAWN]
     places += [(project / "build", "site", SITE)]

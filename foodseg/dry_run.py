@@ -11,7 +11,6 @@ whatever is sampled has a text.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2_5_VLConfig
 
+from foodseg.common.machine_memory import physical_bytes
 from foodseg.models.random_mllm import qwen2_5_vl_3b, random_mllm
 from foodseg.models.sam2 import build_sam2
 from foodseg.models.sam2_checkpoints import SegmenterConfig
@@ -80,7 +80,7 @@ def _found(preset: Preset) -> tuple[int, int]:
     if preset.device == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
     else:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = physical_bytes()
     folder = Path(preset.segmenter).parent
     folder.mkdir(parents=True, exist_ok=True)
     return memory, shutil.disk_usage(folder).free

@@ -1,6 +1,6 @@
 """The same code at three sizes: smoke (CI), kitchen (any laptop), paper (one GPU), and a dry run.
 
-A preset says how big; a recipe (`foodseg.recipes`) says how. Nothing else in the package asks
+A preset says how big; a recipe (`foodseg.recipes`) says how. No training and no evaluation asks
 which preset it is in.
 """
 

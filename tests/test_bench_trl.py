@@ -13,8 +13,9 @@ from foodseg.bench.equal_losses import UnequalLossError, compare_losses
 from foodseg.bench.page import write_figures
 from foodseg.bench.run import Effort, run
 from foodseg.bench.scaling import Point
-from foodseg.bench.workload import STEP, training_questions
+from foodseg.bench.workload import STEP
 from foodseg.common.files import write_json
+from foodseg.data.samples import load_samples
 from foodseg.models.prompts import build_messages
 from foodseg.models.rollouts import Rollout
 from foodseg.recipes import GRPO
@@ -35,7 +36,7 @@ def home(monkeypatch, tmp_path):
 
 @pytest.fixture()
 def samples(home):
-    return training_questions(SMALL)
+    return load_samples(SMALL.samples_file("train"))
 
 
 def test_trl_computes_the_same_loss_and_gradients(samples):

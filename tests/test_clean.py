@@ -55,7 +55,7 @@ def checkout(tmp_path) -> Path:
     """A checkout in which every preset has left something."""
     root = tmp_path / "checkout"
     write(root / "notebooks/04_train.ipynb")
-    for preset in ("smoke", "kitchen", "dry-run", "paper"):
+    for preset in ("smoke", "kitchen", "dry-run", "kitchen-nothing", "paper"):
         for room, files in (("build", BUILT), ("datasets", DATA), ("runs", RAN)):
             for path in files:
                 write(root / room / preset / path)
@@ -72,7 +72,7 @@ def test_it_removes_what_all_presets_but_paper_wrote(checkout):
     rooms = {"build", "datasets", "runs", "notebooks", "notebooks/04_train.ipynb"}
     assert everything(checkout) == paper | rooms
     counts = {len(BUILT), len(DATA), len(DATA) + 1, len(RAN) + 1}
-    assert len(said) == 9
+    assert len(said) == 12
     assert {sentence.split(": ")[1] for sentence in said} == {f"{n} files." for n in counts}
     assert clean(checkout, checkout) == []
 
@@ -88,7 +88,8 @@ def test_a_home_elsewhere_is_cleaned_and_the_checkouts_data_stays(checkout, tmp_
     for room in ("datasets/kitchen", "runs/smoke", "runs/dry-run"):
         assert (checkout / room).exists() and not (home / room).exists()
     assert not list(checkout.glob("build/[!p]*")) and (home / "build/kitchen").exists()
-    assert not (home / "build/smoke").exists() and not (home / "build/dry-run").exists()
+    for preset in ("smoke", "dry-run", "kitchen-nothing"):
+        assert not (home / "build" / preset).exists()
 
 
 def test_the_built_site_is_removed_and_a_strangers_is_not(checkout):

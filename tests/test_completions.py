@@ -21,6 +21,8 @@ from foodseg.evaluation.external.rows import ExternalRow
 from foodseg.evaluation.predictions import load_predictions, load_result
 from foodseg.presets import SMOKE
 from foodseg.report import results, results_notes
+from foodseg.report.baselines import BASELINES
+from foodseg.report.seeds import seed_rows
 from foodseg.rl.evidence import to_original
 from foodseg.system import load_segmenter
 
@@ -256,8 +258,11 @@ def test_the_leaderboard_leaves_out_rows_of_other_questions_and_puts_forced_ones
     write_all_rows()
     path = write_texts(drawn, PROSE, PROSE)
     score_completions(SMOKE, path, replace(ROW, protocol="teacher-forced"), Reading("unit"))
+    for baseline in BASELINES:
+        write_row(seed_rows(baseline, [0])[0], [prediction(0, 1), prediction(1, 1)])
     board = board_of(0, 1)
     assert list(board.index[-2:]) == ["lisa-7b-lenient", "lisa-7b-strict"]
+    assert {"sft-seed0", "lisa-seed0", "lisa-ingredients-seed0"} <= set(board.index)
     write_row("grpo-seed0", [prediction(0, 10)])
     assert list(board_of(0).index) == ["grpo-seed0"]
 

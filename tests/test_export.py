@@ -18,6 +18,7 @@ from official_folder import Folder, messages
 from PIL import Image
 
 from foodseg.common.errors import DataError
+from foodseg.common.files import file_sha256
 from foodseg.data.foodseg103 import CATEGORIES
 from foodseg.data.references import encode_mask, mask_to_reference
 from foodseg.data.samples import Sample, load_samples, save_samples
@@ -291,22 +292,27 @@ def test_foods_are_marked_where_the_answer_says_them(samples, foods, answer, mar
 @pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
 @pytest.mark.parametrize(("orientation", "size"), [(1, (40, 30)), (6, (30, 40))])
 def test_photos_are_placed_as_they_are_and_must_have_their_samples_size_upright(
-    tmp_path, monkeypatch, suffix, orientation, size
+    tmp_path, monkeypatch, samples, suffix, orientation, size
 ):
     source, places = tmp_path / "a.jpg", [tmp_path / name for name in "bc"]
     Image.new("RGB", (40, 30)).save(source, suffix, exif=exif(orientation))
-    assert photos.place_photo(source, places[0], size) == "linked"
+    sample = replace(samples[0], width=size[0], height=size[1], image_sha256=file_sha256(source))
+    assert photos.place_photo(source, places[0], sample) == "linked"
 
     def no_link(*_):
         raise OSError("another disk")
 
     monkeypatch.setattr(photos.os, "link", no_link)
-    assert photos.place_photo(source, places[1], size) == "copied"
+    assert photos.place_photo(source, places[1], sample) == "copied"
     assert places[0].samefile(source) and not places[1].samefile(source)
     assert {place.read_bytes() for place in places} == {source.read_bytes()}
     told = "{}x{} pixels, its sample {}x{}".format(*size, *size[::-1])
+    lain = replace(sample, width=size[1], height=size[0], image_sha256="")
     with pytest.raises(DataError, match=told):
-        photos.place_photo(source, tmp_path / "e", size[::-1])
+        photos.place_photo(source, tmp_path / "e", lain)
+    with pytest.raises(DataError, match="a.jpg"):  # another photo of the same size
+        photos.place_photo(source, tmp_path / "e", replace(sample, image_sha256="0" * 64))
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize("layout", ["lisa", "foodlmm", "plain"])

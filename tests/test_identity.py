@@ -10,6 +10,7 @@ import pytest
 
 from foodseg import presets
 from foodseg.common import imports
+from foodseg.evaluation.unfinished import depends_on
 from foodseg.methods.dr_seg import RankQueue, look_prompt
 from foodseg.presets import SMOKE
 from foodseg.recipes import B_GRTO, DAPO, DR_SEG, GRPO, SAM_R1, SD_GRPO, VISURF
@@ -36,7 +37,9 @@ def codes() -> dict[str, str]:
     """What each method's training depends on, a supervised one's, and an evaluation."""
     made = {name: run_config(SMOKE, recipe, 0, [])["code"] for name, recipe in METHODS.items()}
     made["LISA"] = baseline_config(SMOKE, LISA, 0, [])["code"]
-    return made | {"evaluation": used_code(["foodseg.evaluation.evaluate"])}
+    evaluation = "foodseg.evaluation.evaluate"
+    both = used_code([evaluation]) + depends_on(SMOKE, [], evaluation)["code"]
+    return made | {"evaluation": both}
 
 
 STALE = {

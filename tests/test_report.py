@@ -15,7 +15,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import write_json, write_lines
 from foodseg.common.tables import write_text
 from foodseg.data.references import Reference, encode_mask
-from foodseg.data.samples import Sample, load_samples, save_samples
+from foodseg.data.samples import Sample, load_samples, samples_hash, save_samples
 from foodseg.evaluation.base_rows import ANY_FORM, BEST_OF, KNOWLEDGE, PARENTS
 from foodseg.evaluation.predictions import Prediction, summarise
 from foodseg.presets import Protocol, parse_seeds, require
@@ -35,7 +35,6 @@ from foodseg.report import (
 from foodseg.report.paper import PAPER
 from foodseg.rl.answers import parse_answer
 from foodseg.supervised.targets import LISA, SFT
-from foodseg.training.identity import samples_hash
 
 MASK = np.zeros((4, 6), dtype=bool)
 MASK[1:3, 1:4] = True
@@ -338,6 +337,21 @@ FAULTY = [
     (f"<answer>[{NO_POINT}[2]}}]</answer>", "point_2d is no list of 2"),
     (f"<answer>[{NO_POINT}[true, 1]}}]</answer>", "point_2d holds something that is no number"),
 ]
+NO_LABEL = "points is no list of [x, y, label] with a positive one"
+LABELLED = [
+    ("[[1, 2, 1], [3, 4, 0]]", ""),
+    ("[[1, 2, 0]]", NO_LABEL),
+    ("[[1, 2]]", NO_LABEL),
+    ("3", NO_LABEL),
+]
+
+
+@pytest.mark.parametrize(("points", "why"), LABELLED)
+def test_why_labelled_points_do_not_parse(points, why):
+    text = f'<answer>[{{"bbox_2d": [1, 2, 3, 4], "points": {points}}}]</answer>'
+    assert completions.why_unparsed(text, labelled=True) == why
+    assert parse_answer(text, labelled=True).parsed == (why == "")
+    assert completions.why_unparsed(text) == "an item has no point_2d"
 
 
 @pytest.mark.parametrize(("completion", "why"), FAULTY)

@@ -254,8 +254,8 @@ def test_own_answers_go_on_after_the_last_rollout(samples, monkeypatch, knowing,
 
 
 def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(samples):
-    updater = start(PRESET, LISA, 0)
-    photos, (first, second) = updater.photos, (s.image for s in several(samples, 2))
+    updater, chosen = start(PRESET, LISA, 0), several(samples, 2)
+    photos, (first, second) = updater.photos, (s.image for s in chosen)
     photo = Image.open(PRESET.dataset / first).convert("RGB")
     assert torch.equal(photos.visual_tokens(first), updater.mllm.embed_images([photo])[0])
     expected = updater.head.segmenter.embed_image(photo)
@@ -266,6 +266,11 @@ def test_photo_features_are_those_of_the_encoders_and_kept_while_there_is_room(s
     assert photos.visual_tokens(second) is not photos.visual_tokens(second)
     assert torch.equal(photos.visual_tokens(second), photos.visual_tokens(second))
     assert photos.free == 10
+    with pytest.raises(DataError, match=second):  # another photo than the sample's
+        target_rollouts(photos, LISA, [replace(chosen[1], image_sha256="0" * 64)])
+    with pytest.raises(DataError, match=second):
+        photos.clear()
+        photos.embedding(second, "0" * 64)
 
 
 def test_losses_of_undecided_and_of_certain_masks_by_hand():

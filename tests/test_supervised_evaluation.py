@@ -10,6 +10,7 @@ from PIL import Image
 from test_supervised import PRESET, plain_states, several
 
 from foodseg.data.references import decode_mask, sample_ious
+from foodseg.evaluation import evaluate as own_evaluation
 from foodseg.evaluation.predictions import load_predictions, load_result
 from foodseg.supervised import evaluation, training
 from foodseg.supervised.batches import target_rollouts
@@ -44,6 +45,8 @@ def test_the_states_are_those_that_predict_seg(samples, model):
 
 class Painter:
     """A mask head that knows the truth: it paints the masks of the photo's only sample."""
+
+    weights_hash = None
 
     def __init__(self, segmenter, masks):
         self.segmenter, self.masks = segmenter, iter(masks)
@@ -134,6 +137,9 @@ def test_a_finished_run_is_evaluated_as_it_was_trained(samples, monkeypatch, bas
     for row, result in zip(rows, results, strict=True):
         assert load_result(short.predictions_folder(row)) == result
         assert result["adapter"] == trained["adapter"] and result["samples"] == 3
+    monkeypatch.setattr(evaluation, "segment_by", None)
+    monkeypatch.setattr(own_evaluation, "segment_by", None)
+    assert evaluate_baseline(short, baseline, 0, samples[:3]) == results  # not made again
     assert seen["mllm"].template == learnt["template"]
     assert learnt["template"] == (baseline.template or PRESET.prompt_template)
 

@@ -14,7 +14,7 @@ from foodseg.evaluation.predictions import (
     Prediction,
     load_predictions,
     paired_difference,
-    summarise,
+    scores,
 )
 from foodseg.report.costs import run_costs
 from foodseg.report.seeds import same_questions, summarise_seeds
@@ -108,9 +108,9 @@ def _scores(
         gain = paired_difference(predictions, reference)
         if min(len(reference), len(predictions) if trained else 2) < 2:
             gain = (gain[0], np.nan, np.nan)  # one seed doesn't tell how seeds scatter
-    scores = summarise_seeds(predictions)
-    scores = {name: scores[name] for name in (*MEANS, *ANSWERS)}
-    return scores | dict(zip(GAIN, gain, strict=True))
+    summary = summarise_seeds(predictions)
+    found = {name: summary[name] for name in (*MEANS, *ANSWERS)}
+    return found | dict(zip(GAIN, gain, strict=True))
 
 
 def _naming(predictions: list[list[Prediction]], several: Collection[str]) -> dict:
@@ -120,7 +120,7 @@ def _naming(predictions: list[list[Prediction]], several: Collection[str]) -> di
     right = [p.foods_right for run in predictions for p in run if p.sample_id in several]
     steps = [fmean(habits(p.completion)["step by step"] for p in run) for run in predictions]
     stepwise = np.array(steps) >= 0.5
-    gious = np.array([summarise(run)["giou"] for run in predictions])
+    gious = np.array([scores(run)["giou"] for run in predictions])
     modes = [gious[mode].mean() if mode.any() else np.nan for mode in (stepwise, ~stepwise)]
     shares = (min(steps), max(steps), int(stepwise.sum()), *modes)
     return {SEVERAL: fmean(right) if right else np.nan, **dict(zip(STEPS, shares, strict=True))}
@@ -133,9 +133,9 @@ def _forced_scores(
     rows = [teacher_forced_row_name(run.method, run.seed) for run in ended]
     predictions = [load_predictions(runs.preset.predictions_folder(row)) for row in rows]
     # The answer is not the model's.
-    scores = _scores(predictions, reference, True)
-    scores |= dict.fromkeys((*ANSWERS, SEVERAL, *STEPS), np.nan)
-    return scores | {"title": f"{title}, teacher-forced (another protocol)"}
+    found = _scores(predictions, reference, True)
+    found |= dict.fromkeys((*ANSWERS, SEVERAL, *STEPS), np.nan)
+    return found | {"title": f"{title}, teacher-forced (another protocol)"}
 
 
 def _rollouts(runs: Runs, ended: Sequence[Run]) -> dict:

@@ -3,8 +3,8 @@
 On plates of which a tenth of the questions are about foods that aren't there
 (`presets.KITCHEN_NOTHING`), which it draws if they are missing: the base; supervised fine-tuning
 and GRPO, which learn from the other questions alone; and the methods with `nothing`. What is not
-finished is run, each run going on where it was stopped; then
-figures/nothing_here.{md,csv} is written.
+finished is run, each run going on where it was stopped; then figures/nothing_here.{md,csv} is
+written.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from foodseg.ablations.runs import Runs, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.number_text import number_text, signed_interval, with_deviation
 from foodseg.common.progress import tqdm
-from foodseg.common.tables import to_markdown, write_markdown, write_text
+from foodseg.common.tables import to_markdown, write_csv, write_markdown
 from foodseg.data.single import write_single
-from foodseg.evaluation.predictions import Prediction, paired_difference, summarise
+from foodseg.evaluation.predictions import Prediction, paired_difference, scores
 from foodseg.kitchen.dataset import write_kitchen
 from foodseg.presets import (
     KITCHEN,
@@ -85,18 +85,18 @@ def nothing_frame(runs: Runs, seeds: Sequence[int]) -> pd.DataFrame:
 
 def _scores(own: Sequence[list[Prediction]], without: Sequence[list[Prediction]]) -> dict:
     summaries = pd.DataFrame(map(_summary, own))
-    scores = summaries.mean().to_dict()
-    scores |= summaries.std().add_suffix("_sd").to_dict()
+    found = summaries.mean().to_dict()
+    found |= summaries.std().add_suffix("_sd").to_dict()
     less = (np.nan,) * 3
     if without and own != without:
         less = paired_difference(own, without)
         less = less if min(len(own), len(without)) > 1 else (less[0], np.nan, np.nan)
-    return scores | dict(zip(("less_grpo", "less_grpo_low", "less_grpo_high"), less, strict=True))
+    return found | dict(zip(("less_grpo", "less_grpo_low", "less_grpo_high"), less, strict=True))
 
 
 def _summary(run: Sequence[Prediction]) -> dict[str, float]:
-    found = summarise(run)
-    there = summarise([prediction for prediction in run if not prediction.no_target])
+    found = scores(run)
+    there = scores([prediction for prediction in run if not prediction.no_target])
     kept = {name: found[name] for name in (*MEANS, *SHARES) if name in found}
     return kept | {"giou_target": there["giou"]}
 
@@ -134,7 +134,7 @@ def write_page(runs: Runs, seeds: Sequence[int], path: Path) -> None:
         to_markdown(frame[ORIGIN]),
     ]
     write_markdown(path.with_suffix(".md"), [text for text in written if text])
-    write_text(path.with_suffix(".csv"), frame.rename_axis("row").to_csv(float_format="%.6g"))
+    write_csv(path.with_suffix(".csv"), frame.rename_axis("row"))
 
 
 def main(arguments: list[str] | None = None) -> int:

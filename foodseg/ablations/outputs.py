@@ -18,7 +18,7 @@ from foodseg.ablations.frame import NUMBERS, ablations_frame, ended_runs
 from foodseg.ablations.rows import Row, all_rows
 from foodseg.ablations.runs import Runs, runs_of
 from foodseg.common.number_text import NOTHING, number_text, with_deviation
-from foodseg.common.tables import to_markdown, write_markdown, write_text
+from foodseg.common.tables import read_csv, to_markdown, write_csv, write_markdown
 from foodseg.presets import Preset
 from foodseg.report.results import caption
 from foodseg.report.style import save
@@ -34,8 +34,8 @@ seed, or of a row without seeds, over plates alone); "less DAPO's" is the same o
 the same plates for both rows, so what is hard for both takes no part in it. It is called a
 difference if that interval excludes 0. Of rows that don't differ one in twenty is called so too,
 of those with three seeds up to one in twelve (simulated), and all are compared with the same runs
-of DAPO. `make ablations` gives a row three seeds, `make
-claims` those eight that a claim needs. "food right": answers whose thinking concludes with exactly
+of DAPO. `make ablations` gives a row three seeds, `make claims` those eight that a claim needs.
+"food right": answers whose thinking concludes with exactly
 the foods asked for; "of several": of the questions for two foods and more. "step by step": of a
 seed's answers those that go through the foods on the plate before they conclude, the least and the
 most of the seeds. Seconds: of one training, on one thread, of the quickest seed. Peak MB: of the
@@ -83,7 +83,7 @@ def _write_table(path: Path, preset: Preset, frame: pd.DataFrame, split: str) ->
         to_markdown(frame.loc[frame["seeds"] > 0, ORIGIN]),
     ]
     write_markdown(path.with_suffix(".md"), [text for text in written if text])
-    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
+    write_csv(path.with_suffix(".csv"), frame)
 
 
 def figure_path(preset: Preset, split: str = "test") -> Path:
@@ -93,12 +93,7 @@ def figure_path(preset: Preset, split: str = "test") -> Path:
 
 def read_table(preset: Preset, split: str = "test") -> pd.DataFrame | None:
     """The frame that `write_results` wrote; None if it has not been written."""
-    path = figure_path(preset, split).with_suffix(".csv")
-    if not path.exists():
-        return None
-    frame = pd.read_csv(path, index_col="row")
-    texts = frame.columns.difference(NUMBERS)
-    return frame.assign(**{name: frame[name].astype(object).fillna("") for name in texts})
+    return read_csv(figure_path(preset, split).with_suffix(".csv"), NUMBERS)
 
 
 def sections(frame: pd.DataFrame) -> list[str]:

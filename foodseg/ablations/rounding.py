@@ -27,8 +27,8 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
 from foodseg.common.number_text import NOTHING, number_text, signed_interval, with_deviation
 from foodseg.common.progress import tqdm
-from foodseg.common.tables import to_markdown, write_markdown, write_text
-from foodseg.evaluation.predictions import paired_difference, summarise
+from foodseg.common.tables import to_markdown, write_csv, write_markdown
+from foodseg.evaluation.predictions import paired_difference, scores
 from foodseg.presets import KITCHEN, KITCHEN_ROUNDING, SMOKE, SMOKE_ROUNDING, parse_seeds
 from foodseg.report.results import caption
 
@@ -86,7 +86,7 @@ def rounding_frame(
 
 def _line(usual: Runs, older: Runs, both: Sequence[Run]) -> dict:
     before, after = usual.predictions(both), older.predictions(both)
-    gious = np.array([[summarise(run)["giou"] for run in runs] for runs in (before, after)])
+    gious = np.array([[scores(run)["giou"] for run in runs] for runs in (before, after)])
     means, deviations = gious.mean(1), [pd.Series(row).std() for row in gious]
     steps = [parting_step(usual.log(run), older.log(run)) for run in both if run.row.trained]
     return {
@@ -166,7 +166,7 @@ def write_page(
         to_markdown(origin(usual, older, runs_of(rows, seeds))),
     ]
     write_markdown(path.with_suffix(".md"), written)
-    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
+    write_csv(path.with_suffix(".csv"), frame)
 
 
 def main(arguments: list[str] | None = None) -> int:

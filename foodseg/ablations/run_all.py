@@ -22,6 +22,7 @@ from foodseg.ablations.rows import Row
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.files import writing
+from foodseg.common.machine_memory import physical_bytes
 from foodseg.common.progress import tqdm
 from foodseg.presets import Preset
 
@@ -73,7 +74,7 @@ def runs_at_once(preset: Preset) -> int:
     if preset.device != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = physical_bytes()
     weights = sum(path.stat().st_size for path in Path(preset.mllm).glob("*.safetensors"))
     return max(1, min(cores or 1, memory // (BYTES_OF_A_RUN + 2 * weights)))
 

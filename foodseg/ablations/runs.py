@@ -18,14 +18,14 @@ from foodseg.ablations.rows import BOUND, Row, choose_rows
 from foodseg.ablations.validation import validation_split
 from foodseg.common.errors import DataError
 from foodseg.common.files import load_json
-from foodseg.data.samples import Sample, load_samples
+from foodseg.data.samples import Sample, load_samples, samples_hash
 from foodseg.evaluation.predictions import Prediction, load_predictions
 from foodseg.evaluation.unfinished import EVALUATION_FIELDS
 from foodseg.presets import KITCHEN, Preset, require
 from foodseg.recipes import Recipe
 from foodseg.supervised.targets import Baseline
 from foodseg.supervised.training import baseline_config
-from foodseg.training.identity import as_json, run_config, samples_hash, used_code
+from foodseg.training.identity import as_json, run_config, used_code
 
 SPLITS = ("test", "validation")
 

@@ -6,17 +6,15 @@ One works at a time, step by step in a rotating order, so whatever else runs slo
 from __future__ import annotations
 
 import multiprocessing
-import re
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 
+from foodseg.common.machine_memory import peak_resident_bytes
 from foodseg.common.progress import tqdm
 
 MIB = 2**20
@@ -34,7 +32,7 @@ class Turns:
 
     def ready(self) -> None:
         """All is loaded: on a CPU memory is counted from here."""
-        self.loaded = _peak_mib()
+        self.loaded = peak_resident_bytes()
         self.connection.send({})
 
     def wait(self) -> None:
@@ -51,7 +49,7 @@ class Turns:
         process took beyond what it had loaded. facts: more of the row, or other values for it.
         """
         total = clock() - self.start
-        memory = _peak_mib() - self.loaded
+        memory = (peak_resident_bytes() - self.loaded) / MIB
         if torch.cuda.is_initialized():
             memory = torch.cuda.max_memory_allocated() / MIB
         update = total - seconds.get("rollout", 0) - seconds.get("scoring", 0)
@@ -131,11 +129,3 @@ def clock() -> float:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _peak_mib() -> float:
-    """This process's peak resident memory so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux: getrusage's figure starts at the parent's
-        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB

@@ -17,9 +17,10 @@ from foodseg.bench.plain_rows import plain_score_groups
 from foodseg.bench.scaling import Point, fits, measure_scaling, points
 from foodseg.bench.this_trainer import this_trainer
 from foodseg.bench.trl_trainer import fastest_micro_batch, trl_trainer
-from foodseg.bench.workload import STEP, training_questions
+from foodseg.bench.workload import STEP
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
+from foodseg.data.samples import load_samples
 from foodseg.presets import Preset
 from foodseg.recipes import GRPO
 from foodseg.system import load_policy
@@ -41,7 +42,7 @@ def run(effort: Effort) -> dict:
     """Measure everything; raises UnequalLossError if TRL does not compute the same loss."""
     start = time.perf_counter()
     torch.set_num_threads(1)
-    preset, samples = effort.preset, training_questions(effort.preset)
+    preset, samples = effort.preset, load_samples(effort.preset.samples_file("train"))
     tqdm.write("1/5 the same loss and gradient as TRL?")
     agreement = compare_losses(preset, samples)
     agreement.check()

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from foodseg.data.samples import Sample, load_samples
 from foodseg.models.mllm import Mllm
 from foodseg.presets import KITCHEN, Preset
 from foodseg.system import load_policy
@@ -36,11 +35,6 @@ def make_policy(preset: Preset, load: Load = load_policy) -> Mllm:
 def ban_end_token(mllm: Mllm) -> None:
     """From here on no completion ends before the length limit."""
     mllm.banned_token_ids = [*mllm.banned_token_ids, mllm.eos_token_id]
-
-
-def training_questions(preset: Preset) -> list[Sample]:
-    """The training split, as notebook 01 wrote it; DataError if it is missing."""
-    return load_samples(preset.samples_file("train"))
 
 
 def randomise_adapter(mllm: Mllm, scale: float = 0.02) -> None:

@@ -28,6 +28,9 @@ from foodseg.claims.rule import (
 from foodseg.common.files import read_lines
 from foodseg.evaluation.predictions import Prediction
 
+# Columns of numbers and truth values; all others are text.
+NUMBERS = ("below", "mean", "low", "high", "q", "seeds", "seen_from")
+
 
 class EndedRuns:
     """What the runs of a preset left that are of today's settings and code: read once, by row."""
@@ -35,10 +38,11 @@ class EndedRuns:
     def __init__(self, runs: Runs, seeds: Sequence[int]) -> None:
         self.runs, self.seeds = runs, seeds
         self.samples = runs.samples("test")[1]
+        self.ended = cache(self._ended)
         self.predictions = cache(self._predictions)
         self.logs = cache(self._logs)
 
-    def ended(self, row: str) -> list[Run]:
+    def _ended(self, row: str) -> list[Run]:
         """The current runs of a row that have scores, in the order of the seeds."""
         ended = ended_runs(self.runs, runs_of(choose_rows(row), self.seeds))
         return [run for run in ended if self.runs.finished(run)]

@@ -9,12 +9,12 @@ import pandas as pd
 from foodseg.ablations.rows import all_rows
 from foodseg.ablations.runs import Runs
 from foodseg.claims.field import OURS
-from foodseg.claims.frame import nothing_measured
+from foodseg.claims.frame import NUMBERS, nothing_measured
 from foodseg.claims.measures import GIOU
 from foodseg.claims.picture import claims_picture
 from foodseg.claims.rule import CHANGES, NOT_SEEN, ONE_SEED_MARGIN, OPEN, RULE, VERDICTS
 from foodseg.common.number_text import NOTHING, number_text, signed_interval
-from foodseg.common.tables import to_markdown, write_markdown, write_text
+from foodseg.common.tables import read_csv, to_markdown, write_csv, write_markdown
 from foodseg.presets import Preset
 from foodseg.report.results import caption
 from foodseg.report.style import save
@@ -31,7 +31,7 @@ def write_claims(runs: Runs, frame: pd.DataFrame) -> str:
     """Write claims.{md,csv} and, once anything is measured, the picture; returns a sentence."""
     path = claims_path(runs.preset)
     write_markdown(path.with_suffix(".md"), page(runs.preset, frame))
-    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
+    write_csv(path.with_suffix(".csv"), frame)
     if not nothing_measured(frame):
         save(claims_picture(frame), path)
     return counts_sentence(frame)
@@ -39,12 +39,7 @@ def write_claims(runs: Runs, frame: pd.DataFrame) -> str:
 
 def read_claims(preset: Preset) -> pd.DataFrame | None:
     """The frame that `write_claims` wrote; None if it has not been written."""
-    path = claims_path(preset).with_suffix(".csv")
-    if not path.exists():
-        return None
-    frame = pd.read_csv(path, index_col="claim")
-    texts = frame.select_dtypes(exclude="number").columns.difference(["below"])
-    return frame.assign(**{name: frame[name].astype(object).fillna("") for name in texts})
+    return read_csv(claims_path(preset).with_suffix(".csv"), NUMBERS)
 
 
 def page(preset: Preset, frame: pd.DataFrame) -> list[str]:

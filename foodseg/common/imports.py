@@ -18,6 +18,9 @@ from pathlib import Path
 
 from foodseg.common.files import PROJECT
 
+# What an identity writes down value by value, so that these files need not be hashed.
+VALUES = ("foodseg.recipes", "foodseg.presets")
+
 
 def module_file(module: str) -> Path | None:
     """The file of one of the package's modules, such as "foodseg.rl.rewards"; None if it has none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -56,6 +56,23 @@ def escape_latex(text: str) -> str:
 def write_markdown(path: Path, sections: Sequence[str]) -> None:
     """Write paragraphs and tables, an empty line between them."""
     write_text(path, "\n\n".join(s.strip("\n") for s in sections) + "\n")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write the frame, with its index, numbers to six digits."""
+    write_text(path, frame.to_csv(float_format="%.6g"))
+
+
+def read_csv(path: Path, numbers: Collection[str]) -> pd.DataFrame | None:
+    """The frame that `write_csv` wrote; None if there is no such file.
+
+    numbers: its columns of numbers and truth values; all others are text, "" where there is none.
+    """
+    if not path.exists():
+        return None
+    frame = pd.read_csv(path, index_col=0)
+    texts = frame.columns.difference([*numbers])
+    return frame.assign(**{name: frame[name].astype(object).fillna("") for name in texts})
 
 
 def write_text(path: Path, text: str) -> None:

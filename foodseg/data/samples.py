@@ -153,6 +153,11 @@ def _from_row(row: dict) -> Sample:
     )
 
 
+def samples_hash(samples: Iterable[Sample]) -> str:
+    """First 16 hexadecimal digits of a SHA-256 over the samples, in their order."""
+    return sha256(repr(list(samples)).encode())[:16]
+
+
 def check_no_shared_images(train: Iterable[Sample], test: Iterable[Sample]) -> None:
     """Raises DataError, naming the files, if a dish id or an image file's bytes are in both."""
     known = {}

@@ -1,8 +1,8 @@
 """FoodReasonSeg-Single: every FoodReasonSeg conversation turned into single-turn pairs.
 
 A turn is kept if its answer marks at least one ingredient and every marked one has a mask, or if it
-says that nothing in the photo answers the question. If one
-of several ingredients is faulty the whole turn is left out, because its mask would be wrong.
+says that nothing in the photo answers the question. If one of several ingredients is faulty the
+whole turn is left out, because its mask would be wrong.
 """
 
 from __future__ import annotations

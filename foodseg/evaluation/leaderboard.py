@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from foodseg.common.files import sha256
 from foodseg.common.number_text import NOTHING, column_texts, signed_interval
-from foodseg.common.tables import to_markdown, write_markdown, write_text
-from foodseg.data.samples import Sample, load_samples
+from foodseg.common.tables import to_markdown, write_csv, write_markdown
+from foodseg.data.samples import Sample, load_samples, samples_hash
 from foodseg.evaluation.external.rows import PROTOCOLS, account_of, external_row
 from foodseg.evaluation.predictions import Run, load_predictions, load_result, paired_difference
 from foodseg.presets import Preset
@@ -29,7 +28,7 @@ _OWN = {
     r"base|base-parents|knowledge|(grpo|dapo|sft)-seed\d+": (GENERATED, "strict"),
     r"base-any-form": (GENERATED, "lenient: model-pixels"),
     r"base-best-of-\d+": ("best of several samples, by the truth", "strict"),
-    r"(lisa|foodlmm)-seed\d+": (GENERATED, MASKS),
+    r"lisa(-ingredients)?-seed\d+": (GENERATED, MASKS),
     r"bound": ("true boxes and points", "strict"),
 }
 NOTES = f"""\
@@ -54,10 +53,10 @@ def write_leaderboard(preset: Preset) -> Path:
     samples = load_samples(preset.samples_file("test"))
     path = preset.figures / "leaderboard.md"
     frame = leaderboard_frame(preset, samples, path.with_suffix(".csv"))
-    questions = f"{len(samples)} questions (SHA-256 {_hash(samples)})"
+    questions = f"{len(samples)} questions (SHA-256 {samples_hash(samples)})"
     title = f"# Leaderboard\n\nPreset {preset.name}, {questions}. Best first."
     write_markdown(path, [title, to_markdown(_readable(frame)), NOTES])
-    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
+    write_csv(path.with_suffix(".csv"), frame)
     return path
 
 
@@ -79,14 +78,10 @@ def leaderboard_frame(preset: Preset, samples: list[Sample], before: Path) -> pd
     differences = {row: _less(row, run, dapo) for row, run in runs.items()}
     less = ["less_dapo", "less_dapo_low", "less_dapo_high"]
     frame = frame.join(pd.DataFrame.from_dict(differences, orient="index", columns=less))
-    frame = _with_earlier(frame.assign(questions=_hash(samples), here=True), before)
+    frame = _with_earlier(frame.assign(questions=samples_hash(samples), here=True), before)
     order = {"forced": True, "giou": False, "row": True}
     frame = frame.assign(forced=frame["protocol"] == FORCED)
     return frame.sort_values(list(order), ascending=list(order.values())).drop(columns="forced")
-
-
-def _hash(samples: list[Sample]) -> str:
-    return sha256(repr(samples).encode())[:16]
 
 
 def _with_earlier(frame: pd.DataFrame, file: Path) -> pd.DataFrame:

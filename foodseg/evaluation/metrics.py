@@ -51,12 +51,7 @@ def ciou_sums(intersections: np.ndarray, unions: np.ndarray, plates: Sequence[st
 
 
 def measure(
-    intersections: Sequence[int],
-    unions: Sequence[int],
-    plates: Sequence[str],
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
+    intersections: Sequence[int], unions: Sequence[int], plates: Sequence[str]
 ) -> SegmentationMetrics:
     """Both metrics of one run's samples, with 95% intervals: plates are drawn with replacement.
 
@@ -67,11 +62,10 @@ def measure(
         found = f"{counts[0]} values for {counts[1]} unions and {counts[2]} plates"
         raise ValueError(f"intersections: {found}; give one of each for a sample, at least one.")
     pairs = np.array([intersections]), np.array([unions])
-    draws = {"seed": seed, "resamples": resamples}
     return SegmentationMetrics(
         samples=counts[0],
         giou=giou(intersections, unions),
         ciou=ciou(intersections, unions),
-        giou_interval=interval(giou_sums(*pairs, plates), **draws),
-        ciou_interval=interval(ciou_sums(*pairs, plates), **draws),
+        giou_interval=interval(giou_sums(*pairs, plates)),
+        ciou_interval=interval(ciou_sums(*pairs, plates)),
     )

@@ -27,7 +27,7 @@ from foodseg.common.provenance import provenance
 from foodseg.data.references import Reference, encode_mask, intersection_union, mask_area
 from foodseg.data.samples import Sample
 from foodseg.evaluation.intervals import difference_interval
-from foodseg.evaluation.metrics import giou_sums, measure
+from foodseg.evaluation.metrics import ciou, giou, giou_sums, measure
 from foodseg.evaluation.unfinished import FILE
 from foodseg.presets import Preset
 
@@ -92,14 +92,27 @@ def compare(
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict:
-    """Metrics with bootstrap intervals, parse rate, share of answers that name the right foods.
+    """The metrics of `scores` with bootstrap intervals, and its shares."""
+    metrics = measure(*_areas(predictions), [p.image for p in predictions])
+    return asdict(metrics) | _shares(predictions)
+
+
+def scores(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """gIoU, cIoU, parse rate, share of answers that name the right foods.
 
     Where some questions have no target, gRefCOCO's two accuracies (arXiv:2306.00968) as well:
     n_acc, the share of these that are answered so, t_acc, the share of the others that are not.
     """
-    counts = [p.intersection for p in predictions], [p.union for p in predictions]
-    metrics = measure(*counts, [p.image for p in predictions])
-    return asdict(metrics) | {
+    areas = _areas(predictions)
+    return {"giou": giou(*areas), "ciou": ciou(*areas)} | _shares(predictions)
+
+
+def _areas(predictions: Sequence[Prediction]) -> tuple[list[int], list[int]]:
+    return [p.intersection for p in predictions], [p.union for p in predictions]
+
+
+def _shares(predictions: Sequence[Prediction]) -> dict[str, float]:
+    return {
         "parse_rate": float(np.mean([p.parsed for p in predictions])),
         "foods_right": float(np.mean([p.foods_right for p in predictions])),
         **_nothing_accuracies(predictions),

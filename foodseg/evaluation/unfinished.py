@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foodseg.common.files import append_line, sha256, write_atomically
-from foodseg.common.imports import code_hash, import_closure
+from foodseg.common.imports import VALUES, code_hash, import_closure
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
 from foodseg.data.samples import Sample
@@ -71,7 +71,7 @@ def depends_on(
         "adapter": mllm and mllm.adapter_hash,
         "template": mllm and mllm.template,
         "decoder": segmenter and segmenter.decoder_hash,
-        "code": code_hash(import_closure([module])),
+        "code": code_hash(import_closure([module], without=VALUES)),
         **{name: machine[name] for name in ("versions", "device", "processor")},
     }
 

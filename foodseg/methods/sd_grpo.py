@@ -154,9 +154,9 @@ def token_segments(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) ->
 
     A token belongs to a segment if *all* its bytes do. One that reaches over a boundary decides
     more than its segment is judged by: in `]},` that another object follows, in `]}]</` that none
-    does. Only the holistic reward answers for both sides. No
-    coordinate is ever in such a token, since Qwen's tokenizer gives every digit its own.
-    Tokens without text (the end token, special tokens anywhere) are shared.
+    does. Only the holistic reward answers for both sides. No coordinate is ever in such a token,
+    since Qwen's tokenizer gives every digit its own. Tokens without text (the end token, special
+    tokens anywhere) are shared.
     """
     pieces = token_bytes(tokens, tokenizer)
     owners = _byte_segments(b"".join(pieces))

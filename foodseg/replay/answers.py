@@ -68,7 +68,7 @@ class Judge:
         references = to_original(evidence.answer, sample, preset.image_side)
         parsed = evidence.answer.parsed
         meant = () if parsed else to_original(read_any_form(text), sample, preset.image_side)
-        fault = "" if parsed else why_unparsed(text)
+        fault = "" if parsed else why_unparsed(text, self.labelled)
         iou = judge_evidence(evidence, mask).iou
         return Answer(text, fault, references, meant, mask, iou)
 

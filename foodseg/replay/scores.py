@@ -62,8 +62,8 @@ class Failures:
 def bars(preset: Preset, runs: Sequence[Run]) -> list[Bar]:
     """What was measured of the base, the runs, the supervised baselines and the bounds."""
     rows = [(BASE, "Base", "base"), (ANY_FORM, ANY_FORM_TITLE, "base")]
-    seeds = {run.seed for run in runs}
-    rows += [(f"{b.name}-seed{seed}", b.title, "trained") for b in BASELINES for seed in seeds]
+    seed = min((run.seed for run in runs), default=0)
+    rows += [(f"{b.name}-seed{seed}", b.title, "trained") for b in BASELINES]
     rows += [(run.name, run.title, "trained") for run in runs if _of_its_adapter(preset, run)]
     rows += [(KNOWLEDGE, KNOWLEDGE_TITLE, "bound"), ("bound", BOUND_TITLE, "bound")]
     folders = [(preset.predictions_folder(row), *words) for row, *words in rows]

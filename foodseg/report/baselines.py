@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from foodseg.common.number_text import NOTHING
-from foodseg.data.samples import load_samples
+from foodseg.data.samples import load_samples, samples_hash
 from foodseg.presets import Preset
 from foodseg.report.seeds import seed_rows
 from foodseg.supervised.targets import FOODLMM, LISA, SFT, Baseline
-from foodseg.training.identity import samples_hash
 
 # Trained by this kit on the same backbone and data; `make ablations` measures them.
 BASELINES = (SFT, LISA, FOODLMM)

@@ -22,7 +22,7 @@ from foodseg import recipes
 from foodseg.common.errors import DataError
 from foodseg.common.number_text import NOTHING
 from foodseg.common.provenance import find_commit, processor_name
-from foodseg.common.tables import to_markdown, write_markdown, write_text
+from foodseg.common.tables import to_markdown, write_csv, write_markdown
 from foodseg.data.photos import read_photo
 from foodseg.data.references import Reference
 from foodseg.data.samples import Sample, load_samples
@@ -226,7 +226,7 @@ def write_page(preset: Preset) -> None:
     frame = pd.DataFrame(rows).set_index("reward of")
     path = preset.figures / "blind_answers"
     write_markdown(path.with_suffix(".md"), list(page(preset, frame)))
-    write_text(path.with_suffix(".csv"), frame.to_csv(float_format="%.6g"))
+    write_csv(path.with_suffix(".csv"), frame)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,14 +9,22 @@ from operator import attrgetter
 import pandas as pd
 
 from foodseg.data.references import Reference
-from foodseg.rl.answers import BOX_KEY, BOX_LENGTH, POINT_KEY, POINT_LENGTH, parse_answer
+from foodseg.rl.answers import (
+    BOX_KEY,
+    BOX_LENGTH,
+    POINT_KEY,
+    POINT_LENGTH,
+    POINTS_KEY,
+    labelled_points,
+    parse_answer,
+)
 from foodseg.rl.rewards import score_completion
 from foodseg.rl.thresholds import RewardThresholds
 
 
-def why_unparsed(completion: str) -> str:
+def why_unparsed(completion: str, labelled: bool = False) -> str:
     """Why `parse_answer` finds no references in a completion; "" if it finds some."""
-    answer = parse_answer(completion)
+    answer = parse_answer(completion, labelled)
     if answer.parsed:
         return ""
     if "<answer>" not in completion:
@@ -29,13 +37,14 @@ def why_unparsed(completion: str) -> str:
         return "JSON, but no list"
     if not answer.items:
         return "an empty list"
-    return next((fault for item in answer.items if (fault := _item_fault(item))), "")
+    return next((fault for item in answer.items if (fault := _item_fault(item, labelled))), "")
 
 
-def _item_fault(item) -> str:
+def _item_fault(item, labelled: bool) -> str:
     if not isinstance(item, dict):
         return "an item is no object"
-    for key, length in ((BOX_KEY, BOX_LENGTH), (POINT_KEY, POINT_LENGTH)):
+    pointed = labelled and POINTS_KEY in item and POINT_KEY not in item
+    for key, length in ((BOX_KEY, BOX_LENGTH), (POINT_KEY, POINT_LENGTH))[: 1 if pointed else 2]:
         if key not in item:
             return f"an item has no {key}"
         value = item[key]
@@ -43,6 +52,8 @@ def _item_fault(item) -> str:
             return f"{key} is no list of {length}"
         if not all(type(v) in (int, float) for v in value):
             return f"{key} holds something that is no number"
+    if pointed and not any(label for *_, label in labelled_points(item[POINTS_KEY])):
+        return f"{POINTS_KEY} is no list of [x, y, label] with a positive one"
     return ""
 
 

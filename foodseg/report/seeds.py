@@ -11,7 +11,7 @@ from foodseg.data.references import sample_ious
 from foodseg.data.samples import Sample
 from foodseg.evaluation.intervals import interval
 from foodseg.evaluation.metrics import ciou_sums, giou_sums
-from foodseg.evaluation.predictions import Run, counts, summarise
+from foodseg.evaluation.predictions import Run, counts, scores
 from foodseg.recipes import Recipe
 from foodseg.supervised.targets import Baseline
 
@@ -30,7 +30,7 @@ def summarise_seeds(runs: Sequence[Run]) -> dict:
 
     The interval is over plates and seeds; of a single run over plates alone.
     """
-    summaries = pd.DataFrame([summarise(run) for run in runs])
+    summaries = pd.DataFrame([scores(run) for run in runs])
     result = {"seeds": len(runs), "questions": len(runs[0])}
     for name, sums in (("giou", giou_sums), ("ciou", ciou_sums)):
         mean, deviation = summaries[name].agg(["mean", "std"])  # of one run NaN

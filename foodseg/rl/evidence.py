@@ -31,8 +31,8 @@ class Evidence:
     """One completion, and what it is judged by.
 
     references: the true ones, integer pixels of the square model image of `side` x `side` pixels;
-    thresholds: in its pixels. masks: SAM2's for `answer.objects`, bool
-    (N, H, W) in original pixels. The first call segments all completions of the group together.
+    thresholds: in its pixels. masks: SAM2's for `answer.objects`, bool (N, H, W) in original
+    pixels. The first call segments all completions of the group together.
     """
 
     sample: Sample

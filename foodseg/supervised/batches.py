@@ -37,7 +37,7 @@ def target_rollouts(
 ) -> list[Rollout]:
     """Each sample's prompt with its target as the only completion (log-probs 0)."""
     mllm, preset = photos.mllm, photos.preset
-    visual_tokens = [photos.visual_tokens(sample.image) for sample in samples]
+    visual_tokens = [photos.visual_tokens(sample.image, sample.image_sha256) for sample in samples]
     prompts = mllm.embed_prompts([sample.question for sample in samples], visual_tokens)
     texts = [baseline.write(sample, preset.image_side) for sample in samples]
     targets = [to_tokens(mllm, text) for text in texts]

@@ -21,7 +21,7 @@ import torch
 from foodseg.common.progress import tqdm
 from foodseg.data.samples import Sample
 from foodseg.evaluation.evaluate import evaluate, segment_by
-from foodseg.evaluation.predictions import save_predictions
+from foodseg.evaluation.predictions import finished_result, save_predictions
 from foodseg.evaluation.unfinished import Unfinished, depends_on
 from foodseg.models.mllm import Mllm
 from foodseg.models.rollouts import Rollout
@@ -36,11 +36,6 @@ from foodseg.system import load_policy, load_segmenter, one_thread, roll_out
 from foodseg.training.photos import PhotoFeatures
 
 
-def row_name(baseline: Baseline, seed: int) -> str:
-    """The row of predictions of a trained baseline."""
-    return f"{baseline.name}-seed{seed}"
-
-
 def teacher_forced_row_name(baseline: Baseline, seed: int) -> str:
     """The row of the same model's teacher-forced masks."""
     return f"{baseline.name}-teacher-forced-seed{seed}"
@@ -53,7 +48,8 @@ def evaluate_baseline(
 
     On a CPU in one thread (`system.one_thread`), as are the two evaluations below.
     """
-    folder, row = preset.run_folder(baseline.name, seed) / "adapter", row_name(baseline, seed)
+    run = preset.run_folder(baseline.name, seed)
+    folder, row = run / "adapter", run.name
     with one_thread(preset.device):
         mllm = load_policy(preset)
         mllm.load_adapter(folder)
@@ -103,6 +99,9 @@ def evaluate_teacher_forced(
 def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> dict:
     began, texts, states = time.perf_counter(), [], []
     known = depends_on(preset, samples, __name__, mllm, head.segmenter)
+    known |= {"mask_head": head.weights_hash}
+    if done := finished_result(preset.predictions_folder(row), known):
+        return done
     kept = Unfinished(preset.predictions_folder(row), known)
 
     def answers_and_states(first: int) -> list[list]:
@@ -126,7 +125,7 @@ def _evaluate(preset, row: str, samples, mllm: Mllm, head: MaskHead, answer) -> 
             kept.once,
         )
     seconds = kept.seconds + time.perf_counter() - began
-    return save_predictions(preset, row, predictions, seconds, mllm.adapter_hash)
+    return save_predictions(preset, row, predictions, seconds, mllm.adapter_hash, known=known)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from foodseg.common.files import file_hash
 from foodseg.models.segmenter import MASK_HEAD, ImageEmbedding, Segmenter, cut_masks
 
 FROZEN = ("conv_s0.", "conv_s1.")
@@ -31,6 +32,7 @@ class MaskHead(nn.Module):
         """width: D, of the language model's hidden states. seed: of the MLP's first weights."""
         super().__init__()
         self.segmenter = segmenter
+        self.weights_hash: str | None = None  # of a loaded file
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             mlp = nn.Sequential(
@@ -86,3 +88,4 @@ class MaskHead(nn.Module):
     def load(self, folder: Path) -> None:
         """Read what `save` wrote; raises RuntimeError if a weight is missing or unknown."""
         self.load_state_dict(load_file(folder / MASK_HEAD))
+        self.weights_hash = file_hash(folder / MASK_HEAD)

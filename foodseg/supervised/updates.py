@@ -118,7 +118,8 @@ class SupervisedUpdater:
 
     def _mask_losses(self, sample: Sample, states: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over one photo's masks of BCE and Dice, the latter smoothed as in LISA's code."""
-        logits = self.head(self.photos.embedding(sample.image), states)
+        embedding = self.photos.embedding(sample.image, sample.image_sha256)
+        logits = self.head(embedding, states)
         truth = torch.from_numpy(self.baseline.masks(sample)).to(logits)
         bce, dice = mask_losses(logits, truth, smooth=1e-6, scale=1000)
         return bce.sum(), dice.sum()

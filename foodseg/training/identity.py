@@ -7,7 +7,6 @@ for the recipes that use it.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -17,9 +16,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from foodseg.common.errors import DataError
-from foodseg.common.imports import bare_code, code_hash, import_closure
+from foodseg.common.files import sha256
+from foodseg.common.imports import VALUES, bare_code, code_hash, import_closure
 from foodseg.common.progress import tqdm
-from foodseg.data.samples import Sample
+from foodseg.data.samples import Sample, samples_hash
 from foodseg.presets import Preset
 
 if TYPE_CHECKING:  # a training loads only the methods that its recipe uses
@@ -31,8 +31,6 @@ NO_TRAINING_FIELDS = frozenset(
     "mllm mllm_revision segmenter train_plates test_plates checkpoint_every evaluation_batch "
     "published knowledge supervised_learning_rate parents data no_target_share".split()
 )
-# Values of these are written down one by one.
-VALUES = ("foodseg.recipes", "foodseg.presets")
 # The trainer imports these for recipes with a tool, or with true answers: others never run them.
 TOOL, TRUE_ANSWERS = "foodseg.training.mask_decoder", "foodseg.training.true_answers"
 # What a log keeps for the replay decides no bit.
@@ -133,11 +131,6 @@ def recipe_modules(recipe: Recipe) -> list[str]:
     return [module for module in modules if module.startswith("foodseg.")]
 
 
-def samples_hash(samples: Sequence[Sample]) -> str:
-    """First 16 hexadecimal digits of a SHA-256 over the samples, in their order."""
-    return hashlib.sha256(repr(list(samples)).encode()).hexdigest()[:16]
-
-
 def as_json(value: Any) -> Any:
     """Settings as JSON: dataclasses, functions, classes, numbers, text, and sequences of them.
 
@@ -159,7 +152,7 @@ def as_json(value: Any) -> Any:
     if (named and not value.__closure__) or inspect.isclass(value):
         source = _source(value).encode()
         name = f"{value.__module__}.{value.__qualname__}"
-        return {"function": name, "source": hashlib.sha256(source).hexdigest()[:16]}
+        return {"function": name, "source": sha256(source)[:16]}
     raise ValueError(
         f"settings: {value!r} can't be written down; give numbers, text, and named functions of a "
         "file or of a notebook's cell, with their own settings by functools.partial."

@@ -85,8 +85,8 @@ class ToolUpdater:
         """One decoder step on all matched references of these groups; returns log fields.
 
         tool_loss and tool_iou are the weighted means, before the step, of the loss and of the IoU
-        in decoder cells over `tool_references` references; None if there is none: then no step is
-        taken, nor is one by a gradient that is not finite, which tool_skipped counts.
+        in decoder cells over `tool_references` references. Without references both are None and no
+        step is taken. A gradient that is not finite takes none either; tool_skipped counts it.
         seconds_tool: all of it.
         """
         start = time.perf_counter()

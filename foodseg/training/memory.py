@@ -14,14 +14,13 @@ kitchen's model (on fake devices, so without the memory).
 from __future__ import annotations
 
 import itertools
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
 
+from foodseg.common.machine_memory import peak_resident_bytes
 from foodseg.models.fast.attention import padded_length
 from foodseg.models.fast.head import CHUNK_BYTES
 from foodseg.models.mllm import Mllm
@@ -250,8 +249,7 @@ def peak_memory_mb(device: torch.device) -> float:
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         return peak / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return peak_resident_bytes() / 1e6
 
 
 def _row_ranges(group_sizes: Sequence[int], groups: int, parts: int) -> list[range]:

@@ -51,7 +51,8 @@ class PhotoFeatures:
     """What the frozen encoders make of a photo, by `Sample.image`, without a gradient.
 
     Photos are embedded one at a time, so that the bits do not depend on which others were met
-    before. segmenter: the preset's by default, which is then loaded when it is first needed.
+    before. sha256: of the photo's file; DataError if it has become another, "" checks nothing.
+    segmenter: the preset's by default, which is then loaded when it is first needed.
     """
 
     def __init__(self, mllm: Mllm, preset: Preset, segmenter: Segmenter | None = None) -> None:
@@ -69,18 +70,24 @@ class PhotoFeatures:
         self.kept: dict[tuple[str, str], torch.Tensor | ImageEmbedding] = {}
         self.free = KEPT_BYTES
 
-    def visual_tokens(self, image: str) -> torch.Tensor:
+    def visual_tokens(self, image: str, sha256: str = "") -> torch.Tensor:
         """(V, D), in the MLLM's dtype."""
-        return self._find(("tokens", image), lambda photo: self.mllm.embed_images([photo])[0])
 
-    def embedding(self, image: str) -> ImageEmbedding:
+        def embed(photo: Image.Image) -> torch.Tensor:
+            return self.mllm.embed_images([photo])[0]
+
+        return self._find(("tokens", image), sha256, embed)
+
+    def embedding(self, image: str, sha256: str = "") -> ImageEmbedding:
         """The segmenter's."""
-        return self._find(("embedding", image), self.segmenter.embed_image)
+        return self._find(("embedding", image), sha256, self.segmenter.embed_image)
 
-    def _find(self, key: tuple[str, str], embed: Callable[[Image.Image], Features]) -> Features:
+    def _find(
+        self, key: tuple[str, str], sha256: str, embed: Callable[[Image.Image], Features]
+    ) -> Features:
         if key in self.kept:
             return self.kept[key]
-        features = embed(read_photo(self.preset.dataset / key[1]).image)
+        features = embed(read_photo(self.preset.dataset / key[1], sha256).image)
         size = _bytes(features)
         if size <= self.free:
             self.kept[key], self.free = features, self.free - size

@@ -235,7 +235,7 @@ def save_checkpoint(folder: Path, rows: list[dict], learner: Learner) -> None:
 
 
 def _finite(value: Any) -> bool:
-    """Whether no tensor in a state has a NaN or an infinity; plain numbers count and set."""
+    """Whether no tensor in a state has a NaN or plus infinity; what is no tensor is passed over."""
     if isinstance(value, torch.Tensor):
         return bool((value < torch.inf).all())  # minus infinity has a meaning in Dr. Seg's queue
     values = value.values() if isinstance(value, dict) else value

@@ -27,7 +27,7 @@ _LACKING = {"missing image": "image", "missing mask": "things", "unknown thing":
 
 
 def build_own(root: Path | str, split: str) -> tuple[list[Sample], BuildReport]:
-    """Builds one split ("train" or "test") of your own folder, as `build_single` builds FoodSeg103.
+    """Builds one split ("train" or "test") of your own folder, as `write_single` builds FoodSeg103.
 
     References and masks are in pixels of the photo as stored, masks COCO run-length encodings.
     In the report `turns` and `entries` are questions, `dishes` photos; a line of `questions.jsonl`

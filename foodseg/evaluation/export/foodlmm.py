@@ -52,7 +52,7 @@ def write_foodlmm(root: Path, dataset: Path, split: str, samples: Sequence[Sampl
             problems.append(Problem(sample.sample_id, "answer", "nothing in the photo fits", fix))
             continue
         target = images / f"{sample.sample_id}.jpg"
-        placed[place_photo(dataset / sample.image, target, sample.size)] += 1
+        placed[place_photo(dataset / sample.image, target, sample)] += 1
         classes, overlap = class_mask(sample, names)
         Image.fromarray(classes).save(masks / f"{sample.sample_id}.png")
         if overlap:

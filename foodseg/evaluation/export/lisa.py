@@ -44,7 +44,7 @@ def write_lisa(root: Path, dataset: Path, split: str, samples: Sequence[Sample])
             fix = "rename the photo or the id, and build the data again"
             raise DataError(f"{sample.image}: {why}; {fix}.")
         photo = folder / f"{sample.sample_id}.jpg"
-        photos[place_photo(dataset / sample.image, photo, sample.size)] += 1
+        photos[place_photo(dataset / sample.image, photo, sample)] += 1
         count, iou = _write_annotation(photo.with_suffix(".json"), sample)
         polygons += count
         ious.append(iou)

@@ -11,19 +11,19 @@ from pathlib import Path
 
 from foodseg.common.errors import DataError
 from foodseg.data.photos import read_photo
-from foodseg.data.references import Size
+from foodseg.data.samples import Sample
 
 
-def place_photo(source: Path, target: Path, size: Size) -> str:
+def place_photo(source: Path, target: Path, sample: Sample) -> str:
     """Put a photo at `target`; returns "linked" or "copied".
 
     Where no hard link is possible, the file is copied. `target` ends in .jpg whatever the format:
-    OpenCV and Pillow go by the content. size: (width, height) of the upright photo; DataError if it
-    has another or can't be read.
+    OpenCV and Pillow go by the content. Raises DataError if it can't be read or is not the photo
+    that the sample was built from.
     """
-    found = read_photo(source).image.size
-    if found != size:
-        sizes = "it has {}x{} pixels, its sample {}x{}".format(*found, *size)
+    found = read_photo(source, sample.image_sha256).image.size
+    if found != sample.size:  # of samples without a hash
+        sizes = "it has {}x{} pixels, its sample {}x{}".format(*found, *sample.size)
         raise DataError(f"{source}: {sizes}; build FoodReasonSeg-Single again (notebook 01).")
     try:
         os.link(source, target)

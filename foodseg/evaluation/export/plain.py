@@ -28,7 +28,7 @@ def write_plain(root: Path, dataset: Path, split: str, samples: Sequence[Sample]
     photos, rows = Counter(), []
     for sample in tqdm(samples, f"plain {split}"):
         photo = folder / f"{sample.sample_id}.jpg"
-        photos[place_photo(dataset / sample.image, photo, sample.size)] += 1
+        photos[place_photo(dataset / sample.image, photo, sample)] += 1
         row = {"id": sample.sample_id, "image": photo.relative_to(root).as_posix()}
         row |= {"width": sample.width, "height": sample.height, "question": sample.question}
         rows.append(row)
