@@ -296,7 +296,7 @@ def test_provenance_has_a_row_for_each_set_of_predictions(empty_home):
 def test_markdown_and_latex_are_escaped():
     frame = pd.DataFrame({"a|b": ["1 ± 2"], "c_%": ["x & y"]}, index=pd.Index(["r#1"], name="m"))
     assert tables.to_markdown(frame) == (
-        "| m | a\\|b | c_% |\n| --- | ---: | ---: |\n| r#1 | 1 ± 2 | x & y |\n"
+        "| m | a\\|b | c_% |\n| --- | ---: | --- |\n| r#1 | 1 ± 2 | x & y |\n"
     )
     latex = tables.to_latex(frame, "50% of {all}", "tab:x")
     assert r"r\#1 & 1 $\pm$ 2 & x \& y \\" in latex

@@ -140,6 +140,8 @@ def differences(row: Row) -> str:
 def _flat(recipe: dict) -> dict[str, str]:
     """A recipe's fields, and those of the values it is made of, as short text."""
     fields = {key: value for key, value in recipe.items() if key not in ("name", "title")}
+    if (tool := fields["tool"]) and not tool["off_policy_steps"]:
+        fields["tool"] = {k: v for k, v in tool.items() if not k.startswith("off_policy")}
     parts = fields.pop("objective") | {"reward": [_short(term) for term in fields.pop("reward")]}
     return {key: _short(value) for key, value in (fields | parts).items()}
 

@@ -48,14 +48,13 @@ def claims_picture(frame: pd.DataFrame) -> Figure:
     ax.tick_params(axis="x", top=True, labeltop=True)
     ax.set_xlabel(
         "difference in the claim's direction / half the width of its 95% interval\n"
-        "(beyond 1 and -1 the interval excludes 0; a triangle lies off the scale)"
+        "(right of 0: as claimed; beyond 1 and -1 the interval excludes 0; triangles: off scale)"
     )
-    ax.set_title("Claims: right of 0 as claimed", loc="left", pad=24)
     key = [
         ax.plot([], [], "o", ms=5, mfc=_face(verdict), mec=COLOURS[verdict], label=verdict)[0]
         for verdict in (SEEN, NOT_SEEN, CONTRADICTED, OPEN)
     ]
-    figure.legend(handles=key, loc="upper right", ncols=len(key), frameon=False)
+    figure.legend(handles=key, loc="outside upper right", ncols=len(key), frameon=False)
     return figure
 
 

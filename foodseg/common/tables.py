@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,12 +15,16 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"±": r"$\pm$", "–": "--", "→": r"$\to$"}
 )
+# A cell that begins with a number, or has none.
+_NUMBER = re.compile(r"[-+−±]?[\d.,]+|[–-]$|nan$|$")
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """The table as GitHub's Markdown: the index first, the other columns to the right."""
-    header = [str(frame.index.name or ""), *map(str, frame.columns)]
-    rows = [header, ["---", *["---:"] * len(frame.columns)], *_cells(frame)]
+    """The table as GitHub's Markdown: the index first, columns of numbers to the right."""
+    header, cells = [str(frame.index.name or ""), *map(str, frame.columns)], _cells(frame)
+    columns = list(zip(*cells, strict=True))[1:] or [[]] * len(frame.columns)
+    sides = ["---:" if all(map(_NUMBER.match, column)) else "---" for column in columns]
+    rows = [header, ["---", *sides], *cells]
     rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

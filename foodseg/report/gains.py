@@ -49,7 +49,9 @@ CAPTION = """\
 A gain is gIoU less the base's as it is scored. Form: the base's own answers, read whatever their
 form, and answers that can't be read at all. The rest, question by question, goes to what changed
 first: naming (one of both answers names no food that is asked for), completeness (other foods, or
-another number of references), boxes and points, mask. Parts to the left of 0 are losses."""
+another number of references), boxes and points, mask (the same boxes and points, so 0 unless SAM2's
+decoder is trained). Parts to the left of 0 are losses. Dashed: what the table's knowledge and bound
+have more than the base."""
 
 
 def part_of(sample: Sample, before: Prediction, after: Prediction) -> str:

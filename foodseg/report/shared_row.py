@@ -70,7 +70,9 @@ def _draw_attention(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
     ax.text(size * 0.97, size * 0.33, words, ha="right", va="center", fontsize=8, color=GREY)
     ax.set(xlim=(0, size), ylim=(size, 0), aspect="equal", xticks=(), yticks=())
     ax.set_title("attention in two parts, merged exactly")
-    ax.set_xlabel("softmax over both = parts weighed by exp(lse part − lse)", fontsize=8)
+    ax.set_xlabel(
+        "softmax over both: each part's, weighed by its share of exp(log-sum-exp)", fontsize=8
+    )
     ax.spines[:].set_color("#CCCCCC")
 
 

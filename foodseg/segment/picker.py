@@ -116,7 +116,10 @@ def _png(image: Image.Image) -> bytes:
 def show_picker(system: System, plates: Sequence[Plate]) -> None:
     """Show the picker below the cell, or a picture of it where the notebook runs headlessly."""
     if "FOODSEG_HEADLESS" in os.environ:  # set by foodseg.common.run_notebook
-        print("In Jupyter (`make lab`) this can be used; here it is, with another adapter.")
+        print(
+            "In Jupyter (`make lab`) this can be used. The picture was taken once, with another "
+            "training's adapter: its boxes are not those above."
+        )
         display(Picture(SCREENSHOT.read_bytes()))
     else:
         display(Picker(system, plates).view)
