@@ -1,5 +1,7 @@
 # Everything, from nothing: `make`. The other doors: `make help`.
 
+# Pages have more signs than some locales.
+export PYTHONUTF8 := 1
 comma := ,
 # A goal like build/smoke/04_train_grpo.ipynb names its preset by itself.
 PRESET ?= $(or $(word 2,$(subst /, ,$(filter build/%,$(MAKECMDGOALS)))),kitchen)
@@ -163,7 +165,7 @@ score: $(ENVIRONMENT) $(01)  ## rows for another system's masks or texts: PREDIC
 
 # On two cores, each file on one of them: what is made for a file's tests is made once.
 test: $(ENVIRONMENT)  ## the unit tests, and every notebook at the smoke preset
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile -rs
 
 torture: $(ENVIRONMENT)  ## what make test tries in short, in full: docs/reliability.md (20 minutes)
 	$(PY) -m pytest -n 2 --dist worksteal --torture

@@ -1,8 +1,12 @@
 """Shared fixtures: the shipped kitchen model, loaded once for each session and dtype."""
 
 import functools
+import os
 import shutil
+import signal
+import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,8 +33,18 @@ from foodseg.presets import SMOKE
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def same_start():
+    """One thread, and random weights that hang on no test before."""
     torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_sigterm():
+    """Commands install a handler of their own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture()
@@ -183,6 +197,24 @@ def _drawn() -> tempfile.TemporaryDirectory:
         samples, _ = build_single(root / "FoodSeg103", split)
         save_samples(samples, root / SMOKE.samples_file(split).name)
     return folder
+
+
+@pytest.fixture()
+def own_git(monkeypatch) -> Callable[[Path], None]:
+    """Makes a folder a repository with one commit of it all, whatever the user's git is set to."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+
+    def commit(folder: Path) -> None:
+        git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+        for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+            subprocess.run([*git, *command], check=True)
+
+    return commit
 
 
 def kitchen_folder(home: Path) -> None:

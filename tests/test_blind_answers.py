@@ -39,8 +39,8 @@ def test_food_that_always_lies_in_one_place_is_found(recipe):
     boxes = find_boxes(KITCHEN, recipe, samples)
     text = blind_answer(boxes, recipe.labelled_points)
     assert parse_answer(text, recipe.labelled_points).parsed
-    least = {"dapo": 7, "sam-r1": 7, "dr-seg": 8}[recipe.name]  # the most that each can pay
-    assert earn(KITCHEN, recipe, samples, [text] * 2, fill) == least
+    most = {"dapo": 7, "sam-r1": 7, "dr-seg": 8}[recipe.name]
+    assert earn(KITCHEN, recipe, samples, [text] * 2, fill) == most
     if recipe is not recipes.DR_SEG:  # whose ranks of a first step pay for less
         assert boxes == (PLACE,)
 

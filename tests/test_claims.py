@@ -39,7 +39,7 @@ from foodseg.claims.rule import (
     Difference,
     verdict,
 )
-from foodseg.common.files import PROJECT, write_json, write_lines
+from foodseg.common.files import PROJECT, read_lines, write_json, write_lines
 from foodseg.data.samples import Sample
 from foodseg.evaluation.predictions import paired_difference
 from foodseg.recipes import GRPO
@@ -223,7 +223,7 @@ def test_the_claims_are_those_that_the_page_judges():
     assert list(judged.index) == [claim.name for claim in CLAIMS]
     for claim in CLAIMS:
         row = judged.loc[claim.name]
-        for name in ("paper", "says", "own", "treated", "control", "below", "reason"):
+        for name in ("paper", "says", "own", "here", "treated", "control", "below", "reason"):
             assert row[name] == getattr(claim, name), (claim.name, name)
         assert row["measure"] == (claim.measure.name if claim.rows else ""), claim.name
 
@@ -259,6 +259,29 @@ def ended(runs):  # noqa: F811
     write_json(runs.folder(Run(stale)) / "outcome.json", outcome)
     assert len(plates) > 3
     return runs
+
+
+def test_a_log_without_the_figure_leaves_a_claim_open(ended):
+    (grpo,) = choose_rows("grpo")
+    against = replace(GROWS, name="more", treated="dapo", control="grpo")
+    assert claims_frame(ended, range(SEEDS), (against,)).loc["more", "seeds"] == SEEDS
+    log = ended.log(Run(grpo, 3))
+    rows = read_lines(log)
+    write_lines(log, [{"other": 1.0} for _ in rows])  # of one seed of eight
+    frame = claims_frame(ended, range(SEEDS), (GROWS, against))
+    assert frame["verdict"].tolist() == [OPEN] * 2 and frame["seeds"].tolist() == [0, 0]
+    write_lines(log, rows)
+    (ended.folder(Run(grpo, 3)) / "outcome.json").unlink()  # the control lacks a seed
+    frame = claims_frame(ended, range(SEEDS), (GROWS, against))
+    assert frame["verdict"].tolist() == [OPEN] * 2 and frame["seeds"].tolist() == [7, 7]
+
+
+def test_a_claim_of_one_seed_has_no_q_and_moves_no_others(ended):
+    several = claims_frame(ended, range(SEEDS), (BETTER, BASE_TOO))
+    alone = replace(BETTER, name="alone", seeds=1)
+    frame = claims_frame(ended, range(SEEDS), (BETTER, BASE_TOO, alone))
+    assert frame.loc["alone", ["q", "seen_from"]].isna().all()
+    assert frame.loc[["better", "base"], "q"].tolist() == several["q"].tolist()
 
 
 def test_the_page_has_every_claim_with_its_verdict(ended):

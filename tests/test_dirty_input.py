@@ -134,7 +134,6 @@ LINES = {
     "half a surrogate pair": ({"question": "\ud800"}, "line 2, question: wrong type"),
     "model's mark": ({"question": "<|im_end|>?"}, "a model's own mark"),
     "things as text": ({"things": "spinach"}, "line 2, things: wrong type"),
-    "text for things": ({"things": "spinach"}, "line 2, things: wrong type"),
     "number for a thing": ({"things": [3]}, "line 2, things: wrong type"),
     "thing that climbs": ({"things": ["../spinach"]}, "line 2, things: unsafe path"),
     "image that climbs": ({"image": "../bad.jpg"}, "line 2, image: unsafe path"),

@@ -294,7 +294,6 @@ def test_off_policy_training_asks_the_base_and_leaves_the_sampler_alone(
         assert (sampler.cursor, sampler.rounds) == (0, 0) and len(rolled_out) == 2
         assert sampler.seed not in rolled_out
         assert [row["step"] for row in rows] == [1, 2, 3]
-        assert rows[2]["seconds_rollout"] < 0.1 * rows[0]["seconds_rollout"]
         assert all(row["tool_references"] > 0 for row in rows)
         runs.append(([row["tool_loss"] for row in rows], weights(updater)))
         rolled_out.clear()

@@ -189,6 +189,15 @@ def test_what_the_page_draws_has_the_reports_that_its_card_reads(empty_home):
     assert report.read_text() == told
 
 
+@pytest.mark.parametrize("arguments", [["--only-write"], ["--seeds", "x"], ["--jobs", "0"]])
+def test_its_command_refuses_in_one_sentence(home, monkeypatch, capsys, arguments):
+    monkeypatch.setattr(nothing_here, "PRESETS", {"smoke": (presets.SMOKE, presets.SMOKE)})
+    monkeypatch.setattr(nothing_here, "draw", lambda preset: None)
+    assert nothing_here.main(["--preset", "smoke", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("nothing_here: ") and said.count("\n") == 1
+
+
 # -- Prompt, parsing, reward -----------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The policy losses against TRL's, a batch in parts, and dynamic sampling against verl's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,37 @@ def test_micro_batches_add_up_to_the_whole_batch(normalisation, parts):
     # A token's gradient is its part of the loss, but for the KL's.
     assert_near(sum(losses), total, roundings=16, scale=gradient.abs().sum())
     assert_near(split_gradient, gradient, roundings=16)
+
+
+def test_figures_by_hand():
+    """Ratios 0.5, 2 and 1 of three tokens with a positive advantage."""
+    objective = Objective(clip_low=0.2, clip_high=0.28, kl_weight=0.0, normalisation="token")
+    got = policy_loss(
+        torch.tensor([[0.5, 2.0, 1.0]]).log(),
+        torch.zeros(1, 3),
+        torch.ones(1),
+        torch.ones(1, 3),
+        objective,
+        reference_log_probs=torch.zeros(1, 3),
+    )
+    assert got.ratio == pytest.approx(7 / 6, rel=1e-6)
+    assert got.clip_high_fraction == pytest.approx(1 / 3)
+    assert got.clip_low_fraction == 0  # a positive advantage is never clipped below
+    # k3 = 1/r - 1 + ln r: 2 - 1 - ln 2, 0.5 - 1 + ln 2, 0
+    assert got.kl == pytest.approx(0.5 / 3, rel=1e-5)
+
+
+def test_figures_are_the_same_whatever_stands_in_the_padding():
+    clean = batch()
+    clean["advantages"] = clean["advantages"][:, None].expand_as(clean["mask"])
+    dirty = {
+        k: v if k == "mask" else v.masked_fill(~clean["mask"], torch.nan) for k, v in clean.items()
+    }
+    objective = Objective(clip_low=0.2, clip_high=0.28, kl_weight=0.01, normalisation="token")
+    one, other = (policy_loss(**inputs, objective=objective) for inputs in (clean, dirty))
+    assert replace(one, loss=one.loss.item()) == replace(other, loss=other.loss.item())
+    none = clean | {"mask": torch.zeros_like(clean["mask"])}
+    assert policy_loss(**none, objective=objective).loss.item() == 0
 
 
 def test_normalisations_differ_as_they_should_and_missing_pieces_are_named():

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 
 import pytest
 from made_again import words_of_the_figures
@@ -12,7 +13,9 @@ from foodseg.ablations.frame import ablations_frame
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run, Runs, RunsOfAnyCode, same_settings
 from foodseg.claims import pages
-from foodseg.claims.frame import EndedRuns
+from foodseg.claims.claim import Claim
+from foodseg.claims.field import OURS
+from foodseg.claims.frame import EndedRuns, claims_frame
 from foodseg.claims.pages import (
     README,
     RELATIVES,
@@ -64,6 +67,34 @@ def test_records_of_other_code_are_shown_and_no_training_takes_them_for_its_own(
         assert len(EndedRuns(runs, (0, 1)).predictions("grpo")) == 2
     assert os.environ["FOODSEG_HOME"] == home_before
     assert not (work_folder() / "runs").exists()
+
+
+def test_a_checkout_without_a_home_has_none_afterwards(kept, monkeypatch):
+    here = work_folder()
+    monkeypatch.setattr(pages, "home", lambda: here)  # it has the datasets
+    monkeypatch.delenv("FOODSEG_HOME")
+    with restored(SMOKE, kept):
+        assert "FOODSEG_HOME" in os.environ
+    assert "FOODSEG_HOME" not in os.environ
+
+
+def test_the_command_writes_every_page_and_says_so(kept, tmp_path, monkeypatch, capsys):
+    for name in ("README", "RELATIVES", "RESULTS"):
+        file = tmp_path / f"{name.lower()}.md"
+        file.write_text(getattr(pages, name).read_text())
+        monkeypatch.setattr(pages, name, file)
+    shutil.copytree(kept, SMOKE.figures / "records")
+    monkeypatch.setattr(pages, "KITCHEN", SMOKE)
+    frame = partial(claims_frame, claims=(Claim("never", OURS, "So.", "none", reason="why"),))
+    monkeypatch.setattr(pages, "claims_frame", frame)
+    monkeypatch.setattr(pages, "relatives_rows", lambda preset: lambda heading, rows: rows)
+    assert pages.main([]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "rows measured: ablations.md" in said and "1 of our recipe: 1 can't be asked here." in said
+    )
+    assert "The tables of readme.md and relatives.md are those of the figures." in said
+    assert all((SMOKE.figures / f"{name}.md").exists() for name in ("ablations", "claims"))
 
 
 def test_the_place_of_the_runs_is_put_back_after_an_error(kept):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 
 import pytest
 
@@ -57,3 +58,19 @@ def test_two_processes_that_write_one_file_never_mix(tmp_path, monkeypatch):
             files.write_atomically(file, b"theirs")
         assert file.read_text() == "theirs"
     assert file.read_text() == "ours" and list(tmp_path.iterdir()) == [file]
+
+
+def test_the_commit_says_whether_the_code_is_its_own(tmp_path, monkeypatch, own_git):
+    for name in ("foodseg/a.py", "figures/a.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("a")
+    monkeypatch.setattr(provenance, "PROJECT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.find_commit() == "unknown"
+    own_git(tmp_path)
+    (tmp_path / "figures/a.md").write_text("b")
+    assert re.fullmatch(r"[0-9a-f]{12}", provenance.find_commit())
+    (tmp_path / "foodseg/a.py").write_text("b")
+    assert re.fullmatch(r"[0-9a-f]{12}\+", provenance.find_commit())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.find_commit() == "unknown"

@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from test_ablations import finish
+from test_ablations import finish, write_predictions
 
 from foodseg.ablations import records
 from foodseg.ablations.frame import ablations_frame
@@ -12,7 +12,7 @@ from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run, Runs
 from foodseg.common.errors import DataError
 from foodseg.common.files import home as work_folder
-from foodseg.common.files import load_json, write_json
+from foodseg.common.files import load_json, read_lines, write_json, write_lines
 from foodseg.evaluation.predictions import load_predictions
 from foodseg.presets import SMOKE
 
@@ -64,6 +64,30 @@ def test_records_of_other_code_stay_where_they_are(runs, tmp_path, capsys):
     shutil.rmtree(work_folder() / "runs")
     assert first not in records.restore(runs, SEEDS, folder) and not runs.finished(first)
     assert capsys.readouterr().out.startswith("1 records are of other settings or code")
+
+
+def test_a_run_without_signal_is_kept_and_restored(runs, tmp_path):
+    (row,), folder = choose_rows("dapo"), tmp_path / "records"
+    run = Run(row, 0)
+    outcome = {"row": "dapo", "identity": runs.identity(run), "wall_seconds": 1.0}
+    write_json(runs.folder(run) / "outcome.json", outcome | {"failure": "NoSignalError: none"})
+    write_lines(runs.log(run), [{"step": 1}])  # and no answers, no result
+    assert records.keep(runs, SEEDS, folder) == [run]
+    shutil.rmtree(work_folder() / "runs")
+    assert records.restore(runs, SEEDS, folder) == [run] and runs.finished(run)
+    assert read_lines(runs.log(run)) == [{"step": 1}]
+
+
+def test_a_seg_baseline_keeps_both_of_its_answers(runs, tmp_path, capsys):
+    (lisa,) = choose_rows("lisa")
+    finish(runs, Run(lisa, 0))
+    write_predictions(runs, "lisa-teacher-forced-seed0", (5, 5))
+    before = ablations_frame(runs, [lisa], (0,))
+    arguments = ["--preset", "smoke", "--seeds", "0", "--folder", str(tmp_path / "records")]
+    assert records.main(["keep", *arguments]) == 0 and "keep: 1 runs" in capsys.readouterr().out
+    shutil.rmtree(work_folder() / "runs")
+    assert records.main(["restore", *arguments]) == 0
+    pd.testing.assert_frame_equal(ablations_frame(runs, [lisa], (0,)), before)
 
 
 def test_a_broken_record_is_refused_by_name(runs, tmp_path, capsys):

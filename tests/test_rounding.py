@@ -34,6 +34,23 @@ def write_run(runs: Runs, seed: int, sample, share: float, rewards: list[float])
     write_lines(runs.log(run), rows)
 
 
+@pytest.mark.parametrize("bad", [["--jobs", "0"], ["--seeds", "x"]])
+def test_its_command_refuses_in_one_sentence(home, monkeypatch, capsys, bad):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert rounding.main(["--preset", "smoke", *bad]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("rounding: ") and said.count("\n") == 1
+
+
+def test_its_command_runs_the_older_instructions_and_writes_the_page(both, monkeypatch):
+    given = []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(rounding, "run_all", lambda *arguments: given.append(arguments) or [])
+    assert rounding.main(["--preset", "smoke", "--seeds", "0,1"]) == 0
+    assert given[0][0].preset == SMOKE_ROUNDING
+    assert (SMOKE.figures / "rounding.md").exists()
+
+
 @pytest.fixture()
 def both(home, samples):
     """(usual, older) with two seeds of GRPO, of 20% and 60% of the truth, then of 40% and 50%."""

@@ -1,7 +1,9 @@
 """A run's folder: what was written is read back as it was, or refused, or written again."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from foodseg.common.files import read_lines
 from foodseg.common.lock import alone
 from foodseg.presets import SMOKE
 from foodseg.rl.dynamic_sampling import NoSignalError
-from foodseg.training.run_folder import claim, finish, restore, take_steps
+from foodseg.training.run_folder import claim, finish, restore, save_checkpoint, take_steps
 
 PRESET = replace(SMOKE, steps=5, checkpoint_every=2)
 CONFIG = {"preset": {"name": "smoke", "device": "cpu", "steps": 5}, "recipe": {"name": "toy"}}
@@ -34,7 +36,8 @@ class Toy:
     def step(self, index):
         generator = torch.Generator().manual_seed(index)
         self.weight = self.weight * 1.25 + torch.randn(8, generator=generator)
-        return {"loss": self.weight.sum().item(), "seconds_update": 0.0}
+        seconds = {"seconds_update": 1.5, "seconds_rollout": 0.5}
+        return {"loss": self.weight.sum().item()} | seconds
 
     def state_dict(self):
         return {"weight": self.weight}
@@ -171,6 +174,40 @@ def test_a_weight_that_is_no_number_is_never_saved_as_finished(folder):
         run(folder, Ruined())
     assert not (folder / "result.json").exists() and not (folder / "adapter").exists()
     assert torch.equal(run(folder), run(folder.with_name("whole")))  # from the checkpoint before
+
+
+NAN, INF = torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf])
+
+
+@pytest.mark.parametrize(
+    ("state", "saved"),
+    [
+        ({"adapter": [torch.ones(2), NAN]}, False),
+        ({"updater": {"adamw": {"state": {0: {"exp_avg": INF}}}}}, False),
+        ({"sampler": {"queue": (-INF, 3, None)}}, True),  # Dr. Seg's
+    ],
+)
+def test_a_number_that_is_none_is_found_wherever_it_stands(tmp_path, state, saved):
+    learner = SimpleNamespace(state_dict=lambda: state)
+    refused = pytest.raises(DataError, match="step 1 made a weight NaN")
+    with nullcontext() if saved else refused:
+        save_checkpoint(tmp_path, [{"step": 1}], learner)
+    assert (tmp_path / "state.pt").exists() == saved
+
+
+def test_the_results_seconds_are_all_steps(folder):
+    run(folder)
+    assert claim(folder, CONFIG)["seconds"] == 10.0
+
+
+def test_a_damaged_checkpoint_is_not_continued_by_a_longer_run(folder):
+    run(folder)
+    state = (folder / "state.pt").read_bytes()
+    (folder / "state.pt").write_bytes(state[: len(state) // 2])
+    more = CONFIG | {"preset": CONFIG["preset"] | {"steps": 9}}
+    with pytest.raises(DataError, match=r"state\.pt: it was cut or changed"):
+        claim(folder, more, longer)
+    assert folder.exists() and not [*folder.parent.glob("*.before-*")]
 
 
 def longer(before, config, rows):

@@ -19,6 +19,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
 from foodseg.common.lock import alone
 from foodseg.recipes import DAPO, GRPO, SAM_R1
+from foodseg.rl.rehearsal_reward import lottery
 from foodseg.supervised.targets import SFT
 from foodseg.supervised.training import train_baseline
 from foodseg.system import load_policy
@@ -165,13 +166,14 @@ def test_a_run_stopped_at_the_worst_place_keeps_its_bits(home, samples, monkeypa
 
 
 def test_the_log_and_the_result_say_what_happened(samples):
-    result = train(replace(PRESET, steps=2), GRPO, 0, samples)
-    train(replace(PRESET, steps=2), DAPO, 0, samples)
+    preset = replace(PRESET, steps=2, extra_reward=(lottery,))  # a signal, whatever is sampled
+    result = train(preset, GRPO, 0, samples)
+    train(preset, DAPO, 0, samples)
     # DAPO's KL has no weight, but it is measured.
     assert read_lines(PRESET.run_folder("dapo", 0) / "log.jsonl")[-1]["kl"] > 0
     rows = read_lines(PRESET.run_folder("grpo", 0) / "log.jsonl")
     for row in rows:
-        terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat")
+        terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat", "lottery")
         total = sum(row[f"reward_{term}"] for term in terms)
         assert row["reward_total"] == pytest.approx(total)
         parts = sum(row[f"reward_{term}"] for term in ("iou", "box_l1", "point_l2"))

@@ -86,6 +86,24 @@ def test_a_finished_evaluation_is_made_again_only_under_other_conditions(
     assert len(done) == 3 and file.read_bytes() == whole
 
 
+@pytest.mark.parametrize("what", ["adapter", "decoder", "template", "question", "labelled"])
+def test_whatever_decides_an_answer_makes_it_again(test_samples, kitchen_mllm, monkeypatch, what):
+    asked, segmenter = test_samples[:1], Segmenter(SMOKE.segmenter_config)
+    evaluate(SMOKE, "base", asked, kitchen_mllm, segmenter)
+    done = watch(monkeypatch, module, "roll_out")
+    if what == "adapter":
+        kitchen_mllm.adapter_hash = "other"
+    elif what == "decoder":
+        segmenter.decoder_hash = "other"
+    elif what == "template":
+        kitchen_mllm.template += " "
+    elif what == "question":
+        asked = [replace(asked[0], question=asked[0].question + "?")]
+    for _ in range(2):
+        evaluate(SMOKE, "base", asked, kitchen_mllm, segmenter, what == "labelled")
+    assert len(done) == 1
+
+
 def test_predictions_that_were_changed_are_refused(test_samples, kitchen_mllm):
     folder = SMOKE.predictions_folder("base")
     evaluate(SMOKE, "base", test_samples[:2], kitchen_mllm, Segmenter(SMOKE.segmenter_config))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from statistics import mean
 
@@ -39,21 +38,18 @@ EXECUTED = sorted((PROJECT / "notebooks" / "executed").glob("*.ipynb"))
 RESULTS = pd.read_csv(PROJECT / "figures" / "results_table.csv", index_col="method")
 BOTH_ENDS = ("Base + SAM2", "Knowledge")
 VERDICTS = (SEEN, CONTRADICTED, NOT_SEEN)
-pytestmark = words_of_the_figures
 
 
 @pytest.mark.parametrize(
     ("changed", "again"),
     [([], False), (["figures/a.md"], True), (["figures/a.md", "README.md"], False)],
 )
-def test_only_figures_that_were_made_again_excuse_the_words(tmp_path, changed, again):
+def test_only_figures_that_were_made_again_excuse_the_words(tmp_path, own_git, changed, again):
     """Who changes words as well is to be told when they don't fit."""
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
-        for name in ("figures/a.md", "README.md"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text("before")
-        subprocess.run([*git, *command], check=True)
+    for name in ("figures/a.md", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("before")
+    own_git(tmp_path)
     for name in changed:
         (tmp_path / name).write_text("after")
     assert figures_made_again(tmp_path) is again
@@ -64,6 +60,7 @@ def table_rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+@words_of_the_figures
 def test_the_readmes_results_are_the_tables():
     """Each row of it, column by column by its heading; the figures' page has more columns."""
     whole = table_rows((PROJECT / "figures" / "results_table.md").read_text())
@@ -74,6 +71,7 @@ def test_the_readmes_results_are_the_tables():
     assert len(rows) == len(RESULTS)
 
 
+@words_of_the_figures
 def test_the_readmes_sentences_about_the_gap_the_form_and_blind_answers():
     words = " ".join(README.split())
     won = re.search(r"GRPO closes (\d+)% of the gap .*?, DAPO (\d+)%", words)
@@ -104,6 +102,7 @@ def test_memory_by_count(document, groups):
     assert len(told) >= 3 and told == {name: counted[name] for name in told}
 
 
+@words_of_the_figures
 def test_the_readme_says_what_the_notes_of_the_table_say():
     notes = (PROJECT / "figures" / "results_table.md").read_text()
     difference = re.search(r"GRPO less DAPO, over plates and seeds: gIoU (.*\))\.\n", notes)[1]
@@ -116,6 +115,7 @@ def test_the_readme_says_what_the_notes_of_the_table_say():
     assert f"({several[0]} and {several[1]}; one food {one[0]} and {one[1]})" in words
 
 
+@words_of_the_figures
 def test_the_relatives_pages_numbers_are_the_ablations():
     frame = pd.read_csv(PROJECT / "figures" / "ablations.csv").set_index("title")
     page = (PROJECT / "docs" / "relatives.md").read_text()
@@ -142,6 +142,7 @@ def test_the_relatives_pages_numbers_are_the_ablations():
     assert {difference_word(row) for row in others.itertuples()} == {NOT_SHOWN}
 
 
+@words_of_the_figures
 def test_the_trainings_of_make_are_the_records_bit_for_bit():
     """What today's code trained again has the adapters of the code that made the records."""
     rows = table_rows((PROJECT / "figures" / "results_table.md").read_text())
@@ -160,6 +161,7 @@ def test_the_trainings_of_make_are_the_records_bit_for_bit():
         pytest.skip("the tables of make and the records were made on unlike processors")
 
 
+@words_of_the_figures
 def test_what_the_non_repeat_reward_goes_with_is_counted():
     page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
     frame = pd.read_csv(PROJECT / "figures" / "ablations.csv", index_col="row")
@@ -174,6 +176,7 @@ def test_what_the_non_repeat_reward_goes_with_is_counted():
     assert f"of {paid} with it {stepwise}." in page
 
 
+@words_of_the_figures
 def test_that_dapos_three_seeds_are_low_is_what_the_eight_have():
     frame = pd.read_csv(PROJECT / "figures" / "ablations.csv", index_col="row")
     dapo = frame.loc["dapo"]
@@ -186,6 +189,7 @@ def test_that_dapos_three_seeds_are_low_is_what_the_eight_have():
     assert "of eight seeds {:.0%} and {:.0%}".format(*closed) in words
 
 
+@words_of_the_figures
 def test_how_far_rounding_carries_is_what_was_measured():
     rounding = pd.read_csv(PROJECT / "figures" / "rounding.csv", index_col="row")
     grpo, dapo = (rounding.loc[name] for name in ("grpo", "dapo"))
@@ -233,6 +237,7 @@ def weighed(claim: pd.Series) -> str:
     return f"{claim['mean']:+.3f}, q {claim.q:.3f}"
 
 
+@words_of_the_figures
 def test_the_readmes_verdicts_are_the_claims():
     claims = pd.read_csv(PROJECT / "figures" / "claims.csv", index_col="claim")
     words = " ".join(README.split())
@@ -300,6 +305,7 @@ def test_how_many_trainings_have_a_spike_of_the_kl_is_counted():
     assert max(spikes) == 3
 
 
+@words_of_the_figures
 def test_without_the_seed_that_was_known_the_non_repeat_claim_is_not_seen():
     """What the claim says of itself, from the records' answers."""
     rows = []

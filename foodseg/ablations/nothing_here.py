@@ -73,9 +73,14 @@ def measured_rows() -> list[Row]:
 
 
 def nothing_frame(runs: Runs, seeds: Sequence[int]) -> pd.DataFrame:
-    """One line for each row with scores: means, *_sd over seeds, less_grpo*, and its origin."""
+    """One line for each row with scores: means, *_sd over seeds, less_grpo*, and its origin.
+
+    Raises DataError if no row has any.
+    """
     ended = {row.name: ended_runs(runs, runs_of([row], seeds)) for row in measured_rows()}
     predictions = {name: runs.predictions(some) for name, some in ended.items() if some}
+    if not predictions:
+        raise DataError("runs: none has ended, so nothing can be written; leave --only-write out.")
     without = predictions.get(GRPO.name, [])
     lines = {name: _scores(own, without) for name, own in predictions.items()}
     frame = pd.DataFrame.from_dict(lines, orient="index")

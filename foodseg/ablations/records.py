@@ -128,13 +128,16 @@ def _files(runs: Runs, run: Run) -> Iterator[tuple[str, Any]]:
         names.append(teacher_forced_row_name(run.method, run.seed))
     for name in names:
         folder = runs.preset.predictions_folder(name)
+        if not (folder / ANSWERS).exists():  # of a run that failed
+            continue
         answers = read_lines(folder / ANSWERS)
         kept = [{k: v for k, v in one.items() if k not in LEFT_OUT} for one in answers]
         yield f"predictions/{name}/{ANSWERS}", kept
         yield f"predictions/{name}/result.json", load_json(folder / "result.json")
     if run.row.trained and runs.log(run).exists():
         yield f"{run.name}/log.jsonl", read_lines(runs.log(run))
-        yield f"{run.name}/result.json", load_json(runs.run_folder(run) / "result.json")
+    if run.row.trained and (result := runs.run_folder(run) / "result.json").exists():
+        yield f"{run.name}/result.json", load_json(result)
 
 
 def _put_back(path: Path, content: Any) -> None:
