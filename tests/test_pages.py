@@ -90,11 +90,9 @@ def test_the_command_writes_every_page_and_says_so(kept, tmp_path, monkeypatch, 
     monkeypatch.setattr(pages, "relatives_rows", lambda preset: lambda heading, rows: rows)
     assert pages.main([]) == 0
     said = capsys.readouterr().out
-    assert (
-        "rows measured: ablations.md" in said and "1 of our recipe: 1 can't be asked here." in said
-    )
+    assert "rows measured: ablations.md" in said
+    assert "1 of our recipe: 1 can't be asked here." in said
     assert "The tables of readme.md and relatives.md are those of the figures." in said
-    assert all((SMOKE.figures / f"{name}.md").exists() for name in ("ablations", "claims"))
 
 
 def test_the_place_of_the_runs_is_put_back_after_an_error(kept):

@@ -173,7 +173,7 @@ def test_the_log_and_the_result_say_what_happened(samples):
     assert read_lines(PRESET.run_folder("dapo", 0) / "log.jsonl")[-1]["kl"] > 0
     rows = read_lines(PRESET.run_folder("grpo", 0) / "log.jsonl")
     for row in rows:
-        terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat", "lottery")
+        terms = ("thinking_format", "segmentation_format", "accuracy", "non_repeat")
         total = sum(row[f"reward_{term}"] for term in terms)
         assert row["reward_total"] == pytest.approx(total)
         parts = sum(row[f"reward_{term}"] for term in ("iou", "box_l1", "point_l2"))
