@@ -311,7 +311,7 @@ CLAIMS = (
     Claim(
         "gdpo", OTHERS, "Standardising each reward term by itself improves GRPO.",
         "GDPO: up to 6.3 points on AIME", "gdpo", "grpo",
-        here="within the group, where GDPO normalises over the batch",
+        here="the sums are standardised within the group, where GDPO normalises over the batch",
     ),
     *(
         Claim(f"ours-{row}", OURS, f"Ours segments better than {name}.", "none", "ours", row)

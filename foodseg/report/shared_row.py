@@ -71,7 +71,7 @@ def _draw_attention(ax: Axes, prompt: int, pieces: Sequence[Piece]) -> None:
     ax.set(xlim=(0, size), ylim=(size, 0), aspect="equal", xticks=(), yticks=())
     ax.set_title("attention in two parts, merged exactly")
     ax.set_xlabel(
-        "softmax over both: each part's, weighed by its share of exp(log-sum-exp)", fontsize=8
+        "softmax over both: each part's own,\nweighed by exp(its log-sum-exp)", fontsize=8
     )
     ax.spines[:].set_color("#CCCCCC")
 
