@@ -234,7 +234,8 @@ def test_how_thoughts_change_in_training_is_what_the_logs_have():
 
 
 def weighed(claim: pd.Series) -> str:
-    return f"{claim['mean']:+.3f}, q {claim.q:.3f}"
+    q = "below 0.001" if claim.q < 5e-4 else f"{claim.q:.3f}"
+    return f"{claim['mean']:+.3f}, q {q}"
 
 
 @words_of_the_figures
@@ -243,7 +244,8 @@ def test_the_readmes_verdicts_are_the_claims():
     words = " ".join(README.split())
     judged = claims["verdict"].isin((SEEN, NOT_SEEN, CONTRADICTED)).sum()
     asked = (claims["verdict"] != NOT_HERE).sum()
-    assert f"eight seeds; {judged} of the {asked} that can be asked have one so far" in words
+    have = f"all {asked}" if judged == asked else f"{judged} of the {asked}"
+    assert f"eight seeds; {have} that can be asked have one; among them:" in words
     dapo, rft = claims.loc["dapo"], claims.loc["rft-sft"]
     lines = {name: words[words.index(f"- *{name}*") :].split(" - ")[0] for name in VERDICTS}
     assert dapo.verdict == NOT_SEEN
@@ -254,9 +256,16 @@ def test_the_readmes_verdicts_are_the_claims():
     assert f"told the foods' names ({weighed(rft)});" in lines[CONTRADICTED]
     assert f"improves gIoU ({weighed(rep)}; without seed 0" in lines[CONTRADICTED]
     assert f"better than GRTO ({weighed(b_grto)})" in lines[CONTRADICTED]
-    ranked = claims.loc["ranked"]
-    assert ranked.verdict == CONTRADICTED
+    ranked, visurf = claims.loc["ranked"], claims.loc["visurf"]
+    assert {ranked.verdict, visurf.verdict} == {CONTRADICTED}
     assert f"better than thresholds ({weighed(ranked)})" in lines[CONTRADICTED]
+    assert f"ViSurf does better than GRPO ({weighed(visurf)})" in lines[CONTRADICTED]
+    lisa = claims.loc["rft-lisa"]
+    assert lisa.verdict == SEEN and f"same backbone ({weighed(lisa)})" in lines[SEEN]
+    tiers = claims.loc[["tiers-0.5", "tiers-0.7", "tiers-0.8"]]
+    assert set(tiers.verdict) == {NOT_SEEN}
+    ends = f"({tiers['mean'].max():+.3f} to {tiers['mean'].min():+.3f})"
+    assert f"better than one threshold {ends}" in lines[NOT_SEEN]
     assert ours.verdict == SEEN and f"than DAPO ({weighed(ours)})" in lines[SEEN]
 
 
