@@ -135,6 +135,9 @@ def test_the_relatives_pages_numbers_are_the_ablations():
     unnamed = by_row.loc["ours-without-names"]
     words = f"Ours without names has {unnamed.giou:.3f} (three seeds)"
     assert words in " ".join(page.split()) and unnamed.seeds == 3
+    long, free = (by_row.loc[name, "giou"] for name in ("sam-r1-long", "sam-r1-no-kl-long"))
+    words = f"SAM-R1 has {long:.3f}, and {free:.3f} without its KL term: no collapse"
+    assert words in " ".join(page.split())
     without, ours = (by_row.loc[name, "giou"] for name in ("dapo-without-non-repeat", "ours"))
     words = f"without it has {without:.3f} where ours has {ours:.3f}"
     assert words in " ".join(page.split())
@@ -262,6 +265,8 @@ def test_the_readmes_verdicts_are_the_claims():
     assert f"ViSurf does better than GRPO ({weighed(visurf)})" in lines[CONTRADICTED]
     lisa = claims.loc["rft-lisa"]
     assert lisa.verdict == SEEN and f"same backbone ({weighed(lisa)})" in lines[SEEN]
+    assert claims.loc["kl-collapse"].verdict == NOT_SEEN
+    assert "without the KL term a training of ten times" in lines[NOT_SEEN]
     tiers = claims.loc[["tiers-0.5", "tiers-0.7", "tiers-0.8"]]
     assert set(tiers.verdict) == {NOT_SEEN}
     ends = f"({tiers['mean'].max():+.3f} to {tiers['mean'].min():+.3f})"
