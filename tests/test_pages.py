@@ -83,12 +83,16 @@ def test_the_command_writes_every_page_and_says_so(kept, tmp_path, monkeypatch, 
         file = tmp_path / f"{name.lower()}.md"
         file.write_text(getattr(pages, name).read_text())
         monkeypatch.setattr(pages, name, file)
+    readme = tmp_path / "readme.md"
+    right, wrong = "| LISA 7B | 0.19 |", "| LISA 7B | 0.91 |"
+    readme.write_text(readme.read_text().replace(right, wrong))
     shutil.copytree(kept, SMOKE.figures / "records")
     monkeypatch.setattr(pages, "KITCHEN", SMOKE)
     frame = partial(claims_frame, claims=(Claim("never", OURS, "So.", "none", reason="why"),))
     monkeypatch.setattr(pages, "claims_frame", frame)
     monkeypatch.setattr(pages, "relatives_rows", lambda preset: lambda heading, rows: rows)
     assert pages.main([]) == 0
+    assert right in readme.read_text() and wrong not in readme.read_text()
     said = capsys.readouterr().out
     assert "rows measured: ablations.md" in said
     assert "1 of our recipe: 1 can't be asked here." in said

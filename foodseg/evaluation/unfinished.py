@@ -12,7 +12,7 @@ from foodseg.common.files import append_line, sha256, write_atomically
 from foodseg.common.imports import VALUES, code_hash, import_closure
 from foodseg.common.progress import tqdm
 from foodseg.common.provenance import provenance
-from foodseg.data.samples import Sample
+from foodseg.data.samples import Sample, samples_hash
 from foodseg.presets import Preset
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def depends_on(
     return {
         "preset": {name: repr(getattr(preset, name)) for name in EVALUATION_FIELDS},
         **preset.weights,
-        "questions": sha256(repr(list(samples)).encode()),
+        "questions": samples_hash(samples),
         "base": mllm and mllm.name,
         "adapter": mllm and mllm.adapter_hash,
         "template": mllm and mllm.template,
