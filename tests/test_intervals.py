@@ -50,9 +50,8 @@ def test_interval_of_ciou_is_of_the_ratio_of_sums_and_by_the_seed_alone():
     half = stats.t.ppf(0.975, 199) * ((i - ratio * u) / u.mean()).std(ddof=1) / np.sqrt(200)
     # 2,000 draws find a 2.5% quantile within 0.04 of a standard error.
     assert (low, high) == pytest.approx((ratio - half, ratio + half), abs=0.1 * half)
-    i, u, plates = np.arange(50), np.full(50, 60), [f"{n}" for n in range(50)]
-    again = measure(i, u, plates, seed=3)
-    assert measure(i, u, plates, seed=3) == again != measure(i, u, plates, seed=4)
+    sums = PlateSums(i, u)
+    assert interval(sums, seed=3) == interval(sums, seed=3) != interval(sums, seed=4)
 
 
 def test_seeds_alone_give_students_interval_of_their_scores():
