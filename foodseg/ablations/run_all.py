@@ -52,9 +52,12 @@ def run_table(
     """Run what is not finished, seed by seed; returns 1 if a run is to be tried again.
 
     The table is written whenever all rows of a seed have ended, and at the end, also where an
-    interrupt or a time limit (SIGTERM) is the end and a run has ended before it.
+    interrupt or a time limit (SIGTERM) is the end and a run has ended before it. Raises DataError
+    where `split` has none of the rows: the bound has no run on validation plates.
     """
     wanted = runs_of(rows, seeds, split)
+    if not wanted:
+        raise DataError(f"rows: none of these is asked on the {split} plates; choose others.")
 
     def write(ended: Sequence[int]) -> None:
         tqdm.write(write_results(runs, rows, ended, split))
