@@ -20,7 +20,6 @@ from foodseg.common.files import PROJECT, home
 
 # `presets.DRAWN` by name, which only the environment can import, and the dry run.
 DRAWN = ("kitchen", "smoke", "dry-run", "kitchen-nothing", "smoke-nothing")
-DRAWN += ("kitchen-rounding", "smoke-rounding")
 # A file that was being written has one of these behind its name.
 ENDINGS = ("", ".part", ".partial", ".*.partial")
 
@@ -135,7 +134,7 @@ _FIGURES = Known(
         )
         for kind in ("png", "pdf", "md", "tex", "csv")
     ),
-    {"records": Known(("*.json.xz",))},
+    {"records*": Known(("*.json.xz",))},
 )
 _WEIGHTS = Known(
     ("complete", "sam2.1_hiera_large.pt"),

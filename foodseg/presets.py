@@ -182,13 +182,8 @@ SMOKE_NOTHING, KITCHEN_NOTHING = (
     for preset in (SMOKE, KITCHEN)
 )
 
-# The same, trained where the processor rounds otherwise (`ablations.rounding`).
-SMOKE_ROUNDING, KITCHEN_ROUNDING = (
-    replace(preset, name=f"{preset.name}-rounding", data=preset.name, published=None)
-    for preset in (SMOKE, KITCHEN)
-)
 # Those that learn from plates which the kit draws.
-DRAWN = (SMOKE, KITCHEN, SMOKE_NOTHING, KITCHEN_NOTHING, SMOKE_ROUNDING, KITCHEN_ROUNDING)
+DRAWN = (SMOKE, KITCHEN, SMOKE_NOTHING, KITCHEN_NOTHING)
 
 # The commit of each model of the hub.
 REVISIONS = {

@@ -82,7 +82,7 @@ def finish(runs: Runs, run: Run, intersections=(10, 0), seconds: float = 3.0, st
 
 def write_log(runs: Runs, run: Run, steps: int = SMOKE.steps) -> None:
     """A run that sampled its whole budget, in so many steps."""
-    row = {"reward_accuracy": 1.5, "parse_rate": 0.5, "peak_memory_mb": 7.0}
+    row = {"reward_accuracy": 1.5, "reward_total": 2.5, "parse_rate": 0.5, "peak_memory_mb": 7.0}
     write_lines(runs.log(run), [{"step": step + 1} | row for step in range(steps)])
     sizes = {name: getattr(SMOKE, name) for name in ("prompts_per_step", "group_size")}
     result = {"preset": sizes, "seconds": 3.0, "steps": steps}

@@ -17,7 +17,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import file_hash, write_json
 from foodseg.common.provenance import provenance
 from foodseg.data.fetch.sources import LICENCE
-from foodseg.presets import KITCHEN, KITCHEN_ROUNDING, PAPER
+from foodseg.presets import KITCHEN, KITCHEN_NOTHING, PAPER
 from foodseg.recipes import Recipe
 from foodseg.report.cards.model import main, write_card
 from foodseg.report.cards.trained_run import find_base
@@ -179,8 +179,8 @@ def test_the_licence_of_the_3b_base_is_carried_on(make_run, source):
     assert "drawn plates" not in words and "/srv" not in words
 
 
-def test_a_run_that_rounds_otherwise_learnt_from_drawn_plates(make_run):
-    folder = make_run(run_config(KITCHEN_ROUNDING, recipes.DAPO, 0, []))
+def test_a_run_with_nothing_here_learnt_from_drawn_plates(make_run):
+    folder = make_run(run_config(KITCHEN_NOTHING, recipes.DAPO, 0, []))
     card, words = write(folder)
     assert card.data.datasets == ["foodseg-kitchen"] and "Data of your own" not in words
 

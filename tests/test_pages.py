@@ -10,6 +10,7 @@ from test_ablations import finish
 
 from foodseg.ablations import records
 from foodseg.ablations.frame import ablations_frame
+from foodseg.ablations.records import restored
 from foodseg.ablations.rows import choose_rows
 from foodseg.ablations.runs import Run, Runs, RunsOfAnyCode, same_settings
 from foodseg.claims import pages
@@ -20,7 +21,6 @@ from foodseg.claims.pages import (
     README,
     RELATIVES,
     relatives_rows,
-    restored,
     results_rows,
     rewrite_table,
 )
@@ -28,6 +28,7 @@ from foodseg.common.errors import DataError
 from foodseg.common.files import home as work_folder
 from foodseg.presets import KITCHEN, SMOKE
 
+ALL = records.all_runs((0, 1))
 TABLE = "before\n\n| name | score |\n| --- | ---: |\n| a | 1 |\n| b | 2 |\n\n| other |\n"
 
 
@@ -46,7 +47,7 @@ def kept(home, tmp_path):
     made = [Run(grpo, 0), Run(grpo, 1), Run(dapo, 0)]
     for run, right in zip(made, (10, 5, 8), strict=True):
         finish(runs, run, (right, 0))
-    records.keep(runs, (0, 1), folder)
+    records.keep(runs, ALL, folder)
     for run in made:
         record = records.read_record(folder, run)
         record["outcome"]["identity"] = other_code(record["outcome"]["identity"])
@@ -56,10 +57,10 @@ def kept(home, tmp_path):
 
 
 def test_records_of_other_code_are_shown_and_no_training_takes_them_for_its_own(kept, capsys):
-    assert records.restore(Runs(SMOKE), (0, 1), kept) == []
+    assert records.restore(Runs(SMOKE), ALL, kept) == []
     assert capsys.readouterr().out.startswith("3 records are of other settings or code")
     home_before = os.environ["FOODSEG_HOME"]
-    with restored(SMOKE, kept) as runs:
+    with restored(SMOKE, kept, ALL) as runs:
         assert os.environ["FOODSEG_HOME"] != home_before
         frame = ablations_frame(runs, choose_rows("grpo,dapo"), (0, 1))
         assert frame["seeds"].tolist() == [2, 1] and frame["stale"].tolist() == [0, 0]
@@ -71,9 +72,9 @@ def test_records_of_other_code_are_shown_and_no_training_takes_them_for_its_own(
 
 def test_a_checkout_without_a_home_has_none_afterwards(kept, monkeypatch):
     here = work_folder()
-    monkeypatch.setattr(pages, "home", lambda: here)  # it has the datasets
+    monkeypatch.setattr(records, "home", lambda: here)  # it has the datasets
     monkeypatch.delenv("FOODSEG_HOME")
-    with restored(SMOKE, kept):
+    with restored(SMOKE, kept, ALL):
         assert "FOODSEG_HOME" in os.environ
     assert "FOODSEG_HOME" not in os.environ
 
@@ -86,7 +87,8 @@ def test_the_command_writes_every_page_and_says_so(kept, tmp_path, monkeypatch, 
     readme = tmp_path / "readme.md"
     right, wrong = "| LISA 7B | 0.19 |", "| LISA 7B | 0.91 |"
     readme.write_text(readme.read_text().replace(right, wrong))
-    shutil.copytree(kept, SMOKE.figures / "records")
+    for folder in ("records", "records_other_processor"):
+        shutil.copytree(kept, SMOKE.figures / folder)
     monkeypatch.setattr(pages, "KITCHEN", SMOKE)
     frame = partial(claims_frame, claims=(Claim("never", OURS, "So.", "none", reason="why"),))
     monkeypatch.setattr(pages, "claims_frame", frame)
@@ -96,22 +98,23 @@ def test_the_command_writes_every_page_and_says_so(kept, tmp_path, monkeypatch, 
     said = capsys.readouterr().out
     assert "rows measured: ablations.md" in said
     assert "1 of our recipe: 1 can't be asked here." in said
+    assert "rounding.md\n" in said
     assert "The tables of readme.md and relatives.md are those of the figures." in said
 
 
 def test_the_place_of_the_runs_is_put_back_after_an_error(kept):
     home_before = os.environ["FOODSEG_HOME"]
     next(kept.iterdir()).write_bytes(b"cut")
-    with pytest.raises(DataError, match="put a copy back"), restored(SMOKE, kept):
+    with pytest.raises(DataError, match="put a copy back"), restored(SMOKE, kept, ALL):
         pass
     assert os.environ["FOODSEG_HOME"] == home_before
 
 
 def test_runs_of_other_code_are_kept_and_name_their_commit(kept, tmp_path):
-    with restored(SMOKE, kept) as runs:
+    with restored(SMOKE, kept, ALL) as runs:
         again = tmp_path / "again"
-        assert len(records.keep(runs, (0, 1), again)) == 3
-        assert records.keep(Runs(SMOKE), (0, 1), tmp_path / "none") == []
+        assert len(records.keep(runs, ALL, again)) == 3
+        assert records.keep(Runs(SMOKE), ALL, tmp_path / "none") == []
     assert sorted(p.name for p in again.iterdir()) == sorted(p.name for p in kept.iterdir())
 
 
@@ -149,7 +152,7 @@ def test_any_code_can_be_put_back_for_a_checkout_of_its_commit(kept, capsys):
 
 def test_of_todays_code_nothing_else_is_current(kept):
     (grpo,) = choose_rows("grpo")
-    with restored(SMOKE, kept) as runs:
+    with restored(SMOKE, kept, ALL) as runs:
         assert isinstance(runs, RunsOfAnyCode) and runs.finished(Run(grpo, 1))
         assert not Runs(SMOKE).finished(Run(grpo, 1))
 

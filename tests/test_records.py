@@ -17,6 +17,7 @@ from foodseg.evaluation.predictions import load_predictions
 from foodseg.presets import SMOKE
 
 SEEDS = (0, 1)
+ALL = records.all_runs(SEEDS)
 
 
 @pytest.fixture()
@@ -39,14 +40,14 @@ def frame(runs):
 def test_a_table_from_records_is_the_table(runs, tmp_path):
     made, folder = finished(runs), tmp_path / "records"
     before = frame(runs)
-    assert records.keep(runs, SEEDS, folder) == sorted(made, key=lambda run: run.seed)
-    assert records.keep(runs, SEEDS, folder) == []  # nothing is new
+    assert records.keep(runs, ALL, folder) == sorted(made, key=lambda run: run.seed)
+    assert records.keep(runs, ALL, folder) == []  # nothing is new
     completions = [p.completion for p in load_predictions(SMOKE.predictions_folder("grpo-seed0"))]
     shutil.rmtree(work_folder() / "runs")
     assert frame(runs)["seeds"].tolist() == [0, 0]
-    assert len(records.restore(runs, SEEDS, folder)) == 3
+    assert len(records.restore(runs, ALL, folder)) == 3
     pd.testing.assert_frame_equal(frame(runs), before)
-    assert all(map(runs.finished, made)) and records.restore(runs, SEEDS, folder) == []
+    assert all(map(runs.finished, made)) and records.restore(runs, ALL, folder) == []
     restored = load_predictions(SMOKE.predictions_folder("grpo-seed0"))
     assert [p.completion for p in restored] == completions
     assert not (SMOKE.run_folder("grpo", 0) / "adapter").exists()
@@ -56,13 +57,13 @@ def test_records_of_other_code_stay_where_they_are(runs, tmp_path, capsys):
     (first, *_), folder = finished(runs), tmp_path / "records"
     outcome = runs.folder(first) / "outcome.json"
     write_json(outcome, load_json(outcome) | {"failure": "NoSignalError: none"})
-    records.keep(runs, SEEDS, folder)
+    records.keep(runs, ALL, folder)
     other = {"training": None, "evaluation": {"code": "0" * 16}}
     record = records.read_record(folder, first)
     record["outcome"]["identity"] = other
     records.write_record(folder, first, record)
     shutil.rmtree(work_folder() / "runs")
-    assert first not in records.restore(runs, SEEDS, folder) and not runs.finished(first)
+    assert first not in records.restore(runs, ALL, folder) and not runs.finished(first)
     assert capsys.readouterr().out.startswith("1 records are of other settings or code")
 
 
@@ -72,9 +73,9 @@ def test_a_run_without_signal_is_kept_and_restored(runs, tmp_path):
     outcome = {"row": "dapo", "identity": runs.identity(run), "wall_seconds": 1.0}
     write_json(runs.folder(run) / "outcome.json", outcome | {"failure": "NoSignalError: none"})
     write_lines(runs.log(run), [{"step": 1}])  # and no answers, no result
-    assert records.keep(runs, SEEDS, folder) == [run]
+    assert records.keep(runs, ALL, folder) == [run]
     shutil.rmtree(work_folder() / "runs")
-    assert records.restore(runs, SEEDS, folder) == [run] and runs.finished(run)
+    assert records.restore(runs, ALL, folder) == [run] and runs.finished(run)
     assert read_lines(runs.log(run)) == [{"step": 1}]
 
 
@@ -92,11 +93,11 @@ def test_a_seg_baseline_keeps_both_of_its_answers(runs, tmp_path, capsys):
 
 def test_a_broken_record_is_refused_by_name(runs, tmp_path, capsys):
     (first, *_), folder = finished(runs), tmp_path / "records"
-    records.keep(runs, SEEDS, folder)
+    records.keep(runs, ALL, folder)
     path = folder / f"{first.name}.json.xz"
     path.write_bytes(path.read_bytes()[:-20])
     shutil.rmtree(work_folder() / "runs")
     with pytest.raises(DataError, match=f"{first.name}.json.xz: it was cut or changed"):
-        records.restore(runs, SEEDS, folder)
+        records.restore(runs, ALL, folder)
     assert records.main(["restore", "--preset", "smoke", "--folder", str(folder)]) == 1
     assert "put a copy back" in capsys.readouterr().err

@@ -15,9 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from foodseg.ablations.rows import choose_rows
@@ -25,13 +28,14 @@ from foodseg.ablations.runs import SPLITS, Run, Runs, RunsOfAnyCode, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.files import (
     file_hash,
+    home,
     load_json,
     read_lines,
     write_atomically,
     write_json,
     write_lines,
 )
-from foodseg.presets import get_preset, parse_seeds
+from foodseg.presets import Preset, get_preset, parse_seeds
 from foodseg.supervised.evaluation import teacher_forced_row_name
 from foodseg.supervised.targets import Baseline
 
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.folder or runs.preset.figures / "records"
         if options.direction == "keep" or options.any_code:
             runs = RunsOfAnyCode(runs.preset)
-        done = (keep if options.direction == "keep" else restore)(runs, seeds, folder)
+        done = (keep if options.direction == "keep" else restore)(runs, all_runs(seeds), folder)
     except DataError as error:
         print(f"records: {error}", file=sys.stderr)
         return 1
@@ -63,10 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def keep(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
+def keep(runs: Runs, wanted: Sequence[Run], folder: Path) -> list[Run]:
     """Write a record of each finished run that has none of it; returns those runs."""
     kept = []
-    for run in _wanted(seeds):
+    for run in wanted:
         if runs.finished(run) and read_record(folder, run).get("outcome") != runs.outcome(run):
             record = {"outcome": runs.outcome(run), "files": dict(_files(runs, run))}
             write_record(folder, run, record)
@@ -80,14 +84,14 @@ def write_record(folder: Path, run: Run, record: dict) -> None:
     write_atomically(_path(folder, run), content)
 
 
-def restore(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
+def restore(runs: Runs, wanted: Sequence[Run], folder: Path) -> list[Run]:
     """Put the records that `runs` takes for today's back; returns the runs that were not there.
 
     A training's weights are not in a record: what needs them trains again. Says how many records
     are of other settings or code, and so were left where they are.
     """
     restored, others = [], 0
-    for run in _wanted(seeds):
+    for run in wanted:
         record = {} if runs.finished(run) else read_record(folder, run)
         todays = record and runs.same(record["outcome"]["identity"], runs.identity(run))
         others += bool(record) and not todays
@@ -102,7 +106,28 @@ def restore(runs: Runs, seeds: Sequence[int], folder: Path) -> list[Run]:
     return restored
 
 
-def _wanted(seeds: Sequence[int]) -> list[Run]:
+@contextmanager
+def restored(preset: Preset, folder: Path, wanted: Sequence[Run]) -> Iterator[RunsOfAnyCode]:
+    """The records' runs in a work folder of their own, so that no training takes them for its own.
+
+    Whichever code made them. Inside, FOODSEG_HOME names that folder.
+    """
+    before = os.environ.get("FOODSEG_HOME")
+    with TemporaryDirectory(prefix="foodseg-") as own:
+        (Path(own) / "datasets").symlink_to(home() / "datasets")
+        os.environ["FOODSEG_HOME"] = own
+        try:
+            runs = RunsOfAnyCode(preset)
+            restore(runs, wanted, folder)
+            yield runs
+        finally:
+            os.environ.pop("FOODSEG_HOME")
+            if before is not None:
+                os.environ["FOODSEG_HOME"] = before
+
+
+def all_runs(seeds: Sequence[int]) -> list[Run]:
+    """Every row with every seed, on the test plates and on the validation plates."""
     return [run for split in SPLITS for run in runs_of(choose_rows(""), seeds, split)]
 
 

@@ -1,9 +1,8 @@
-"""`python -m foodseg.ablations.rounding`: GRPO and DAPO where the processor rounds otherwise.
+"""`python -m foodseg.ablations.rounding`: GRPO and DAPO on this processor and on the records' own.
 
-A processor with other instructions adds numbers up in another order. Here this one does: torch and
-oneDNN are held to an older set, which changes last bits and nothing else. What `make` trained is
-trained once more so, each run going on where it was stopped; then figures/rounding.{md,csv} is
-written.
+A processor of another make adds numbers up in another order, and multiplies by another library.
+That changes last bits and nothing else, and shows how far the same seeds then end apart. What
+`make` trained here is kept as records of their own, and figures/rounding.{md,csv} is written.
 """
 
 from __future__ import annotations
@@ -11,92 +10,94 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from foodseg.ablations.frame import ended_runs
+from foodseg.ablations.records import keep, restored
 from foodseg.ablations.rows import Row, choose_rows
-from foodseg.ablations.run_all import child_command, run_all
+from foodseg.ablations.run_all import run_all
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.errors import DataError
 from foodseg.common.files import read_lines
 from foodseg.common.number_text import NOTHING, number_text, signed_interval, with_deviation
-from foodseg.common.progress import tqdm
 from foodseg.common.tables import to_markdown, write_csv, write_markdown
-from foodseg.evaluation.predictions import paired_difference, scores
-from foodseg.presets import KITCHEN, KITCHEN_ROUNDING, SMOKE, SMOKE_ROUNDING, parse_seeds
+from foodseg.evaluation.predictions import Prediction, paired_difference, scores
+from foodseg.presets import Preset, get_preset, parse_seeds
 from foodseg.report.results import caption
 
-PRESETS = {KITCHEN.name: (KITCHEN, KITCHEN_ROUNDING), SMOKE.name: (SMOKE, SMOKE_ROUNDING)}
 ROWS = "base,grpo,dapo"
-# What torch calls the processor's instructions, and the next older for torch and for oneDNN.
-OLDER = {"AVX512": ("avx2", "AVX2"), "AVX2": ("default", "SSE41")}
+RECORDS, OTHERS = "records", "records_other_processor"
 READING = """\
-Every row twice: with the instructions that torch takes on this processor, and held to an older set,
-{settings}.
-The older set rounds otherwise, as a processor with other instructions does; seed, questions,
-weights and what the code computes are the same. Mean ± standard deviation over seeds; 95% intervals
-over plates and seeds. **Part at**: the step at which a seed's two trainings first earn other
-rewards. **Two roundings**: how far one seed's two trainings end apart in gIoU, in the mean; **two
-seeds**: how far two seeds of one column do. Where these are alike, a machine that rounds otherwise
-gives one more seed, no other result. A "+" after a commit: with changes that were not
-committed."""
+Every row twice: on {first} (`records`) and on {second}
+(`records_other_processor`). Weights, questions, seeds and what the code computes are the same; sums
+are added up in another order, and where the make differs, by another library. Mean ± standard
+deviation over seeds; 95% intervals over plates and seeds. **Part at**: the step at which a seed's
+two trainings first earn other rewards. **Two processors**: how far one seed's two trainings end
+apart in gIoU, in the mean; **two seeds**: how far two seeds of one column do. Where these are
+alike, another processor gives one more seed, no other result."""
 ORIGIN = ("commit", "processor", "torch", "adapter")
 
 
-def older_instructions(capability: str) -> dict[str, str]:
-    """Environment that holds a process to the instructions before `capability` (torch's name).
+@dataclass(frozen=True)
+class Measured:
+    """What one run left: outcome.json, answers, and the mean reward of each training step."""
 
-    Raises DataError where there is no older set to choose.
-    """
-    if capability not in OLDER:
-        known = " or ".join(OLDER)
-        raise DataError(f"rounding: this processor has {capability}; it takes one with {known}.")
-    return dict(zip(("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"), OLDER[capability], strict=True))
+    outcome: dict
+    answers: list[Prediction]
+    rewards: list[float]
 
 
-def older_command(settings: dict[str, str], older: Runs, run: Run) -> list[str]:
-    """What executes one run with the older instructions."""
-    held = [f"{name}={value}" for name, value in settings.items()]
-    return ["env", *held, *child_command(older, run)]
+def measured(preset: Preset, folder: str, seeds: Sequence[int]) -> dict[Run, Measured]:
+    """The runs with scores of that folder of records, of the rows that are compared."""
+    wanted = runs_of(choose_rows(ROWS), seeds)
+    with restored(preset, preset.figures / folder, wanted) as runs:
+        ended = ended_runs(runs, wanted)
+        answers = zip(ended, runs.predictions(ended), strict=True)
+        return {run: Measured(runs.outcome(run), own, _rewards(runs, run)) for run, own in answers}
+
+
+def _rewards(runs: Runs, run: Run) -> list[float]:
+    if not run.row.trained:
+        return []
+    return [row["reward_total"] for row in read_lines(runs.log(run))]
 
 
 def rounding_frame(
-    usual: Runs, older: Runs, rows: Sequence[Row], seeds: Sequence[int]
+    first: dict[Run, Measured], second: dict[Run, Measured], rows: Sequence[Row]
 ) -> pd.DataFrame:
-    """One line for each row with runs of both roundings, over the seeds that have both.
+    """One line for each row, over the seeds that both processors have.
 
-    giou, giou_older: means, with *_sd over seeds. difference: older less usual, with its 95%
-    interval (low, high) over plates and seeds. two_roundings, two_seeds: mean absolute differences
+    giou, giou_second: means, with *_sd over seeds. difference: second less first, with its 95%
+    interval (low, high) over plates and seeds. two_processors, two_seeds: mean absolute differences
     in gIoU; NaN of one seed. parts_least, parts_most: of `parting_step`, NaN without a training.
     """
     lines = {}
     for row in rows:
-        wanted = runs_of([row], seeds)
-        both = [run for run in wanted if all(ended_runs(runs, [run]) for runs in (usual, older))]
+        both = [run for run in first if run.row == row and run in second]
         if both:
-            lines[row.name] = {"title": row.title, "seeds": len(both), **_line(usual, older, both)}
+            pairs = [(first[run], second[run]) for run in both]
+            lines[row.name] = {"title": row.title, "seeds": len(both), **_line(pairs)}
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")
 
 
-def _line(usual: Runs, older: Runs, both: Sequence[Run]) -> dict:
-    before, after = usual.predictions(both), older.predictions(both)
+def _line(pairs: Sequence[tuple[Measured, Measured]]) -> dict:
+    before, after = ([one.answers for one in column] for column in zip(*pairs, strict=True))
     gious = np.array([[scores(run)["giou"] for run in runs] for runs in (before, after)])
     means, deviations = gious.mean(1), [pd.Series(row).std() for row in gious]
-    steps = [parting_step(usual.log(run), older.log(run)) for run in both if run.row.trained]
+    steps = [parting_step(one.rewards, other.rewards) for one, other in pairs]
+    parted = pd.Series(steps, dtype=float)
     return {
-        **dict(zip(("giou", "giou_older"), means, strict=True)),
-        **dict(zip(("giou_sd", "giou_older_sd"), deviations, strict=True)),
+        **dict(zip(("giou", "giou_second"), means, strict=True)),
+        **dict(zip(("giou_sd", "giou_second_sd"), deviations, strict=True)),
         **dict(zip(("difference", "low", "high"), paired_difference(after, before), strict=True)),
-        "two_roundings": float(np.abs(gious[1] - gious[0]).mean()),
+        "two_processors": float(np.abs(gious[1] - gious[0]).mean()),
         "two_seeds": float(np.mean([_mean_gap(row) for row in gious])),
-        "parts_least": min(steps, default=np.nan),
-        "parts_most": max(steps, default=np.nan),
+        "parts_least": parted.min(),
+        "parts_most": parted.max(),
     }
 
 
@@ -106,12 +107,10 @@ def _mean_gap(scores: Sequence[float]) -> float:
     return float(np.mean(gaps)) if gaps else np.nan
 
 
-def parting_step(log: Path, other: Path) -> float:
+def parting_step(rewards: Sequence[float], others: Sequence[float]) -> float:
     """The first step, from 1, in which two trainings' mean rewards differ; NaN if none does."""
-    for row, its in zip(read_lines(log), read_lines(other), strict=False):
-        if row["reward_total"] != its["reward_total"]:
-            return row["step"]
-    return np.nan
+    pairs = zip(rewards, others, strict=False)
+    return next((step for step, (one, other) in enumerate(pairs, 1) if one != other), np.nan)
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -122,72 +121,75 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         span = "{:.0f}" if least == most else "{:.0f} to {:.0f}"
         lines[row.title] = {
             "gIoU": with_deviation(row.giou, row.giou_sd),
-            "gIoU, older": with_deviation(row.giou_older, row.giou_older_sd),
-            "older less usual, 95%": signed_interval(row.difference, row.low, row.high),
+            "gIoU, the second": with_deviation(row.giou_second, row.giou_second_sd),
+            "second less first, 95%": signed_interval(row.difference, row.low, row.high),
             "part at": number_text(span, least, most),
-            "two roundings": number_text("{:.3f}", row.two_roundings),
+            "two processors": number_text("{:.3f}", row.two_processors),
             "two seeds": number_text("{:.3f}", row.two_seeds),
             "seeds": str(row.seeds),
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")
 
 
-def origin(usual: Runs, older: Runs, runs: Sequence[Run]) -> pd.DataFrame:
-    """Commit, processor, torch and adapter of every run of either rounding that has scores."""
+def origin(runs: dict[Run, Measured]) -> pd.DataFrame:
+    """Commit, processor, torch and adapter of every run."""
     lines = {}
-    for title, where in (("usual", usual), ("older", older)):
-        for run in ended_runs(where, runs):
-            outcome = where.outcome(run)
-            flat = outcome | outcome["versions"]
-            lines[f"{run.title}, {title}"] = [flat[name] or NOTHING for name in ORIGIN]
+    for run, one in runs.items():
+        flat = one.outcome | one.outcome["versions"]
+        lines[run.title] = [flat[name] or NOTHING for name in ORIGIN]
     frame = pd.DataFrame.from_dict(lines, orient="index", columns=[*ORIGIN])
     return frame.rename_axis("run")
 
 
-def write_page(
-    usual: Runs, older: Runs, seeds: Sequence[int], settings: dict[str, str], path: Path
-) -> None:
-    """Write the page and its numbers; path: without a suffix.
+def write_page(preset: Preset, seeds: Sequence[int]) -> str:
+    """Write the page and its numbers from both folders of records; returns the page's path.
 
     Raises DataError where nothing can be compared.
     """
-    rows = choose_rows(ROWS)
-    frame = rounding_frame(usual, older, rows, seeds)
+    first, second = (measured(preset, folder, seeds) for folder in (RECORDS, OTHERS))
+    frame = rounding_frame(first, second, choose_rows(ROWS))
     if frame.empty:
-        raise DataError(f"rounding: nothing to compare yet; `make PRESET={usual.preset.name}`.")
-    names = " ".join(f"{name}={value}" for name, value in settings.items())
+        fix = f"`make PRESET={preset.name}`, then this again"
+        raise DataError(f"{preset.figures / OTHERS}: no run that {RECORDS} has too; {fix}.")
+    names = {"first": _processors(first), "second": _processors(second)}
     written = [
-        "# The same seeds where the processor rounds otherwise",
-        caption(usual.preset),
-        READING.format(settings=f"`{names}`"),
+        "# The same seeds on two processors",
+        caption(preset),
+        READING.format(**names),
         to_markdown(readable(frame)),
         "Made by `python -m foodseg.ablations.rounding`, after `make`.",
-        "## Where each run comes from",
-        to_markdown(origin(usual, older, runs_of(rows, seeds))),
+        "## Where each run of the first comes from",
+        to_markdown(origin(first)),
+        "## Where each run of the second comes from",
+        to_markdown(origin(second)),
     ]
+    path = preset.figures / "rounding"
     write_markdown(path.with_suffix(".md"), written)
     write_csv(path.with_suffix(".csv"), frame)
+    return f"{path}.md"
+
+
+def _processors(runs: dict[Run, Measured]) -> str:
+    return ", ".join(sorted({one.outcome["processor"] for one in runs.values()}))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 1 if a run failed or the input can't be used."""
     parser = argparse.ArgumentParser(prog="python -m foodseg.ablations.rounding")
-    parser.add_argument("--preset", choices=PRESETS, default=KITCHEN.name)
+    parser.description = "Compare this processor's GRPO and DAPO with the records' same seeds."
+    parser.add_argument("--preset", default="kitchen", help="smoke or kitchen (default)")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one for each core)")
     options = parser.parse_args(arguments)
-    preset, other = PRESETS[options.preset]
-    usual, older = Runs(preset), Runs(other)
     try:
-        seeds = parse_seeds(options.seeds)
-        settings = older_instructions(torch.backends.cpu.get_cpu_capability())
+        runs, seeds = Runs(get_preset(options.preset)), parse_seeds(options.seeds)
         wanted = runs_of(choose_rows(ROWS), seeds)
-        failed = run_all(older, wanted, options.jobs, partial(older_command, settings))
-        write_page(usual, older, seeds, settings, preset.figures / "rounding")
+        failed = run_all(runs, wanted, options.jobs)
+        keep(runs, wanted, runs.preset.figures / OTHERS)
+        print(write_page(runs.preset, seeds))
     except DataError as error:
         print(f"rounding: {error}", file=sys.stderr)
         return 1
-    tqdm.write(f"{preset.figures / 'rounding.md'}")
     return int(bool(failed))
 
 

@@ -1,32 +1,29 @@
 """`python -m foodseg.claims.pages`: what figures/records tell, on every page that shows it.
 
-Writes figures/ablations.* and figures/claims.*, then the tables of README.md and docs/relatives.md.
-Nothing is trained. A record counts if its settings are today's; its code may be that of an earlier
-commit, which its row names.
+Writes figures/ablations.*, figures/claims.* and figures/rounding.*, then the tables of README.md
+and docs/relatives.md. Nothing is trained. A record counts if its settings are today's; its code may
+be that of an earlier commit, which its row names.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from foodseg.ablations.differences import gain_text
 from foodseg.ablations.outputs import read_table, write_results
-from foodseg.ablations.records import restore
+from foodseg.ablations.records import all_runs, restored
+from foodseg.ablations.rounding import write_page
 from foodseg.ablations.rows import all_rows
-from foodseg.ablations.runs import RunsOfAnyCode
 from foodseg.claims.frame import claims_frame
 from foodseg.claims.outputs import write_claims
 from foodseg.claims.rule import SEEDS
 from foodseg.common.errors import DataError
-from foodseg.common.files import PROJECT, home
+from foodseg.common.files import PROJECT
 from foodseg.common.number_text import with_deviation
 from foodseg.common.tables import write_text
 from foodseg.presets import KITCHEN, Preset
@@ -52,29 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write_pages(preset: Preset) -> Iterator[str]:
     """Write every page; a sentence on each part once it is written."""
-    with restored(preset, preset.figures / "records") as runs:
+    with restored(preset, preset.figures / "records", all_runs(range(SEEDS))) as runs:
         yield write_results(runs, all_rows(), range(SEEDS))
         yield write_claims(runs, claims_frame(runs, range(SEEDS)))
+    yield write_page(preset, range(SEEDS))
     rewrite_table(README, "| method | paper: gIoU", results_rows)
     rewrite_table(RELATIVES, "| method | gIoU", relatives_rows(preset))
     yield f"The tables of {README.name} and {RELATIVES.name} are those of the figures."
-
-
-@contextmanager
-def restored(preset: Preset, records: Path) -> Iterator[RunsOfAnyCode]:
-    """The records' runs in a folder of their own, so that no training takes them for its own."""
-    before = os.environ.get("FOODSEG_HOME")
-    with TemporaryDirectory(prefix="foodseg-") as folder:
-        (Path(folder) / "datasets").symlink_to(home() / "datasets")
-        os.environ["FOODSEG_HOME"] = folder
-        try:
-            runs = RunsOfAnyCode(preset)
-            restore(runs, range(SEEDS), records)
-            yield runs
-        finally:
-            os.environ.pop("FOODSEG_HOME")
-            if before is not None:
-                os.environ["FOODSEG_HOME"] = before
 
 
 def rewrite_table(page: Path, start: str, rewritten: Rewritten) -> None:
