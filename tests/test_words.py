@@ -133,6 +133,11 @@ def test_the_relatives_pages_numbers_are_the_ablations():
     assert f"GRTO is above DAPO, by {gain_text(by_row.loc['grto'])}" in words
     assert f"and ViSurf below, by {gain_text(by_row.loc['visurf'])}; of the others no" in words
     unnamed = by_row.loc["ours-without-names"]
+    both, tuned = by_row.loc["sft-then-grpo"], by_row.loc["sft"]
+    words = f"followed by GRPO has {both.giou:.3f} where fine-tuning has {tuned.giou:.3f}."
+    assert words in " ".join(page.split()) and both.seeds == tuned.seeds == SEEDS
+    assert "Intel" in both.processor
+    assert set(frame.processor[frame["row"] != "sft-then-grpo"]) == {"AMD EPYC"}
     words = f"Ours without names has {unnamed.giou:.3f} (three seeds)"
     assert words in " ".join(page.split()) and unnamed.seeds == 3
     long, free = (by_row.loc[name, "giou"] for name in ("sam-r1-long", "sam-r1-no-kl-long"))
