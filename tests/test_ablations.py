@@ -35,7 +35,7 @@ from foodseg.ablations.rows import (
     choose_rows,
     differences,
 )
-from foodseg.ablations.run_all import run_all, run_table, runs_at_once, seconds_left
+from foodseg.ablations.run_all import run_all, run_table, runs_at_once, seconds_left, seconds_of
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.ablations.validation import VALIDATION_SHARE, validation_split
 from foodseg.common.errors import DataError
@@ -356,6 +356,12 @@ def test_the_time_that_is_left_by_hand():
     assert seconds_left([80.0, 120.0], waiting=2, running=[10.0], jobs=2) == 145
     # No run is quicker than itself, however many processes there are.
     assert seconds_left([100.0], waiting=0, running=[10.0], jobs=64) == 90
+
+
+def test_a_run_that_a_notebook_trained_counts_its_training():
+    assert seconds_of({"wall_seconds": 12.0, "seconds": 160.0}) == 160
+    assert seconds_of({"wall_seconds": 190.0, "seconds": 160.0}) == 190
+    assert seconds_of({"wall_seconds": 190.0, "failure": "NoSignalError: none"}) == 190
 
 
 def test_as_many_runs_at_once_as_asked_for_and_each_once(runs, capsys):

@@ -100,7 +100,7 @@ def run_all(
         raise DataError(f"--jobs {jobs}: nothing would ever start; give 1 or more.")
     waiting = [run for run in wanted if not runs.finished(run)]
     ended = [run for run in wanted if run not in waiting]
-    measured = [runs.outcome(run)["wall_seconds"] for run in ended if run.row.trained]
+    measured = [seconds_of(runs.outcome(run)) for run in ended if run.row.trained]
     children: list[_Child] = []
     failed: list[Run] = []
     estimated, open_seeds = 0.0, {run.seed for run in waiting}
@@ -115,7 +115,7 @@ def run_all(
                 if not _report(runs, child):
                     failed.append(child.run)
                 elif child.run.row.trained:
-                    measured.append(child.seconds)
+                    measured.append(seconds_of(runs.outcome(child.run)))
                 bar.update()
             left = {run.seed for run in [*waiting, *(child.run for child in children)]}
             if left and left != open_seeds:
@@ -145,6 +145,11 @@ def _what_is_left(
     left = seconds_left(measured, waiting, [child.seconds for child in children], jobs)
     now = ", ".join(child.run.name for child in children) or "nothing"
     return f"{'?' if left is None else tqdm.format_interval(left)} left; now {now}"
+
+
+def seconds_of(outcome: dict) -> float:
+    """What a run takes from nothing: a notebook may have trained it, and only answers were left."""
+    return max(outcome["wall_seconds"], outcome.get("seconds") or 0.0)
 
 
 def seconds_left(
