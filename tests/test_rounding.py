@@ -86,6 +86,20 @@ def test_the_page_says_what_was_compared_and_where_it_comes_from(both):
     assert csv.startswith("row,title,seeds,giou,giou_second,")
 
 
+def test_dapo_less_grpo_on_each_processor_and_on_both(both):
+    (dapo,) = choose_rows("dapo")
+    columns = [rounding.measured(SMOKE, folder, [0, 1]) for folder in BOTH]
+    assert rounding.dapo_less_grpo(*columns).empty  # no DAPO yet
+    keep_runs(BOTH[1], {Run(dapo, 0): (5, [1.0])})
+    rounding.write_page(SMOKE, [0, 1])
+    page = (SMOKE.figures / "rounding.md").read_text()
+    second, pooled = (0.25 - (0.4 + 0.45) / 2, 0.25 - (0.2 + 0.5 + 0.4 + 0.45) / 4)
+    # The first has no DAPO, and with the second's one seed the pool is its and both's GRPO.
+    assert f"| second | {second:+.3f} (" in page and "| 1 and 2 |" in page
+    assert f"| both | {pooled:+.3f} (" in page and "| 1 and 4 |" in page
+    assert "| first |" not in page
+
+
 def test_its_command_keeps_what_ran_here_and_compares_it(both, monkeypatch):
     shutil.rmtree(SMOKE.figures / BOTH[1])
 

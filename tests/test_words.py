@@ -18,7 +18,7 @@ from foodseg.ablations.runs import Run
 from foodseg.claims.field import PUBLISHED
 from foodseg.claims.measures import third
 from foodseg.claims.rule import CONTRADICTED, NOT_HERE, NOT_SEEN, SEEDS, SEEN
-from foodseg.common.number_text import NOTHING, with_deviation
+from foodseg.common.number_text import NOTHING, signed_interval, with_deviation
 from foodseg.data.single import build_single
 from foodseg.evaluation.predictions import Prediction, paired_difference
 from foodseg.kitchen.dataset import write_kitchen
@@ -202,12 +202,19 @@ def test_how_far_rounding_carries_is_what_was_measured():
     rounding = pd.read_csv(PROJECT / "figures" / "rounding.csv", index_col="row")
     grpo, dapo = (rounding.loc[name] for name in ("grpo", "dapo"))
     page = " ".join((PROJECT / "docs" / "relatives.md").read_text().split())
-    assert f"by {grpo.two_seeds:.3f} in gIoU in the mean, two roundings of one seed by" in page
-    assert f"seed by {grpo.two_roundings:.3f}; of DAPO by {dapo.two_seeds:.3f} and" in page
-    assert f"and {dapo.two_roundings:.3f} (three seeds;" in page
-    assert {grpo.seeds, dapo.seeds} == {3}
+    less = signed_interval(dapo.difference, dapo.low, dapo.high)
+    told = f"GRPO has {grpo.giou_second:.3f}, DAPO {dapo.giou_second:.3f}, {less} from the table's"
+    assert told in page and dapo.giou_second < dapo.giou
+    apart = f"{grpo.two_processors:.3f} in the mean (GRPO) and {dapo.two_processors:.3f} (DAPO)"
+    assert f"{apart}, two seeds by {grpo.two_seeds:.3f} and {dapo.two_seeds:.3f}." in page
+    assert {grpo.seeds, dapo.seeds} == {SEEDS}
     for row in (grpo, dapo):  # "as far off as another seed"
-        assert 0.5 < row.two_roundings / row.two_seeds < 2
+        assert 0.5 < row.two_processors / row.two_seeds < 2
+    words, figure = " ".join(README.split()), (PROJECT / "figures" / "rounding.md").read_text()
+    both = re.search(r"\| both \| (.*?) \| 16 and 16 \|", figure)[1]
+    assert f"DAPO less GRPO is {both} (" in page and f"[{both}](figures/rounding.md)" in words
+    assert f"{grpo.giou:.3f} here and {grpo.giou_second:.3f} on an Intel Xeon" in words
+    assert f"Xeon, DAPO {dapo.giou:.3f} and {dapo.giou_second:.3f}." in words
 
 
 def test_how_thoughts_change_in_training_is_what_the_logs_have():
