@@ -2,16 +2,19 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import bench_players
 import pytest
+from made_again import words_of_the_figures
 
 from foodseg.bench.page import write_figures
 from foodseg.bench.paired_timing import SideFailedError, take_turns
 from foodseg.bench.scaling import SWEEPS, Point, fits, points, token_count
 from foodseg.bench.summary import ratio, side, targets
+from foodseg.common.files import PROJECT
 from foodseg.presets import KITCHEN
+
+INTEL = KITCHEN.figures / "benchmark_intel"
 
 
 def test_sides_take_turns_in_rotating_order_and_the_first_round_does_not_count(tmp_path):
@@ -120,9 +123,30 @@ def test_page_and_picture_are_written_from_the_figures(tmp_path):
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_shipped_page_is_what_the_shipped_figures_give(tmp_path):
-    for file in KITCHEN.figures.glob("benchmark*.json"):
+@pytest.mark.parametrize("folder", [KITCHEN.figures, INTEL])
+def test_shipped_page_is_what_the_shipped_figures_give(folder, tmp_path):
+    for file in folder.glob("benchmark*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     write_figures(tmp_path)
-    shipped = Path(KITCHEN.figures / "benchmark.md").read_text()
+    shipped = (folder / "benchmark.md").read_text()
     assert (tmp_path / "benchmark.md").read_text() == shipped
+
+
+@words_of_the_figures
+def test_what_is_said_of_trl_was_measured():
+    amd, intel = (
+        json.loads((folder / "benchmark.json").read_text()) for folder in (KITCHEN.figures, INTEL)
+    )
+    assert "AMD" in amd["processor"] and "Intel" in intel["processor"]
+    readme, page = (
+        " ".join((PROJECT / name).read_text().split())
+        for name in ("README.md", "docs/performance.md")
+    )
+    times = [ratio(run, "trl", "step") for run in (amd, intel)]
+    told = f"**{times[0].median:.1f} times the steps per second of TRL's `GRPOTrainer`** on an AMD"
+    assert f"{told} Zen 4, {times[1].median:.1f} times on an Intel Xeon," in readme
+    for one, words in zip(times, ("times TRL's steps (", "times as quick as TRL's ("), strict=True):
+        span = f"{one.low:.1f} to {one.high:.1f}"
+        assert f"{one.median:.1f} {words}{span}" in page
+    plain = ratio(intel, "plain", "update").median
+    assert f"an update {plain:.1f} times as quick as with plain rows" in page
