@@ -1,8 +1,9 @@
-"""`python -m foodseg.ablations.rounding`: GRPO and DAPO on this processor and on the records' own.
+"""`python -m foodseg.ablations.rounding`: the same seeds on this processor and on the records' own.
 
 A processor of another make adds numbers up in another order, and multiplies by another library.
 That changes last bits and nothing else, and shows how far the same seeds then end apart. What
-`make` trained here is kept as records of their own, and figures/rounding.{md,csv} is written.
+`make` trained here, and any other row, is kept as records of their own, and
+figures/rounding.{md,csv} is written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pandas as pd
 
 from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.records import keep, restored
-from foodseg.ablations.rows import Row, choose_rows
+from foodseg.ablations.rows import Row, all_rows, choose_rows
 from foodseg.ablations.run_all import run_all
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.errors import DataError
@@ -30,6 +31,7 @@ from foodseg.presets import Preset, get_preset, parse_seeds
 from foodseg.report.results import caption
 
 ROWS = "base,grpo,dapo"
+(DAPO,) = choose_rows("dapo")
 RECORDS, OTHERS = "records", "records_other_processor"
 READING = """\
 Every row twice: on {first} (`records`) and on {second}
@@ -38,7 +40,9 @@ are added up in another order, and where the make differs, by another library. M
 deviation over seeds; 95% intervals over plates and seeds. **Part at**: the step at which a seed's
 two trainings first earn other rewards. **Two processors**: how far one seed's two trainings end
 apart in gIoU, in the mean; **two seeds**: how far two seeds of one column do. Where these are
-alike, another processor gives one more seed, no other result."""
+alike, another processor gives one more seed, no other result. The second table has what each row
+has more than DAPO: over the seeds of each processor, and over those of both."""
+WHERE = ("first", "second", "both")
 ORIGIN = ("commit", "processor", "torch", "adapter")
 
 
@@ -51,9 +55,8 @@ class Measured:
     rewards: list[float]
 
 
-def measured(preset: Preset, folder: str, seeds: Sequence[int]) -> dict[Run, Measured]:
-    """The runs with scores of that folder of records, of the rows that are compared."""
-    wanted = runs_of(choose_rows(ROWS), seeds)
+def measured(preset: Preset, folder: str, wanted: Sequence[Run]) -> dict[Run, Measured]:
+    """Those of the runs that have scores in that folder of records."""
     with restored(preset, preset.figures / folder, wanted) as runs:
         ended = ended_runs(runs, wanted)
         answers = zip(ended, runs.predictions(ended), strict=True)
@@ -131,22 +134,26 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")
 
 
-def dapo_less_grpo(first: dict[Run, Measured], second: dict[Run, Measured]) -> pd.DataFrame:
-    """The paper's comparison on each processor and with the runs of both, as text.
+def less_dapo(
+    first: dict[Run, Measured], second: dict[Run, Measured], rows: Sequence[Row]
+) -> pd.DataFrame:
+    """Each trained row's gIoU less DAPO's on each processor and over the runs of both, as text.
 
-    In gIoU with its 95% interval over plates and seeds; a processor needs both rows.
+    With its 95% interval over plates and seeds; without a line where either has no run of the two.
     """
-    ended = [list(first.items()), list(second.items())]
     lines = {}
-    for name, column in zip(("first", "second", "both"), (*ended, sum(ended, [])), strict=True):
-        dapo, grpo = (
-            [one.answers for run, one in column if run.row.name == row] for row in ("dapo", "grpo")
-        )
-        if dapo and grpo:
-            difference = signed_interval(*paired_difference(dapo, grpo))
-            seeds = f"{len(dapo)} and {len(grpo)}"
-            lines[name] = {"DAPO less GRPO, 95%": difference, "seeds of each": seeds}
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("processor")
+    for row in rows:
+        own, dapo = ([_answers(runs, name) for runs in (first, second)] for name in (row, DAPO))
+        if row.trained and row != DAPO and all((*own, *dapo)):
+            columns = zip(WHERE, (*own, sum(own, [])), (*dapo, sum(dapo, [])), strict=True)
+            lines[f"{row.title} less DAPO"] = {
+                name: signed_interval(*paired_difference(*runs)) for name, *runs in columns
+            }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("difference")
+
+
+def _answers(runs: dict[Run, Measured], row: Row) -> list[list[Prediction]]:
+    return [one.answers for run, one in runs.items() if run.row == row]
 
 
 def origin(runs: dict[Run, Measured]) -> pd.DataFrame:
@@ -164,8 +171,10 @@ def write_page(preset: Preset, seeds: Sequence[int]) -> str:
 
     Raises DataError where nothing can be compared.
     """
-    first, second = (measured(preset, folder, seeds) for folder in (RECORDS, OTHERS))
-    frame = rounding_frame(first, second, choose_rows(ROWS))
+    rows = all_rows()
+    second = measured(preset, OTHERS, runs_of(rows, seeds))
+    first = measured(preset, RECORDS, list(second))
+    frame, table = rounding_frame(first, second, rows), less_dapo(first, second, rows)
     if frame.empty:
         fix = f"`make PRESET={preset.name}`, then this again"
         raise DataError(f"{preset.figures / OTHERS}: no run that {RECORDS} has too; {fix}.")
@@ -175,7 +184,7 @@ def write_page(preset: Preset, seeds: Sequence[int]) -> str:
         caption(preset),
         READING.format(**names),
         to_markdown(readable(frame)),
-        *(to_markdown(table) for table in [dapo_less_grpo(first, second)] if len(table)),
+        *([to_markdown(table)] if len(table) else []),
         "Made by `python -m foodseg.ablations.rounding`, after `make`.",
         "## Where each run of the first comes from",
         to_markdown(origin(first)),
@@ -195,14 +204,15 @@ def _processors(runs: dict[Run, Measured]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 1 if a run failed or the input can't be used."""
     parser = argparse.ArgumentParser(prog="python -m foodseg.ablations.rounding")
-    parser.description = "Compare this processor's GRPO and DAPO with the records' same seeds."
+    parser.description = "Compare this processor's runs with the records' same seeds."
     parser.add_argument("--preset", default="kitchen", help="smoke or kitchen (default)")
+    parser.add_argument("--rows", default=ROWS, help=f"separated by commas (default: {ROWS})")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one for each core)")
     options = parser.parse_args(arguments)
     try:
         runs, seeds = Runs(get_preset(options.preset)), parse_seeds(options.seeds)
-        wanted = runs_of(choose_rows(ROWS), seeds)
+        wanted = runs_of(choose_rows(options.rows), seeds)
         failed = run_all(runs, wanted, options.jobs)
         keep(runs, wanted, runs.preset.figures / OTHERS)
         print(write_page(runs.preset, seeds))
