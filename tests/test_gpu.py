@@ -130,7 +130,7 @@ def test_packed_rows_and_the_sampler_score_as_plain_rows(case, shape):
 def test_scores_that_are_a_little_wrong_are_noticed(case):
     rollouts = case.roll_out("groups")
     # On a processor that multiplies in bfloat16 the plain way is off by half of what 1.01 changes,
-    # so by a sixth of what 1.03 does; `check` asks for half.
+    # so by a fifth of what 1.03 does; `check` asks for half.
     ways = zip(
         scored(case.mllm, rollouts, score_groups, 1.03),
         scored(case.mllm, rollouts),
