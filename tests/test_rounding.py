@@ -69,14 +69,15 @@ def test_a_seed_counts_where_both_processors_have_it(both):
     assert line.seeds == 1 and np.isnan([line.two_seeds, line.giou_sd]).all()
 
 
-def test_the_same_bits_never_part_and_a_base_has_no_step(both):
+def test_the_same_bits_never_part_and_without_rewards_there_is_no_step(both):
     shutil.rmtree(SMOKE.figures / BOTH[1])
     shutil.copytree(SMOKE.figures / BOTH[0], SMOKE.figures / BOTH[1])
-    for folder in BOTH:
-        keep_runs(folder, {Run(BASE): (3, [])})
-    lines = frame([0, 1], [BASE, GRPO])
-    assert lines["two_processors"].tolist() == [0, 0] and lines["parts_least"].isna().all()
-    assert rounding.readable(lines)["part at"].tolist() == ["–", "–"]
+    (sft,) = choose_rows("sft")
+    for folder, reward in zip(BOTH, (1.0, 1.5), strict=True):
+        keep_runs(folder, {Run(BASE): (3, []), Run(sft): (3, [reward])})
+    lines = frame([0, 1], [BASE, GRPO, sft])
+    assert lines["two_processors"].tolist() == [0] * 3 and lines["parts_least"].isna().all()
+    assert rounding.readable(lines)["part at"].tolist() == ["–"] * 3
 
 
 def test_the_page_says_what_was_compared_and_where_it_comes_from(both):

@@ -215,6 +215,13 @@ def test_how_far_rounding_carries_is_what_was_measured():
     assert f"GRPO less DAPO is {both} (" in page and f"[{both}](figures/rounding.md)" in words
     assert f"{grpo.giou:.3f} here and {grpo.giou_second:.3f} on an Intel Xeon" in words
     assert f"Xeon, DAPO {dapo.giou:.3f} and {dapo.giou_second:.3f}." in words
+    ours, grto, sft = (rounding.giou_second[name] for name in ("ours", "grto", "sft"))
+    told = f"ours {ours:.3f}, GRTO {grto:.3f}, fine-tuning {sft:.3f}, DAPO {dapo.giou_second:.3f};"
+    assert told in page
+    lines = {row[0]: row[1:] for row in table_rows(figure) if " less DAPO" in row[0]}
+    ours, grto = (next(v for k, v in lines.items() if k.startswith(n)) for n in ("Ours", "GRTO"))
+    assert f"ours is ahead of DAPO by {ours[2]}, GRTO by {grto[2]} (" in page
+    assert f"seeds on an Intel Xeon: [{ours[1].split()[0]}](figures/rounding.md)" in words
 
 
 def test_how_thoughts_change_in_training_is_what_the_logs_have():

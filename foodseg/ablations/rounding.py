@@ -28,6 +28,7 @@ from foodseg.common.number_text import NOTHING, number_text, signed_interval, wi
 from foodseg.common.tables import to_markdown, write_csv, write_markdown
 from foodseg.evaluation.predictions import Prediction, paired_difference, scores
 from foodseg.presets import Preset, get_preset, parse_seeds
+from foodseg.recipes import Recipe
 from foodseg.report.results import caption
 
 ROWS = "base,grpo,dapo"
@@ -48,7 +49,7 @@ ORIGIN = ("commit", "processor", "torch", "adapter")
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run left: outcome.json, answers, and the mean reward of each training step."""
+    """What one run left: outcome.json, answers, and each step's mean reward if it has rewards."""
 
     outcome: dict
     answers: list[Prediction]
@@ -64,7 +65,7 @@ def measured(preset: Preset, folder: str, wanted: Sequence[Run]) -> dict[Run, Me
 
 
 def _rewards(runs: Runs, run: Run) -> list[float]:
-    if not run.row.trained:
+    if not isinstance(run.method, Recipe):  # no rewards; a loss differs by rounding from step 1 on
         return []
     return [row["reward_total"] for row in read_lines(runs.log(run))]
 
