@@ -17,6 +17,7 @@ from foodseg.common.files import load_json, write_json, write_lines
 from foodseg.presets import SMOKE
 
 (GRPO,) = choose_rows("grpo")
+ROWS = choose_rows("base,grpo,dapo")
 BOTH = (rounding.RECORDS, rounding.OTHERS)
 
 
@@ -81,7 +82,7 @@ def test_the_same_bits_never_part_and_without_rewards_there_is_no_step(both):
 
 
 def test_the_page_says_what_was_compared_and_where_it_comes_from(both):
-    assert rounding.write_page(SMOKE, [0, 1]) == str(SMOKE.figures / "rounding.md")
+    assert rounding.write_page(SMOKE, ROWS, [0, 1]) == str(SMOKE.figures / "rounding.md")
     page = (SMOKE.figures / "rounding.md").read_text()
     assert "on made for records (`records`)" in page
     assert "on made for records_other_processor\n" in page
@@ -96,7 +97,7 @@ def test_what_a_row_has_more_than_dapo_on_each_processor_and_on_both(both):
     assert rounding.less_dapo(*columns([0, 1]), [GRPO, dapo]).empty  # no DAPO yet
     keep_runs(BOTH[0], {Run(dapo, 0): (6, [1.0])})
     keep_runs(BOTH[1], {Run(dapo, 0): (2, [1.0])})
-    rounding.write_page(SMOKE, [0, 1])
+    rounding.write_page(SMOKE, ROWS, [0, 1])
     page = (SMOKE.figures / "rounding.md").read_text()
     (line,) = [line for line in page.splitlines() if line.startswith("| GRPO less DAPO |")]
     means = [cell.split()[0] for cell in line.split("|")[2:5]]
@@ -113,10 +114,14 @@ def test_its_command_keeps_what_ran_here_and_compares_it(both, monkeypatch):
         write_lines(runs.log(wanted[1]), [{"step": 1, "reward_total": 0.5}])
         return [wanted[2]]
 
+    other = Run(choose_rows("sam-r1")[0], 1)  # of an earlier processor
+    for folder in BOTH:
+        keep_runs(folder, {other: (3, [1.0])})
     monkeypatch.setattr(rounding, "run_all", run_all)
     arguments = ["--preset", "smoke", "--seeds", "1", "--jobs", "1"]
     assert rounding.main(arguments) == 1  # DAPO's run failed
-    assert [p.name for p in (SMOKE.figures / BOTH[1]).iterdir()] == ["grpo-seed1.json.xz"]
+    kept = sorted(path.name for path in (SMOKE.figures / BOTH[1]).iterdir())
+    assert kept == ["grpo-seed1.json.xz", "sam-r1-seed1.json.xz"]
     (line,) = pd.read_csv(SMOKE.figures / "rounding.csv").itertuples()
     assert (line.row, line.parts_least) == ("grpo", 1)
 
@@ -130,5 +135,5 @@ def test_its_command_refuses_in_one_sentence(home, capsys, bad):
 
 def test_without_a_run_to_compare_it_says_what_to_do(home):
     with pytest.raises(DataError, match="no run that records has too; `make PRESET=smoke`, then"):
-        rounding.write_page(SMOKE, [0])
+        rounding.write_page(SMOKE, ROWS, [0])
     assert not (SMOKE.figures / "rounding.md").exists()

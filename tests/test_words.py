@@ -290,7 +290,7 @@ def test_the_readmes_verdicts_are_the_claims():
     assert set(tiers.verdict) == {NOT_SEEN}
     ends = f"({tiers['mean'].max():+.3f} to {tiers['mean'].min():+.3f})"
     assert f"better than one threshold {ends}" in lines[NOT_SEEN]
-    assert ours.verdict == SEEN and f"than DAPO ({weighed(ours)})" in lines[SEEN]
+    assert ours.verdict == SEEN and f"than DAPO ({weighed(ours)};" in lines[SEEN]
 
 
 def test_where_grto_loses_foods_is_counted(tmp_path):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from foodseg.ablations.frame import ended_runs
 from foodseg.ablations.records import keep, restored
-from foodseg.ablations.rows import Row, all_rows, choose_rows
+from foodseg.ablations.rows import Row, choose_rows
 from foodseg.ablations.run_all import run_all
 from foodseg.ablations.runs import Run, Runs, runs_of
 from foodseg.common.errors import DataError
@@ -167,12 +167,13 @@ def origin(runs: dict[Run, Measured]) -> pd.DataFrame:
     return frame.rename_axis("run")
 
 
-def write_page(preset: Preset, seeds: Sequence[int]) -> str:
+def write_page(preset: Preset, rows: Sequence[Row], seeds: Sequence[int]) -> str:
     """Write the page and its numbers from both folders of records; returns the page's path.
+
+    Of these rows and seeds alone: the second folder may have others of yet another processor.
 
     Raises DataError where nothing can be compared.
     """
-    rows = all_rows()
     second = measured(preset, OTHERS, runs_of(rows, seeds))
     first = measured(preset, RECORDS, list(second))
     frame, table = rounding_frame(first, second, rows), less_dapo(first, second, rows)
@@ -213,10 +214,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         runs, seeds = Runs(get_preset(options.preset)), parse_seeds(options.seeds)
-        wanted = runs_of(choose_rows(options.rows), seeds)
+        rows = choose_rows(options.rows)
+        wanted = runs_of(rows, seeds)
         failed = run_all(runs, wanted, options.jobs)
         keep(runs, wanted, runs.preset.figures / OTHERS)
-        print(write_page(runs.preset, seeds))
+        print(write_page(runs.preset, rows, seeds))
     except DataError as error:
         print(f"rounding: {error}", file=sys.stderr)
         return 1
